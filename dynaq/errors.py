@@ -1,0 +1,13 @@
+"""The two kinds of failure that a person sees. Each message says what is wrong, with which input, and what to do."""
+
+
+class DynaqError(Exception):
+    """A failure while working; the command line exits with 1."""
+
+
+class InputError(DynaqError):
+    """Wrong usage or bad input, found before or while reading it; the command line exits with 2."""
+
+
+class JudgeError(DynaqError):
+    """A judge could not answer. Never turned into a reward."""

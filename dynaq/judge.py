@@ -1,0 +1,157 @@
+"""What a judge is: the protocol, the record it returns, and the values of its answers.
+
+The backends that cost something live in `reward_service`; the one that replays a ledger lives in `dynaq.ledger`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal, Protocol, get_args
+
+from dynaq.errors import InputError
+from dynaq.records import Candidate, Job
+
+Label = Literal["APPLY", "SAVE", "CLICK", "IGNORE"]
+LABELS: tuple[Label, ...] = get_args(Label)
+LABEL_VALUES: Mapping[Label, float] = {"APPLY": 1.0, "SAVE": 0.5, "CLICK": 0.0, "IGNORE": -0.1}
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One judge's answer on one (applicant, job) pair.
+
+    Args:
+        applicant_id: whose answer it plays.
+        job_id: the job that was shown.
+        p_apply, p_save, p_click, p_ignore: distribution over the four labels, summing to 1.
+        label: the likeliest label, or the drawn one in `sampled` mode; None when the judge abstained.
+        reward: expected value of the distribution (the drawn label's value in `sampled` mode); None when abstained.
+        label_mass: probability that the model gave to the four labels before normalising, in [0, 1].
+        judge: fingerprint of model, prompt version, method and label values.
+        created_at: when it was made, UTC.
+        note: what a reader should know, e.g. that a long text was cut or why the judge abstained.
+    """
+
+    applicant_id: str
+    job_id: str
+    p_apply: float
+    p_save: float
+    p_click: float
+    p_ignore: float
+    label: Label | None
+    reward: float | None
+    label_mass: float
+    judge: str
+    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.label is None:
+            return
+        if self.label not in LABELS:
+            raise InputError(
+                f"judgement of {self.applicant_id!r} on {self.job_id!r}: label {self.label!r} is not one of {', '.join(LABELS)}"
+            )
+        total = sum(self.probabilities)
+        if not (all(0.0 <= p <= 1.0 for p in self.probabilities) and math.isclose(total, 1.0, abs_tol=1e-3)):
+            raise InputError(
+                f"judgement of {self.applicant_id!r} on {self.job_id!r}: probabilities {self.probabilities} must lie in [0, 1] and sum to 1"
+            )
+        if self.reward is None or not math.isfinite(self.reward):
+            raise InputError(
+                f"judgement of {self.applicant_id!r} on {self.job_id!r}: reward {self.reward!r} is not a finite number"
+            )
+
+    @property
+    def probabilities(self) -> tuple[float, float, float, float]:
+        """In the order of `LABELS`."""
+        return (self.p_apply, self.p_save, self.p_click, self.p_ignore)
+
+    @property
+    def abstained(self) -> bool:
+        """An abstained pair is left out of learning and may be asked again."""
+        return self.label is None
+
+
+def expected_reward(probabilities: Sequence[float], values: Mapping[Label, float] = LABEL_VALUES) -> float:
+    """Sum over labels of p·value. The expected value, not the argmax: less variance from the same call."""
+    return float(sum(p * values[label] for p, label in zip(probabilities, LABELS, strict=True)))
+
+
+def judgement_from_probabilities(
+    applicant_id: str,
+    job_id: str,
+    probabilities: Sequence[float],
+    *,
+    judge: str,
+    label_mass: float = 1.0,
+    values: Mapping[Label, float] = LABEL_VALUES,
+    note: str = "",
+) -> Judgement:
+    """Build a Judgement from a distribution over LABELS (normalised here). Raises InputError on a bad distribution."""
+    total = float(sum(probabilities))
+    if not math.isfinite(total) or total <= 0 or min(probabilities) < 0:
+        raise InputError(
+            f"judgement of {applicant_id!r} on {job_id!r}: {tuple(probabilities)} is not a distribution over {', '.join(LABELS)}"
+        )
+    p = [float(x) / total for x in probabilities]
+    label = LABELS[max(range(4), key=p.__getitem__)]
+    return Judgement(
+        applicant_id,
+        job_id,
+        *p,
+        label=label,
+        reward=expected_reward(p, values),
+        label_mass=label_mass,
+        judge=judge,
+        note=note,
+    )
+
+
+def abstention(applicant_id: str, job_id: str, *, judge: str, note: str) -> Judgement:
+    """The judge looked and could not answer: no reward, kept out of learning, may be asked again."""
+    nan = math.nan
+    return Judgement(
+        applicant_id, job_id, nan, nan, nan, nan, label=None, reward=None, label_mass=0.0, judge=judge, note=note
+    )
+
+
+def fingerprint(method: str, **parts: Any) -> str:
+    """A short stable name for a judge: `method-` and 12 hex digits of the SHA-256 of its canonical JSON description."""
+    text = json.dumps({"method": method, **parts}, sort_keys=True, default=str)
+    return f"{method}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+class Judge(Protocol):
+    """Batch in, batch out; one Judgement per job, in the order of `jobs`.
+
+    Raises JudgeError when it cannot answer at all. A single pair it cannot answer comes back as an abstention.
+    """
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def judge(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Slate:
+    """Jobs proposed to one applicant in one round, by id."""
+
+    applicant_id: str
+    job_ids: tuple[str, ...]
+
+
+class JudgementSource(Protocol):
+    """Where a trainer gets judgements by id: one call carries the slates of a whole block of agents.
+
+    Implementations ask the ledger first and the judge for what it lacks (`dynaq.ledger.LedgerJudge` in one process,
+    `cluster.broker.BrokerClient` in a cluster).
+    """
+
+    def fetch(self, slates: Sequence[Slate]) -> list[list[Judgement]]: ...

@@ -1,0 +1,89 @@
+"""Layouts: which blocks make up a state and an action, and which block pairs' similarity counts.
+
+`classic` is the layout of a database that was filled by hand to the four-collection schema: state
+hard skills | soft skills, action technical skills | soft skills | title | experience, similarity = cosine of the state
+with the action's first 768. `extended` adds the profile and the description and compares blocks pair by pair.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dynaq.errors import InputError
+
+BLOCK_DIM = 384
+
+# Block name -> field of `job_embeddings` / `candidates_embeddings`.
+JOB_BLOCKS = {
+    "technical_skills": "tech_skills_vectors",
+    "soft_skills": "soft_skills_embeddings",
+    "title": "job_title_embeddings",
+    "experience": "experience_requirements_embeddings",
+    "description": "description_embeddings",
+}
+CANDIDATE_BLOCKS = {
+    "hard_skills": "hard_skill_embeddings",
+    "soft_skills": "soft_skills_embeddings",
+    "profile": "profile_embeddings",
+}
+OPTIONAL_JOB_BLOCKS = frozenset({"experience"})  # zeros when missing
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Blocks of a state `[state_dim]` and an action `[action_dim]`, and the compared (state block, action block) pairs.
+
+    joint: the similarity is one cosine over the concatenation of the compared blocks (classic); otherwise the mean of
+    the pairs' cosines, each over one block.
+    """
+
+    name: str
+    state: tuple[str, ...]
+    action: tuple[str, ...]
+    pairs: tuple[tuple[str, str], ...]
+    joint: bool = False
+
+    @property
+    def state_dim(self) -> int:
+        return len(self.state) * BLOCK_DIM
+
+    @property
+    def action_dim(self) -> int:
+        return len(self.action) * BLOCK_DIM
+
+    def state_slice(self, block: str) -> slice:
+        i = self.state.index(block)
+        return slice(i * BLOCK_DIM, (i + 1) * BLOCK_DIM)
+
+    def action_slice(self, block: str) -> slice:
+        i = self.action.index(block)
+        return slice(i * BLOCK_DIM, (i + 1) * BLOCK_DIM)
+
+
+CLASSIC = Layout(
+    name="classic",
+    state=("hard_skills", "soft_skills"),
+    action=("technical_skills", "soft_skills", "title", "experience"),
+    pairs=(("hard_skills", "technical_skills"), ("soft_skills", "soft_skills")),
+    joint=True,
+)
+EXTENDED = Layout(
+    name="extended",
+    state=("hard_skills", "soft_skills", "profile"),
+    action=("technical_skills", "soft_skills", "title", "experience", "description"),
+    pairs=(
+        ("hard_skills", "technical_skills"),
+        ("soft_skills", "soft_skills"),
+        ("profile", "title"),
+        ("profile", "description"),
+    ),
+)
+LAYOUTS = {layout.name: layout for layout in (CLASSIC, EXTENDED)}
+
+
+def get_layout(name: str) -> Layout:
+    """The layout of that name. Raises InputError naming the known ones."""
+    try:
+        return LAYOUTS[name]
+    except KeyError:
+        raise InputError(f"layout {name!r} does not exist; use one of {', '.join(LAYOUTS)}") from None

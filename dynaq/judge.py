@@ -53,19 +53,14 @@ class Judgement:
     def __post_init__(self) -> None:
         if self.label is None:
             return
+        pair = f"judgement of {self.applicant_id!r} on {self.job_id!r}"
         if self.label not in LABELS:
-            raise InputError(
-                f"judgement of {self.applicant_id!r} on {self.job_id!r}: label {self.label!r} is not one of {', '.join(LABELS)}"
-            )
-        total = sum(self.probabilities)
-        if not (all(0.0 <= p <= 1.0 for p in self.probabilities) and math.isclose(total, 1.0, abs_tol=1e-3)):
-            raise InputError(
-                f"judgement of {self.applicant_id!r} on {self.job_id!r}: probabilities {self.probabilities} must lie in [0, 1] and sum to 1"
-            )
+            raise InputError(f"{pair}: label {self.label!r} is not one of {', '.join(LABELS)}")
+        p = self.probabilities
+        if not (all(0.0 <= x <= 1.0 for x in p) and math.isclose(sum(p), 1.0, abs_tol=1e-3)):
+            raise InputError(f"{pair}: probabilities {p} must lie in [0, 1] and sum to 1")
         if self.reward is None or not math.isfinite(self.reward):
-            raise InputError(
-                f"judgement of {self.applicant_id!r} on {self.job_id!r}: reward {self.reward!r} is not a finite number"
-            )
+            raise InputError(f"{pair}: reward {self.reward!r} is not a finite number")
 
     @property
     def probabilities(self) -> tuple[float, float, float, float]:
@@ -95,17 +90,19 @@ def judgement_from_probabilities(
 ) -> Judgement:
     """Build a Judgement from a distribution over LABELS (normalised here). Raises InputError on a bad distribution."""
     total = float(sum(probabilities))
-    if not math.isfinite(total) or total <= 0 or min(probabilities) < 0:
-        raise InputError(
-            f"judgement of {applicant_id!r} on {job_id!r}: {tuple(probabilities)} is not a distribution over {', '.join(LABELS)}"
-        )
-    p = [float(x) / total for x in probabilities]
-    label = LABELS[max(range(4), key=p.__getitem__)]
+    if len(probabilities) != 4 or not math.isfinite(total) or total <= 0 or min(probabilities) < 0:
+        pair = f"judgement of {applicant_id!r} on {job_id!r}"
+        raise InputError(f"{pair}: {tuple(probabilities)} is not a distribution over {', '.join(LABELS)}")
+    apply, save, click, ignore = (float(x) / total for x in probabilities)
+    p = (apply, save, click, ignore)
     return Judgement(
         applicant_id,
         job_id,
-        *p,
-        label=label,
+        p_apply=apply,
+        p_save=save,
+        p_click=click,
+        p_ignore=ignore,
+        label=LABELS[max(range(4), key=p.__getitem__)],
         reward=expected_reward(p, values),
         label_mass=label_mass,
         judge=judge,

@@ -1,0 +1,30 @@
+# make demo, make test: each sets up what it needs and does nothing twice.
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test setup constraints clean
+
+demo: setup
+	$(BIN)/dynaq demo
+
+test: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml requirements/setup.sh requirements/overrides.txt requirements/constraints.txt
+	@bash requirements/setup.sh
+	@touch $@
+
+# Writes down the versions that are installed now. What differs between CPU and GPU hosts is left out:
+# pyproject.toml pins torch and vllm, and these pin the rest of theirs.
+constraints:
+	$(BIN)/python -m uv pip freeze --exclude-editable \
+	  | grep -v -i -E '^(torch|triton|vllm|nvidia|cuda|intel|apache-tvm-ffi|pip|setuptools|uv)[a-z-]*==' > requirements/constraints.txt
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache runs data *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

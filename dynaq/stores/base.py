@@ -1,0 +1,196 @@
+"""What a store is: the interface behind every store URI, and the records it moves.
+
+Two implementations, one conformance suite: `dynaq.stores.folder` (Parquet, no server) and `dynaq.stores.mongo`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dynaq.errors import InputError
+from dynaq.judge import Judgement
+from dynaq.layout import BLOCK_DIM, CANDIDATE_BLOCKS, JOB_BLOCKS
+from dynaq.qrels import Qrels
+from dynaq.records import Candidate, Job
+
+FloatArray = npt.NDArray[np.float32]
+
+JUDGEMENT_SCHEMA = pa.schema(
+    [
+        ("applicant_id", pa.string()),
+        ("job_id", pa.string()),
+        ("p_apply", pa.float64()),
+        ("p_save", pa.float64()),
+        ("p_click", pa.float64()),
+        ("p_ignore", pa.float64()),
+        ("label", pa.string()),
+        ("reward", pa.float64()),
+        ("label_mass", pa.float64()),
+        ("judge", pa.string()),
+        ("created_at", pa.timestamp("us", tz="UTC")),
+        ("note", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Names of one kind of record in the four-collection schema."""
+
+    name: str
+    text: str
+    embeddings: str
+    reference: str
+    blocks: Mapping[str, str]
+
+
+JOBS = Kind("job", "jobs_text", "job_embeddings", "original_job_id", JOB_BLOCKS)
+CANDIDATES = Kind("candidate", "candidates_text", "candidates_embeddings", "original_candidate_id", CANDIDATE_BLOCKS)
+
+
+@dataclass(frozen=True)
+class VectorBatch:
+    """Some records' vectors, in whatever order the store keeps them.
+
+    Args:
+        ids: record ids.
+        blocks: block name -> float32 `[len(ids), 384]`, finite; zeros where an optional block is missing.
+        hashes: content hash of the text each row was embedded from; None for rows that were embedded elsewhere.
+        problems: (id, reason) of records left out because their vectors cannot be used.
+    """
+
+    ids: list[str]
+    blocks: dict[str, FloatArray]
+    hashes: list[str | None]
+    problems: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Store(Protocol):
+    """A catalogue, a cohort, their vectors, the ledger and the relevance grades. Also a context manager.
+
+    Writes are upserts by id: repeating one changes nothing. Records come back ordered by id.
+    """
+
+    @property
+    def uri(self) -> str:
+        """Where it is, credentials masked."""
+        ...
+
+    def jobs(self, ids: Sequence[str] | None = None) -> Iterator[Job]: ...
+    def candidates(self, ids: Sequence[str] | None = None) -> Iterator[Candidate]: ...
+    def job_ids(self) -> list[str]: ...
+    def candidate_ids(self) -> list[str]: ...
+    def put_jobs(self, jobs: Iterable[Job]) -> None: ...
+    def put_candidates(self, candidates: Iterable[Candidate]) -> None: ...
+    def delete_jobs(self, ids: Sequence[str]) -> None: ...
+    def delete_candidates(self, ids: Sequence[str]) -> None: ...
+
+    def put_job_vectors(
+        self, ids: Sequence[str], blocks: Mapping[str, FloatArray], hashes: Sequence[str] | None = None
+    ) -> None: ...
+
+    def put_candidate_vectors(
+        self, ids: Sequence[str], blocks: Mapping[str, FloatArray], hashes: Sequence[str] | None = None
+    ) -> None: ...
+
+    def job_vectors(
+        self, blocks: Sequence[str], *, ids: Sequence[str] | None = None, optional: Sequence[str] = ()
+    ) -> Iterator[VectorBatch]: ...
+
+    def candidate_vectors(
+        self, blocks: Sequence[str], *, ids: Sequence[str] | None = None, optional: Sequence[str] = ()
+    ) -> Iterator[VectorBatch]: ...
+
+    def job_hashes(self) -> dict[str, str | None]:
+        """Id -> content hash for every job that has vectors; None where they were embedded elsewhere."""
+        ...
+
+    def candidate_hashes(self) -> dict[str, str | None]: ...
+
+    def judgements(self, judge: str | None = None, applicants: Sequence[str] | None = None) -> pa.Table:
+        """The ledger, with the columns of `JUDGEMENT_SCHEMA`."""
+        ...
+
+    def add_judgements(self, judgements: Sequence[Judgement]) -> None:
+        """Keep judgements; one that is already there for (applicant, job, judge) stays, abstentions are not kept."""
+        ...
+
+    def qrels(self) -> Qrels | None: ...
+    def put_qrels(self, qrels: Qrels) -> None: ...
+    def meta(self) -> dict[str, Any]: ...
+    def put_meta(self, **values: Any) -> None: ...
+    def close(self) -> None: ...
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def judgement_row(judgement: Judgement) -> dict[str, Any]:
+    """One row of the ledger, by the names of `JUDGEMENT_SCHEMA`."""
+    return {name: getattr(judgement, name) for name in JUDGEMENT_SCHEMA.names}
+
+
+def new_judgements(judgements: Iterable[Judgement], known: set[tuple[str, str, str]]) -> list[dict[str, Any]]:
+    """Rows to add: no abstentions, no pair that `known` holds, none twice. Adds their keys to `known`."""
+    rows = []
+    for judgement in judgements:
+        key = (judgement.applicant_id, judgement.job_id, judgement.judge)
+        if judgement.abstained or key in known:
+            continue
+        known.add(key)
+        rows.append(judgement_row(judgement))
+    return rows
+
+
+def usable_rows(
+    ids: Sequence[str], blocks: dict[str, FloatArray], hashes: list[str | None], problems: dict[str, str]
+) -> VectorBatch:
+    """Leave out the rows with a problem (id -> reason), and those that are not finite.
+
+    Args:
+        ids: record ids, one per row.
+        blocks: block name -> `[len(ids), 384]`.
+        hashes: content hashes, one per row.
+        problems: what reading the rows already found.
+    """
+    for name, block in blocks.items():
+        flat = block.reshape(-1)
+        # One pass of BLAS instead of a boolean array: NaN and infinity both survive a sum of squares.
+        if np.isfinite(np.dot(flat, flat)):
+            continue
+        for row in np.flatnonzero(~np.isfinite(block).all(axis=1)):
+            problems.setdefault(ids[row], f"{name} holds NaN or infinity")
+    if not problems:
+        return VectorBatch(list(ids), blocks, hashes)
+    keep = [i for i, id_ in enumerate(ids) if id_ not in problems]
+    return VectorBatch(
+        [ids[i] for i in keep],
+        {name: block[keep] for name, block in blocks.items()},
+        [hashes[i] for i in keep],
+        list(problems.items()),
+    )
+
+
+def check_vectors(
+    kind: Kind, ids: Sequence[str], blocks: Mapping[str, FloatArray], hashes: Sequence[str] | None
+) -> None:
+    """Raises InputError unless each block is a known one of shape `[len(ids), 384]` with finite numbers."""
+    if hashes is not None and len(hashes) != len(ids):
+        raise InputError(f"{len(hashes)} hashes for {len(ids)} {kind.name} vectors")
+    for name, block in blocks.items():
+        if name not in kind.blocks:
+            raise InputError(f"{kind.name} vectors: block {name!r} is not one of {', '.join(kind.blocks)}")
+        if block.shape != (len(ids), BLOCK_DIM):
+            raise InputError(f"{kind.name} vectors: block {name!r} is {block.shape}, not {(len(ids), BLOCK_DIM)}")
+        if not np.isfinite(block).all():
+            bad = ids[int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])]
+            raise InputError(f"{kind.name} {bad!r}: block {name!r} holds NaN or infinity")

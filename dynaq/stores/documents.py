@@ -1,0 +1,136 @@
+"""MongoDB documents to records and back, and the two forms in which a document holds a vector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from bson.binary import VECTOR_SUBTYPE, Binary
+from pydantic import ValidationError
+
+from dynaq.errors import InputError
+from dynaq.layout import BLOCK_DIM
+from dynaq.records import Candidate, Job
+from dynaq.stores.base import FloatArray
+
+FLOAT32_HEADER = b"\x27\x00"  # BSON vector: element type FLOAT32, no padding
+BINARY_LENGTH = len(FLOAT32_HEADER) + 4 * BLOCK_DIM
+
+
+def job_to_document(job: Job) -> dict[str, Any]:
+    return {
+        "_id": job.id,
+        "job_title": job.title,
+        "description": job.description,
+        "technical_skills": list(job.technical_skills),
+        "soft_skills": list(job.soft_skills),
+        "experience_requirements": list(job.experience_requirements),
+        "metadata": job.metadata,
+    }
+
+
+def job_from_document(document: dict[str, Any]) -> Job:
+    """Raises InputError naming the document when it is no job."""
+    try:
+        return Job.model_validate(
+            {
+                "id": str(document["_id"]),
+                "title": document.get("job_title"),
+                "description": document.get("description") or "",
+                "technical_skills": document.get("technical_skills"),
+                "soft_skills": document.get("soft_skills"),
+                "experience_requirements": document.get("experience_requirements"),
+                "metadata": document.get("metadata") or {},
+            }
+        )
+    except ValidationError as error:
+        raise _unusable("jobs_text", document, error) from None
+
+
+def candidate_to_document(candidate: Candidate) -> dict[str, Any]:
+    return {
+        "_id": candidate.id,
+        "bio": candidate.bio,
+        "skills": list(candidate.hard_skills),
+        "soft_skills": list(candidate.soft_skills),
+        "experience": [position.model_dump() for position in candidate.experience],
+    }
+
+
+def candidate_from_document(document: dict[str, Any]) -> Candidate:
+    """Raises InputError naming the document when it is no candidate."""
+    try:
+        return Candidate.model_validate(
+            {
+                "id": str(document["_id"]),
+                "bio": document.get("bio") or "",
+                "hard_skills": document.get("skills"),
+                "soft_skills": document.get("soft_skills"),
+                "experience": [_position(item) for item in document.get("experience") or ()],
+            }
+        )
+    except ValidationError as error:
+        raise _unusable("candidates_text", document, error) from None
+
+
+def _position(item: Any) -> Any:
+    """A past position as people keep them: a bare title, or fields of which some are null."""
+    if not isinstance(item, dict):
+        return item
+    return {"title": ""} | {name: value for name, value in item.items() if value is not None}
+
+
+def _unusable(collection: str, document: dict[str, Any], error: ValidationError) -> InputError:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    return InputError(f"{collection} document {document['_id']!r}: {field}: {first['msg']}; correct or remove it")
+
+
+def decode_vectors(
+    values: Sequence[Any], ids: Sequence[str], field: str, optional: bool, problems: dict[str, str]
+) -> FloatArray:
+    """A column of documents as float32 `[len(values), 384]`.
+
+    Args:
+        values: Binary Vectors, arrays of numbers, or None.
+        ids: whose they are.
+        field: for messages.
+        optional: None is zeros instead of a problem.
+        problems: id -> reason, added to where a value is no vector of 384 numbers.
+    """
+    if all(isinstance(value, bytes) for value in values):
+        joined = b"".join(values)
+        if len(joined) == BINARY_LENGTH * len(values):
+            rows = np.frombuffer(joined, np.uint8).reshape(-1, BINARY_LENGTH)
+            header = np.frombuffer(FLOAT32_HEADER, np.uint8)
+            whole = all(len(v) == BINARY_LENGTH and v.subtype == VECTOR_SUBTYPE for v in values)
+            if whole and (rows[:, : len(header)] == header).all():
+                return np.ascontiguousarray(rows[:, len(header) :]).view("<f4")
+    out = np.zeros((len(values), BLOCK_DIM), np.float32)
+    for row, value in enumerate(values):
+        if value is None:
+            if not optional:
+                problems.setdefault(ids[row], f"no {field}")
+            continue
+        try:
+            vector = _decode_one(value)
+        except (ValueError, TypeError, OverflowError):
+            problems.setdefault(ids[row], f"{field} is neither an array of numbers nor a Binary Vector of them")
+            continue
+        if vector.shape != (BLOCK_DIM,):
+            problems.setdefault(ids[row], f"{field} has shape {vector.shape}, not ({BLOCK_DIM},)")
+            continue
+        out[row] = vector
+    return out
+
+
+def _decode_one(value: Any) -> FloatArray:
+    if isinstance(value, Binary):
+        if value.subtype != VECTOR_SUBTYPE:
+            raise ValueError
+        return np.asarray(value.as_vector().data, np.float32)
+    if not isinstance(value, list) or any(isinstance(x, (str, bool)) for x in value):
+        raise TypeError
+    with np.errstate(over="ignore"):
+        return np.asarray(value, np.float64).astype(np.float32)

@@ -1,0 +1,320 @@
+"""The embedded store: a folder of Parquet tables, the same records as in MongoDB, no server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dynaq.judge import Judgement
+from dynaq.layout import BLOCK_DIM
+from dynaq.qrels import QRELS_SCHEMA, Qrels, qrels_from_table
+from dynaq.records import Candidate, Job
+from dynaq.stores.base import (
+    CANDIDATES,
+    JOBS,
+    JUDGEMENT_SCHEMA,
+    FloatArray,
+    Kind,
+    VectorBatch,
+    check_vectors,
+    new_judgements,
+    usable_rows,
+)
+from dynaq.stores.segments import MAX_SEGMENTS_WHILE_OPEN, SegmentFolder, live_batches
+
+JOBS_TEXT_SCHEMA = pa.schema(
+    [
+        ("_id", pa.string()),
+        ("job_title", pa.string()),
+        ("description", pa.large_string()),
+        ("technical_skills", pa.list_(pa.string())),
+        ("soft_skills", pa.list_(pa.string())),
+        ("experience_requirements", pa.list_(pa.string())),
+        ("metadata", pa.large_string()),  # JSON
+    ]
+)
+CANDIDATES_TEXT_SCHEMA = pa.schema(
+    [
+        ("_id", pa.string()),
+        ("bio", pa.large_string()),
+        ("skills", pa.list_(pa.string())),
+        ("soft_skills", pa.list_(pa.string())),
+        ("experience", pa.large_string()),  # JSON list of positions
+    ]
+)
+VECTOR = pa.list_(pa.float32(), BLOCK_DIM)
+LEDGER_KEYS = ("applicant_id", "job_id", "judge")
+BATCH_ROWS = 4096
+BATCH_CHARS = 64 << 20  # a batch of very long texts is cut earlier
+
+
+class FolderStore:
+    """A store in a folder. See `Store` for the interface and `dynaq.stores.segments` for how it survives a crash."""
+
+    def __init__(self, path: Path, *, create: bool = False, read_only: bool = False) -> None:
+        self._folder = SegmentFolder(path, create=create, read_only=read_only)
+        self._known_judgements: set[tuple[str, str, str]] | None = None
+
+    @property
+    def uri(self) -> str:
+        return str(self._folder.path)
+
+    def jobs(self, ids: Sequence[str] | None = None) -> Iterator[Job]:
+        return (_job(row) for row in self._text_rows(JOBS, ids))
+
+    def candidates(self, ids: Sequence[str] | None = None) -> Iterator[Candidate]:
+        return (_candidate(row) for row in self._text_rows(CANDIDATES, ids))
+
+    def job_ids(self) -> list[str]:
+        return self._ids(JOBS)
+
+    def candidate_ids(self) -> list[str]:
+        return self._ids(CANDIDATES)
+
+    def put_jobs(self, jobs: Iterable[Job]) -> None:
+        self._folder.append(JOBS.text, _text_batches(jobs, _job_row, JOBS_TEXT_SCHEMA), JOBS_TEXT_SCHEMA)
+
+    def put_candidates(self, candidates: Iterable[Candidate]) -> None:
+        batches = _text_batches(candidates, _candidate_row, CANDIDATES_TEXT_SCHEMA)
+        self._folder.append(CANDIDATES.text, batches, CANDIDATES_TEXT_SCHEMA)
+
+    def delete_jobs(self, ids: Sequence[str]) -> None:
+        self._delete(JOBS, ids)
+
+    def delete_candidates(self, ids: Sequence[str]) -> None:
+        self._delete(CANDIDATES, ids)
+
+    def put_job_vectors(
+        self, ids: Sequence[str], blocks: Mapping[str, FloatArray], hashes: Sequence[str] | None = None
+    ) -> None:
+        self._put_vectors(JOBS, ids, blocks, hashes)
+
+    def put_candidate_vectors(
+        self, ids: Sequence[str], blocks: Mapping[str, FloatArray], hashes: Sequence[str] | None = None
+    ) -> None:
+        self._put_vectors(CANDIDATES, ids, blocks, hashes)
+
+    def job_vectors(
+        self, blocks: Sequence[str], *, ids: Sequence[str] | None = None, optional: Sequence[str] = ()
+    ) -> Iterator[VectorBatch]:
+        return self._vectors(JOBS, blocks, ids, optional)
+
+    def candidate_vectors(
+        self, blocks: Sequence[str], *, ids: Sequence[str] | None = None, optional: Sequence[str] = ()
+    ) -> Iterator[VectorBatch]:
+        return self._vectors(CANDIDATES, blocks, ids, optional)
+
+    def job_hashes(self) -> dict[str, str | None]:
+        return self._hashes(JOBS)
+
+    def candidate_hashes(self) -> dict[str, str | None]:
+        return self._hashes(CANDIDATES)
+
+    def judgements(self, judge: str | None = None, applicants: Sequence[str] | None = None) -> pa.Table:
+        segments = self._folder.open_segments("judgements")
+        table = pa.concat_tables([JUDGEMENT_SCHEMA.empty_table(), *(segment.read() for segment in segments)])
+        if judge is not None:
+            table = table.filter(pc.equal(table["judge"], judge))
+        if applicants is not None:
+            table = table.filter(pc.is_in(table["applicant_id"], pa.array(list(applicants), pa.string())))
+        return table
+
+    def add_judgements(self, judgements: Sequence[Judgement]) -> None:
+        self._folder.check_writable()
+        if self._known_judgements is None:
+            table = self.judgements()
+            self._known_judgements = set(zip(*(table[key].to_pylist() for key in LEDGER_KEYS), strict=True))
+        rows = new_judgements(judgements, self._known_judgements)
+        if not rows:
+            return
+        try:
+            batch = pa.RecordBatch.from_pylist(rows, schema=JUDGEMENT_SCHEMA)
+            self._folder.append("judgements", [batch], JUDGEMENT_SCHEMA)
+        except BaseException:
+            self._known_judgements = None
+            raise
+        if len(self._folder.names("judgements")) > MAX_SEGMENTS_WHILE_OPEN:
+            self._folder.merge("judgements", LEDGER_KEYS)
+
+    def qrels(self) -> Qrels | None:
+        segments = self._folder.open_segments("qrels")
+        if not segments:
+            return None
+        return qrels_from_table(pa.concat_tables([segment.read() for segment in segments]), f"qrels of {self.uri}")
+
+    def put_qrels(self, qrels: Qrels) -> None:
+        self._folder.rewrite("qrels", qrels.to_table().to_batches(), QRELS_SCHEMA)
+
+    def meta(self) -> dict[str, Any]:
+        return dict(self._folder.manifest["meta"])
+
+    def put_meta(self, **values: Any) -> None:
+        self._folder.put_meta(values)
+
+    def close(self) -> None:
+        merge: dict[str, tuple[str, ...]] = {"judgements": LEDGER_KEYS}
+        for kind in (JOBS, CANDIDATES):
+            merge |= {kind.text: ("_id",), kind.embeddings: (kind.reference,)}
+        self._folder.close(merge)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ids(self, kind: Kind) -> list[str]:
+        found: set[str] = set()
+        for segment in self._folder.open_segments(kind.text):
+            found.update(segment.read(columns=["_id"]).column(0).to_pylist())
+        return sorted(found)
+
+    def _text_rows(self, kind: Kind, ids: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+        # Ordered by id: the ids first, then the rows in slices, so that a large catalogue never is in memory at once.
+        segments = self._folder.open_segments(kind.text)
+        if len(segments) <= 1 and ids is None:
+            table_ids = self._ids(kind)
+            in_order = segments and segments[0].read(columns=["_id"]).column(0).to_pylist() == table_ids
+            if in_order or not segments:
+                for batch in live_batches(segments, ("_id",)):
+                    yield from batch.to_pylist()
+                return
+        wanted = None if ids is None else np.array(sorted(set(ids)), dtype=object)
+        batches = list(live_batches(segments, ("_id",), keep=wanted))
+        if batches:
+            for batch in pa.Table.from_batches(batches).sort_by("_id").to_batches(max_chunksize=1024):
+                yield from batch.to_pylist()
+
+    def _delete(self, kind: Kind, ids: Sequence[str]) -> None:
+        gone = set(ids)
+        for table, key in ((kind.embeddings, kind.reference), (kind.text, "_id")):
+            segments = self._folder.open_segments(table)
+            if not segments:
+                continue
+            left = (
+                b.filter(pa.array([id_ not in gone for id_ in b[key].to_pylist()], pa.bool_()))
+                for b in live_batches(segments, (key,))
+            )
+            self._folder.rewrite(table, left, segments[0].schema_arrow)
+
+    def _put_vectors(
+        self, kind: Kind, ids: Sequence[str], blocks: Mapping[str, FloatArray], hashes: Sequence[str] | None
+    ) -> None:
+        check_vectors(kind, ids, blocks, hashes)
+        if not ids:
+            return
+        schema = _vector_schema(kind)
+        columns: list[Any] = [pa.array(ids, pa.string())]
+        for name in kind.blocks:
+            if name in blocks:
+                values = pa.array(np.ascontiguousarray(blocks[name], np.float32).reshape(-1))
+                columns.append(pa.FixedSizeListArray.from_arrays(values, BLOCK_DIM))
+            else:
+                columns.append(pa.nulls(len(ids), VECTOR))
+        columns.append(pa.array(hashes if hashes is not None else [None] * len(ids), pa.string()))
+        self._folder.append(kind.embeddings, [pa.RecordBatch.from_arrays(columns, schema=schema)], schema)
+
+    def _vectors(
+        self, kind: Kind, blocks: Sequence[str], ids: Sequence[str] | None, optional: Sequence[str]
+    ) -> Iterator[VectorBatch]:
+        columns = [kind.reference, "content_hash", *(kind.blocks[name] for name in blocks)]
+        keep = None if ids is None else np.array(list(ids), dtype=object)
+        segments = self._folder.open_segments(kind.embeddings)
+        for batch in live_batches(segments, (kind.reference,), columns, keep):
+            batch_ids = batch[kind.reference].to_pylist()
+            problems: dict[str, str] = {}
+            arrays: dict[str, FloatArray] = {}
+            for name in blocks:
+                column = batch[kind.blocks[name]]
+                if column.null_count:
+                    missing = column.is_null().to_numpy(zero_copy_only=False)
+                    if name not in optional:
+                        problems |= {batch_ids[i]: f"no {kind.blocks[name]}" for i in np.flatnonzero(missing)}
+                    array = np.zeros((len(batch_ids), BLOCK_DIM), np.float32)
+                    array[~missing] = column.drop_null().flatten().to_numpy().reshape(-1, BLOCK_DIM)
+                else:
+                    array = column.flatten().to_numpy().reshape(-1, BLOCK_DIM)
+                arrays[name] = array
+            yield usable_rows(batch_ids, arrays, batch["content_hash"].to_pylist(), problems)
+
+    def _hashes(self, kind: Kind) -> dict[str, str | None]:
+        hashes: dict[str, str | None] = {}
+        for segment in self._folder.open_segments(kind.embeddings):
+            table = segment.read(columns=[kind.reference, "content_hash"])
+            hashes.update(zip(table[kind.reference].to_pylist(), table["content_hash"].to_pylist(), strict=True))
+        return hashes
+
+
+def _vector_schema(kind: Kind) -> pa.Schema:
+    return pa.schema(
+        [(kind.reference, pa.string()), *((f, VECTOR) for f in kind.blocks.values()), ("content_hash", pa.string())]
+    )
+
+
+def _text_batches(
+    records: Iterable[Any], row: Callable[[Any], dict[str, Any]], schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    rows: list[dict[str, Any]] = []
+    chars = 0
+    for record in records:
+        rows.append(row(record))
+        chars += sum(len(value) for value in rows[-1].values())
+        if len(rows) >= BATCH_ROWS or chars >= BATCH_CHARS:
+            yield pa.RecordBatch.from_pylist(rows, schema=schema)
+            rows, chars = [], 0
+    if rows:
+        yield pa.RecordBatch.from_pylist(rows, schema=schema)
+
+
+def _job_row(job: Job) -> dict[str, Any]:
+    return {
+        "_id": job.id,
+        "job_title": job.title,
+        "description": job.description,
+        "technical_skills": job.technical_skills,
+        "soft_skills": job.soft_skills,
+        "experience_requirements": job.experience_requirements,
+        "metadata": json.dumps(job.metadata, ensure_ascii=False, default=str),
+    }
+
+
+def _job(row: dict[str, Any]) -> Job:
+    return Job(
+        id=row["_id"],
+        title=row["job_title"],
+        description=row["description"],
+        technical_skills=row["technical_skills"],
+        soft_skills=row["soft_skills"],
+        experience_requirements=row["experience_requirements"],
+        metadata=json.loads(row["metadata"]),
+    )
+
+
+def _candidate_row(candidate: Candidate) -> dict[str, Any]:
+    positions = [position.model_dump() for position in candidate.experience]
+    return {
+        "_id": candidate.id,
+        "bio": candidate.bio,
+        "skills": candidate.hard_skills,
+        "soft_skills": candidate.soft_skills,
+        "experience": json.dumps(positions, ensure_ascii=False, default=str),
+    }
+
+
+def _candidate(row: dict[str, Any]) -> Candidate:
+    return Candidate(
+        id=row["_id"],
+        bio=row["bio"],
+        hard_skills=row["skills"],
+        soft_skills=row["soft_skills"],
+        experience=json.loads(row["experience"]),
+    )

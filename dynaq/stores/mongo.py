@@ -1,0 +1,381 @@
+"""A MongoDB database with the four-collection schema as a store.
+
+A database that was filled by hand loads as it is: arrays of numbers or Binary Vectors, ids of any of the usual types,
+documents without the optional blocks. What we write are Binary Vectors (FLOAT32), which load five times faster.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import unquote
+
+import pyarrow as pa
+from bson import ObjectId
+from bson.binary import Binary, BinaryVectorDtype
+from bson.codec_options import CodecOptions
+from pymongo import ASCENDING, MongoClient, UpdateOne
+from pymongo.errors import BulkWriteError, ConfigurationError, InvalidURI, PyMongoError
+
+from dynaq.errors import DynaqError, InputError
+from dynaq.judge import Judgement
+from dynaq.qrels import Qrels
+from dynaq.records import Candidate, Job
+from dynaq.stores.base import (
+    CANDIDATES,
+    JOBS,
+    JUDGEMENT_SCHEMA,
+    FloatArray,
+    Kind,
+    VectorBatch,
+    check_vectors,
+    new_judgements,
+    usable_rows,
+)
+from dynaq.stores.documents import (
+    candidate_from_document,
+    candidate_to_document,
+    decode_vectors,
+    job_from_document,
+    job_to_document,
+)
+
+DATABASE = "rl_jobsdb"
+BATCH = 1024
+Document = dict[str, Any]
+
+
+def mask_uri(uri: str) -> str:
+    """The URI without user, password and options. Other texts come back as they are."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return uri
+    # The last @ ends the credentials even when a password was pasted unquoted.
+    _, at, place = rest.rpartition("@")
+    return f"{scheme}://{'***@' if at else ''}{place.partition('?')[0]}"
+
+
+def scrub(message: str, uri: str) -> str:
+    """`message` without the URI and without anything secret in it."""
+    message = message.replace(uri, mask_uri(uri))
+    rest = uri.partition("://")[2]
+    credentials = rest.rpartition("@")[0]
+    secrets = [credentials, *credentials.split(":", 1)]
+    secrets += [value for _, _, value in (option.partition("=") for option in re.split(r"[?&;]", rest)[1:])]
+    for secret in sorted({s for text in secrets for s in (text, unquote(text))}, key=len, reverse=True):
+        if len(secret) > 2:
+            message = message.replace(secret, "***")
+    return message
+
+
+class MongoStore:
+    """A store in a MongoDB database. See `Store` for the interface."""
+
+    def __init__(self, uri: str, *, create: bool = False, read_only: bool = False) -> None:
+        self._secret_uri = uri
+        self._read_only = read_only
+        try:
+            self._client: MongoClient[Document] = MongoClient(
+                uri, appname="dynaq", tz_aware=True, serverSelectionTimeoutMS=_selection_timeout(uri)
+            )
+            name = self._client.get_default_database(DATABASE).name
+        except (InvalidURI, ConfigurationError, ValueError, TypeError) as error:
+            raise InputError(f"store {self.uri}: not a usable MongoDB URI ({scrub(str(error), uri)})") from None
+        self._database = self._client.get_database(
+            name,
+            codec_options=CodecOptions(
+                document_class=dict[str, Any], tz_aware=True, unicode_decode_error_handler="replace"
+            ),
+        )
+        try:
+            present = set(self._database.list_collection_names())
+        except PyMongoError as error:
+            self._client.close()
+            raise InputError(f"store {self.uri} cannot be reached: {self._reason(error)}") from None
+        if not create and not {JOBS.text, CANDIDATES.text, JOBS.embeddings} & present:
+            self._client.close()
+            raise InputError(
+                f"store {self.uri}: database {name!r} has none of the collections {JOBS.text}, {CANDIDATES.text}; "
+                "fill it with `dynaq ingest`"
+            )
+        if not read_only:
+            self._create_indexes()
+
+    @property
+    def uri(self) -> str:
+        return mask_uri(self._secret_uri)
+
+    def _reason(self, error: Exception) -> str:
+        # The driver appends a dump of the topology; its first sentence is what a person needs.
+        text = str(error).partition(", Timeout:")[0].partition(", full error")[0].splitlines()[0]
+        return scrub(text, self._secret_uri)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Driver errors become one line without credentials."""
+        try:
+            yield
+        except PyMongoError as error:
+            raise DynaqError(f"store {self.uri}: {self._reason(error)}") from None
+
+    def _create_indexes(self) -> None:
+        with self._errors():
+            for kind in (JOBS, CANDIDATES):
+                # With the hash beside it, finding what changed is answered from the index alone.
+                self._database[kind.embeddings].create_index(
+                    [(kind.reference, ASCENDING), ("content_hash", ASCENDING)], name=f"{kind.reference}_content_hash"
+                )
+            keys = [("applicant_id", ASCENDING), ("job_id", ASCENDING)]
+            self._database["judgements"].create_index([*keys, ("judge", ASCENDING)], unique=True, name="pair_judge")
+            self._database["judgements"].create_index([("judge", ASCENDING)], name="judge")
+            self._database["qrels"].create_index(keys, unique=True, name="pair")
+
+    def _check_writable(self) -> None:
+        if self._read_only:
+            raise DynaqError(f"store {self.uri} is not open for writing")
+
+    # Text
+
+    def jobs(self, ids: Sequence[str] | None = None) -> Iterator[Job]:
+        return (job_from_document(d) for d in self._documents(JOBS, ids))
+
+    def candidates(self, ids: Sequence[str] | None = None) -> Iterator[Candidate]:
+        return (candidate_from_document(d) for d in self._documents(CANDIDATES, ids))
+
+    def _documents(self, kind: Kind, ids: Sequence[str] | None) -> Iterator[Document]:
+        keys = self._keys(kind) if ids is None else self._existing_keys(kind, ids)
+        collection = self._database[kind.text]
+        remaining = iter(sorted(keys))
+        while chunk := list(islice(remaining, BATCH)):
+            with self._errors():
+                found = {str(d["_id"]): d for d in collection.find({"_id": {"$in": [keys[i] for i in chunk]}})}
+            yield from (found[id_] for id_ in chunk if id_ in found)
+
+    def job_ids(self) -> list[str]:
+        return sorted(self._keys(JOBS))
+
+    def candidate_ids(self) -> list[str]:
+        return sorted(self._keys(CANDIDATES))
+
+    def _keys(self, kind: Kind) -> dict[str, Any]:
+        """Every id as text -> as the database has it. Raises InputError when two differ only in type."""
+        with self._errors():
+            keys = [d["_id"] for d in self._database[kind.text].find({}, {"_id": 1}, hint="_id_")]
+        named = {str(key): key for key in keys}
+        if len(named) != len(keys):
+            seen: set[str] = set()
+            twice = next(str(key) for key in keys if str(key) in seen or seen.add(str(key)))  # type: ignore[func-returns-value]
+            raise InputError(f"store {self.uri}: {kind.text} has two ids that both read {twice!r}; rename one")
+        return named
+
+    def _existing_keys(self, kind: Kind, ids: Sequence[str]) -> dict[str, Any]:
+        """The same for some ids only, whatever type the database gave them."""
+        keys: dict[str, Any] = {}
+        remaining = iter(ids)
+        while chunk := list(islice(remaining, BATCH)):
+            forms = [form for id_ in chunk for form in _id_forms(id_)]
+            with self._errors():
+                found = self._database[kind.text].find({"_id": {"$in": forms}}, {"_id": 1})
+                keys.update((str(d["_id"]), d["_id"]) for d in found)
+        return keys
+
+    def put_jobs(self, jobs: Iterable[Job]) -> None:
+        self._put_text(JOBS, (job_to_document(job) for job in jobs))
+
+    def put_candidates(self, candidates: Iterable[Candidate]) -> None:
+        self._put_text(CANDIDATES, (candidate_to_document(candidate) for candidate in candidates))
+
+    def _put_text(self, kind: Kind, documents: Iterable[Document]) -> None:
+        self._check_writable()
+        remaining = iter(documents)
+        while chunk := list(islice(remaining, BATCH)):
+            keys = self._existing_keys(kind, [d["_id"] for d in chunk])
+            updates = []
+            for document in chunk:
+                id_ = document.pop("_id")
+                # Fields that a database has beside ours are left alone.
+                updates.append(UpdateOne({"_id": keys.get(id_, id_)}, {"$set": document}, upsert=True))
+            with self._errors():
+                self._database[kind.text].bulk_write(updates, ordered=True)
+
+    def delete_jobs(self, ids: Sequence[str]) -> None:
+        self._delete(JOBS, ids)
+
+    def delete_candidates(self, ids: Sequence[str]) -> None:
+        self._delete(CANDIDATES, ids)
+
+    def _delete(self, kind: Kind, ids: Sequence[str]) -> None:
+        self._check_writable()
+        forms = [form for id_ in ids for form in _id_forms(id_)]
+        with self._errors():
+            self._database[kind.embeddings].delete_many({kind.reference: {"$in": forms}})
+            self._database[kind.text].delete_many({"_id": {"$in": forms}})
+
+    # Vectors
+
+    def put_job_vectors(
+        self, ids: Sequence[str], blocks: Mapping[str, FloatArray], hashes: Sequence[str] | None = None
+    ) -> None:
+        self._put_vectors(JOBS, ids, blocks, hashes)
+
+    def put_candidate_vectors(
+        self, ids: Sequence[str], blocks: Mapping[str, FloatArray], hashes: Sequence[str] | None = None
+    ) -> None:
+        self._put_vectors(CANDIDATES, ids, blocks, hashes)
+
+    def _put_vectors(
+        self, kind: Kind, ids: Sequence[str], blocks: Mapping[str, FloatArray], hashes: Sequence[str] | None
+    ) -> None:
+        self._check_writable()
+        check_vectors(kind, ids, blocks, hashes)
+        for start in range(0, len(ids), BATCH):
+            chunk = ids[start : start + BATCH]
+            keys = self._existing_keys(kind, chunk)
+            forms = [form for id_ in chunk for form in _id_forms(id_)]
+            with self._errors():
+                found = self._database[kind.embeddings].find({kind.reference: {"$in": forms}}, {kind.reference: 1})
+                present = {str(d[kind.reference]): d["_id"] for d in found}
+            absent = {field: "" for name, field in kind.blocks.items() if name not in blocks}
+            writes = []
+            for row, id_ in enumerate(chunk, start=start):
+                document: Document = {
+                    kind.blocks[name]: Binary.from_vector(block[row].astype("<f4"), BinaryVectorDtype.FLOAT32)
+                    for name, block in blocks.items()
+                }
+                document["content_hash"] = hashes[row] if hashes is not None else None
+                document[kind.reference] = keys.get(id_, id_)
+                update = {"$set": document} | ({"$unset": absent} if absent else {})
+                # The reference is the _id too, so that a repeated or a second insert cannot make a double.
+                writes.append(UpdateOne({"_id": present.get(id_, keys.get(id_, id_))}, update, upsert=True))
+            with self._errors():
+                self._database[kind.embeddings].bulk_write(writes, ordered=False)
+
+    def job_vectors(
+        self, blocks: Sequence[str], *, ids: Sequence[str] | None = None, optional: Sequence[str] = ()
+    ) -> Iterator[VectorBatch]:
+        return self._vectors(JOBS, blocks, ids, optional)
+
+    def candidate_vectors(
+        self, blocks: Sequence[str], *, ids: Sequence[str] | None = None, optional: Sequence[str] = ()
+    ) -> Iterator[VectorBatch]:
+        return self._vectors(CANDIDATES, blocks, ids, optional)
+
+    def _vectors(
+        self, kind: Kind, blocks: Sequence[str], ids: Sequence[str] | None, optional: Sequence[str]
+    ) -> Iterator[VectorBatch]:
+        fields = {name: kind.blocks[name] for name in blocks}
+        projection = {"_id": 0, kind.reference: 1, "content_hash": 1, **dict.fromkeys(fields.values(), 1)}
+        if ids is None:
+            queries: Iterable[Document] = [{}]
+        else:
+            slices = (ids[i : i + BATCH] for i in range(0, len(ids), BATCH))
+            queries = ({kind.reference: {"$in": [f for id_ in part for f in _id_forms(id_)]}} for part in slices)
+        for query in queries:
+            with self._errors():
+                documents = iter(self._database[kind.embeddings].find(query, projection, batch_size=BATCH))
+            while True:
+                with self._errors():
+                    chunk = list(islice(documents, BATCH))
+                if not chunk:
+                    break
+                batch_ids = [str(d.get(kind.reference)) for d in chunk]
+                problems: dict[str, str] = {}
+                arrays = {
+                    name: decode_vectors([d.get(field) for d in chunk], batch_ids, field, name in optional, problems)
+                    for name, field in fields.items()
+                }
+                yield usable_rows(batch_ids, arrays, [d.get("content_hash") for d in chunk], problems)
+
+    def job_hashes(self) -> dict[str, str | None]:
+        return self._hashes(JOBS)
+
+    def candidate_hashes(self) -> dict[str, str | None]:
+        return self._hashes(CANDIDATES)
+
+    def _hashes(self, kind: Kind) -> dict[str, str | None]:
+        projection = {"_id": 0, kind.reference: 1, "content_hash": 1}
+        with self._errors():
+            found = self._database[kind.embeddings].find({}, projection)
+            return {str(d.get(kind.reference)): d.get("content_hash") for d in found}
+
+    # Ledger, relevance, meta
+
+    def judgements(self, judge: str | None = None, applicants: Sequence[str] | None = None) -> pa.Table:
+        query: Document = {}
+        if judge is not None:
+            query["judge"] = judge
+        if applicants is not None:
+            query["applicant_id"] = {"$in": list(applicants)}
+        with self._errors():
+            rows = list(self._database["judgements"].find(query, {"_id": 0}))
+        return pa.Table.from_pylist(rows, schema=JUDGEMENT_SCHEMA)
+
+    def add_judgements(self, judgements: Sequence[Judgement]) -> None:
+        self._check_writable()
+        rows = new_judgements(judgements, set())
+        if not rows:
+            return
+        try:
+            self._database["judgements"].insert_many(rows, ordered=False)
+        except BulkWriteError as error:
+            # 11000: the pair is there already, and the first answer stays.
+            details = error.details or {}
+            if details.get("writeConcernErrors") or any(e["code"] != 11000 for e in details.get("writeErrors", ())):
+                raise DynaqError(f"store {self.uri}: judgements were not written ({self._reason(error)})") from None
+        except PyMongoError as error:
+            raise DynaqError(f"store {self.uri}: {self._reason(error)}") from None
+
+    def qrels(self) -> Qrels | None:
+        grades: dict[str, dict[str, float]] = {}
+        with self._errors():
+            for d in self._database["qrels"].find({}, {"_id": 0}).sort("_id", ASCENDING):
+                grades.setdefault(d["applicant_id"], {})[d["job_id"]] = d["grade"]
+        return Qrels(grades) if grades else None
+
+    def put_qrels(self, qrels: Qrels) -> None:
+        self._check_writable()
+        rows = qrels.to_table().to_pylist()
+        with self._errors():
+            self._database["qrels"].delete_many({})
+            if rows:
+                self._database["qrels"].insert_many(rows)
+
+    def meta(self) -> dict[str, Any]:
+        with self._errors():
+            return dict(self._database["meta"].find_one({"_id": "store"}, {"_id": 0}) or {})
+
+    def put_meta(self, **values: Any) -> None:
+        self._check_writable()
+        with self._errors():
+            self._database["meta"].update_one({"_id": "store"}, {"$set": values}, upsert=True)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _selection_timeout(uri: str) -> int:
+    """Milliseconds to look for a server: what the URI says, or 5 s, since the driver's 30 s look like a hang."""
+    given = re.search(r"[?&]serverSelectionTimeoutMS=(\d+)", uri, re.IGNORECASE)
+    return int(given[1]) if given else 5000
+
+
+def _id_forms(id_: str) -> list[Any]:
+    """What an id may be in the database: the text, the integer or the ObjectId that it is written as."""
+    forms: list[Any] = [id_]
+    if id_.lstrip("-").isdecimal() and id_.isascii() and str(int(id_)) == id_ and abs(int(id_)) < 1 << 63:
+        forms.append(int(id_))
+    if len(id_) == 24 and ObjectId.is_valid(id_):
+        forms.append(ObjectId(id_))
+    return forms

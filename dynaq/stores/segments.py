@@ -1,0 +1,267 @@
+"""Tables as Parquet segments in a folder, with one commit point.
+
+`store.json` names the live segments of every table. A write makes a new segment beside the others, and replacing
+`store.json` commits it: whatever a crash leaves behind is a file that nothing names, removed by the next writer.
+Rows are keyed; of several with one key the newest segment's counts. One writer at a time holds `.lock`; readers need
+no lock and see the last commit.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dynaq.errors import DynaqError, InputError
+
+FORMAT = 1
+MAX_SEGMENTS = 8  # more are merged when the writer closes
+MAX_SEGMENTS_WHILE_OPEN = 64  # a long run appends to the ledger for hours
+ROW_GROUP = 4096
+
+
+class SegmentFolder:
+    """The folder, its manifest and its lock.
+
+    Args:
+        path: the folder.
+        create: make it when it is not there.
+        read_only: take no lock; writing raises DynaqError.
+
+    Raises InputError when the folder is no store, or another process is writing to it.
+    """
+
+    def __init__(self, path: Path, *, create: bool = False, read_only: bool = False) -> None:
+        self.path = path
+        self.read_only = read_only
+        self._lock: int | None = None
+        if path.exists() and not path.is_dir():
+            raise InputError(f"store {path} is a file; a store is a folder or a mongodb:// URI")
+        if not (path / "store.json").exists():
+            if not create:
+                raise InputError(f"store {path} does not exist; make it with `dynaq ingest --store {path} …`")
+            if read_only:
+                raise InputError(f"store {path} does not exist and cannot be made read-only")
+            if path.is_dir() and any(entry.name != ".lock" for entry in path.iterdir()):
+                raise InputError(f"folder {path} is not empty and holds no store; choose another folder")
+        if not read_only:
+            path.mkdir(parents=True, exist_ok=True)
+            self._take_lock()
+        if (path / "store.json").exists():
+            self._manifest = self._read_manifest()
+        else:
+            self._manifest = {"format": FORMAT, "next": 0, "meta": {}, "tables": {}}
+            self._commit()
+        if not read_only:
+            self._remove_strays()
+
+    def _take_lock(self) -> None:
+        try:
+            lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise InputError(f"store {self.path} cannot be written: {error.strerror}") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            writer = os.read(lock, 32).decode(errors="replace").strip() or "unknown"
+            os.close(lock)
+            raise InputError(
+                f"store {self.path} is being written by process {writer}; wait until it ends, or open it read-only"
+            ) from None
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        self._lock = lock
+
+    def _read_manifest(self) -> dict[str, Any]:
+        try:
+            manifest: dict[str, Any] = json.loads((self.path / "store.json").read_text(encoding="utf-8"))
+            tables = manifest["format"], manifest["tables"], manifest["meta"], manifest["next"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DynaqError(
+                f"store {self.path}: store.json cannot be read ({type(error).__name__}: {error})"
+            ) from None
+        if tables[0] != FORMAT:
+            raise InputError(f"store {self.path} has format {tables[0]}; this version reads {FORMAT}")
+        return manifest
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The last commit. A reader looks again each time, the writer knows."""
+        if self.read_only:
+            self._manifest = self._read_manifest()
+        return self._manifest
+
+    def _commit(self) -> None:
+        temporary = self.path / "store.json.tmp"
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(self._manifest, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self.path / "store.json")
+        _sync_folder(self.path)
+
+    def _remove_strays(self) -> None:
+        live = {name for names in self._manifest["tables"].values() for name in names}
+        for file in self.path.glob("*/*.parquet*"):
+            if f"{file.parent.name}/{file.name}" not in live:
+                file.unlink()
+
+    def check_writable(self) -> None:
+        """Raises DynaqError on a store that was opened read-only or closed."""
+        if self._lock is None:
+            raise DynaqError(f"store {self.path} is not open for writing")
+
+    def put_meta(self, values: dict[str, Any]) -> None:
+        self.check_writable()
+        self._manifest["meta"].update(values)
+        self._commit()
+
+    def names(self, table: str) -> list[str]:
+        """Live segments of a table, oldest first."""
+        return list(self.manifest["tables"].get(table, []))
+
+    def append(self, table: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
+        """Commit one new segment made of `batches`; nothing changes when there are none or one fails."""
+        self.check_writable()
+        name = self._write(table, batches, schema)
+        if name is not None:
+            self._replace(table, [*self._manifest["tables"].get(table, []), name])
+
+    def rewrite(self, table: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
+        """Commit `batches` as the whole of the table."""
+        self.check_writable()
+        name = self._write(table, batches, schema)
+        self._replace(table, [] if name is None else [name])
+
+    def _replace(self, table: str, names: list[str]) -> None:
+        old = self._manifest["tables"].get(table, [])
+        self._manifest["tables"][table] = names
+        self._commit()
+        for name in set(old) - set(names):
+            (self.path / name).unlink(missing_ok=True)
+
+    def _write(self, table: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> str | None:
+        name = f"{table}/{self._manifest['next']:08d}.parquet"
+        target = self.path / name
+        target.parent.mkdir(exist_ok=True)
+        temporary = target.with_suffix(".parquet.tmp")
+        rows = 0
+        try:
+            # Vectors do not compress, and plain pages load at the speed of memory.
+            vectors = any(pa.types.is_fixed_size_list(field.type) for field in schema)
+            compression = "none" if vectors else "zstd"
+            with pq.ParquetWriter(temporary, schema, compression=compression, use_dictionary=False) as writer:
+                for batch in batches:
+                    rows += batch.num_rows
+                    writer.write_batch(batch, row_group_size=ROW_GROUP)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        if rows == 0:
+            temporary.unlink()
+            return None
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+        _sync_folder(target.parent)
+        self._manifest["next"] += 1
+        return name
+
+    def open_segments(self, table: str) -> list[pq.ParquetFile]:
+        """All live segments, opened at once, so that a writer that merges them meanwhile takes nothing away."""
+        for _ in range(5):
+            try:
+                # Open handles outlive the files' names.
+                return [pq.ParquetFile(open(self.path / name, "rb")) for name in self.names(table)]
+            except FileNotFoundError:
+                if not self.read_only:
+                    break
+            except pa.ArrowInvalid as error:
+                raise DynaqError(f"store {self.path}: a segment of {table} is damaged ({error})") from None
+        raise DynaqError(f"store {self.path}: a segment of {table} that store.json names is missing")
+
+    def close(self, merge: dict[str, tuple[str, ...]]) -> None:
+        """Merge tables of many segments (table -> key columns) and let go of the lock. Twice is once."""
+        if self._lock is None:
+            return
+        try:
+            for table, keys in merge.items():
+                if len(self.names(table)) > MAX_SEGMENTS:
+                    self.merge(table, keys)
+        finally:
+            os.ftruncate(self._lock, 0)
+            os.close(self._lock)
+            self._lock = None
+
+    def merge(self, table: str, keys: tuple[str, ...]) -> None:
+        """Rewrite a table as one segment without the rows that newer ones replaced."""
+        segments = self.open_segments(table)
+        self.rewrite(table, live_batches(segments, keys), segments[0].schema_arrow)
+
+
+def live_rows(segments: list[pq.ParquetFile], keys: tuple[str, ...]) -> list[npt.NDArray[np.bool_]]:
+    """Per segment a mask `[rows]` of those that no later row replaces."""
+    masks = []
+    seen: set[Any] = set()
+    for segment in reversed(segments):
+        columns = [segment.read(columns=[key]).column(0).to_pylist() for key in keys]
+        rows = columns[0] if len(keys) == 1 else list(zip(*columns, strict=True))
+        mask = np.ones(len(rows), bool)
+        if not seen and len(set(rows)) == len(rows):
+            seen.update(rows)
+        else:
+            for i in range(len(rows) - 1, -1, -1):
+                mask[i] = rows[i] not in seen
+                seen.add(rows[i])
+        masks.append(mask)
+    return masks[::-1]
+
+
+def live_batches(
+    segments: list[pq.ParquetFile],
+    keys: tuple[str, ...],
+    columns: list[str] | None = None,
+    keep: npt.NDArray[Any] | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Row groups as batches of live rows, one in memory at a time.
+
+    Args:
+        segments: oldest first.
+        keys: the key columns.
+        columns: which to read; all when None.
+        keep: only rows whose (single) key is among these.
+    """
+    wanted = None if keep is None else pa.array(keep, pa.string())
+    for segment, mask in zip(segments, live_rows(segments, keys), strict=True):
+        start = 0
+        for group in range(segment.num_row_groups):
+            rows = segment.metadata.row_group(group).num_rows
+            alive = mask[start : start + rows]
+            start += rows
+            if wanted is not None and alive.any():
+                ids = segment.read_row_group(group, columns=[keys[0]]).column(0)
+                alive = alive & pc.is_in(ids, wanted).to_numpy()
+            if not alive.any():
+                continue
+            table = segment.read_row_group(group, columns=columns)
+            if not alive.all():
+                table = table.filter(pa.array(alive))
+            yield from table.combine_chunks().to_batches()
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a rename durable."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,33 @@
+"""Fixtures that several packages' tests share: real parts, started once per session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.mongod import running_mongod
+
+
+@pytest.fixture(scope="session")
+def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URI of a real MongoDB server on a free loopback port with its own data folder."""
+    with running_mongod(tmp_path_factory.mktemp("mongod")) as uri:
+        yield uri
+
+
+@pytest.fixture
+def mongo_uri(mongod: str) -> str:
+    """URI of a database of its own."""
+    return f"{mongod}/test_{uuid4().hex[:12]}"
+
+
+@pytest.fixture(params=["folder", "mongo"])
+def store_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A store that does not exist yet, of each kind."""
+    if request.param == "folder":
+        return str(tmp_path / "store")
+    uri: str = request.getfixturevalue("mongo_uri")
+    return uri

@@ -1,0 +1,43 @@
+"""What the markets share: seeded, repeatable subsets of an occupation's items for postings and applicants."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dynaq.qrels import Qrels
+from dynaq.records import Candidate, Job
+
+
+@dataclass(frozen=True)
+class Market:
+    """Postings, applicants, graded relevance between them, and whom the data is owed to."""
+
+    jobs: list[Job]
+    candidates: list[Candidate]
+    qrels: Qrels
+    attribution: str
+
+
+def generator(*key: str | int) -> np.random.Generator:
+    """A random generator of its own for one record, so that a record does not depend on how many came before it."""
+    digest = hashlib.sha256("\x1f".join(str(part) for part in key).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "big"))
+
+
+def subset(items: Sequence[str], size: int, rng: np.random.Generator) -> list[str]:
+    """`size` items (all, if there are fewer) in their own order."""
+    chosen = rng.choice(len(items), min(size, len(items)), replace=False)
+    return [items[i] for i in sorted(chosen)]
+
+
+def split(items: Sequence[str], sizes: tuple[int, int], rng: np.random.Generator) -> tuple[list[str], list[str]]:
+    """Two subsets of at most `sizes` items, disjoint where there are enough of them and different in any case."""
+    order = list(rng.permutation(len(items)))
+    half = (len(items) + 1) // 2
+    first = order[: min(sizes[0], half)]
+    second = order[::-1][: min(sizes[1], half)]
+    return [items[i] for i in sorted(first)], [items[i] for i in sorted(second)]

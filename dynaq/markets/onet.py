@@ -1,0 +1,158 @@
+"""The O*NET market: one posting and at most one applicant per occupation; the project's standard benchmark.
+
+Relevance is O*NET's own: the applicant's occupation 3, Primary-Short related ones 2, Primary-Long 1, others 0.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dynaq.errors import InputError
+from dynaq.markets.generator import Market, generator, split, subset
+from dynaq.markets.onet_tables import OnetTables, read_onet
+from dynaq.qrels import Qrels
+from dynaq.records import Candidate, Experience, Job
+
+ATTRIBUTION = (
+    "This includes information from the O*NET Database by the U.S. Department of Labor, Employment and Training "
+    "Administration (USDOL/ETA), used under the CC BY 4.0 license. O*NET® is a trademark of USDOL/ETA. The information "
+    "has been modified: postings and applicants are seeded excerpts. USDOL/ETA has not approved, endorsed, or tested "
+    "these modifications."
+)
+GRADES = {"Primary-Short": 2.0, "Primary-Long": 1.0}
+MIN_TASKS, MIN_TECHNOLOGIES, MIN_RELATED = 6, 4, 3
+TOP_SKILLS = 12  # the most important ones are what an occupation is known by
+
+
+@dataclass(frozen=True)
+class Occupation:
+    """One O*NET-SOC occupation with what a posting or an applicant is made from."""
+
+    code: str
+    title: str
+    description: str
+    tasks: tuple[str, ...]
+    technologies: tuple[str, ...]
+    skills: tuple[str, ...]
+    titles: tuple[str, ...]
+    related: dict[str, float]
+
+
+def onet_market(folder: str | Path, *, applicants: int = 32, seed: int = 0) -> Market:
+    """Make the market from a folder of O*NET tables.
+
+    Args:
+        folder: Parquet tables, or the tab-separated text files as O*NET publishes them.
+        applicants: how many, each from another occupation in a seeded order, so that the first 32 of 512 are the 32.
+        seed: of the subsets and the order.
+
+    Raises InputError when tables are missing or there are fewer occupations than applicants.
+    """
+    occupations = list(_occupations(read_onet(Path(folder))))
+    if not 1 <= applicants <= len(occupations):
+        raise InputError(f"O*NET market: {applicants} applicants; choose 1 to {len(occupations)}, one per occupation")
+    order = generator("onet-cohort", seed).permutation(len(occupations))[:applicants]
+    cohort = [occupations[i] for i in order]
+    codes = {occupation.code for occupation in occupations}
+    grades = {
+        _applicant_id(o): {_job_id(o.code): 3.0} | {_job_id(c): g for c, g in o.related.items() if c in codes}
+        for o in cohort
+    }
+    return Market(
+        jobs=[_posting(o, seed) for o in occupations],
+        candidates=[_applicant(o, seed) for o in cohort],
+        qrels=Qrels(grades),
+        attribution=ATTRIBUTION,
+    )
+
+
+def _job_id(code: str) -> str:
+    return f"job-{code}"
+
+
+def _applicant_id(occupation: Occupation) -> str:
+    return f"applicant-{occupation.code}"
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """What one document tells of an occupation."""
+
+    tasks: list[str]
+    technologies: list[str]
+    skills: list[str]
+    titles: list[str]
+
+
+def _excerpts(o: Occupation, seed: int) -> tuple[Excerpt, Excerpt]:
+    """The posting's and the applicant's, drawn apart from each other so that no text gives the match away."""
+    rng = generator("onet", seed, o.code)
+    tasks = split(o.tasks, (6, 6), rng)
+    technologies = split(o.technologies, (8, 8), rng)
+    skills = (subset(o.skills, 8, rng), subset(o.skills, 8, rng))
+    titles = split([t for t in o.titles if t.lower() != o.title.lower()], (2, 2), rng)
+    posting, applicant = zip(tasks, technologies, skills, titles, strict=True)
+    return Excerpt(*posting), Excerpt(*applicant)
+
+
+def _posting(o: Occupation, seed: int) -> Job:
+    excerpt, _ = _excerpts(o, seed)
+    return Job(
+        id=_job_id(o.code),
+        title=o.title,
+        description=" ".join([o.description, *excerpt.tasks]),
+        technical_skills=tuple(excerpt.technologies),
+        soft_skills=tuple(excerpt.skills),
+        experience_requirements=tuple(f"Experience as {title}" for title in excerpt.titles),
+        metadata={"onet_soc_code": o.code},
+    )
+
+
+def _applicant(o: Occupation, seed: int) -> Candidate:
+    _, excerpt = _excerpts(o, seed)
+    return Candidate(
+        id=_applicant_id(o),
+        bio=" ".join(excerpt.tasks),
+        hard_skills=tuple(excerpt.technologies),
+        soft_skills=tuple(excerpt.skills),
+        experience=tuple(Experience(title=title) for title in excerpt.titles),
+    )
+
+
+def _occupations(tables: OnetTables) -> Iterator[Occupation]:
+    """Those with enough of everything to make a posting and an applicant that differ."""
+    tasks, technologies = _grouped(tables.tasks), _grouped(tables.technologies)
+    titles = _grouped(tables.alternate_titles)
+    skills: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    for code, name, importance in tables.skills:
+        skills[code].append((-importance, name))
+    related: dict[str, dict[str, float]] = defaultdict(dict)
+    count: dict[str, int] = defaultdict(int)
+    for code, other, tier in tables.related:
+        count[code] += 1
+        if tier in GRADES:
+            related[code][other] = GRADES[tier]
+    for code, title, description in tables.occupations:
+        enough = len(tasks[code]) >= MIN_TASKS and len(technologies[code]) >= MIN_TECHNOLOGIES
+        if not (enough and skills[code] and count[code] >= MIN_RELATED):
+            continue
+        yield Occupation(
+            code=code,
+            title=title,
+            description=description,
+            tasks=tuple(tasks[code]),
+            technologies=tuple(technologies[code]),
+            skills=tuple(name for _, name in sorted(skills[code])[:TOP_SKILLS]),
+            titles=tuple(titles[code]),
+            related=related[code],
+        )
+
+
+def _grouped(rows: list[tuple[str, str]]) -> dict[str, list[str]]:
+    groups: dict[str, dict[str, None]] = defaultdict(dict)
+    for code, text in rows:
+        groups[code].setdefault(text)
+    return defaultdict(list, {code: list(texts) for code, texts in groups.items()})

@@ -1,0 +1,191 @@
+"""One actor: trains blocks of agents one after another, checkpoints them, writes each finished block's tables."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from dynaq.agents import DynaQBlock
+from dynaq.config import DynaQConfig
+from dynaq.rewards import make_strategy
+from ray.actor import ActorHandle
+
+from cluster.broker import BrokerClient
+from cluster.cache import CacheRef
+from cluster.runfolder import METRICS, RECOMMENDATIONS, RunFolder
+from dynaq.metrics import ndcg_at_k
+
+RECOMMENDATIONS_KEPT = 100  # per applicant in the run folder
+CHECKPOINT_SECONDS = 60.0  # training lost at most when an actor dies; its judgements are in the ledger either way
+K = 10
+
+RECOMMENDATION_SCHEMA = pa.schema(
+    [("applicant_id", pa.string()), ("rank", pa.int32()), ("job_id", pa.string()), ("q_value", pa.float32())]
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Agents that train together. Cut from the cohort by its order alone, never by the number of actors.
+
+    grades: relevance per applicant for the learning curve, empty when it is not known.
+    """
+
+    index: int
+    applicant_ids: tuple[str, ...]
+    grades: Mapping[str, Mapping[str, float]]
+
+    @property
+    def pointer(self) -> str:
+        """Names the block's newest whole checkpoint; replaced in one step."""
+        return f"agents/block_{self.index:05d}.json"
+
+    def checkpoint(self, round_: int) -> str:
+        return f"agents/block_{self.index:05d}-{round_:04d}"
+
+
+@dataclass(frozen=True)
+class BlockProgress:
+    """What the driver hears after each round.
+
+    Args:
+        index: the block.
+        round: rounds done.
+        judgements: spent so far, summed over the block's agents.
+        reward: mean reward of the last round's slates over agents; NaN before the first.
+        ndcg: mean nDCG@10 over agents whose relevance is known; NaN when none is.
+        done: the block's tables are in the run folder.
+        failures: applicant -> why it could not be trained.
+    """
+
+    index: int
+    round: int
+    judgements: int
+    reward: float
+    ndcg: float
+    done: bool
+    failures: dict[str, str]
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What all blocks of a run have in common."""
+
+    cache: CacheRef
+    strategy: str
+    config: DynaQConfig
+    broker: ActorHandle[Any] | None
+    folder: RunFolder
+    device: str = "cpu"
+
+
+class BlockActor:
+    """The actor's class. One thread of torch per actor: more actors beat more threads on stacked small nets."""
+
+    def __init__(self, job: TrainingJob) -> None:
+        torch.set_num_threads(1)
+        self._job = job
+        self._cache = job.cache.attach()
+        self._source = BrokerClient(job.broker) if job.broker is not None else None
+
+    def train(self, block: Block) -> Iterator[BlockProgress]:
+        """Train to the budget, from the newest checkpoint if there is one. Yields after every round."""
+        agents, history, round_ = self._restore(block)
+        saved, saved_round = time.monotonic(), round_
+        if history:
+            yield _progress(block, round_, history, done=False, failures=agents.failures)
+        while not agents.done:
+            rows = [asdict(metrics) for metrics in agents.step(self._source)]
+            round_ += 1
+            self._add_relevance(block, agents, rows)
+            history.extend(rows)
+            if time.monotonic() - saved > CHECKPOINT_SECONDS and not agents.done:
+                self._save(block, agents, history, round_, saved_round, done=False)
+                saved, saved_round = time.monotonic(), round_
+            yield _progress(block, round_, history, done=False, failures=agents.failures)
+        self._save(block, agents, history, round_, saved_round, done=True)
+        yield _progress(block, round_, history, done=True, failures=agents.failures)
+
+    def _restore(self, block: Block) -> tuple[DynaQBlock, list[dict[str, Any]], int]:
+        folder = self._job.folder
+        if not folder.exists(block.pointer):
+            strategy = make_strategy(self._job.strategy, self._job.config)
+            agents = DynaQBlock(self._cache, block.applicant_ids, strategy, self._job.config, device=self._job.device)
+            return agents, [], 0
+        round_ = int(folder.read_json(block.pointer)["round"])
+        with folder.as_local(block.checkpoint(round_)) as path:
+            history = pq.read_table(path / METRICS).to_pylist()
+            return DynaQBlock.load(path, self._cache, device=self._job.device), history, round_
+
+    def _save(
+        self,
+        block: Block,
+        agents: DynaQBlock,
+        history: list[dict[str, Any]],
+        round_: int,
+        previous: int,
+        *,
+        done: bool,
+    ) -> None:
+        """Write the checkpoint whole, point to it, then drop the one before."""
+        folder = self._job.folder
+        with folder.new_folder(block.checkpoint(round_)) as path:
+            agents.save(path)
+            pq.write_table(pa.Table.from_pylist(history), path / METRICS)
+            if done:
+                pq.write_table(_recommendations(block, agents), path / RECOMMENDATIONS)
+        last = asdict(_progress(block, round_, history, done=done, failures=agents.failures))
+        folder.write_json(block.pointer, last)
+        if 0 < previous != round_:
+            folder.remove(block.checkpoint(previous))
+
+    def _add_relevance(self, block: Block, agents: DynaQBlock, rows: list[dict[str, Any]]) -> None:
+        """nDCG@10 of each agent's ranking after this round, for the learning curves."""
+        if not block.grades:
+            return
+        ranked = dict(zip(block.applicant_ids, agents.recommendations(K), strict=True))
+        for row in rows:
+            applicant_id = row["applicant_id"]
+            job_ids = [job_id for job_id, _ in ranked[applicant_id]]
+            row["ndcg"] = ndcg_at_k(job_ids, block.grades.get(applicant_id, {}), K)
+
+
+def _recommendations(block: Block, agents: DynaQBlock) -> pa.Table:
+    rows = [
+        {"applicant_id": applicant_id, "rank": rank, "job_id": job_id, "q_value": q}
+        for applicant_id, ranked in zip(block.applicant_ids, agents.recommendations(RECOMMENDATIONS_KEPT), strict=True)
+        if applicant_id not in agents.failures
+        for rank, (job_id, q) in enumerate(ranked, start=1)
+    ]
+    return pa.Table.from_pylist(rows, schema=RECOMMENDATION_SCHEMA)
+
+
+def _progress(
+    block: Block, round_: int, history: list[dict[str, Any]], *, done: bool, failures: Mapping[str, str]
+) -> BlockProgress:
+    spent: dict[str, int] = {}
+    for row in history:
+        spent[row["applicant_id"]] = row["judgements_used"]
+    last = max((row["round"] for row in history), default=0)
+    newest = [row for row in history if row["round"] == last]
+    return BlockProgress(
+        block.index,
+        round_,
+        sum(spent.values()),
+        mean_known([row["mean_reward"] for row in newest]),
+        mean_known([row.get("ndcg", float("nan")) for row in newest]),
+        done,
+        dict(failures),
+    )
+
+
+def mean_known(values: Iterable[float | None]) -> float:
+    """Mean of what is there; NaN of nothing."""
+    known = [value for value in values if value is not None and not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")

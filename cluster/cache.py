@@ -1,0 +1,26 @@
+"""The TensorCache in the Ray object store: put once, pulled once per node, mapped read-only by every actor there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import ray
+
+from dynaq.tensor_cache import TensorCache
+
+
+@dataclass(frozen=True)
+class CacheRef:
+    """A handle that actors and trials can carry. The reference is inside, so Ray passes it on instead of the arrays."""
+
+    ref: ray.ObjectRef
+
+    def attach(self) -> TensorCache:
+        """The cache over this node's shared memory, without a copy."""
+        manifest, arrays = ray.get(self.ref)
+        return TensorCache.from_arrays(manifest, arrays)
+
+
+def put_cache(cache: TensorCache) -> CacheRef:
+    """Copy the cache's arrays into the object store of this node."""
+    return CacheRef(ray.put(cache.to_arrays()))

@@ -1,0 +1,160 @@
+"""A run folder on local disk, S3, GCS or any other filesystem that pyarrow knows by URI.
+
+config.yaml  metrics.parquet  recommendations.parquet  agents/block_00000.json  agents/block_00000-<round>/
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from pyarrow import fs
+
+from dynaq.errors import DynaqError, InputError
+
+CONFIG = "config.yaml"
+METRICS = "metrics.parquet"
+RECOMMENDATIONS = "recommendations.parquet"
+REPORT = "report.html"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Reads and writes by name relative to the folder. Carries only its URI, so actors on any node can have it."""
+
+    uri: str
+
+    @classmethod
+    def at(cls, uri: str | os.PathLike[str]) -> RunFolder:
+        """Resolves a local path, since actors have another working directory. Raises InputError on an unknown URI."""
+        text = os.fspath(uri)
+        folder = cls(text if "://" in text else str(Path(text).expanduser().resolve()))
+        try:
+            _ = folder._place
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise InputError(f"run folder {text!r}: {error}; use a path or an s3://, gs:// or file:// URI") from error
+        return folder
+
+    @cached_property
+    def _place(self) -> tuple[fs.FileSystem, str]:
+        if "://" not in self.uri:
+            return fs.LocalFileSystem(), self.uri
+        filesystem, path = fs.FileSystem.from_uri(self.uri)
+        return filesystem, path.rstrip("/")
+
+    @property
+    def local(self) -> Path | None:
+        """The folder as a path when it is on this machine's disk."""
+        filesystem, path = self._place
+        return Path(path) if isinstance(filesystem, fs.LocalFileSystem) else None
+
+    def child(self, name: str) -> RunFolder:
+        """A run folder inside this one (a trial). Query parameters of the URI stay."""
+        base, mark, query = self.uri.partition("?")
+        return RunFolder(f"{base.rstrip('/')}/{name}{mark}{query}")
+
+    def exists(self, name: str = "") -> bool:
+        filesystem, path = self._place
+        return filesystem.get_file_info(f"{path}/{name}".rstrip("/")).type != fs.FileType.NotFound
+
+    def names(self, name: str = "") -> list[str]:
+        """Names of what lies directly in a subfolder; empty when there is none."""
+        filesystem, path = self._place
+        selector = fs.FileSelector(f"{path}/{name}".rstrip("/"), allow_not_found=True)
+        return sorted(info.base_name for info in filesystem.get_file_info(selector))
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Whole or not at all: on a local disk through a rename, elsewhere an object appears when it is complete."""
+        filesystem, path = self._place
+        target = f"{path}/{name}"
+        try:
+            if not isinstance(filesystem, fs.LocalFileSystem):
+                with filesystem.open_output_stream(target) as stream:
+                    stream.write(data)
+                return
+            filesystem.create_dir(target.rpartition("/")[0], recursive=True)
+            partial = Path(f"{target}.{uuid.uuid4().hex[:8]}.partial")
+            partial.write_bytes(data)
+            os.replace(partial, target)
+        except OSError as error:
+            raise DynaqError(f"cannot write {name} in run folder {self.uri!r}: {error}") from error
+
+    def read_bytes(self, name: str) -> bytes:
+        filesystem, path = self._place
+        try:
+            with filesystem.open_input_stream(f"{path}/{name}") as stream:
+                return bytes(stream.read())
+        except FileNotFoundError as error:
+            raise InputError(f"run folder {self.uri!r} has no {name}; is it the folder of a finished run?") from error
+        except OSError as error:
+            raise DynaqError(f"cannot read {name} in run folder {self.uri!r}: {error}") from error
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        sink = io.BytesIO()
+        pq.write_table(table, sink)
+        self.write_bytes(name, sink.getvalue())
+
+    def read_table(self, name: str) -> pa.Table:
+        return pq.read_table(pa.BufferReader(self.read_bytes(name)))
+
+    def write_yaml(self, name: str, value: Any) -> None:
+        self.write_bytes(name, yaml.safe_dump(value, sort_keys=False).encode())
+
+    def read_yaml(self, name: str) -> Any:
+        return yaml.safe_load(self.read_bytes(name))
+
+    def write_json(self, name: str, value: Any) -> None:
+        self.write_bytes(name, json.dumps(value).encode())
+
+    def read_json(self, name: str) -> Any:
+        return json.loads(self.read_bytes(name))
+
+    @contextmanager
+    def new_folder(self, name: str) -> Iterator[Path]:
+        """A local folder to fill (files only); it becomes the subfolder of that name when the block ends well."""
+        local = self.local
+        if local is None:
+            with tempfile.TemporaryDirectory() as staging:
+                yield Path(staging)
+                for file in sorted(Path(staging).iterdir()):
+                    self.write_bytes(f"{name}/{file.name}", file.read_bytes())
+            return
+        target = local / name
+        partial = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.partial")
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+            shutil.rmtree(target, ignore_errors=True)
+            partial.rename(target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    @contextmanager
+    def as_local(self, name: str) -> Iterator[Path]:
+        """A subfolder's files (no deeper) on this machine's disk: in place, or a copy for as long as the block runs."""
+        if self.local is not None:
+            yield self.local / name
+            return
+        with tempfile.TemporaryDirectory() as copy:
+            for file in self.names(name):
+                (Path(copy) / file).write_bytes(self.read_bytes(f"{name}/{file}"))
+            yield Path(copy)
+
+    def remove(self, name: str) -> None:
+        """Delete a subfolder and what is in it; nothing when it is not there."""
+        filesystem, path = self._place
+        if self.exists(name):
+            filesystem.delete_dir(f"{path}/{name}")

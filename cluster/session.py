@@ -1,0 +1,95 @@
+"""Joining a Ray cluster, or starting one on this machine for as long as a command runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest.mock import patch
+
+# Read when ray is imported, by this process and by the processes it starts.
+os.environ.setdefault("RAY_AUTH_MODE", "token")  # nobody on the network joins or submits without ~/.ray/auth_token
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+from ray._private import services
+
+from dynaq.errors import DynaqError, InputError
+
+GIB = 1 << 30
+MIN_CPUS = 4  # scheduling slots on a small machine: the judge, the broker and two block actors must fit together
+
+
+@contextmanager
+def ray_session(
+    address: str | None = None,
+    *,
+    num_cpus: int | None = None,
+    dashboard: bool = False,
+    object_store_gib: float | None = None,
+    temp_dir: str | None = None,
+) -> Iterator[None]:
+    """Connect to `address` (or $RAY_ADDRESS), else start Ray on loopback; shut down only what was started here.
+
+    Local means local: gRPC, metrics and agents listen on 127.0.0.1 only.
+    A Ray that this process is connected to already is used as it is and left alone. Arrays travel as numpy, which the
+    object store maps zero-copy and read-only; RAY_ENABLE_ZERO_COPY_TORCH_TENSORS stays off on purpose, since an
+    in-place update of a mapped tensor would change every process's copy.
+
+    Raises InputError when no cluster answers at the address.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    if address and address != "local":
+        _connect(address)
+    else:
+        _start(num_cpus, dashboard, object_store_gib, temp_dir)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, namespace="dynaq")
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"no Ray cluster answers at {address!r} ({reason}); start one with `ray start --head`, "
+            "check --address and the token in ~/.ray/auth_token"
+        ) from error
+
+
+def _start(num_cpus: int | None, dashboard: bool, object_store_gib: float | None, temp_dir: str | None) -> None:
+    cpus = num_cpus or max(os.cpu_count() or 1, MIN_CPUS)
+    # Ray replaces 127.0.0.1 by the address that other machines see, and then listens on every interface.
+    loopback = patch.object(services, "resolve_ip_for_localhost", lambda host: host)
+    try:
+        with loopback:
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=dashboard,
+                object_store_memory=int(object_store_gib * GIB) if object_store_gib else object_store_bytes(),
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                namespace="dynaq",
+                _node_ip_address="127.0.0.1",
+                _temp_dir=temp_dir,
+            )
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DynaqError(f"Ray does not start on this machine: {reason}; `ray stop` clears a stale one") from error
+
+
+def object_store_bytes(shm: Path = Path("/dev/shm")) -> int:
+    """A quarter of the shared memory that is free, between 256 MiB and 2 GiB: the cache and little else lives there."""
+    free = shutil.disk_usage(shm).free if sys.platform == "linux" and shm.exists() else 4 * GIB
+    return int(min(2 * GIB, max(GIB // 4, free // 4)))

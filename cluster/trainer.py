@@ -1,0 +1,257 @@
+"""Trains a cohort: applicants in blocks, blocks on actors, as many actors as the cluster's resources allow.
+
+The result depends on the cohort's order and the config, never on the number of actors or nodes or on which of them
+died: a block is cut by order, its agents are seeded one by one, a lost block goes on from its last checkpoint and
+finds its judgements in the ledger.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.actor import ActorHandle
+
+from cluster.block_actor import RECOMMENDATION_SCHEMA, Block, BlockActor, BlockProgress, TrainingJob, mean_known
+from cluster.runfolder import METRICS, RECOMMENDATIONS
+from dynaq.errors import DynaqError
+from dynaq.qrels import Qrels
+
+DEATHS_ALLOWED = 5  # of one block without a round in between; more is not bad luck
+LOST = (
+    ray.exceptions.RayActorError,
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.ObjectLostError,
+    ray.exceptions.OutOfMemoryError,
+)
+
+
+@dataclass(frozen=True)
+class ActorSize:
+    """What one actor asks of the cluster, and how many there may be (None: as many as fit)."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    actors: int | None = None
+
+    def count(self, blocks: int) -> int:
+        """Actors to run at once: the wish, else what the cluster has room for; never more than there are blocks."""
+        if self.actors is not None:
+            return max(1, min(self.actors, blocks))
+        have = ray.cluster_resources()
+        room = have.get("CPU", 1.0) / self.cpus if self.cpus else float(blocks)
+        if self.gpus:
+            room = min(room, have.get("GPU", 0.0) / self.gpus)
+        return max(1, min(int(room), blocks))
+
+
+@dataclass(frozen=True)
+class CohortProgress:
+    """Where a run stands.
+
+    Args:
+        applicants, done: in the cohort; trained to the end.
+        round: rounds behind the block that is furthest on.
+        judgements, budget: pairs spent and allowed, over the cohort.
+        reward, ndcg: means over the newest round of every block that has one; NaN before.
+        seconds: since the start of this process's part of the run.
+        spent_before: judgements that an earlier, interrupted run had spent.
+    """
+
+    applicants: int
+    done: int
+    round: int
+    judgements: int
+    budget: int
+    reward: float
+    ndcg: float
+    seconds: float
+    spent_before: int = 0
+
+    @property
+    def per_second(self) -> float:
+        return (self.judgements - self.spent_before) / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """None until there is a rate to go by."""
+        return (self.budget - self.judgements) / self.per_second if self.per_second > 0 else None
+
+
+@dataclass
+class CohortResult:
+    """metrics: a row per applicant and round; recommendations: RECOMMENDATION_SCHEMA; failures: applicant -> reason."""
+
+    metrics: pa.Table
+    recommendations: pa.Table
+    failures: dict[str, str]
+    seconds: float
+
+
+@dataclass
+class _Work:
+    """A block that is waiting or running, and how often its actor died since its last round."""
+
+    block: Block
+    deaths: int = 0
+    progress: BlockProgress | None = field(default=None)
+
+
+class CohortTrainer:
+    """Runs one training job over a cohort.
+
+    Args:
+        job: cache, strategy, config, broker and run folder.
+        cohort: applicant ids, all of them in the cache.
+        size: of the actors.
+        qrels: relevance for learning curves, or None.
+        on_progress: called after every round of every block.
+    """
+
+    def __init__(
+        self,
+        job: TrainingJob,
+        cohort: Sequence[str],
+        *,
+        size: ActorSize | None = None,
+        qrels: Qrels | None = None,
+        on_progress: Callable[[CohortProgress], None] = lambda progress: None,
+    ) -> None:
+        self._job = job
+        self._cohort = tuple(cohort)
+        self._size = size or ActorSize()
+        self._on_progress = on_progress
+        self._blocks = cut_blocks(cohort, job.config.block_size, qrels)
+        self._progress: dict[int, BlockProgress] = {}
+        self._failures: dict[str, str] = {}
+        self._spent_before = 0
+
+    def run(self) -> CohortResult:
+        """Train what is not trained yet, write metrics and recommendations, return them."""
+        began = time.monotonic()
+        pending = deque(_Work(block) for block in self._blocks if not self._finished(block))
+        self._spent_before = sum(progress.judgements for progress in self._progress.values())
+        limit = self._size.count(len(pending))
+        idle: list[ActorHandle[Any]] = []
+        running: dict[Any, tuple[ActorHandle[Any], _Work]] = {}
+        try:
+            while pending or running:
+                while pending and len(running) < limit:
+                    actor = idle.pop() if idle else self._start_actor()
+                    work = pending.popleft()
+                    running[actor.train.remote(work.block)] = (actor, work)
+                ready, _ = ray.wait(list(running), num_returns=1, timeout=5.0, fetch_local=False)
+                for stream in ready:
+                    actor, work = running[stream]
+                    outcome = self._next(stream, work)
+                    if outcome is _RUNNING:
+                        self._on_progress(self._cohort_progress(time.monotonic() - began))
+                        continue
+                    del running[stream]
+                    if outcome is _LOST:
+                        pending.appendleft(work)
+                    else:
+                        idle.append(actor)
+        finally:
+            for actor in [*idle, *(actor for actor, _ in running.values())]:
+                ray.kill(actor)
+        return self._collect(time.monotonic() - began)
+
+    def _start_actor(self) -> ActorHandle[Any]:
+        # SPREAD, said explicitly, also keeps the actors of a Tune trial out of the trial's own small reservation.
+        return (
+            ray.remote(BlockActor)
+            .options(num_cpus=self._size.cpus, num_gpus=self._size.gpus, scheduling_strategy="SPREAD")
+            .remote(replace(self._job, device="cuda" if self._size.gpus else "cpu"))
+        )
+
+    def _next(self, stream: Any, work: _Work) -> object:
+        """Take one round's news from a block: it goes on, has ended (well or not), or its actor is lost."""
+        block = work.block
+        try:
+            progress: BlockProgress = ray.get(next(stream))
+        except StopIteration:
+            return _ENDED
+        except LOST as error:
+            if getattr(error, "actor_init_failed", False):
+                raise DynaqError(f"training actors do not start: {str(error).strip().splitlines()[-1]}") from error
+            work.deaths += 1
+            if work.deaths <= DEATHS_ALLOWED:
+                return _LOST
+            reason = f"its actor died {work.deaths} times in the same round: {_first_line(error)}"
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause if isinstance(error.cause, Exception) else error
+            reason = _first_line(cause) if isinstance(cause, DynaqError) else f"{type(cause).__name__}: {cause}"
+        else:
+            work.deaths = 0
+            self._progress[block.index] = progress
+            self._failures |= progress.failures
+            return _RUNNING
+        self._failures |= dict.fromkeys(block.applicant_ids, reason)
+        return _FAILED
+
+    def _finished(self, block: Block) -> bool:
+        """Whether an earlier run wrote the block's tables; its last progress counts as this run's."""
+        if not self._job.folder.exists(block.pointer):
+            return False
+        progress = BlockProgress(**self._job.folder.read_json(block.pointer))
+        self._progress[block.index] = progress
+        self._failures |= progress.failures
+        return progress.done
+
+    def _cohort_progress(self, seconds: float) -> CohortProgress:
+        newest = list(self._progress.values())
+        return CohortProgress(
+            applicants=len(self._cohort),
+            done=sum(len(self._blocks[progress.index].applicant_ids) for progress in newest if progress.done),
+            round=max((progress.round for progress in newest), default=0),
+            judgements=sum(progress.judgements for progress in newest),
+            budget=self._job.config.budget * len(self._cohort),
+            reward=mean_known([progress.reward for progress in newest]),
+            ndcg=mean_known([progress.ndcg for progress in newest]),
+            seconds=seconds,
+            spent_before=self._spent_before,
+        )
+
+    def _collect(self, seconds: float) -> CohortResult:
+        folder = self._job.folder
+        metrics, recommendations = [], []
+        for progress in sorted(self._progress.values(), key=lambda progress: progress.index):
+            if progress.done:
+                name = self._blocks[progress.index].checkpoint(progress.round)
+                metrics.append(folder.read_table(f"{name}/{METRICS}"))
+                recommendations.append(folder.read_table(f"{name}/{RECOMMENDATIONS}"))
+        result = CohortResult(
+            pa.concat_tables(metrics, promote_options="permissive") if metrics else pa.table({}),
+            pa.concat_tables(recommendations) if recommendations else RECOMMENDATION_SCHEMA.empty_table(),
+            self._failures,
+            seconds,
+        )
+        folder.write_table(METRICS, result.metrics)
+        folder.write_table(RECOMMENDATIONS, result.recommendations)
+        return result
+
+
+_RUNNING, _ENDED, _LOST, _FAILED = object(), object(), object(), object()
+
+
+def cut_blocks(cohort: Sequence[str], block_size: int, qrels: Qrels | None) -> list[Block]:
+    """Consecutive blocks of `block_size` applicants, the last one shorter."""
+    blocks = []
+    for index, start in enumerate(range(0, len(cohort), block_size)):
+        applicant_ids = tuple(cohort[start : start + block_size])
+        grades: Mapping[str, Mapping[str, float]] = (
+            {applicant_id: qrels.grades(applicant_id) for applicant_id in applicant_ids} if qrels else {}
+        )
+        blocks.append(Block(index, applicant_ids, grades))
+    return blocks
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -34,10 +34,17 @@ def subset(items: Sequence[str], size: int, rng: np.random.Generator) -> list[st
     return [items[i] for i in sorted(chosen)]
 
 
-def split(items: Sequence[str], sizes: tuple[int, int], rng: np.random.Generator) -> tuple[list[str], list[str]]:
-    """Two subsets of at most `sizes` items, disjoint where there are enough of them and different in any case."""
-    order = list(rng.permutation(len(items)))
-    half = (len(items) + 1) // 2
-    first = order[: min(sizes[0], half)]
-    second = order[::-1][: min(sizes[1], half)]
-    return [items[i] for i in sorted(first)], [items[i] for i in sorted(second)]
+def differing(items: Sequence[str], size: int, rng: np.random.Generator) -> tuple[list[str], list[str]]:
+    """Two subsets drawn apart, of at most `size` and two thirds of the items; never the same, unless there is one."""
+    size = min(size, max(1, round(2 * len(items) / 3)))
+    first = second = subset(items, size, rng)
+    while second == first and len(items) > 1:
+        second = subset(items, size, rng)
+    return first, second
+
+
+def disjoint(items: Sequence[str], size: int, rng: np.random.Generator) -> tuple[list[str], list[str]]:
+    """Two subsets of at most `size` and half of the items, without one in common."""
+    order = rng.permutation(len(items))
+    size = min(size, len(items) // 2)
+    return [items[i] for i in sorted(order[:size])], [items[i] for i in sorted(order[size : 2 * size])]

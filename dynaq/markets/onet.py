@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dynaq.errors import InputError
-from dynaq.markets.generator import Market, generator, split, subset
+from dynaq.markets.generator import Market, differing, disjoint, generator
 from dynaq.markets.onet_tables import OnetTables, read_onet
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Experience, Job
@@ -90,10 +90,10 @@ class Excerpt:
 def _excerpts(o: Occupation, seed: int) -> tuple[Excerpt, Excerpt]:
     """The posting's and the applicant's, drawn apart from each other so that no text gives the match away."""
     rng = generator("onet", seed, o.code)
-    tasks = split(o.tasks, (6, 6), rng)
-    technologies = split(o.technologies, (8, 8), rng)
-    skills = (subset(o.skills, 8, rng), subset(o.skills, 8, rng))
-    titles = split([t for t in o.titles if t.lower() != o.title.lower()], (2, 2), rng)
+    tasks = disjoint(o.tasks, 6, rng)
+    technologies = differing(o.technologies, 8, rng)
+    skills = differing(o.skills, 8, rng)
+    titles = disjoint([t for t in o.titles if t.lower() != o.title.lower()], 2, rng)
     posting, applicant = zip(tasks, technologies, skills, titles, strict=True)
     return Excerpt(*posting), Excerpt(*applicant)
 

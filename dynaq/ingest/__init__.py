@@ -1,0 +1,8 @@
+"""Ingestion: input files or a market into a store, and embedding of what is new or changed there."""
+
+from __future__ import annotations
+
+from dynaq.ingest.embedding import Progress, embed_pending
+from dynaq.ingest.run import IngestReport, ingest_market
+
+__all__ = ["IngestReport", "Progress", "embed_pending", "ingest_market"]

@@ -1,0 +1,221 @@
+"""The catalogue and the cohort as arrays: loaded once, shared read-only by everything that learns.
+
+A cache is made of flat arrays only (ids too), so that it moves to shared memory and back without being copied, and
+attaching to it costs the same whatever its size. Nothing it returns can be written through to the shared arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dynaq.cache_arrays import Arrays, Dtype, load_arrays, unpack, unpack_one
+from dynaq.errors import InputError
+from dynaq.layout import Layout, get_layout
+from dynaq.records import Candidate, Job
+from dynaq.stores import FloatArray, Store
+
+Indices = npt.NDArray[np.int64]
+ROWS = 8192  # rows converted to float32 at a time
+
+
+class TensorCache:
+    """Vectors of all jobs and applicants of a store, in id order.
+
+    Made by `copy_from_database`, `from_arrays` or `refresh`; never changed afterwards.
+    """
+
+    def __init__(self, manifest: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        self.layout = get_layout(manifest["layout"])
+        self.version: int = manifest["version"]
+        self._arrays: Arrays = {}
+        for name, array in arrays.items():
+            view = array.view()
+            view.flags.writeable = False
+            self._arrays[name] = view
+
+    @classmethod
+    def copy_from_database(
+        cls,
+        store: Store,
+        layout: str | Layout | None = None,
+        dtype: Dtype = "float32",
+        text: bool = False,
+    ) -> TensorCache:
+        """Load a store.
+
+        Args:
+            store: where from.
+            layout: None is the one the store was embedded with; classic for a database filled by hand.
+            dtype: float16 halves the memory; similarities are computed in float32 either way.
+            text: keep the records' text too, for `job_text` and `applicant_text`.
+
+        Records whose vectors cannot be used are left out with a warning. Raises InputError when none is left.
+        """
+        if layout is None:
+            layout = str(store.meta().get("layout", "classic"))
+        if isinstance(layout, str):
+            layout = get_layout(layout)
+        if dtype not in ("float32", "float16"):
+            raise InputError(f"TensorCache dtype {dtype!r} is not one of float32, float16")
+        manifest = {"layout": layout.name, "version": 1}
+        return cls(manifest, load_arrays(store, layout, dtype, text, previous=None))
+
+    def refresh(self, store: Store) -> TensorCache:
+        """A new version with what the store now holds. Records with an unchanged content hash are not read again."""
+        dtype: Dtype = "float16" if self.jobs.dtype == np.float16 else "float32"
+        arrays = load_arrays(store, self.layout, dtype, "job_text_bytes" in self._arrays, previous=self._arrays)
+        return TensorCache({"layout": self.layout.name, "version": self.version + 1}, arrays)
+
+    def to_arrays(self) -> tuple[dict[str, Any], Arrays]:
+        """A small manifest and the arrays, for `from_arrays`."""
+        return {"layout": self.layout.name, "version": self.version}, dict(self._arrays)
+
+    @classmethod
+    def from_arrays(cls, manifest: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> TensorCache:
+        """Attach to arrays that `to_arrays` gave, without copying them."""
+        return cls(manifest, arrays)
+
+    @property
+    def jobs(self) -> npt.NDArray[Any]:
+        """`[n_jobs, action_dim]`, read-only. Do not wrap it with torch.from_numpy, which forgets that."""
+        return self._arrays["jobs"]
+
+    @property
+    def applicants(self) -> npt.NDArray[Any]:
+        """`[n_applicants, state_dim]`, read-only. Do not wrap it with torch.from_numpy, which forgets that."""
+        return self._arrays["applicants"]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(array.nbytes for array in self._arrays.values())
+
+    @cached_property
+    def job_ids(self) -> tuple[str, ...]:
+        return tuple(unpack(self._arrays, "job_id"))
+
+    @cached_property
+    def applicant_ids(self) -> tuple[str, ...]:
+        return tuple(unpack(self._arrays, "applicant_id"))
+
+    @cached_property
+    def _job_index(self) -> dict[str, int]:
+        return {id_: i for i, id_ in enumerate(self.job_ids)}
+
+    @cached_property
+    def _applicant_index(self) -> dict[str, int]:
+        return {id_: i for i, id_ in enumerate(self.applicant_ids)}
+
+    def job_index(self, job_id: str) -> int:
+        """Row of a job. Raises InputError when there is none."""
+        try:
+            return self._job_index[job_id]
+        except KeyError:
+            raise InputError(f"job {job_id!r} is not in the catalogue of {len(self._job_index)} jobs") from None
+
+    def applicant_index(self, applicant_id: str) -> int:
+        """Row of an applicant. Raises InputError when there is none."""
+        try:
+            return self._applicant_index[applicant_id]
+        except KeyError:
+            known = len(self._applicant_index)
+            raise InputError(f"applicant {applicant_id!r} is not in the cohort of {known} applicants") from None
+
+    def get_applicant_state(self, applicant_id: str) -> torch.Tensor:
+        """Float32 `[state_dim]`, a private copy."""
+        return _tensor(self.applicants[self.applicant_index(applicant_id)])
+
+    def get_job_vector_by_index(self, index: int) -> torch.Tensor:
+        """Float32 `[action_dim]`, a private copy."""
+        return _tensor(self.jobs[index])
+
+    def get_job_vectors(self, indices: npt.ArrayLike) -> torch.Tensor:
+        """Float32 `[len(indices), action_dim]`, a private copy."""
+        return _tensor(self.jobs[np.asarray(indices, np.int64)])
+
+    def sample_jobs(self, n: int, generator: np.random.Generator, exclude: Iterable[int] = ()) -> Indices:
+        """`n` distinct rows drawn uniformly from those not in `exclude`; all of them when there are no more."""
+        banned = np.unique(np.fromiter(exclude, np.int64))
+        total = len(self.jobs)
+        # Enough to be left with n, without touching the whole catalogue.
+        drawn = generator.choice(total, min(total, n + len(banned)), replace=False)
+        return np.asarray(drawn[~np.isin(drawn, banned)][:n], np.int64)
+
+    def job_text(self, index: int) -> Job:
+        """The record of a row. Raises InputError when the cache was loaded without text."""
+        return Job.model_validate_json(self._text("job", index))
+
+    def applicant_text(self, index: int) -> Candidate:
+        """The record of a row. Raises InputError when the cache was loaded without text."""
+        return Candidate.model_validate_json(self._text("applicant", index))
+
+    def _text(self, side: str, index: int) -> str:
+        if f"{side}_text_bytes" not in self._arrays:
+            raise InputError("this TensorCache was loaded without text; load it with text=True")
+        return unpack_one(self._arrays, f"{side}_text", index)
+
+    def block_similarities(self, applicant_id: str) -> FloatArray:
+        """Cosine per pair of blocks, float32 `[n_jobs, n_pairs]`, 0 where a block is missing."""
+        row = self.applicant_index(applicant_id)
+        cosines: FloatArray = (self._products(row) * _inverse(self._applicant_norms[row])[:, None]).T
+        return np.clip(cosines * _inverse(self._job_norms), -1.0, 1.0)
+
+    def calculate_cosine_similarities(self, applicant_id: str) -> FloatArray:
+        """Similarity by the layout's rule with every job, float32 `[n_jobs]` in [-1, 1]."""
+        if not self.layout.joint:
+            mean: FloatArray = self.block_similarities(applicant_id).mean(axis=1)
+            return mean
+        row = self.applicant_index(applicant_id)
+        applicant = _inverse(np.linalg.norm(self._applicant_norms[row]))
+        similarities: FloatArray = (
+            self._products(row).sum(axis=0) * applicant * _inverse(np.linalg.norm(self._job_norms, axis=1))
+        )
+        return np.clip(similarities, -1.0, 1.0, out=similarities)
+
+    def top_k(self, applicant_id: str, k: int) -> tuple[Indices, FloatArray]:
+        """The k most similar jobs, exactly: rows `[k]` and similarities `[k]`, best first, equals in row order."""
+        similarities = self.calculate_cosine_similarities(applicant_id)
+        k = min(k, len(similarities))
+        if k < 1:
+            return np.empty(0, np.int64), np.empty(0, np.float32)
+        threshold = np.partition(similarities, len(similarities) - k)[len(similarities) - k]
+        best = np.flatnonzero(similarities >= threshold)
+        best = best[np.lexsort((best, -similarities[best]))][:k]
+        return best.astype(np.int64), similarities[best]
+
+    @property
+    def _job_norms(self) -> FloatArray:
+        return self._arrays["job_norms"]
+
+    @property
+    def _applicant_norms(self) -> FloatArray:
+        return self._arrays["applicant_norms"]
+
+    def _products(self, applicant: int) -> FloatArray:
+        """Dot product per pair of blocks `[n_pairs, n_jobs]`, by blocks of rows where they must be converted."""
+        state = self.applicants[applicant].astype(np.float32)
+        jobs = self.jobs
+        out = np.empty((len(self.layout.pairs), len(jobs)), np.float32)
+        rows = ROWS if jobs.dtype != np.float32 else max(1, len(jobs))
+        for start in range(0, len(jobs), rows):
+            block = jobs[start : start + rows].astype(np.float32, copy=False)
+            for pair, (state_block, action_block) in enumerate(self.layout.pairs):
+                part = block[:, self.layout.action_slice(action_block)]
+                np.dot(part, state[self.layout.state_slice(state_block)], out=out[pair, start : start + rows])
+        return out
+
+
+def _inverse(norms: npt.ArrayLike) -> FloatArray:
+    """1 / norm, and 0 for a missing vector, whose cosine with anything is then 0."""
+    values = np.asarray(norms, np.float32)
+    return np.divide(1.0, values, out=np.zeros_like(values), where=values > 0)
+
+
+def _tensor(array: npt.NDArray[Any]) -> torch.Tensor:
+    return torch.from_numpy(np.array(array, np.float32))

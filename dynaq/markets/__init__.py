@@ -5,7 +5,8 @@ Relevance never comes from our embeddings or a judge, so that ranking quality is
 
 from __future__ import annotations
 
+from dynaq.markets.esco import esco_market
 from dynaq.markets.generator import Market
 from dynaq.markets.onet import onet_market
 
-__all__ = ["Market", "onet_market"]
+__all__ = ["Market", "esco_market", "onet_market"]

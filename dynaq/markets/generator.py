@@ -36,7 +36,7 @@ def subset(items: Sequence[str], size: int, rng: np.random.Generator) -> list[st
 
 def differing(items: Sequence[str], size: int, rng: np.random.Generator) -> tuple[list[str], list[str]]:
     """Two subsets drawn apart, of at most `size` and two thirds of the items; never the same, unless there is one."""
-    size = min(size, max(1, round(2 * len(items) / 3)))
+    size = min(size, max(1, round(2 * len(items) / 3)), len(items))
     first = second = subset(items, size, rng)
     while second == first and len(items) > 1:
         second = subset(items, size, rng)

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from dynaq.ingest.embedding import Progress, embed_pending
-from dynaq.ingest.run import IngestReport, ingest_market
+from dynaq.ingest.run import Counts, IngestReport, Rejection, ingest_files, ingest_market
 
-__all__ = ["IngestReport", "Progress", "embed_pending", "ingest_market"]
+__all__ = ["Counts", "IngestReport", "Progress", "Rejection", "embed_pending", "ingest_files", "ingest_market"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,7 +29,6 @@ T = TypeVar("T")
 Pair = tuple[str, str]
 
 MAX_REQUESTS = 64  # applicants whose pairs are with the judge at once; the engine batches, this bounds its queue
-ATTEMPTS = 5  # a replica that died is replaced within seconds; a judge that still fails after these is broken
 RETRY_SECONDS = 2.0
 APPLICANTS_KEPT = 20_000  # whose judgements stay in memory; far more than are in training at once
 STORE_PATIENCE = 120.0  # seconds for which a database may be away before a run gives up
@@ -76,6 +76,7 @@ class JudgeBroker:
         self._starting = asyncio.Lock()
         self._requests = asyncio.Semaphore(MAX_REQUESTS)
         self._known: dict[str, dict[str, Judgement]] = {}
+        self._requested: defaultdict[str, set[str]] = defaultdict(set)
         self._in_flight: dict[Pair, asyncio.Future[Judgement]] = {}
         self._unwritten: list[Judgement] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -100,6 +101,10 @@ class JudgeBroker:
         """Start the judge now, for callers who know that the ledger will not do."""
         await self._started_judge()
 
+    async def requested(self, applicant_ids: Sequence[str]) -> set[Pair]:
+        """Pairs that anyone has asked this broker for, whoever answered."""
+        return {(applicant_id, job_id) for applicant_id in applicant_ids for job_id in self._requested[applicant_id]}
+
     async def stats(self) -> BrokerStats:
         return BrokerStats(self._judged, self._replayed, self._abstained, self._judge is not None)
 
@@ -107,6 +112,7 @@ class JudgeBroker:
         """For each job what the ledger has, else the request that is under way, else a new one."""
         known = self._known[slate.applicant_id]
         pairs = [(slate.applicant_id, job_id) for job_id in dict.fromkeys(slate.job_ids)]
+        self._requested[slate.applicant_id].update(slate.job_ids)
         self._replayed += sum(job_id in known for _, job_id in pairs)
         missing = [pair for pair in pairs if pair[1] not in known and pair not in self._in_flight]
         if missing:
@@ -140,17 +146,10 @@ class JudgeBroker:
                 del self._in_flight[applicant_id, job_id]
 
     async def _judge_pairs(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
-        """Ask the judge, again when a replica died under the request. Raises JudgeError when it keeps failing."""
+        """Ask the judge, which waits out a busy or lost replica by itself. Raises JudgeError."""
         judge = await self._started_judge()
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                async with self._requests:
-                    answers = await judge.judge_async(applicant, jobs)
-                break
-            except (ray.exceptions.RayError, ConnectionError) as error:
-                if isinstance(error, ray.exceptions.RayTaskError) or attempt == ATTEMPTS:
-                    raise JudgeError(f"the judge failed on applicant {applicant.id!r}: {error}") from error
-                await asyncio.sleep(RETRY_SECONDS * attempt)
+        async with self._requests:
+            answers = await judge.judge_async(applicant, jobs)
         if [answer.job_id for answer in answers] != [job.id for job in jobs]:
             raise JudgeError(f"the judge answered other jobs than asked for applicant {applicant.id!r}")
         return answers
@@ -165,6 +164,7 @@ class JudgeBroker:
         new = [applicant_id for applicant_id in dict.fromkeys(applicant_ids) if applicant_id not in self._known]
         for oldest in list(self._known)[: max(0, len(self._known) + len(new) - APPLICANTS_KEPT)]:
             del self._known[oldest]
+            self._requested.pop(oldest, None)
         if not new:
             return
         rows = await self._on_store(lambda: self._read_ledger(new)) if self._backend.keep else []
@@ -233,7 +233,8 @@ class BrokerClient:
 def start_broker(store_uri: str, backend: JudgeBackend) -> ActorHandle[Any]:
     """Start the broker on this node, beside the store of a laptop. It comes back from the ledger when it dies."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    actor = ray.remote(JudgeBroker).options(
+    actor: Any = ray.remote(JudgeBroker).options(
         num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=1000, scheduling_strategy=here
     )
-    return actor.remote(store_uri, backend)
+    broker: ActorHandle[Any] = actor.remote(store_uri, backend)
+    return broker

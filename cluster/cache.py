@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 
@@ -13,7 +14,7 @@ from dynaq.tensor_cache import TensorCache
 class CacheRef:
     """A handle that actors and trials can carry. The reference is inside, so Ray passes it on instead of the arrays."""
 
-    ref: ray.ObjectRef
+    ref: ray.ObjectRef[Any]
 
     def attach(self) -> TensorCache:
         """The cache over this node's shared memory, without a copy."""

@@ -68,7 +68,7 @@ class RunFolder:
 
     def exists(self, name: str = "") -> bool:
         filesystem, path = self._place
-        return filesystem.get_file_info(f"{path}/{name}".rstrip("/")).type != fs.FileType.NotFound
+        return bool(filesystem.get_file_info(f"{path}/{name}".rstrip("/")).type != fs.FileType.NotFound)
 
     def names(self, name: str = "") -> list[str]:
         """Names of what lies directly in a subfolder; empty when there is none."""

@@ -44,7 +44,7 @@ class ActorSize:
         """Actors to run at once: the wish, else what the cluster has room for; never more than there are blocks."""
         if self.actors is not None:
             return max(1, min(self.actors, blocks))
-        have = ray.cluster_resources()
+        have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         room = have.get("CPU", 1.0) / self.cpus if self.cpus else float(blocks)
         if self.gpus:
             room = min(room, have.get("GPU", 0.0) / self.gpus)
@@ -165,11 +165,11 @@ class CohortTrainer:
 
     def _start_actor(self) -> ActorHandle[Any]:
         # SPREAD, said explicitly, also keeps the actors of a Tune trial out of the trial's own small reservation.
-        return (
-            ray.remote(BlockActor)
-            .options(num_cpus=self._size.cpus, num_gpus=self._size.gpus, scheduling_strategy="SPREAD")
-            .remote(replace(self._job, device="cuda" if self._size.gpus else "cpu"))
+        actor: Any = ray.remote(BlockActor).options(
+            num_cpus=self._size.cpus, num_gpus=self._size.gpus, scheduling_strategy="SPREAD"
         )
+        handle: ActorHandle[Any] = actor.remote(replace(self._job, device="cuda" if self._size.gpus else "cpu"))
+        return handle
 
     def _next(self, stream: Any, work: _Work) -> object:
         """Take one round's news from a block: it goes on, has ended (well or not), or its actor is lost."""

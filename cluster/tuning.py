@@ -89,7 +89,7 @@ def run_trials(
         run_config=RunConfig(name=TUNE_FOLDER, storage_path=job.folder.uri, verbose=0, callbacks=[_Relay(on_progress)]),
     ).fit()
     found = {}
-    for result in results:
+    for result in (results[i] for i in range(len(results))):
         if result.error is not None:
             raise DynaqError(f"a trial failed: {str(result.error).strip().splitlines()[-1]}") from result.error
         last = result.metrics or {}

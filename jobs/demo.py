@@ -1,0 +1,91 @@
+"""dynaq demo: everything once, with real parts: ESCO's ICT occupations, a real encoder, a real LLM in vLLM."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+from dynaq.config import DynaQConfig
+
+from cluster.broker import JudgeBackend, start_broker
+from cluster.runfolder import REPORT, RunFolder
+from cluster.session import ray_session
+from cluster.trainer import ActorSize
+from cluster.tuning import Trial
+from dynaq.ingest import ingest_market
+from dynaq.markets import esco_market
+from dynaq.stores import open_store
+from jobs.cli import run_verb
+from jobs.comparison import compare, show_comparison
+from jobs.console import Bars, console, say, step
+from jobs.judges import judge_backend
+from jobs.recommend import titled
+from jobs.report import write_report
+from jobs.runs import open_run_store, read_runs
+from jobs.tables import recommendation_table
+from jobs.training import Prepared, prepare, report_failures
+
+STORE = "data/esco"
+OUT = "runs/demo"
+APPLICANTS = 8
+BUDGET = 30
+STRATEGIES = ("cosine", "llm", "hybrid")
+ACTORS_PER_TRIAL = 2  # so that agents train in parallel; two blocks of four
+
+
+def main(layout: Annotated[str, typer.Option(help="classic or extended")] = "extended") -> None:
+    """Run the demo into data/esco and runs/demo."""
+    began = time.monotonic()
+    backend = judge_backend("vllm")
+    folder = RunFolder.at(OUT)
+    folder.remove("")
+    config = DynaQConfig.load(None, {"budget": BUDGET, "block_size": APPLICANTS // ACTORS_PER_TRIAL})
+    with ray_session():
+        prepared, broker = _prepare_market(layout, backend)
+        with step("Training: cosine, llm and hybrid as three Ray Tune trials"):
+            trials = [Trial(name, name, {}) for name in STRATEGIES]
+            size = ActorSize(actors=ACTORS_PER_TRIAL)
+            result = compare(trials, prepared, config, folder, "vllm", backend, size=size, broker=broker)
+    console.print()
+    show_comparison(result)
+    _show_one_applicant(prepared)
+    write_report(folder, STORE)
+    say(f"\nReport: {OUT}/{REPORT}   ({time.monotonic() - began:.0f} s in all)")
+    report_failures(result.failures)
+
+
+def _prepare_market(layout: str, backend: JudgeBackend) -> tuple[Prepared, Any]:
+    """Write the market, start the judge if the ledger lacks its answers, embed, load. Returns the broker too."""
+    with step("Data: ESCO's ICT occupations as a job market"), open_store(STORE, create=True) as store:
+        market = esco_market(applicants=APPLICANTS)
+        store.put_jobs(market.jobs)
+        store.put_candidates(market.candidates)
+        answers = store.judgements(backend.fingerprint).num_rows
+        say(f"  {len(market.jobs)} postings, {len(market.candidates)} applicants, {answers} judgements in the ledger")
+        broker = start_broker(STORE, backend)
+        if not answers:
+            say("  the judge starts in the background")
+            broker.warm_up.remote()
+        with Bars() as bars:
+            ingest_market(
+                store,
+                market,
+                layout=layout,
+                progress=lambda what, done, total: bars.update(what, done, total or done),
+            )
+    return prepare(STORE, "all", layout, None), broker
+
+
+def _show_one_applicant(prepared: Prepared) -> None:
+    run = read_runs(OUT)[0]
+    applicant_id = prepared.cohort[0]
+    with open_run_store(run) as store:
+        applicant = next(iter(store.candidates([applicant_id])))
+        past = ", ".join(item.title for item in applicant.experience)
+        say(f"\nTop 5 of {run.name} for {applicant_id} ({past}):")
+        console.print(recommendation_table(titled(run, applicant_id, 5, store)))
+
+
+if __name__ == "__main__":
+    run_verb("demo")

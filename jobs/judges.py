@@ -1,0 +1,66 @@
+"""What `--judge` means: a judge to ask, and where its earlier answers are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from dynaq.ledger import ReplayJudge, read_ledger
+
+from cluster.broker import AsyncJudge, JudgeBackend
+from dynaq.errors import InputError
+from dynaq.judge import Judgement
+from dynaq.records import Candidate, Job
+from dynaq.stores import Store
+from jobs.evaluation import Judged
+from jobs.inputs import LEDGER
+from jobs.runs import Run
+from reward_service.config import JudgeConfig
+
+VLLM = "vllm"
+
+
+class Replay:
+    """A recorded ledger as the broker's judge."""
+
+    def __init__(self, path: str) -> None:
+        self._judge = ReplayJudge(path)
+
+    async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
+        answers: list[Judgement] = self._judge.judge(applicant, jobs)
+        return answers
+
+
+def judge_backend(judge: str) -> JudgeBackend:
+    """The judge of `vllm`, `vllm:CONFIG.yaml` or `ledger:PATH`, not started yet. Raises InputError on anything else."""
+    kind, _, path = judge.partition(":")
+    if kind == VLLM:
+        config = JudgeConfig.load(path or None)
+        return JudgeBackend(config.fingerprint, partial(_start_engine, config))
+    if judge.startswith(LEDGER) and path:
+        replay = str(Path(path).resolve())
+        return JudgeBackend(ReplayJudge(replay).fingerprint, partial(Replay, replay), keep=False)
+    raise InputError(f"judge {judge!r} does not exist; use vllm, vllm:CONFIG.yaml or ledger:PATH")
+
+
+def _start_engine(config: JudgeConfig) -> AsyncJudge:
+    from reward_service.app import start_judge
+
+    return start_judge(config)
+
+
+def judged_pairs(run: Run, store: Store) -> Judged:
+    """What the run's judge has said about the run's applicants: (applicant, job) -> reward, label.
+
+    A run without a judge of its own (cosine) has none, unless it was part of a comparison that had one.
+    """
+    judge, fingerprint = run.config.get("judge"), run.config.get("judge_fingerprint")
+    if not judge:
+        return {}
+    if judge.startswith(LEDGER):
+        table = read_ledger(judge.removeprefix(LEDGER))
+    else:
+        table = store.judgements(fingerprint, list(run.ranked))
+    columns = (table.column(name).to_pylist() for name in ("applicant_id", "job_id", "reward", "label"))
+    return {(applicant, job): (reward, label) for applicant, job, reward, label in zip(*columns, strict=True)}

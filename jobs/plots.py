@@ -1,0 +1,76 @@
+"""Learning curves as SVG that sits in a page: no script, no fonts to load, text in the page's own colour."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pyarrow as pa
+from matplotlib.figure import Figure
+
+COLOURS = ("#4269d0", "#e8743b", "#3ca951", "#a463f2", "#c79200", "#d6407f")  # told apart on light and dark
+INK = "#010203"  # stands for the page's text colour
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Mean over applicants at each number of judgements; low and high bound its 95 % interval."""
+
+    x: Sequence[float]
+    mean: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+def learning_curve(metrics: pa.Table, column: str) -> Curve | None:
+    """A metrics column against judgements per applicant. None when the run does not know it."""
+    if column not in metrics.column_names:
+        return None
+    used = np.asarray(metrics.column("judgements_used").to_pylist(), dtype=float)
+    values = np.asarray([np.nan if v is None else v for v in metrics.column(column).to_pylist()], dtype=float)
+    known = ~np.isnan(values)
+    if not known.any():
+        return None
+    x = np.unique(used[known])
+    groups = [values[known & (used == at)] for at in x]
+    mean = np.array([group.mean() for group in groups])
+    half = np.array([1.96 * group.std(ddof=1) / np.sqrt(len(group)) if len(group) > 1 else 0.0 for group in groups])
+    return Curve(x.tolist(), mean.tolist(), (mean - half).tolist(), (mean + half).tolist())
+
+
+def draw_curves(curves: Mapping[str, Curve], ylabel: str, salt: str) -> str:
+    """One line per strategy with its interval; a strategy that asks no judge is a dashed level.
+
+    salt: makes the ids inside this SVG differ from those of another on the same page.
+    """
+    settings: Any = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": salt,
+        "font.family": "sans-serif",
+        "font.size": 11,
+        **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
+    }
+    with mpl.rc_context(settings):
+        figure = Figure(figsize=(5.6, 3.5), layout="constrained")
+        axes = figure.subplots()
+        for (name, curve), colour in zip(curves.items(), COLOURS * (1 + len(curves) // len(COLOURS)), strict=False):
+            if max(curve.x) == 0:
+                axes.axhline(curve.mean[-1], color=colour, linestyle="--", linewidth=1.8, label=f"{name} (no judge)")
+                continue
+            axes.plot(curve.x, curve.mean, color=colour, linewidth=2, marker="o", markersize=4, label=name)
+            axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
+        axes.set_xlabel("judgements per applicant")
+        axes.set_ylabel(ylabel)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color=INK, alpha=0.12, linewidth=0.7)
+        axes.legend(frameon=False, fontsize=10)
+        sink = io.StringIO()
+        figure.savefig(sink, format="svg", transparent=True, metadata={"Date": None})
+    svg = sink.getvalue()
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'role="img"', svg, count=1)

@@ -1,0 +1,82 @@
+"""Reading run folders: one run, or a comparison whose trials are run folders inside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from cluster.runfolder import CONFIG, METRICS, RECOMMENDATIONS, RunFolder
+from dynaq.errors import InputError
+from dynaq.stores import Store, open_store
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished training run."""
+
+    name: str
+    folder: RunFolder
+    config: dict[str, Any]
+
+    @cached_property
+    def metrics(self) -> pa.Table:
+        """A row per applicant and round."""
+        return self.folder.read_table(METRICS)
+
+    @cached_property
+    def ranked(self) -> dict[str, list[tuple[str, float]]]:
+        """Applicant -> (job, Q-value), best first."""
+        table = self.folder.read_table(RECOMMENDATIONS)
+        ranked: dict[str, list[tuple[str, float]]] = {}
+        columns = (table.column(name).to_pylist() for name in ("applicant_id", "rank", "job_id", "q_value"))
+        for applicant_id, _, job_id, q in sorted(zip(*columns, strict=True), key=lambda row: row[1]):
+            ranked.setdefault(applicant_id, []).append((job_id, q))
+        order = dict.fromkeys(table.column("applicant_id").to_pylist())
+        return {applicant_id: ranked[applicant_id] for applicant_id in order}
+
+    @cached_property
+    def judgements_per_applicant(self) -> float:
+        """Distinct pairs that an agent had judged, mean over applicants."""
+        spent: dict[str, int] = {}
+        if self.metrics.num_rows:
+            columns = (self.metrics.column(name).to_pylist() for name in ("applicant_id", "judgements_used"))
+            for applicant_id, used in zip(*columns, strict=True):
+                spent[applicant_id] = max(used, spent.get(applicant_id, 0))
+        return sum(spent.values()) / len(spent) if spent else 0.0
+
+    def jobs_for(self, applicant_id: str, k: int) -> list[tuple[str, float]]:
+        """The first k (job, Q-value). Raises InputError when the run has none for the applicant."""
+        if applicant_id not in self.ranked:
+            raise InputError(
+                f"applicant {applicant_id!r} is not among the {len(self.ranked)} of run {self.folder.uri!r}"
+            )
+        return self.ranked[applicant_id][:k]
+
+
+def read_runs(directory: str) -> list[Run]:
+    """The run of a folder, or all trials of a comparison, best first. Raises InputError when it holds neither."""
+    folder = RunFolder.at(directory)
+    if not folder.exists(CONFIG):
+        raise InputError(f"{directory!r} is not a run folder: it has no {CONFIG}; name the --out of a train or tune")
+    config = folder.read_yaml(CONFIG)
+    if not isinstance(config, dict):
+        raise InputError(f"{CONFIG} in {directory!r} is not the configuration of a run")
+    if "trials" not in config:
+        return [_read_run(config["strategy"], folder, config)]
+    names = sorted(config["trials"], key=lambda name: name != config.get("best"))
+    children = [(name, RunFolder.at(folder.child(name).uri)) for name in names]
+    return [_read_run(name, child, child.read_yaml(CONFIG)) for name, child in children]
+
+
+def _read_run(name: str, folder: RunFolder, config: dict[str, Any]) -> Run:
+    if not folder.exists(RECOMMENDATIONS):
+        raise InputError(f"run {folder.uri!r} is not finished; continue it with the same command and --resume")
+    return Run(name, folder, config)
+
+
+def open_run_store(run: Run, store: str | None = None) -> Store:
+    """The store a run was trained on; `store` names it when it moved or its URI holds credentials."""
+    return open_store(store or run.config["store"], read_only=True)

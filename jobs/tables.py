@@ -1,0 +1,42 @@
+"""Tables on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.markup import escape
+from rich.table import Table
+
+from jobs.evaluation import Evaluation
+
+
+def comparison_table(evaluations: Mapping[str, Evaluation], seconds: Mapping[str, float] | None = None) -> Table:
+    """One line per strategy."""
+    k = next(iter(evaluations.values())).k
+    table = Table()
+    table.add_column("strategy")
+    names = ["judgements used", f"mean judge reward@{k}", f"apply rate@{k}", f"nDCG@{k}"]
+    for name in [*names, "seconds"] if seconds else names:
+        table.add_column(name, justify="right")
+    for name, one in evaluations.items():
+        cells = [f"{one.judgements_per_applicant * one.applicants:.0f}"]
+        cells += [number(one.mean_reward), number(one.apply_rate), number(one.ndcg)]
+        table.add_row(name, *cells, *([f"{seconds[name]:.1f}"] if seconds else []))
+    return table
+
+
+def number(value: float) -> str:
+    """Three digits, or a dash for what is not known."""
+    return "–" if value != value else f"{value:.3f}"
+
+
+def recommendation_table(rows: list[tuple[int, str, str, float]]) -> Table:
+    """Rank, title, job id and Q-value."""
+    table = Table()
+    table.add_column("rank", justify="right")
+    table.add_column("title")
+    table.add_column("job")
+    table.add_column("Q", justify="right")
+    for rank, title, job_id, q in rows:
+        table.add_row(str(rank), escape(title), escape(job_id), f"{q:.3f}")
+    return table

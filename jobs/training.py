@@ -1,0 +1,116 @@
+"""What train, tune and demo share: check the input, load the cache, open the judge, run, report who fell out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from dynaq.config import DynaQConfig
+from dynaq.rewards import make_strategy
+
+from cluster.block_actor import TrainingJob
+from cluster.runfolder import CONFIG, RunFolder
+from dynaq.errors import DynaqError, InputError
+from dynaq.qrels import Qrels
+from dynaq.stores import open_store
+from dynaq.tensor_cache import TensorCache
+from jobs.console import errors
+from jobs.inputs import LEDGER, cohort_digest, read_cohort, relevance
+
+NO_VECTORS = "has no usable vectors in the store; ingest it again"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run needs from its store.
+
+    Args:
+        store_uri: as the user gave it (may hold credentials; never written down).
+        store_shown: the same without credentials.
+        cache: catalogue and cohort.
+        cohort: applicants that can be trained, in the order asked for.
+        failures: applicant -> why it cannot.
+        qrels: relevance, if known.
+    """
+
+    store_uri: str
+    store_shown: str
+    cache: TensorCache
+    cohort: tuple[str, ...]
+    failures: dict[str, str]
+    qrels: Qrels | None
+
+
+def prepare(store_uri: str, cohort: str, layout: str | None, qrels: str | None) -> Prepared:
+    """Read the store. Raises InputError for a store, applicant or catalogue that is not there."""
+    with open_store(store_uri, read_only=True) as store:
+        wanted = read_cohort(cohort, store)
+        cache = TensorCache.copy_from_database(store, layout)
+        have = set(cache.applicant_ids)
+        ready = tuple(applicant_id for applicant_id in wanted if applicant_id in have)
+        failures = {applicant_id: NO_VECTORS for applicant_id in wanted if applicant_id not in have}
+        if not ready:
+            raise InputError(f"no applicant of cohort {cohort!r} {NO_VECTORS}")
+        return Prepared(store_uri, store.uri, cache, ready, failures, relevance(qrels, store))
+
+
+def run_config(prepared: Prepared, config: DynaQConfig, judge: str | None, fingerprint: str | None) -> dict[str, Any]:
+    """What a run folder's config.yaml says; a strategy is added by who trains it."""
+    return {
+        "store": prepared.store_shown,
+        "layout": prepared.cache.layout.name,
+        "applicants": len(prepared.cohort),
+        "cohort": cohort_digest(prepared.cohort),
+        "jobs": len(prepared.cache.job_ids),
+        "judge": f"{LEDGER}{Path(judge.removeprefix(LEDGER)).resolve()}"
+        if judge and judge.startswith(LEDGER)
+        else judge,
+        "judge_fingerprint": fingerprint,
+        "config": config.model_dump(mode="json"),
+        "version": version("dynaq-jobs"),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+MUST_MATCH = ("strategy", "layout", "cohort", "jobs", "judge_fingerprint", "config")
+
+
+def open_run(folder: RunFolder, settings: dict[str, Any], *, resume: bool) -> None:
+    """Write config.yaml into a new run folder, or check that the run found there is this one.
+
+    Raises InputError when the folder holds a run and `resume` is not set, or holds another run.
+    """
+    if not folder.exists(CONFIG):
+        folder.write_yaml(CONFIG, settings)
+        return
+    if not resume:
+        raise InputError(
+            f"run folder {folder.uri!r} already holds a run; add --resume to continue it, or choose another --out"
+        )
+    found = folder.read_yaml(CONFIG)
+    for field in MUST_MATCH:
+        if found.get(field) != settings.get(field):
+            raise InputError(
+                f"run folder {folder.uri!r} was started with another {field}; resume with the same options, "
+                "or choose another --out"
+            )
+
+
+def report_failures(failures: dict[str, str], job: TrainingJob | None = None) -> None:
+    """Name every applicant that was not trained. Raises DynaqError when there is one."""
+    for applicant_id, reason in list(failures.items())[:20]:
+        errors.print(f"  not trained: {applicant_id}: {reason}", soft_wrap=True, markup=False)
+    if failures:
+        raise DynaqError(
+            f"{len(failures)} applicants could not be trained (see above); the others are in the run folder"
+        )
+
+
+def check_strategies(names: Sequence[str], config: DynaQConfig) -> bool:
+    """Whether any of the strategies asks a judge. Raises InputError on an unknown one."""
+    strategies = [make_strategy(name, config) for name in names]
+    return any(strategy.needs_judge for strategy in strategies)

@@ -99,9 +99,9 @@ def show_comparison(result: Comparison) -> None:
     """The table and what its figures rest on."""
     console.print(comparison_table(result.evaluations, result.seconds))
     say(
-        f"Judge reward and apply rate are the judge's opinion of each strategy's final top {K}; {result.asked} pairs of "
-        "these that training had not bought were judged for this table alone. nDCG is against the relevance that came "
-        "with the data."
+        f"Judge reward and apply rate are the judge's opinion of each strategy's final top {K}. Training had not "
+        f"bought {result.asked} of these pairs; they were judged for this table alone. "
+        "nDCG is against the relevance that came with the data."
     )
     total = (
         "no pair was new to the ledger, the engine was not started"

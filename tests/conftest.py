@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 
+from cluster.session import ray_session
 from tests.mongod import running_mongod
 
 
@@ -16,6 +17,13 @@ def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URI of a real MongoDB server on a free loopback port with its own data folder."""
     with running_mongod(tmp_path_factory.mktemp("mongod")) as uri:
         yield uri
+
+
+@pytest.fixture(scope="session")
+def ray_session_fixture() -> Iterator[None]:
+    """One Ray for the whole run, on loopback with token authentication, as the commands start it."""
+    with ray_session(num_cpus=8, object_store_gib=0.5):
+        yield
 
 
 @pytest.fixture

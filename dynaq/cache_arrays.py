@@ -142,7 +142,7 @@ class _Loading:
                     self.vectors[to] = self.vectors[origin]
             self.vectors = self.vectors[: len(rows)]
             self.norms, self.hashes = self.norms[rows], self.hashes[rows]
-        elif self.orphans:
+        elif self.orphans or not self.ids:
             self._report(store)
         return {
             self.side.vectors: self.vectors,
@@ -155,6 +155,8 @@ class _Loading:
         name, used = self.side.name, int(self.filled.sum())
         left_out = len(self.ids) - used
         reason = f"{name} {self.problems[0][0]!r}: {self.problems[0][1]}" if self.problems else "not embedded"
+        if not self.ids:
+            raise InputError(f"store {store.uri} holds no {name}s; bring some with `dynaq ingest --store {store.uri}`")
         if used == 0:
             raise InputError(
                 f"store {store.uri}: none of its {left_out} {name}s has usable vectors ({reason}); "

@@ -1,0 +1,248 @@
+"""Every test runs against the folder store and against a real mongod: what a store promises, both keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from dynaq.errors import DynaqError, InputError
+from dynaq.judge import Judgement, abstention, judgement_from_probabilities
+from dynaq.layout import EXTENDED
+from dynaq.qrels import Qrels
+from dynaq.records import Candidate, Job
+from dynaq.stores import JUDGEMENT_SCHEMA, Store, open_store
+
+rng = np.random.default_rng(0)
+
+
+def job(id_: str, **fields: object) -> Job:
+    return Job.model_validate({"id": id_, "title": f"Title {id_}"} | fields)
+
+
+def vectors(n: int, blocks: tuple[str, ...] = EXTENDED.action) -> dict[str, np.ndarray]:
+    return {block: rng.standard_normal((n, 384)).astype(np.float32) for block in blocks}
+
+
+def loaded(store: Store, blocks: tuple[str, ...] = EXTENDED.action, **options: object) -> dict[str, list[np.ndarray]]:
+    rows: dict[str, list[np.ndarray]] = {}
+    for batch in store.job_vectors(blocks, **options):  # type: ignore[arg-type]
+        for i, id_ in enumerate(batch.ids):
+            assert id_ not in rows
+            rows[id_] = [batch.blocks[block][i] for block in blocks]
+    return rows
+
+
+def judged(job_id: str, judge: str = "j1", applicant: str = "a", p: tuple[float, ...] = (1, 0, 0, 0)) -> Judgement:
+    return judgement_from_probabilities(applicant, job_id, p, judge=judge, label_mass=0.5, note="n")
+
+
+@pytest.fixture
+def store(store_uri: str) -> Iterator[Store]:
+    with open_store(store_uri, create=True) as opened:
+        yield opened
+
+
+def test_a_store_that_is_not_there_is_an_input_error(store_uri: str) -> None:
+    with pytest.raises(InputError, match="ingest"):
+        open_store(store_uri)
+    with pytest.raises(InputError):
+        open_store(store_uri, read_only=True)
+
+
+def test_records_come_back_as_they_were_in_id_order(store: Store) -> None:
+    jobs = [
+        job(
+            "b",
+            description="Δοκιμή 職務 🙂 " + "x" * 10_000,
+            technical_skills=("C++", "«naïve»; x"),
+            soft_skills=("a",),
+        ),
+        job("a", experience_requirements=("2 years",), metadata={"place": {"city": "Köln"}, "n": [1, 2.5, None, True]}),
+    ]
+    store.put_jobs(jobs)
+    assert list(store.jobs()) == sorted(jobs, key=lambda j: j.id)
+    assert store.job_ids() == ["a", "b"]
+    people = [
+        Candidate.model_validate(
+            {"id": "p", "bio": "я", "hard_skills": ["x"], "soft_skills": ["y"],
+             "experience": [{"title": "T", "company": "C", "years": 3, "tags": ["k"]}]}
+        ),
+        Candidate(id="o"),
+    ]  # fmt: skip
+    store.put_candidates(people)
+    assert list(store.candidates()) == people[::-1]
+    assert store.candidate_ids() == ["o", "p"]
+
+
+def test_records_are_found_by_id_and_unknown_ids_are_left_out(store: Store) -> None:
+    store.put_jobs(job(str(i)) for i in range(50))
+    assert [j.id for j in store.jobs(["7", "33", "nobody"])] == ["33", "7"]
+    assert list(store.jobs([])) == []
+
+
+def test_writing_again_replaces_and_repeating_changes_nothing(store: Store) -> None:
+    for _ in range(2):
+        store.put_jobs([job("1", title="old"), job("2")])
+        store.put_jobs([job("1", title="new")])
+    assert [(j.id, j.title) for j in store.jobs()] == [("1", "new"), ("2", "Title 2")]
+
+
+def test_vectors_come_back_exactly_with_their_hashes(store: Store) -> None:
+    ids = [f"{i:04d}" for i in range(1500)]
+    store.put_jobs(job(id_) for id_ in ids)
+    put = vectors(len(ids))
+    store.put_job_vectors(ids, put, [f"h{i}" for i in ids])
+    rows = loaded(store)
+    assert sorted(rows) == ids
+    for i in (0, 700, 1499):
+        for got, block in zip(rows[ids[i]], EXTENDED.action, strict=True):
+            np.testing.assert_array_equal(got, put[block][i])
+    assert store.job_hashes() == {id_: f"h{id_}" for id_ in ids}
+    assert sorted(loaded(store, ids=["0003", "1400", "x"])) == ["0003", "1400"]
+
+
+def test_vectors_written_again_replace_the_old_ones(store: Store) -> None:
+    store.put_job_vectors(["a", "b"], vectors(2), ["1", "2"])
+    second = vectors(1)
+    for _ in range(2):
+        store.put_job_vectors(["a"], second, ["3"])
+    rows = loaded(store)
+    assert sorted(rows) == ["a", "b"]
+    np.testing.assert_array_equal(rows["a"][0], second[EXTENDED.action[0]][0])
+    assert store.job_hashes() == {"a": "3", "b": "2"}
+
+
+def test_a_missing_block_is_zeros_if_optional_and_a_problem_if_not(store: Store) -> None:
+    some = tuple(b for b in EXTENDED.action if b != "experience")
+    store.put_job_vectors(["a"], vectors(1, some))
+    (batch,) = store.job_vectors(EXTENDED.action, optional=("experience",))
+    assert batch.ids == ["a"]
+    assert not batch.blocks["experience"].any()
+    assert batch.blocks["title"].any()
+    assert batch.hashes == [None]
+    (batch,) = store.job_vectors(EXTENDED.action)
+    assert batch.ids == []
+    assert [id_ for id_, _ in batch.problems] == ["a"]
+    assert "experience_requirements_embeddings" in batch.problems[0][1]
+
+
+def test_candidate_vectors_are_kept_apart_from_job_vectors(store: Store) -> None:
+    put = vectors(1, EXTENDED.state)
+    store.put_candidate_vectors(["x"], put, ["h"])
+    (batch,) = store.candidate_vectors(EXTENDED.state)
+    assert batch.ids == ["x"]
+    np.testing.assert_array_equal(batch.blocks["profile"], put["profile"])
+    assert store.candidate_hashes() == {"x": "h"}
+    assert store.job_hashes() == {}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_vectors_that_are_not_finite_are_refused(store: Store, value: float) -> None:
+    bad = vectors(2)
+    bad["title"][1, 5] = value
+    with pytest.raises(InputError, match=r"'b'.*title"):
+        store.put_job_vectors(["a", "b"], bad)
+    assert loaded(store) == {}
+
+
+def test_vectors_of_another_shape_or_block_are_refused(store: Store) -> None:
+    with pytest.raises(InputError, match="384"):
+        store.put_job_vectors(["a"], {"title": np.zeros((1, 383), np.float32)})
+    with pytest.raises(InputError, match="nonsense"):
+        store.put_job_vectors(["a"], {"nonsense": np.zeros((1, 384), np.float32)})
+
+
+def test_deleted_jobs_are_gone_with_their_vectors(store: Store) -> None:
+    store.put_jobs(job(i) for i in "abc")
+    store.put_job_vectors(list("abc"), vectors(3))
+    for _ in range(2):
+        store.delete_jobs(["b", "unknown"])
+    assert store.job_ids() == ["a", "c"]
+    assert sorted(loaded(store)) == ["a", "c"]
+    store.put_candidates([Candidate(id="p"), Candidate(id="q")])
+    store.delete_candidates(["p"])
+    assert store.candidate_ids() == ["q"]
+
+
+def test_the_ledger_keeps_the_first_answer_and_no_abstention(store: Store) -> None:
+    store.add_judgements([judged("1"), judged("1", p=(0, 0, 0, 1)), abstention("a", "2", judge="j1", note="x")])
+    store.add_judgements([judged("1", p=(0, 1, 0, 0)), judged("1", judge="j2"), judged("3", applicant="b")])
+    table = store.judgements()
+    assert table.schema.equals(JUDGEMENT_SCHEMA)
+    rows = {(r["applicant_id"], r["job_id"], r["judge"]): r for r in table.to_pylist()}
+    assert set(rows) == {("a", "1", "j1"), ("a", "1", "j2"), ("b", "3", "j1")}
+    assert len(table) == 3
+    first = rows["a", "1", "j1"]
+    assert (first["label"], first["p_apply"], first["reward"], first["label_mass"]) == ("APPLY", 1.0, 1.0, 0.5)
+    assert first["created_at"].utcoffset().total_seconds() == 0
+
+
+def test_the_ledger_is_filtered_by_judge_and_applicant(store: Store) -> None:
+    store.add_judgements([judged("1"), judged("1", judge="j2"), judged("1", applicant="b"), judged("2")])
+    assert store.judgements("j1").num_rows == 3
+    assert store.judgements("j1", ["a"]).num_rows == 2
+    assert store.judgements(applicants=["b"]).num_rows == 1
+    assert store.judgements("nobody").num_rows == 0
+    assert store.judgements().num_rows == 4
+
+
+def test_many_small_appends_to_the_ledger_are_all_kept(store: Store, store_uri: str) -> None:
+    for i in range(150):
+        store.add_judgements([judged(str(i))])
+    assert store.judgements().num_rows == 150
+    store.close()
+    with open_store(store_uri) as again:
+        again.add_judgements([judged("0"), judged("new")])
+        assert again.judgements().num_rows == 151
+
+
+def test_qrels_are_replaced_as_a_whole(store: Store) -> None:
+    assert store.qrels() is None
+    store.put_qrels(Qrels({"a": {"1": 3, "2": 1}, "b": {"1": 2}}))
+    store.put_qrels(Qrels({"b": {"9": 2.5}, "a": {"1": 3}}))
+    qrels = store.qrels()
+    assert qrels is not None
+    assert qrels.applicants == ("b", "a")
+    assert qrels.grades("b") == {"9": 2.5}
+    assert qrels.grades("unknown") == {}
+
+
+def test_meta_is_merged_and_outlives_the_session(store: Store, store_uri: str) -> None:
+    store.put_meta(encoder="x", layout="classic")
+    store.put_meta(layout="extended", attribution="©")
+    store.close()
+    with open_store(store_uri, read_only=True) as again:
+        assert again.meta() == {"encoder": "x", "layout": "extended", "attribution": "©"}
+
+
+def test_a_read_only_store_refuses_every_write(store: Store, store_uri: str) -> None:
+    store.put_jobs([job("a")])
+    with open_store(store_uri, read_only=True) as reader:
+        writes = (
+            lambda: reader.put_jobs([job("b")]),
+            lambda: reader.put_candidates([Candidate(id="b")]),
+            lambda: reader.put_job_vectors(["a"], vectors(1)),
+            lambda: reader.put_candidate_vectors(["a"], vectors(1, EXTENDED.state)),
+            lambda: reader.add_judgements([judged("1")]),
+            lambda: reader.put_qrels(Qrels({})),
+            lambda: reader.put_meta(x=1),
+            lambda: reader.delete_jobs(["a"]),
+        )
+        for write in writes:
+            with pytest.raises(DynaqError, match="not open for writing"):
+                write()
+        assert reader.job_ids() == ["a"]
+
+
+def test_a_reader_sees_what_was_committed_after_it_opened(store: Store, store_uri: str) -> None:
+    store.put_jobs([job("a")])
+    with open_store(store_uri, read_only=True) as reader:
+        store.put_jobs([job("b")])
+        assert reader.job_ids() == ["a", "b"]
+
+
+def test_closing_twice_is_closing_once(store: Store) -> None:
+    store.close()
+    store.close()

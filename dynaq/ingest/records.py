@@ -22,6 +22,9 @@ JSON_FIELDS = frozenset(
     {"technical_skills", "soft_skills", "experience_requirements", "metadata", "hard_skills", "skills", "experience"}
 )
 
+# Bytes that were no UTF-8, or half of a surrogate pair written as an escape.
+UNICODE = "broken UTF-8 or broken Unicode in its text"
+
 
 class Rejected(Exception):
     """Why a record cannot be used."""
@@ -132,6 +135,8 @@ def _validated(model: Any, fields: dict[str, Any]) -> Any:
         record = model.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
+        if first["type"] == "string_unicode":
+            raise Rejected(UNICODE) from None
         place = ".".join(str(part) for part in first["loc"])
         raise Rejected(f"{place}: {first['msg']}") from None
     except RecursionError:
@@ -139,8 +144,7 @@ def _validated(model: Any, fields: dict[str, Any]) -> Any:
     try:
         size = len(record.model_dump_json().encode())
     except ValueError:
-        # Half of a surrogate pair, or bytes that were no UTF-8.
-        raise Rejected("broken UTF-8 or broken Unicode in its text") from None
+        raise Rejected(UNICODE) from None
     if size > MAX_RECORD_BYTES:
         raise Rejected(f"longer than {MAX_RECORD_BYTES >> 20} MiB")
     return record

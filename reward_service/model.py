@@ -15,6 +15,7 @@ import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from dynaq.errors import DynaqError, InputError
 
@@ -110,7 +111,7 @@ def _convert(gguf: Path, target: Path) -> None:
 
     logging.getLogger(__name__).info("converting %s once into %s", gguf.name, target.parent)
     folder, name = str(gguf.parent), gguf.name
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         folder, gguf_file=name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
     )
     if hasattr(model.config, "quantization_config"):

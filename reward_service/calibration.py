@@ -1,0 +1,70 @@
+"""Fitting the cut points of `likelihood`: what score is high for this model on this catalogue?
+
+No relevance enters. Random (applicant, job) pairs stand for what people meet when nothing has been selected for them,
+and most of it they pass by: the cut points are quantiles of their scores, so that of random pairs 5 % are APPLY, 10 %
+SAVE, 15 % CLICK and the rest IGNORE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dynaq.errors import InputError
+from dynaq.records import Candidate, Job
+from reward_service.config import JudgeConfig, Thresholds
+from reward_service.engine import PairError, wait_for_all
+from reward_service.judging import LLMJudge
+
+SHARES = {"apply": 0.05, "save": 0.10, "click": 0.15}
+FEWEST = 50  # below it the 5 % quantile rests on one or two pairs
+
+
+def random_pairs(
+    candidates: Sequence[Candidate], jobs: Sequence[Job], n: int, seed: int = 0
+) -> list[tuple[Candidate, list[Job]]]:
+    """`n` pairs drawn without regard to fit, grouped by applicant; the same for the same seed."""
+    if not candidates or not jobs:
+        raise InputError("calibration needs at least one applicant and one job with text; ingest some first")
+    rng = np.random.default_rng(seed)
+    groups: dict[int, list[Job]] = {}
+    for a, j in zip(rng.integers(len(candidates), size=n), rng.integers(len(jobs), size=n), strict=True):
+        groups.setdefault(int(a), []).append(jobs[int(j)])
+    return [(candidates[a], group) for a, group in sorted(groups.items())]
+
+
+def thresholds_from_scores(scores: Sequence[float], scorer: str) -> Thresholds:
+    """Cut points at the quantiles that SHARES leaves, rounded to what a sample of this size can tell.
+
+    The width of the logistic steps is a quarter of the distance between the lowest and the highest cut point.
+    Raises InputError on too few scores.
+    """
+    if len(scores) < FEWEST:
+        raise InputError(f"calibration has {len(scores)} scores; at least {FEWEST} are needed")
+    apply, save, click = np.quantile(scores, 1 - np.cumsum(list(SHARES.values())))
+    scale = max(float(apply - click) / 4, 0.01)
+    cuts = {"apply": float(apply), "save": float(save), "click": float(click), "scale": scale}
+    return Thresholds(**{name: round(value, 3) for name, value in cuts.items()}, scorer=scorer)
+
+
+async def fit_thresholds(
+    judge: LLMJudge, candidates: Sequence[Candidate], jobs: Sequence[Job], *, pairs: int = 400, seed: int = 0
+) -> Thresholds:
+    """Score random pairs and cut. Raises InputError for `choice`, which has no thresholds."""
+    if judge.config.method_name != "likelihood":
+        raise InputError("only method likelihood has thresholds to calibrate; choice needs none")
+
+    async def scores_of(applicant: Candidate, group: list[Job]) -> list[float]:
+        try:
+            return await judge.scores(applicant, group)
+        except PairError:
+            return []
+
+    scored = await wait_for_all([scores_of(*pair) for pair in random_pairs(candidates, jobs, pairs, seed)])
+    return thresholds_from_scores([score for group in scored for score in group], judge.config.scorer)
+
+
+def calibrated(config: JudgeConfig, thresholds: Thresholds) -> JudgeConfig:
+    """The same judge with these cut points; its fingerprint differs, so its ledger starts anew."""
+    return config.model_copy(update={"thresholds": thresholds})

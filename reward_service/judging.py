@@ -1,0 +1,141 @@
+"""The judge itself: records in, prompts, an engine's answers, a distribution over the four labels out."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from dynaq.judge import LABELS, Judgement, Label, abstention, judgement_from_probabilities
+from dynaq.records import Candidate, Job
+from reward_service.config import JudgeConfig, Thresholds
+from reward_service.engine import Engine, PairError, wait_for_all
+from reward_service.prompts import (
+    CONTENT_FREE,
+    Text,
+    choice_prompt,
+    job_text,
+    likelihood_prefix,
+    likelihood_suffix,
+    profile_text,
+)
+
+Probabilities = tuple[float, float, float, float]
+
+UNCONDITIONAL_KEPT = 200_000  # jobs whose likelihood without a profile stays in memory: about 20 MB
+
+
+def label_probabilities(score: float, cut: Thresholds) -> Probabilities:
+    """Ordinal logistic model (McCullagh 1980): p over LABELS from one score and three rising cut points."""
+    apply, save, click = (_sigmoid((score - point) / cut.scale) for point in (cut.apply, cut.save, cut.click))
+    return (apply, save - apply, click - save, 1.0 - click)
+
+
+def _sigmoid(x: float) -> float:
+    return 1.0 / (1.0 + math.exp(-x)) if x >= 0 else math.exp(x) / (1.0 + math.exp(x))
+
+
+class LLMJudge:
+    """Judges pairs with one engine. Its answers depend on the pair and the configuration only."""
+
+    def __init__(self, config: JudgeConfig, engine: Engine) -> None:
+        self.config = config
+        self.engine = engine
+        self.fingerprint = config.fingerprint
+        self._uncalibrated = "" if config.calibrated else "thresholds not fitted for this judge"
+        self._unconditional: OrderedDict[str, asyncio.Task[float]] = OrderedDict()
+
+    async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
+        """One judgement per job, in order; a pair that cannot be answered is an abstention.
+
+        Raises JudgeError, JudgeUnavailable when the engine fails: then no pair of the call is answered.
+        """
+        profile = profile_text(applicant, self.config.profile_limit, self.engine.offsets)
+        return await wait_for_all([self._pair(applicant, profile, job) for job in jobs])
+
+    async def scores(self, applicant: Candidate, jobs: Sequence[Job]) -> list[float]:
+        """The raw `likelihood` scores, which calibration cuts into labels. Raises PairError on an empty text."""
+        profile = profile_text(applicant, self.config.profile_limit, self.engine.offsets)
+        texts = [self._job_text(job) for job in jobs]
+        return await wait_for_all([self._score(profile, text) for text in texts])
+
+    async def _pair(self, applicant: Candidate, profile: Text, job: Job) -> Judgement:
+        text = self._job_text(job)
+        try:
+            if profile.empty or text.empty:
+                raise PairError(f"the {'profile' if profile.empty else 'job'} has no readable text")
+            if self.config.method_name == "likelihood":
+                score = await self._score(profile, text)
+                p, mass = label_probabilities(score, self.config.cut_points), 1.0
+            else:
+                p, mass = await self._choice(profile, text)
+        except PairError as error:
+            return abstention(applicant.id, job.id, judge=self.fingerprint, note=str(error))
+        return judgement_from_probabilities(
+            applicant.id,
+            job.id,
+            p,
+            judge=self.fingerprint,
+            label_mass=mass,
+            values=self.config.label_values,
+            note=self._note(profile, text),
+        )
+
+    def _job_text(self, job: Job) -> Text:
+        prose = self.config.method_name == "choice"  # with prose, likelihood measures style rather than fit
+        return job_text(job, self.config.job_limit, self.engine.offsets, description=prose)
+
+    def _note(self, profile: Text, job: Text) -> str:
+        notes = [self._uncalibrated] if self._uncalibrated else []
+        if profile.was_cut:
+            notes.append(f"profile cut to {self.config.profile_limit} tokens")
+        if job.was_cut:
+            notes.append(f"job cut to {self.config.job_limit} tokens")
+        return "; ".join(notes)
+
+    async def _score(self, profile: Text, job: Text) -> float:
+        """Mean over the job's tokens of log p(token | profile) - log p(token | nobody's profile), in nats."""
+        suffix = likelihood_suffix(job)
+        given = await self.engine.continuation(likelihood_prefix(profile), suffix)
+        return sum(given) / len(given) - await self._baseline(suffix)
+
+    async def _baseline(self, suffix: str) -> float:
+        """Mean log p of a job's text behind the content-free profile: once per job, shared by all who wait."""
+        task = self._unconditional.get(suffix)
+        if task is None or (task.done() and (task.cancelled() or task.exception())):
+            task = asyncio.ensure_future(self._mean_logprob(CONTENT_FREE, suffix))
+            self._unconditional[suffix] = task
+            if len(self._unconditional) > UNCONDITIONAL_KEPT:
+                self._unconditional.popitem(last=False)
+        return await asyncio.shield(task)
+
+    async def _mean_logprob(self, prefix: str, suffix: str) -> float:
+        values = await self.engine.continuation(prefix, suffix)
+        return sum(values) / len(values)
+
+    async def _choice(self, profile: Text, job: Text) -> tuple[Probabilities, float]:
+        """Distribution over LABELS averaged over the rotations, and the mean mass on the letters."""
+        prompts = [
+            choice_prompt(
+                profile,
+                job,
+                instruction=self.config.instruction,
+                question=self.config.question,
+                applicant_first=self.config.applicant_first,
+                rotation=rotation,
+            )
+            for rotation in range(self.config.rotations)
+        ]
+        answers = await wait_for_all([self.engine.letters(prompt) for prompt in prompts])
+        totals: dict[Label, float] = dict.fromkeys(LABELS, 0.0)
+        mass = 0.0
+        for prompt, answer in zip(prompts, answers, strict=True):
+            weights = {letter: math.exp(logprob) for letter, logprob in answer.items()}
+            on_letters = sum(weights.values())
+            if not on_letters > 0:
+                raise PairError("the model gave the letters no probability")
+            mass += min(1.0, on_letters) / len(prompts)
+            for letter, label in prompt.letters.items():
+                totals[label] += weights.get(letter, 0.0) / on_letters / len(prompts)
+        return (totals["APPLY"], totals["SAVE"], totals["CLICK"], totals["IGNORE"]), mass

@@ -1,0 +1,124 @@
+"""What a judge reads about one applicant and one job: neutralised fields, fitted into a token budget.
+
+What is shared comes first, so that the engine's prefix cache holds it: the instruction, then the longer of profile
+and job, then the other, then the options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dynaq.judge import LABELS, Label
+from dynaq.records import Candidate, Job
+from reward_service.text import Field, Offsets, fit, neutralise
+
+MEANINGS: dict[Label, str] = {
+    "APPLY": "apply for it",
+    "SAVE": "save it for later",
+    "CLICK": "open it to read more, no further",
+    "IGNORE": "pass it by",
+}
+LETTERS = ("A", "B", "C", "D")
+
+# The profile of nobody: what `likelihood` compares with, so that a job's title being common or rare cancels out.
+CONTENT_FREE = "N/A\nSkills: N/A\nPast jobs: N/A\nNext job:"
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of a prompt; what is not trusted is never read as a marker of the chat template."""
+
+    text: str
+    trusted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Fields of one applicant or job, ready for a prompt, and whether they were cut to fit."""
+
+    fields: tuple[Field, ...]
+    was_cut: bool
+
+    @property
+    def empty(self) -> bool:
+        return not self.fields
+
+
+def profile_text(applicant: Candidate, limit: int, offsets: Offsets) -> Text:
+    """Bio, skills, past jobs."""
+    skills = [neutralise(skill) for skill in (*applicant.hard_skills, *applicant.soft_skills)]
+    jobs = [
+        neutralise(f"{past.title} at {past.company}" if past.company else past.title) for past in applicant.experience
+    ]
+    return _text(
+        [
+            Field("Bio", neutralise(applicant.bio)),
+            Field("Skills", ", ".join(filter(None, skills))),
+            Field("Past jobs", "; ".join(filter(None, jobs))),
+        ],
+        limit,
+        offsets,
+    )
+
+
+def job_text(job: Job, limit: int, offsets: Offsets, *, description: bool = True) -> Text:
+    """Title, skills, and the description and experience where the prompt has room for prose.
+
+    A job without skills always shows its description: something has to stand for its content.
+    """
+    skills = [neutralise(skill) for skill in (*job.technical_skills, *job.soft_skills)]
+    fields = [Field("Title", neutralise(job.title)), Field("Skills required", ", ".join(filter(None, skills)))]
+    if description:
+        experience = "; ".join(filter(None, map(neutralise, job.experience_requirements)))
+        fields.append(Field("Experience required", experience))
+    if description or not skills:
+        fields.append(Field("Description", neutralise(job.description)))
+    return _text(fields, limit, offsets)
+
+
+def _text(fields: Sequence[Field], limit: int, offsets: Offsets) -> Text:
+    fitted, was_cut = fit([field for field in fields if field.text], limit, offsets)
+    return Text(tuple(fitted), was_cut)
+
+
+def likelihood_prefix(profile: Text) -> str:
+    """The applicant's side of the `likelihood` prompt; the job's text follows it."""
+    values = {field.label: field.text for field in profile.fields}
+    bio, skills, jobs = (values.get(label, "N/A") for label in ("Bio", "Skills", "Past jobs"))
+    return f"{bio}\nSkills: {skills}\nPast jobs: {jobs}\nNext job:"
+
+
+def likelihood_suffix(job: Text) -> str:
+    """The job's side, of which the model's surprise is measured."""
+    title, *rest = job.fields
+    return f" {title.text}\n" + "".join(f"{field.label}: {field.text}\n" for field in rest)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    """One `choice` question: system prompt, user turn in segments, and the label that each letter stands for."""
+
+    system: str
+    user: tuple[Segment, ...]
+    letters: dict[str, Label]
+
+
+def choice_prompt(
+    profile: Text, job: Text, *, instruction: str, question: str, applicant_first: bool, rotation: int
+) -> ChatPrompt:
+    """The letter question; `rotation` shifts which label stands behind which letter."""
+    parts = [_section("profile", profile), _section("posting", job)]
+    first, second = parts if applicant_first else reversed(parts)
+    order = LABELS[rotation:] + LABELS[:rotation]
+    letters = dict(zip(LETTERS, order, strict=True))
+    options = "\n".join(f"{letter}) {label}: {MEANINGS[label]}" for letter, label in letters.items())
+    return ChatPrompt(instruction, (*first, *second, Segment(f"{options}\n{question}")), letters)
+
+
+def _section(name: str, text: Text) -> tuple[Segment, ...]:
+    """Delimited fields, one per line. The delimiters cannot occur inside: `neutralise` has taken every `<`."""
+    segments = [Segment(f"<{name}>\n")]
+    for field in text.fields:
+        segments += [Segment(f"{field.label}: "), Segment(field.text, trusted=False), Segment("\n")]
+    return (*segments, Segment(f"</{name}>\n"))

@@ -7,23 +7,27 @@ cache holds the profile.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from ray import serve
-from ray.serve.config import AutoscalingConfig
+from ray.serve.config import AutoscalingConfig, HTTPOptions, ProxyLocation
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from dynaq.errors import DynaqError, JudgeError
 from dynaq.judge import Judgement
 from dynaq.records import Candidate, Job
+from reward_service.api import JudgeApi, refuse_open_address
 from reward_service.client import ServeJudge
 from reward_service.config import JudgeConfig
 from reward_service.engine import Engine, VllmEngine
 from reward_service.errors import JudgeBusy
 from reward_service.judging import LLMJudge
 from reward_service.model import resolve_model
+from reward_service.openai_engine import OpenAIEngine
 
 _ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 
@@ -53,6 +57,9 @@ class JudgeReplica:
         self._judged += len(jobs)
         return judgements
 
+    async def fingerprint(self) -> str:
+        return self._judge.fingerprint
+
     async def status(self) -> dict[str, Any]:
         """Counters of this replica."""
         return {"pending_pairs": self._pending, "judged_pairs": self._judged, "started": self._started}
@@ -64,7 +71,9 @@ class JudgeReplica:
 
 def make_engine(config: JudgeConfig) -> Engine:
     """The engine that the configuration names. Needs a running event loop."""
-    return VllmEngine(config)
+    if config.endpoint is None:
+        return VllmEngine(config)
+    return OpenAIEngine(config)
 
 
 def judge_deployment(config: JudgeConfig) -> serve.Application:
@@ -94,24 +103,79 @@ def judge_deployment(config: JudgeConfig) -> serve.Application:
     return application
 
 
+def reward_application(config: JudgeConfig) -> serve.Application:
+    """The replicas with the HTTP API in front."""
+    ingress: Any = serve.deployment(
+        name="api",
+        max_ongoing_requests=4096,  # what is too much is refused by the judge's own queue, with 429
+        ray_actor_options={"num_cpus": 0},
+        graceful_shutdown_timeout_s=120,
+        graceful_shutdown_wait_loop_s=0.5,
+    )(JudgeApi)
+    application: serve.Application = ingress.bind(config, judge_deployment(config))
+    return application
+
+
+def build(args: dict[str, Any]) -> serve.Application:
+    """For `serve run` and serve_config.yaml: the fields of JudgeConfig, or `config: FILE` and fields over it."""
+    args = dict(args)
+    return reward_application(JudgeConfig.load(args.pop("config", None), **args))
+
+
 def start_judge(config: JudgeConfig, *, name: str = "judge") -> ServeJudge:
     """Bring the judge up on the Ray this process is connected to, without HTTP; returns when it can answer.
 
-    On CPU an engine takes about 45 s to start, most of it imports. Raises JudgeError when it does not come up.
+    One that runs under this name already with the same fingerprint is used as it is. On CPU an engine takes about
+    45 s to start, most of it imports. Raises JudgeError when it does not come up.
     """
-    if config.endpoint is None:
-        resolve_model(config.model)  # converts the packaged model here, once, where a failure can be read
-    serve.start(proxy_location="Disabled")
+    running = running_judge(name)
+    if running is not None and running.fingerprint == config.fingerprint:
+        return running
+    _start_serve(HTTPOptions(location=ProxyLocation.Disabled))
+    _deploy(config, judge_deployment(config), name, route_prefix=None)
+    return ServeJudge(serve.get_deployment_handle("judge", name), config.fingerprint)
+
+
+def start_service(config: JudgeConfig, *, host: str = "127.0.0.1", port: int = 8000, name: str = "judge") -> str:
+    """Bring the judge up with its HTTP API and return the address when the engine can answer.
+
+    Raises InputError on an address that is open to others without an API key, JudgeError when it does not come up.
+    """
+    refuse_open_address(config, host)
+    _start_serve(HTTPOptions(host=host, port=port))
+    _deploy(config, reward_application(config), name, route_prefix="/")
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def running_judge(name: str = "judge") -> ServeJudge | None:
+    """The judge that runs under this name on this cluster, or None."""
     try:
-        handle: DeploymentHandle[Any] = serve.run(judge_deployment(config), name=name, route_prefix=None)
-    except RuntimeError as error:
-        raise JudgeError(f"judge {name!r} did not start: {startup_failure(name) or error}") from error
-    return ServeJudge(handle, config.fingerprint)
+        application = serve.status().applications.get(name)
+        if application is None or application.status != "RUNNING" or "judge" not in application.deployments:
+            return None
+        handle: DeploymentHandle[Any] = serve.get_deployment_handle("judge", name)
+        return ServeJudge(handle, handle.fingerprint.remote().result(timeout_s=30))
+    except (RayServeException, TimeoutError):
+        return None
 
 
 def stop_judge(name: str = "judge") -> None:
     """Let the judge finish what it accepted and take it down, its engine with it."""
     serve.delete(name)
+
+
+def _start_serve(http: HTTPOptions) -> None:
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    serve.start(http_options=http, logging_config={"log_level": "WARNING", "enable_access_log": False})
+
+
+def _deploy(config: JudgeConfig, application: serve.Application, name: str, *, route_prefix: str | None) -> None:
+    if config.endpoint is None:
+        resolve_model(config.model)  # converts the packaged model here, once, where a failure can be read
+    try:
+        serve.run(application, name=name, route_prefix=route_prefix, logging_config={"log_level": "WARNING"})
+    except RuntimeError as error:
+        raise JudgeError(f"judge {name!r} did not start: {startup_failure(name) or error}") from error
 
 
 def startup_failure(name: str) -> str:

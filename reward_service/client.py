@@ -7,12 +7,18 @@ Both back off and ask again when the judge is busy or its replica is being repla
 from __future__ import annotations
 
 import asyncio
+import math
+import os
 import random
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+import httpx
 
 from dynaq.errors import JudgeError
 from dynaq.judge import Judgement
@@ -45,13 +51,14 @@ class RewardClient(ABC):
 
     async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
         """One judgement per job, in order. Raises JudgeError."""
-        if not jobs:
-            return []
+        return await self._retried(lambda: self._ask(applicant, jobs)) if jobs else []
+
+    async def _retried(self, attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
         deadline = time.monotonic() + self.patience
         pause = 0.25
         while True:
             try:
-                return await self._ask(applicant, jobs)
+                return await attempt()
             except (JudgeBusy, JudgeUnavailable) as error:
                 # Half of the pause is drawn, so that clients refused together do not come back together.
                 wait = max(getattr(error, "retry_after", 0.0), pause * (0.5 + random.random() / 2))
@@ -110,3 +117,92 @@ class ServeJudge(RewardClient):
         except (ray.exceptions.RayActorError, DeploymentUnavailableError) as error:
             raise JudgeUnavailable("the judge's replica went away and is being replaced; ask again") from error
         return answers
+
+
+class HttpJudge(RewardClient):
+    """Over HTTP, the API of `reward_service.api`.
+
+    Args:
+        url: address of the service, e.g. http://127.0.0.1:8000.
+        api_key: bearer token; None reads $DYNAQ_API_KEY.
+        timeout: seconds for one attempt.
+        patience: seconds during which a busy or missing judge is asked again.
+    """
+
+    def __init__(
+        self, url: str, *, api_key: str | None = None, timeout: float = 300.0, patience: float = 180.0
+    ) -> None:
+        super().__init__(patience)
+        self.url = url.rstrip("/")
+        key = api_key or os.environ.get("DYNAQ_API_KEY")
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._timeout = timeout
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = WeakKeyDictionary()
+        self._fingerprint: str | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        key = self._headers.get("Authorization", "").removeprefix("Bearer ") or None
+        return partial(HttpJudge, api_key=key, timeout=self._timeout, patience=self.patience), (self.url,)
+
+    @property
+    def fingerprint(self) -> str:
+        """Asked of the service once. Raises JudgeError when it does not answer."""
+        if self._fingerprint is None:
+            answer = self._run(self._retried(lambda: self._request("GET", "/v1/judge")))
+            self._fingerprint = str(answer["judge"])
+        return self._fingerprint
+
+    async def _ask(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
+        body = {"applicant": applicant.model_dump(mode="json"), "jobs": [job.model_dump(mode="json") for job in jobs]}
+        answer = await self._request("POST", "/v1/judgements", body)
+        judgements = [_judgement(applicant.id, item) for item in answer["judgements"]]
+        if [judgement.job_id for judgement in judgements] != [job.id for job in jobs]:
+            raise JudgeError(f"the judge at {self.url} answered other jobs than asked for applicant {applicant.id!r}")
+        return judgements
+
+    async def _request(self, method: str, path: str, body: Any = None) -> Any:
+        loop = asyncio.get_running_loop()
+        if loop not in self._clients:  # a connection belongs to the loop it was opened in
+            self._clients[loop] = httpx.AsyncClient(
+                base_url=self.url,
+                headers=self._headers,
+                timeout=httpx.Timeout(self._timeout, connect=10.0),
+                limits=httpx.Limits(max_connections=256, max_keepalive_connections=64),
+            )
+        try:
+            response = await self._clients[loop].request(method, path, json=body)
+        except httpx.TimeoutException as error:
+            raise JudgeError(f"the judge at {self.url} did not answer within {self._timeout:g} s") from error
+        except httpx.TransportError as error:
+            raise JudgeUnavailable(f"no judge answers at {self.url} ({error or type(error).__name__})") from error
+        return checked(response, f"the judge at {self.url}")
+
+
+def checked(response: httpx.Response, who: str) -> Any:
+    """The JSON of a good answer. Raises JudgeBusy on 429, JudgeUnavailable on 503 and 504, JudgeError on the rest."""
+    if response.is_success:
+        return response.json()
+    try:
+        detail = str(response.json().get("detail", ""))
+    except (ValueError, AttributeError):
+        detail = response.text[:200]
+    message = f"{who} answered {response.status_code}: {detail or response.reason_phrase}"
+    if response.status_code == 429:
+        raise JudgeBusy(message, _retry_after(response))
+    if response.status_code in (503, 504):
+        raise JudgeUnavailable(message)
+    raise JudgeError(message)
+
+
+def _retry_after(response: httpx.Response) -> float:
+    try:
+        return max(0.0, float(response.headers.get("Retry-After", 1.0)))
+    except ValueError:  # an HTTP date: rare, and a short wait does no harm
+        return 1.0
+
+
+def _judgement(applicant_id: str, item: dict[str, Any]) -> Judgement:
+    nan = math.nan
+    p = {name: nan if item[name] is None else item[name] for name in ("p_apply", "p_save", "p_click", "p_ignore")}
+    rest = {name: item[name] for name in ("job_id", "label", "reward", "label_mass", "judge", "note")}
+    return Judgement(applicant_id=applicant_id, **p, **rest)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit, urlunsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dynaq.errors import InputError
 from dynaq.judge import LABEL_VALUES, LABELS, Label, fingerprint
+from dynaq.stores import mask_uri
 from reward_service.model import model_identity
 
 PROMPT_VERSION = 1  # raise it with every change of prompts.py or text.py that changes a judgement
@@ -80,6 +80,7 @@ class JudgeConfig(BaseModel):
         max_queued_requests: calls that wait per caller; past it a call is refused as busy.
         max_pending_pairs: pairs that one replica holds at once; past it a call is refused as busy.
         max_pairs_per_call: longest list of jobs in one HTTP call.
+        store: store URI from which the HTTP API takes records that are named by id, and whose ledger it keeps.
         api_key: bearer token of the HTTP API; None reads $DYNAQ_API_KEY. Needed on any address but loopback.
     """
 
@@ -109,6 +110,7 @@ class JudgeConfig(BaseModel):
     max_queued_requests: Positive = 256
     max_pending_pairs: Positive = 4096
     max_pairs_per_call: Positive = 1024
+    store: str | None = None
     api_key: str | None = Field(default=None, repr=False)
 
     @field_validator("label_values")
@@ -204,7 +206,7 @@ class JudgeConfig(BaseModel):
             "job_tokens": self.job_limit,
         }
         if self.endpoint:
-            parts["endpoint"] = _without_secrets(self.endpoint)
+            parts["endpoint"] = mask_uri(self.endpoint)
         if self.method_name == "choice":
             parts |= {"rotations": self.rotations, "instruction": self.instruction, "question": self.question}
         return parts
@@ -212,11 +214,8 @@ class JudgeConfig(BaseModel):
     def public(self) -> dict[str, Any]:
         """For /v1/judge and the run folder: everything but secrets."""
         shown = self.model_dump(mode="json", exclude={"api_key"})
+        if self.store:
+            shown["store"] = mask_uri(self.store)
         if self.endpoint:
-            shown["endpoint"] = _without_secrets(self.endpoint)
+            shown["endpoint"] = mask_uri(self.endpoint)
         return shown | {"method": self.method_name, "calibrated": self.calibrated}
-
-
-def _without_secrets(url: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))

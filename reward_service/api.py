@@ -1,0 +1,246 @@
+"""The judge over HTTP: a FastAPI application that Ray Serve runs in front of the engine's replicas.
+
+It is a deployment of its own, light and up at once, so that /healthz answers while an engine still starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import time
+from typing import Annotated, Any
+
+from fastapi import Body, FastAPI, HTTPException, Request, Response
+from fastapi.security import HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from pydantic import BaseModel, ConfigDict, Field
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from dynaq.errors import DynaqError, InputError, JudgeError
+from dynaq.ingest.records import Rejected, parse_candidate, parse_job
+from dynaq.judge import Judgement, Label
+from dynaq.records import Candidate, Job
+from reward_service.client import ServeJudge
+from reward_service.config import JudgeConfig
+from reward_service.errors import JudgeBusy, JudgeUnavailable
+from reward_service.ledger import LedgeredJudge
+
+READY_SECONDS = 5.0  # an engine that takes longer to say that it is there is not ready
+MAX_BODY_BYTES = 16 << 20
+
+app = FastAPI(
+    title="Dyna-Q reward service",
+    description="An LLM plays an applicant: p over APPLY, SAVE, CLICK and IGNORE for each job it is shown.",
+)
+_bearer = HTTPBearer(auto_error=False)
+
+
+class JudgementRequest(BaseModel):
+    """One applicant and the jobs to show them, as records of the input files, or `{"id": …}` of the store."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    applicant: dict[str, Any]
+    jobs: list[dict[str, Any]] = Field(min_length=1)
+
+
+class JudgementAnswer(BaseModel):
+    """One pair. An abstention has label and reward null; its note says why."""
+
+    job_id: str
+    p_apply: float | None
+    p_save: float | None
+    p_click: float | None
+    p_ignore: float | None
+    label: Label | None
+    reward: float | None
+    label_mass: float
+    judge: str
+    note: str = ""
+
+
+class JudgementResponse(BaseModel):
+    """One judgement per job, in the order of the request."""
+
+    judgements: list[JudgementAnswer]
+
+
+class Metrics:
+    """What /metrics shows, in a registry of its own."""
+
+    def __init__(self, fingerprint: str) -> None:
+        self.registry = CollectorRegistry()
+        counter = {"registry": self.registry}
+        self.requests = Counter("judge_requests_total", "Calls by HTTP status.", ["status"], **counter)  # type: ignore[arg-type]
+        self.pairs = Counter("judge_pairs_total", "Pairs answered, by label.", ["label"], **counter)  # type: ignore[arg-type]
+        self.seconds = Histogram("judge_request_seconds", "Time of a call.", **counter)  # type: ignore[arg-type]
+        self.open = Gauge("judge_open_requests", "Calls being worked on.", **counter)  # type: ignore[arg-type]
+        info = Gauge("judge_info", "The judge that answers.", ["judge"], **counter)  # type: ignore[arg-type]
+        info.labels(fingerprint).set(1)
+
+
+@serve.ingress(app)
+class JudgeApi:
+    """Routes. Everything that costs or tells something needs the key, when there is one."""
+
+    def __init__(self, config: JudgeConfig, judge: DeploymentHandle[Any]) -> None:
+        refuse_open_address(config, _served_host())
+        self._config = config
+        self._handle = judge
+        # Callers over HTTP hear at once that the judge is busy and wait themselves.
+        self._judge = ServeJudge(judge, config.fingerprint, patience=0.0)
+        self._ledger = LedgeredJudge(config.store, self._judge) if config.store else None
+        self._metrics = Metrics(config.fingerprint)
+
+    @app.post("/v1/judgements", response_model=JudgementResponse)
+    async def judgements(self, request: Request, body: Annotated[JudgementRequest, Body()]) -> Any:
+        """Judge one applicant on many jobs."""
+        started, status = time.perf_counter(), 500
+        self._metrics.open.inc()
+        try:
+            await self._authorise(request)
+            answers = await self._judgements(body)
+            for answer in answers:
+                self._metrics.pairs.labels(answer.label or "abstained").inc()
+            status = 200
+            return {"judgements": [_answer(answer) for answer in answers]}
+        except HTTPException as error:
+            status = error.status_code
+            raise
+        except asyncio.CancelledError:
+            status = 499  # the client went away; Serve cancels what it asked of the replica
+            raise
+        finally:
+            self._metrics.open.dec()
+            self._metrics.seconds.observe(time.perf_counter() - started)
+            self._metrics.requests.labels(status).inc()
+
+    @app.get("/healthz")
+    async def healthz(self) -> dict[str, str]:
+        """Alive."""
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def readyz(self) -> dict[str, str]:
+        """Ready: an engine answers. 503 until then."""
+        try:
+            await asyncio.wait_for(self._handle.status.remote(), READY_SECONDS)
+        except Exception as error:
+            raise HTTPException(503, "no engine is up yet; try again", {"Retry-After": "5"}) from error
+        return {"status": "ready"}
+
+    @app.get("/metrics")
+    async def metrics(self, request: Request) -> Response:
+        """Prometheus text format."""
+        await self._authorise(request)
+        return Response(generate_latest(self._metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/v1/judge")
+    async def judge(self, request: Request) -> dict[str, Any]:
+        """The judge's fingerprint and configuration."""
+        await self._authorise(request)
+        return {"judge": self._config.fingerprint, "configuration": self._config.public()}
+
+    async def _authorise(self, request: Request) -> None:
+        key = self._config.key
+        if key is None:
+            return
+        given = await _bearer(request)
+        if given is None or not hmac.compare_digest(given.credentials.encode(), key.encode()):
+            raise HTTPException(401, "send the API key as `Authorization: Bearer KEY`", {"WWW-Authenticate": "Bearer"})
+
+    async def _judgements(self, body: JudgementRequest) -> list[Judgement]:
+        if len(body.jobs) > self._config.max_pairs_per_call:
+            raise HTTPException(413, f"{len(body.jobs)} jobs in one call; at most {self._config.max_pairs_per_call}")
+        try:
+            applicant, jobs, stored = await self._records(body)
+            judge = self._ledger if self._ledger is not None and stored else self._judge
+            return await judge.judge_async(applicant, jobs)
+        except InputError as error:
+            raise HTTPException(422, str(error)) from error
+        except JudgeBusy as error:
+            raise HTTPException(429, str(error), {"Retry-After": str(max(1, round(error.retry_after)))}) from error
+        except JudgeUnavailable as error:
+            raise HTTPException(503, str(error), {"Retry-After": "5"}) from error
+        except (JudgeError, DynaqError) as error:
+            raise HTTPException(502, str(error)) from error
+
+    async def _records(self, body: JudgementRequest) -> tuple[Candidate, list[Job], bool]:
+        """The records, and whether all of them are the store's. Raises InputError."""
+        names = [job["id"] if list(job) == ["id"] else None for job in body.jobs]
+        wanted = [str(name) for name in names if name is not None]
+        applicant_id = str(body.applicant["id"]) if list(body.applicant) == ["id"] else None
+        applicant, stored = None, dict[str, Job]()
+        if wanted or applicant_id is not None:
+            if self._ledger is None:
+                raise InputError("a record is named by id only, and this service has no store; send the whole record")
+            applicant, stored = await self._ledger.texts(applicant_id, wanted)
+        jobs = [
+            stored[str(name)] if name is not None else _job(raw, i)
+            for i, (name, raw) in enumerate(zip(names, body.jobs, strict=True))
+        ]
+        ids = [job.id for job in jobs]
+        if len(set(ids)) < len(ids):
+            raise InputError(f"job {next(i for i in ids if ids.count(i) > 1)!r} is there twice; send each once")
+        return (
+            applicant or _candidate(body.applicant),
+            jobs,
+            applicant is not None and len(wanted) == len(jobs),
+        )
+
+
+def _job(raw: dict[str, Any], index: int) -> Job:
+    try:
+        record = parse_job(raw).record
+    except Rejected as error:
+        raise InputError(f"jobs[{index}]: {error}") from error
+    assert isinstance(record, Job)
+    return record
+
+
+def _candidate(raw: dict[str, Any]) -> Candidate:
+    try:
+        record = parse_candidate(raw).record
+    except Rejected as error:
+        raise InputError(f"applicant: {error}") from error
+    assert isinstance(record, Candidate)
+    return record
+
+
+def _answer(judgement: Judgement) -> JudgementAnswer:
+    p = dict.fromkeys(("p_apply", "p_save", "p_click", "p_ignore"))
+    if not judgement.abstained:
+        p = dict(zip(p, judgement.probabilities, strict=True))
+    return JudgementAnswer(
+        job_id=judgement.job_id,
+        **p,
+        label=judgement.label,
+        reward=judgement.reward,
+        label_mass=judgement.label_mass,
+        judge=judgement.judge,
+        note=judgement.note,
+    )
+
+
+def refuse_open_address(config: JudgeConfig, host: str) -> None:
+    """Raises InputError when anyone on the network could use this judge."""
+    if config.key is not None or host == "localhost":
+        return
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise InputError(
+            f"the judge would answer anyone on {host}; set an API key (api_key or $DYNAQ_API_KEY) or use 127.0.0.1"
+        )
+
+
+def _served_host() -> str:
+    """The address on which this cluster's Serve listens: the YAML of `serve deploy` sets it outside of our reach."""
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client()
+    return "127.0.0.1" if client is None else str(client.http_config.host)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from dynaq.records import Candidate, Job
 from dynaq.stores.base import FloatArray
 
 FLOAT32_HEADER = b"\x27\x00"  # BSON vector: element type FLOAT32, no padding
+_subtype = attrgetter("subtype")
 BINARY_LENGTH = len(FLOAT32_HEADER) + 4 * BLOCK_DIM
 
 
@@ -99,14 +101,11 @@ def decode_vectors(
         optional: None is zeros instead of a problem.
         problems: id -> reason, added to where a value is no vector of 384 numbers.
     """
-    if all(isinstance(value, bytes) for value in values):
-        joined = b"".join(values)
-        if len(joined) == BINARY_LENGTH * len(values):
-            rows = np.frombuffer(joined, np.uint8).reshape(-1, BINARY_LENGTH)
-            header = np.frombuffer(FLOAT32_HEADER, np.uint8)
-            whole = all(len(v) == BINARY_LENGTH and v.subtype == VECTOR_SUBTYPE for v in values)
-            if whole and (rows[:, : len(header)] == header).all():
-                return np.ascontiguousarray(rows[:, len(header) :]).view("<f4")
+    if set(map(type, values)) == {Binary} and set(map(len, values)) == {BINARY_LENGTH}:
+        rows = np.frombuffer(b"".join(values), np.uint8).reshape(-1, BINARY_LENGTH)
+        header = np.frombuffer(FLOAT32_HEADER, np.uint8)
+        if (rows[:, : len(header)] == header).all() and set(map(_subtype, values)) == {VECTOR_SUBTYPE}:
+            return np.ascontiguousarray(rows[:, len(header) :]).view("<f4")
     out = np.zeros((len(values), BLOCK_DIM), np.float32)
     for row, value in enumerate(values):
         if value is None:

@@ -188,7 +188,7 @@ class FolderStore:
                 for batch in live_batches(segments, ("_id",)):
                     yield from batch.to_pylist()
                 return
-        wanted = None if ids is None else np.array(sorted(set(ids)), dtype=object)
+        wanted = None if ids is None else set(ids)
         batches = list(live_batches(segments, ("_id",), keep=wanted))
         if batches:
             for batch in pa.Table.from_batches(batches).sort_by("_id").to_batches(max_chunksize=1024):
@@ -227,7 +227,7 @@ class FolderStore:
         self, kind: Kind, blocks: Sequence[str], ids: Sequence[str] | None, optional: Sequence[str]
     ) -> Iterator[VectorBatch]:
         columns = [kind.reference, "content_hash", *(kind.blocks[name] for name in blocks)]
-        keep = None if ids is None else np.array(list(ids), dtype=object)
+        keep = None if ids is None else set(ids)
         segments = self._folder.open_segments(kind.embeddings)
         for batch in live_batches(segments, (kind.reference,), columns, keep):
             batch_ids = batch[kind.reference].to_pylist()

@@ -11,13 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 from urllib.parse import unquote
 
 import pyarrow as pa
 from bson import ObjectId
 from bson.binary import Binary, BinaryVectorDtype
-from bson.codec_options import CodecOptions
 from pymongo import ASCENDING, MongoClient, UpdateOne
 from pymongo.errors import BulkWriteError, ConfigurationError, InvalidURI, PyMongoError
 
@@ -43,6 +42,7 @@ from dynaq.stores.documents import (
     job_from_document,
     job_to_document,
 )
+from dynaq.stores.raw_bson import OPTIONS, Table, read_reply
 
 DATABASE = "rl_jobsdb"
 BATCH = 1024
@@ -85,12 +85,7 @@ class MongoStore:
             name = self._client.get_default_database(DATABASE).name
         except (InvalidURI, ConfigurationError, ValueError, TypeError) as error:
             raise InputError(f"store {self.uri}: not a usable MongoDB URI ({scrub(str(error), uri)})") from None
-        self._database = self._client.get_database(
-            name,
-            codec_options=CodecOptions(
-                document_class=dict[str, Any], tz_aware=True, unicode_decode_error_handler="replace"
-            ),
-        )
+        self._database = self._client.get_database(name, codec_options=OPTIONS)
         try:
             present = set(self._database.list_collection_names())
         except PyMongoError as error:
@@ -274,21 +269,17 @@ class MongoStore:
         else:
             slices = (ids[i : i + BATCH] for i in range(0, len(ids), BATCH))
             queries = ({kind.reference: {"$in": [f for id_ in part for f in _id_forms(id_)]}} for part in slices)
+        keys = [kind.reference, "content_hash"]
         for query in queries:
             with self._errors():
-                documents = iter(self._database[kind.embeddings].find(query, projection, batch_size=BATCH))
+                replies = iter(self._database[kind.embeddings].find_raw_batches(query, projection, batch_size=BATCH))
             while True:
                 with self._errors():
-                    chunk = list(islice(documents, BATCH))
-                if not chunk:
+                    reply = next(replies, None)
+                if reply is None:
                     break
-                batch_ids = [str(d.get(kind.reference)) for d in chunk]
-                problems: dict[str, str] = {}
-                arrays = {
-                    name: decode_vectors([d.get(field) for d in chunk], batch_ids, field, name in optional, problems)
-                    for name, field in fields.items()
-                }
-                yield usable_rows(batch_ids, arrays, [d.get("content_hash") for d in chunk], problems)
+                for part in read_reply(cast(bytes, reply), keys, list(fields.values())):
+                    yield _vector_batch(part, kind, fields, optional)
 
     def job_hashes(self) -> dict[str, str | None]:
         return self._hashes(JOBS)
@@ -363,6 +354,29 @@ class MongoStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _vector_batch(
+    part: Table | list[Document], kind: Kind, fields: Mapping[str, str], optional: Sequence[str]
+) -> VectorBatch:
+    """Part of a reply, read as a table or document by document."""
+    problems: dict[str, str] = {}
+    if isinstance(part, Table):
+        nothing = [None] * part.rows
+        ids = [str(value) for value in part.keys.get(kind.reference, nothing)]
+        arrays = {
+            name: part.vectors[field]
+            if field in part.vectors
+            else decode_vectors(nothing, ids, field, name in optional, problems)
+            for name, field in fields.items()
+        }
+        return usable_rows(ids, arrays, part.keys.get("content_hash", nothing), problems)
+    ids = [str(d.get(kind.reference)) for d in part]
+    arrays = {
+        name: decode_vectors([d.get(field) for d in part], ids, field, name in optional, problems)
+        for name, field in fields.items()
+    }
+    return usable_rows(ids, arrays, [d.get("content_hash") for d in part], problems)
 
 
 def _selection_timeout(uri: str) -> int:

@@ -12,13 +12,13 @@ import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dynaq.errors import DynaqError, InputError
@@ -26,7 +26,7 @@ from dynaq.errors import DynaqError, InputError
 FORMAT = 1
 MAX_SEGMENTS = 8  # more are merged when the writer closes
 MAX_SEGMENTS_WHILE_OPEN = 64  # a long run appends to the ledger for hours
-ROW_GROUP = 4096
+ROW_GROUP = 1024  # rows read at a time: a few megabytes, whose buffers are used again
 
 
 class SegmentFolder:
@@ -181,7 +181,7 @@ class SegmentFolder:
         for _ in range(5):
             try:
                 # Open handles outlive the files' names.
-                return [pq.ParquetFile(open(self.path / name, "rb")) for name in self.names(table)]
+                return [pq.ParquetFile(pa.OSFile(str(self.path / name))) for name in self.names(table)]
             except FileNotFoundError:
                 if not self.read_only:
                     break
@@ -208,8 +208,10 @@ class SegmentFolder:
         self.rewrite(table, live_batches(segments, keys), segments[0].schema_arrow)
 
 
-def live_rows(segments: list[pq.ParquetFile], keys: tuple[str, ...]) -> list[npt.NDArray[np.bool_]]:
-    """Per segment a mask `[rows]` of those that no later row replaces."""
+def live_rows(
+    segments: list[pq.ParquetFile], keys: tuple[str, ...], keep: set[str] | None = None
+) -> list[npt.NDArray[np.bool_]]:
+    """Per segment a mask `[rows]` of those that no later row replaces, and whose (single) key is in `keep` if given."""
     masks = []
     seen: set[Any] = set()
     for segment in reversed(segments):
@@ -222,6 +224,8 @@ def live_rows(segments: list[pq.ParquetFile], keys: tuple[str, ...]) -> list[npt
             for i in range(len(rows) - 1, -1, -1):
                 mask[i] = rows[i] not in seen
                 seen.add(rows[i])
+        if keep is not None:
+            mask &= np.fromiter((row in keep for row in rows), bool, len(rows))
         masks.append(mask)
     return masks[::-1]
 
@@ -230,7 +234,7 @@ def live_batches(
     segments: list[pq.ParquetFile],
     keys: tuple[str, ...],
     columns: list[str] | None = None,
-    keep: npt.NDArray[Any] | None = None,
+    keep: set[str] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Row groups as batches of live rows, one in memory at a time.
 
@@ -240,22 +244,41 @@ def live_batches(
         columns: which to read; all when None.
         keep: only rows whose (single) key is among these.
     """
-    wanted = None if keep is None else pa.array(keep, pa.string())
-    for segment, mask in zip(segments, live_rows(segments, keys), strict=True):
+    groups = _live_groups(segments, live_rows(segments, keys, keep))
+    # The next row group is read while the caller works on this one.
+    with ThreadPoolExecutor(1) as reader:
+        following = _submit(reader, next(groups, None), columns)
+        while following is not None:
+            alive, reading = following
+            table = reading.result()
+            following = _submit(reader, next(groups, None), columns)
+            if not alive.all():
+                table = table.filter(pa.array(alive))
+            yield from table.combine_chunks().to_batches()
+
+
+LiveGroup = tuple[pq.ParquetFile, int, npt.NDArray[np.bool_]]
+
+
+def _live_groups(segments: list[pq.ParquetFile], masks: list[npt.NDArray[np.bool_]]) -> Iterator[LiveGroup]:
+    """(segment, row group, mask of the rows to keep) for the groups that have any."""
+    for segment, mask in zip(segments, masks, strict=True):
         start = 0
         for group in range(segment.num_row_groups):
             rows = segment.metadata.row_group(group).num_rows
             alive = mask[start : start + rows]
             start += rows
-            if wanted is not None and alive.any():
-                ids = segment.read_row_group(group, columns=[keys[0]]).column(0)
-                alive = alive & pc.is_in(ids, wanted).to_numpy()
-            if not alive.any():
-                continue
-            table = segment.read_row_group(group, columns=columns)
-            if not alive.all():
-                table = table.filter(pa.array(alive))
-            yield from table.combine_chunks().to_batches()
+            if alive.any():
+                yield segment, group, alive
+
+
+def _submit(
+    reader: ThreadPoolExecutor, live: LiveGroup | None, columns: list[str] | None
+) -> tuple[npt.NDArray[np.bool_], Future[pa.Table]] | None:
+    if live is None:
+        return None
+    segment, group, alive = live
+    return alive, reader.submit(segment.read_row_group, group, columns=columns)
 
 
 def _sync_folder(path: Path) -> None:

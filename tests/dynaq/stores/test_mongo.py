@@ -105,8 +105,40 @@ def test_both_forms_of_a_vector_load_alike(mongo_uri: str) -> None:
         database.jobs_text.insert_one({"_id": i, "job_title": "t"})
         database.job_embeddings.insert_one({"original_job_id": i, "job_title_embeddings": form})
     with open_store(mongo_uri) as store:
-        (batch,) = store.job_vectors(["title"])
-    np.testing.assert_array_equal(batch.blocks["title"], np.stack([values, values]))
+        rows = [row for batch in store.job_vectors(["title"]) for row in batch.blocks["title"]]
+    np.testing.assert_array_equal(rows, np.stack([values, values]))
+
+
+def test_documents_of_several_structures_in_one_reply_are_all_read(mongo_uri: str) -> None:
+    database: Any = pymongo.MongoClient(mongo_uri).get_default_database()
+    expected: dict[str, Any] = {}
+    documents = []
+    for i, id_ in enumerate(
+        [1, 2, 1 << 40, ObjectId(), ObjectId(), "a", "b", "longer", "ünï", "", 3.5, 7, 8, "x" * 300]
+    ):
+        values = np.float32(rng.standard_normal(384))
+        form = Binary.from_vector(values.tolist(), BinaryVectorDtype.FLOAT32)
+        document = {"original_job_id": id_, "job_title_embeddings": form}
+        if i % 3 == 1:
+            document["content_hash"] = f"h{i}"
+        if i % 4 == 2:
+            document = {"soft_skills_embeddings": form, "content_hash": None, "note": {"nested": [form]}} | document
+        if i % 5 == 3:
+            document["job_title_embeddings"] = values.tolist()
+        documents.append(document)
+        expected[str(id_)] = (values, document.get("content_hash"), "soft_skills_embeddings" in document)
+    database.jobs_text.insert_one({"_id": 1, "job_title": "t"})
+    database.job_embeddings.insert_many([dict(d) for d in documents * 2])
+    got = {}
+    with open_store(mongo_uri, read_only=True) as store:
+        for batch in store.job_vectors(["title", "soft_skills"], optional=["soft_skills"]):
+            for i, id_ in enumerate(batch.ids):
+                has_soft = bool(batch.blocks["soft_skills"][i].any())
+                got[id_] = (batch.blocks["title"][i], batch.hashes[i], has_soft)
+    assert got.keys() == expected.keys()
+    for id_, (values, hash_, has_soft) in expected.items():
+        np.testing.assert_array_equal(got[id_][0], values)
+        assert got[id_][1:] == (hash_, has_soft), id_
 
 
 def test_what_we_write_keeps_the_type_of_the_ids_and_foreign_fields(mongo_uri: str) -> None:

@@ -1,0 +1,131 @@
+"""Vectors straight from the bytes of a MongoDB reply.
+
+Documents that we wrote have one structure: the same fields in the same order with values of the same lengths. Such a
+reply is a table already, and is read as one, without making an object per document and field. Whatever deviates is
+left to the driver's decoder.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import bson
+import numpy as np
+import numpy.typing as npt
+from bson.codec_options import CodecOptions
+
+from dynaq.layout import BLOCK_DIM
+from dynaq.stores.base import FloatArray
+
+Bytes = npt.NDArray[np.uint8]
+VECTOR_HEAD = struct.pack("<i", 2 + 4 * BLOCK_DIM) + b"\x09\x27\x00"  # length, subtype vector, FLOAT32, no padding
+STRING, BINARY, OBJECT_ID, NULL, INT32, INT64 = 0x02, 0x05, 0x07, 0x0A, 0x10, 0x12
+FIXED = {OBJECT_ID: 12, NULL: 0, INT32: 4, INT64: 8}
+OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions(
+    document_class=dict[str, Any], tz_aware=True, unicode_decode_error_handler="replace"
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """`rows` documents of one structure: their key fields as values and vector fields as `[rows, 384]`, if present."""
+
+    rows: int
+    keys: dict[str, list[Any]]
+    vectors: dict[str, FloatArray]
+
+
+def read_reply(reply: bytes, keys: Sequence[str], vectors: Sequence[str]) -> Iterator[Table | list[dict[str, Any]]]:
+    """A reply as tables where its documents have their vectors in our form, as decoded documents elsewhere.
+
+    Args:
+        reply: concatenated BSON documents.
+        keys: fields with text, integers, ObjectIds or null.
+        vectors: fields with Binary Vectors.
+    """
+    starts = defaultdict(list)
+    position = 0
+    while position < len(reply):
+        (length,) = struct.unpack_from("<i", reply, position)
+        starts[length].append(position)
+        position += length
+    for length, places in starts.items():
+        documents = [reply[start : start + length] for start in places] if len(starts) > 1 else None
+        rows = np.frombuffer(reply if documents is None else b"".join(documents), np.uint8).reshape(-1, length)
+        spans = _spans(rows[0].tobytes(), keys, vectors)
+        if spans is None:
+            yield bson.decode_all(rows.tobytes(), OPTIONS)
+            continue
+        alike = _alike(rows, spans)
+        if not alike.all():
+            yield bson.decode_all(rows[~alike].tobytes(), OPTIONS)
+            rows = rows[alike]
+        yield Table(
+            len(rows),
+            {name: _values(rows, *spans[name]) for name in keys if name in spans},
+            {name: _floats(rows, spans[name][1]) for name in vectors if name in spans},
+        )
+
+
+Spans = dict[str, tuple[int, int, int]]
+
+
+def _spans(document: bytes, keys: Sequence[str], vectors: Sequence[str]) -> Spans | None:
+    """Field -> (type, start, end) of its value's bytes; None when the document is not of our form."""
+    wanted = {*keys, *vectors}
+    spans: Spans = {}
+    position = 4
+    while document[position] != 0:
+        kind = document[position]
+        end_of_name = document.index(0, position + 1)
+        name = document[position + 1 : end_of_name].decode(errors="replace")
+        start = end_of_name + 1
+        if kind == STRING:
+            (length,) = struct.unpack_from("<i", document, start)
+            span = (kind, start + 4, start + 3 + length)
+            position = start + 4 + length
+        elif kind == BINARY:
+            if document[start : start + len(VECTOR_HEAD)] != VECTOR_HEAD:
+                return None
+            span = (kind, start + len(VECTOR_HEAD), start + len(VECTOR_HEAD) + 4 * BLOCK_DIM)
+            position = span[2]
+        elif kind in FIXED:
+            span = (kind, start, start + FIXED[kind])
+            position = span[2]
+        else:
+            return None
+        spans[name] = span
+    as_expected = all((span[0] == BINARY) == (name in vectors) for name, span in spans.items() if name in wanted)
+    return spans if as_expected else None
+
+
+def _alike(rows: Bytes, spans: Spans) -> npt.NDArray[np.bool_]:
+    """Mask of the rows whose bytes between the values (types, names, lengths) are those of the first."""
+    structure = np.ones(rows.shape[1], bool)
+    for _, start, end in spans.values():
+        structure[start:end] = False
+    places = np.flatnonzero(structure)
+    alike: npt.NDArray[np.bool_] = (rows[:, places] == rows[0, places]).all(axis=1)
+    return alike
+
+
+def _values(rows: Bytes, kind: int, start: int, end: int) -> list[Any]:
+    width = end - start
+    if kind == NULL:
+        return [None] * len(rows)
+    data = rows[:, start:end].tobytes()
+    if kind in (INT32, INT64):
+        numbers: list[Any] = np.frombuffer(data, "<i4" if kind == INT32 else "<i8").tolist()
+        return numbers
+    cells = [data[i : i + width] for i in range(0, len(data), width)] if width else [b""] * len(rows)
+    if kind == OBJECT_ID:
+        return [cell.hex() for cell in cells]
+    return [cell.decode("utf-8", "replace") for cell in cells]
+
+
+def _floats(rows: Bytes, start: int) -> FloatArray:
+    return np.ascontiguousarray(rows[:, start : start + 4 * BLOCK_DIM]).view("<f4")

@@ -207,7 +207,8 @@ class TensorCache:
             block = jobs[start : start + rows].astype(np.float32, copy=False)
             for pair, (state_block, action_block) in enumerate(self.layout.pairs):
                 part = block[:, self.layout.action_slice(action_block)]
-                np.dot(part, state[self.layout.state_slice(state_block)], out=out[pair, start : start + rows])
+                # matmul and not dot, which copies a slice of columns before it multiplies.
+                np.matmul(part, state[self.layout.state_slice(state_block)], out=out[pair, start : start + rows])
         return out
 
 

@@ -1,0 +1,71 @@
+"""An encoder spread over a Ray cluster: one copy of the model per GPU, or per core where there is no GPU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import ray
+import torch
+
+from dynaq.encoder import Encoder
+from dynaq.layout import BLOCK_DIM
+
+SLICES_PER_ACTOR = 4  # so that one that is slower than the others does not keep them waiting
+
+
+@ray.remote
+class _EncoderActor:
+    def __init__(self, name: str | None) -> None:
+        if not torch.cuda.is_available():
+            torch.set_num_threads(1)  # the actors are the parallelism
+        self._encoder = Encoder(name)
+
+    def encode(self, texts: list[str]) -> npt.NDArray[np.float32]:
+        return self._encoder.encode(texts)
+
+
+class ClusterEncoder:
+    """Embeds with as many actors as the cluster has GPUs, or cores. Has the interface of `dynaq.encoder.Encoder`.
+
+    Args:
+        name: as for Encoder; a folder must be there on every node.
+        actors: how many; None is what the cluster has.
+
+    Ray must be running. `close` gives the actors' memory back.
+    """
+
+    def __init__(self, name: str | None = None, *, actors: int | None = None) -> None:
+        local = Encoder(name)
+        self.name, self.revision = local.name, local.revision
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+        options: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0} if gpus else {"num_cpus": 1}
+        actor_class: Any = _EncoderActor
+        self._actors = [actor_class.options(**options).remote(name) for _ in range(actors or gpus or cpus)]
+
+    def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Unit vectors `[len(texts), 384]`, zeros for a text without content. Each distinct text is encoded once."""
+        places: dict[str, list[int]] = {}
+        for i, text in enumerate(texts):
+            places.setdefault(text, []).append(i)
+        # Slices of about one length each: an actor pads little, and the long ones start first.
+        distinct = sorted(places, key=len, reverse=True)
+        size = max(1, math.ceil(len(distinct) / (SLICES_PER_ACTOR * len(self._actors))))
+        slices = [distinct[i : i + size] for i in range(0, len(distinct), size)]
+        out = np.zeros((len(texts), BLOCK_DIM), np.float32)
+        pool: Any = ray.util.ActorPool(self._actors)
+        encoded = pool.map(lambda actor, part: actor.encode.remote(part), slices)
+        for part, vectors in zip(slices, encoded, strict=True):
+            for text, vector in zip(part, vectors, strict=True):
+                out[places[text]] = vector
+        return out
+
+    def close(self) -> None:
+        """End the actors."""
+        for actor in self._actors:
+            ray.kill(actor)
+        self._actors = []

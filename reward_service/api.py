@@ -81,6 +81,62 @@ class Metrics:
         info.labels(fingerprint).set(1)
 
 
+def _job(raw: dict[str, Any], index: int) -> Job:
+    try:
+        record = parse_job(raw).record
+    except Rejected as error:
+        raise InputError(f"jobs[{index}]: {error}") from error
+    assert isinstance(record, Job)
+    return record
+
+
+def _candidate(raw: dict[str, Any]) -> Candidate:
+    try:
+        record = parse_candidate(raw).record
+    except Rejected as error:
+        raise InputError(f"applicant: {error}") from error
+    assert isinstance(record, Candidate)
+    return record
+
+
+def _answer(judgement: Judgement) -> JudgementAnswer:
+    p = dict.fromkeys(("p_apply", "p_save", "p_click", "p_ignore"))
+    if not judgement.abstained:
+        p = dict(zip(p, judgement.probabilities, strict=True))
+    return JudgementAnswer(
+        job_id=judgement.job_id,
+        **p,
+        label=judgement.label,
+        reward=judgement.reward,
+        label_mass=judgement.label_mass,
+        judge=judgement.judge,
+        note=judgement.note,
+    )
+
+
+def refuse_open_address(config: JudgeConfig, host: str) -> None:
+    """Raises InputError when anyone on the network could use this judge."""
+    if config.key is not None or host == "localhost":
+        return
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise InputError(
+            f"the judge would answer anyone on {host}; set an API key (api_key or $DYNAQ_API_KEY) or use 127.0.0.1"
+        )
+
+
+def _served_host() -> str:
+    """The address on which this cluster's Serve listens: the YAML of `serve deploy` sets it outside of our reach."""
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client()
+    return "127.0.0.1" if client is None else str(client.http_config.host)
+
+
+# Last in the file: serve.ingress copies the class with what its methods can see at this point.
 @serve.ingress(app)
 class JudgeApi:
     """Routes. Everything that costs or tells something needs the key, when there is one."""
@@ -189,58 +245,3 @@ class JudgeApi:
             jobs,
             applicant is not None and len(wanted) == len(jobs),
         )
-
-
-def _job(raw: dict[str, Any], index: int) -> Job:
-    try:
-        record = parse_job(raw).record
-    except Rejected as error:
-        raise InputError(f"jobs[{index}]: {error}") from error
-    assert isinstance(record, Job)
-    return record
-
-
-def _candidate(raw: dict[str, Any]) -> Candidate:
-    try:
-        record = parse_candidate(raw).record
-    except Rejected as error:
-        raise InputError(f"applicant: {error}") from error
-    assert isinstance(record, Candidate)
-    return record
-
-
-def _answer(judgement: Judgement) -> JudgementAnswer:
-    p = dict.fromkeys(("p_apply", "p_save", "p_click", "p_ignore"))
-    if not judgement.abstained:
-        p = dict(zip(p, judgement.probabilities, strict=True))
-    return JudgementAnswer(
-        job_id=judgement.job_id,
-        **p,
-        label=judgement.label,
-        reward=judgement.reward,
-        label_mass=judgement.label_mass,
-        judge=judgement.judge,
-        note=judgement.note,
-    )
-
-
-def refuse_open_address(config: JudgeConfig, host: str) -> None:
-    """Raises InputError when anyone on the network could use this judge."""
-    if config.key is not None or host == "localhost":
-        return
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise InputError(
-            f"the judge would answer anyone on {host}; set an API key (api_key or $DYNAQ_API_KEY) or use 127.0.0.1"
-        )
-
-
-def _served_host() -> str:
-    """The address on which this cluster's Serve listens: the YAML of `serve deploy` sets it outside of our reach."""
-    from ray.serve.context import _get_global_client
-
-    client = _get_global_client()
-    return "127.0.0.1" if client is None else str(client.http_config.host)

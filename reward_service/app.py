@@ -8,8 +8,9 @@ cache holds the profile.
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ray import serve
@@ -39,30 +40,60 @@ class JudgeReplica:
         # Async, so that Serve runs it in the event loop in which the engine's answers arrive.
         self._config = config
         self._judge = LLMJudge(config, make_engine(config))
+        self._variants: dict[str, LLMJudge] = {}
         self._pending = 0
         self._judged = 0
-        self._started = time.time()
 
-    async def judge(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
+    async def judge(
+        self, applicant: Candidate, jobs: Sequence[Job], variant: Mapping[str, Any] | None = None
+    ) -> list[Judgement]:
         """Raises JudgeBusy past `max_pending_pairs`, JudgeUnavailable when the engine is gone."""
-        if self._pending and self._pending + len(jobs) > self._config.max_pending_pairs:
-            raise JudgeBusy(
-                f"the judge holds {self._pending} pairs and takes at most {self._config.max_pending_pairs}; ask again"
-            )
-        self._pending += len(jobs)
-        try:
-            judgements = await self._judge.judge_async(applicant, jobs)
-        finally:
-            self._pending -= len(jobs)
+        with self._held(len(jobs)):
+            judgements = await self._of(variant).judge_async(applicant, jobs)
         self._judged += len(jobs)
         return judgements
+
+    async def scores(
+        self, applicant: Candidate, jobs: Sequence[Job], variant: Mapping[str, Any] | None = None
+    ) -> list[float]:
+        """Raw `likelihood` scores, for calibration; raises as `judge` does."""
+        with self._held(len(jobs)):
+            return await self._of(variant).scores(applicant, jobs)
+
+    async def orders(
+        self, applicant: Candidate, jobs: Sequence[Job], variant: Mapping[str, Any] | None = None
+    ) -> list[list[tuple[float, ...]]]:
+        """`choice` under each order of the options, for `dynaq judge --check`; raises as `judge` does."""
+        with self._held(len(jobs)):
+            return await self._of(variant).orders(applicant, jobs)
+
+    @contextmanager
+    def _held(self, pairs: int) -> Iterator[None]:
+        limit = self._config.max_pending_pairs
+        if self._pending and self._pending + pairs > limit:
+            raise JudgeBusy(f"the judge holds {self._pending} pairs and takes at most {limit}; ask again")
+        self._pending += pairs
+        try:
+            yield
+        finally:
+            self._pending -= pairs
+
+    def _of(self, variant: Mapping[str, Any] | None) -> LLMJudge:
+        """The judge with other fields that concern the method, on the same engine."""
+        if not variant:
+            return self._judge
+        key = repr(sorted(variant.items()))
+        if key not in self._variants:
+            config = JudgeConfig(**(self._config.model_dump(exclude_none=True) | dict(variant)))
+            self._variants[key] = LLMJudge(config, self._judge.engine)
+        return self._variants[key]
 
     async def fingerprint(self) -> str:
         return self._judge.fingerprint
 
     async def status(self) -> dict[str, Any]:
         """Counters of this replica."""
-        return {"pending_pairs": self._pending, "judged_pairs": self._judged, "started": self._started}
+        return {"pending_pairs": self._pending, "judged_pairs": self._judged, "process": os.getpid()}
 
     async def check_health(self) -> None:
         """Called by Serve, which replaces the replica when this raises."""

@@ -7,15 +7,17 @@ SAVE, 15 % CLICK and the rest IGNORE.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Sequence
 
 import numpy as np
 
 from dynaq.errors import InputError
 from dynaq.records import Candidate, Job
 from reward_service.config import JudgeConfig, Thresholds
-from reward_service.engine import PairError, wait_for_all
-from reward_service.judging import LLMJudge
+
+Scorer = Callable[[Candidate, Sequence[Job]], Awaitable[list[float]]]
 
 SHARES = {"apply": 0.05, "save": 0.10, "click": 0.15}
 FEWEST = 50  # below it the 5 % quantile rests on one or two pairs
@@ -49,20 +51,11 @@ def thresholds_from_scores(scores: Sequence[float], scorer: str) -> Thresholds:
 
 
 async def fit_thresholds(
-    judge: LLMJudge, candidates: Sequence[Candidate], jobs: Sequence[Job], *, pairs: int = 400, seed: int = 0
+    score: Scorer, scorer: str, candidates: Sequence[Candidate], jobs: Sequence[Job], *, pairs: int = 400, seed: int = 0
 ) -> Thresholds:
-    """Score random pairs and cut. Raises InputError for `choice`, which has no thresholds."""
-    if judge.config.method_name != "likelihood":
-        raise InputError("only method likelihood has thresholds to calibrate; choice needs none")
-
-    async def scores_of(applicant: Candidate, group: list[Job]) -> list[float]:
-        try:
-            return await judge.scores(applicant, group)
-        except PairError:
-            return []
-
-    scored = await wait_for_all([scores_of(*pair) for pair in random_pairs(candidates, jobs, pairs, seed)])
-    return thresholds_from_scores([score for group in scored for score in group], judge.config.scorer)
+    """Score random pairs (`LLMJudge.scores`, `ServeJudge.scores`) and cut; `scorer` is the configuration's."""
+    scored = await asyncio.gather(*(score(*pair) for pair in random_pairs(candidates, jobs, pairs, seed)))
+    return thresholds_from_scores([s for group in scored for s in group if math.isfinite(s)], scorer)
 
 
 def calibrated(config: JudgeConfig, thresholds: Thresholds) -> JudgeConfig:

@@ -13,9 +13,9 @@ import random
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import httpx
@@ -23,6 +23,7 @@ import httpx
 from dynaq.errors import JudgeError
 from dynaq.judge import Judgement
 from dynaq.records import Candidate, Job
+from reward_service.config import JudgeConfig
 from reward_service.errors import JudgeBusy, JudgeUnavailable
 
 T = TypeVar("T")
@@ -88,26 +89,45 @@ class RewardClient(ABC):
 class ServeJudge(RewardClient):
     """Over a Serve handle. Can be pickled into other actors of the cluster."""
 
-    def __init__(self, handle: Any, fingerprint: str, patience: float = 180.0) -> None:
+    def __init__(
+        self, handle: Any, fingerprint: str, patience: float = 180.0, variant: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(patience)
         self._handle = handle
         self._fingerprint = fingerprint
+        self._variant = dict(variant or {})
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ServeJudge, (self._handle, self._fingerprint, self.patience)
+        return ServeJudge, (self._handle, self._fingerprint, self.patience, self._variant)
+
+    def variant(self, config: JudgeConfig, **fields: Any) -> ServeJudge:
+        """Another judge on the same engine: other method, rotations or budgets than `config`, which it runs with."""
+        other = JudgeConfig(**(config.model_dump(exclude_none=True) | fields))
+        return ServeJudge(self._handle, other.fingerprint, self.patience, fields)
+
+    async def scores(self, applicant: Candidate, jobs: Sequence[Job]) -> list[float]:
+        """Raw `likelihood` scores, NaN where a pair cannot be scored. Raises JudgeError."""
+        return cast(list[float], await self._retried(lambda: self._call("scores", applicant, jobs)))
+
+    async def orders(self, applicant: Candidate, jobs: Sequence[Job]) -> list[list[tuple[float, ...]]]:
+        """Per job, the `choice` distribution under each of the four orders of the options. Raises JudgeError."""
+        return cast(list[list[tuple[float, ...]]], await self._retried(lambda: self._call("orders", applicant, jobs)))
 
     @property
     def fingerprint(self) -> str:
         return self._fingerprint
 
     async def _ask(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
+        return cast(list[Judgement], await self._call("judge", applicant, jobs))
+
+    async def _call(self, method: str, applicant: Candidate, jobs: Sequence[Job]) -> Any:
         import ray
         from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
         # The session is what the router hashes: one applicant's calls meet their profile in one replica's cache.
-        handle = self._handle.options(session_id=applicant.id)
+        handle = self._handle.options(method_name=method, session_id=applicant.id)
         try:
-            answers: list[Judgement] = await handle.judge.remote(applicant, list(jobs))
+            return await handle.remote(applicant, list(jobs), self._variant)
         except BackPressureError as error:
             raise JudgeBusy("the judge's queue is full; ask again") from error
         except ray.exceptions.RayTaskError as error:
@@ -116,7 +136,6 @@ class ServeJudge(RewardClient):
             raise JudgeError(f"the judge failed on applicant {applicant.id!r}: {error.cause!r}") from error
         except (ray.exceptions.RayActorError, DeploymentUnavailableError) as error:
             raise JudgeUnavailable("the judge's replica went away and is being replaced; ask again") from error
-        return answers
 
 
 class HttpJudge(RewardClient):
@@ -202,7 +221,7 @@ def _retry_after(response: httpx.Response) -> float:
 
 
 def _judgement(applicant_id: str, item: dict[str, Any]) -> Judgement:
-    nan = math.nan
-    p = {name: nan if item[name] is None else item[name] for name in ("p_apply", "p_save", "p_click", "p_ignore")}
-    rest = {name: item[name] for name in ("job_id", "label", "reward", "label_mass", "judge", "note")}
-    return Judgement(applicant_id=applicant_id, **p, **rest)
+    fields: dict[str, Any] = {"applicant_id": applicant_id, **item}
+    for name in ("p_apply", "p_save", "p_click", "p_ignore"):  # JSON has no NaN
+        fields[name] = math.nan if item[name] is None else item[name]
+    return Judgement(**fields)

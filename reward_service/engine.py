@@ -18,7 +18,7 @@ from dynaq.errors import InputError, JudgeError
 from reward_service.config import JudgeConfig
 from reward_service.errors import JudgeUnavailable
 from reward_service.model import resolve_model
-from reward_service.prompts import ChatPrompt
+from reward_service.prompts import LETTERS, ChatPrompt
 
 BLOCK_SIZE = (
     32  # the smallest on CPU; vLLM's default of 128 is longer than most of our prompts, which then share nothing
@@ -142,7 +142,7 @@ class VllmEngine:
             )
         )
         self._tokens = Tokens(self._llm.get_tokenizer())
-        self._letters = self._tokens.letter_ids("ABCD") if config.method_name == "choice" else {}
+        self._letters = self._tokens.letter_ids(LETTERS) if config.method_name == "choice" else {}
         self._ids = itertools.count()
         self._reads_cache = config.prefix_caching
 
@@ -166,6 +166,7 @@ class VllmEngine:
         return values
 
     async def letters(self, prompt: ChatPrompt) -> dict[str, float]:
+        self._letters = self._letters or self._tokens.letter_ids(LETTERS)
         ids = list(self._letters.values())
         output = await self._run(self._tokens.chat(prompt), allowed_token_ids=ids, logprob_token_ids=ids)
         row = output.outputs[0].logprobs[0]

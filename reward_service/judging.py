@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from dynaq.judge import LABELS, Judgement, Label, abstention, judgement_from_probabilities
+from dynaq.judge import LABELS, Judgement, abstention, judgement_from_probabilities
 from dynaq.records import Candidate, Job
 from reward_service.config import JudgeConfig, Thresholds
 from reward_service.engine import Engine, PairError, wait_for_all
 from reward_service.prompts import (
     CONTENT_FREE,
+    ChatPrompt,
     Text,
     choice_prompt,
     job_text,
@@ -55,10 +56,25 @@ class LLMJudge:
         return await wait_for_all([self._pair(applicant, profile, job) for job in jobs])
 
     async def scores(self, applicant: Candidate, jobs: Sequence[Job]) -> list[float]:
-        """The raw `likelihood` scores, which calibration cuts into labels. Raises PairError on an empty text."""
+        """The raw `likelihood` scores, which calibration cuts into labels; NaN where there is no text to score."""
         profile = profile_text(applicant, self.config.profile_limit, self.engine.offsets)
         texts = [self._job_text(job) for job in jobs]
-        return await wait_for_all([self._score(profile, text) for text in texts])
+        return await wait_for_all([self._score_or_nan(profile, text) for text in texts])
+
+    async def orders(self, applicant: Candidate, jobs: Sequence[Job]) -> list[list[tuple[float, ...]]]:
+        """Per job, the `choice` distribution over LABELS under each of the four orders of the options."""
+        profile = profile_text(applicant, self.config.profile_limit, self.engine.offsets)
+        prompts = [[self._prompt(profile, self._job_text(job), r) for r in range(len(LABELS))] for job in jobs]
+        answers = await wait_for_all([self.engine.letters(prompt) for group in prompts for prompt in group])
+        pairs = zip([prompt for group in prompts for prompt in group], answers, strict=True)
+        flat = [_letters_to_labels(prompt, answer)[0] for prompt, answer in pairs]
+        return [list(flat[i : i + len(LABELS)]) for i in range(0, len(flat), len(LABELS))]
+
+    async def _score_or_nan(self, profile: Text, job: Text) -> float:
+        try:
+            return math.nan if profile.empty or job.empty else await self._score(profile, job)
+        except PairError:
+            return math.nan
 
     async def _pair(self, applicant: Candidate, profile: Text, job: Job) -> Judgement:
         text = self._job_text(job)
@@ -116,26 +132,29 @@ class LLMJudge:
 
     async def _choice(self, profile: Text, job: Text) -> tuple[Probabilities, float]:
         """Distribution over LABELS averaged over the rotations, and the mean mass on the letters."""
-        prompts = [
-            choice_prompt(
-                profile,
-                job,
-                instruction=self.config.instruction,
-                question=self.config.question,
-                applicant_first=self.config.applicant_first,
-                rotation=rotation,
-            )
-            for rotation in range(self.config.rotations)
-        ]
+        prompts = [self._prompt(profile, job, rotation) for rotation in range(self.config.rotations)]
         answers = await wait_for_all([self.engine.letters(prompt) for prompt in prompts])
-        totals: dict[Label, float] = dict.fromkeys(LABELS, 0.0)
-        mass = 0.0
-        for prompt, answer in zip(prompts, answers, strict=True):
-            weights = {letter: math.exp(logprob) for letter, logprob in answer.items()}
-            on_letters = sum(weights.values())
-            if not on_letters > 0:
-                raise PairError("the model gave the letters no probability")
-            mass += min(1.0, on_letters) / len(prompts)
-            for letter, label in prompt.letters.items():
-                totals[label] += weights.get(letter, 0.0) / on_letters / len(prompts)
-        return (totals["APPLY"], totals["SAVE"], totals["CLICK"], totals["IGNORE"]), mass
+        parts = [_letters_to_labels(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+        n = len(parts)
+        apply, save, click, ignore = (sum(p[i] for p, _ in parts) / n for i in range(len(LABELS)))
+        return (apply, save, click, ignore), sum(mass for _, mass in parts) / n
+
+    def _prompt(self, profile: Text, job: Text, rotation: int) -> ChatPrompt:
+        return choice_prompt(
+            profile,
+            job,
+            instruction=self.config.instruction,
+            question=self.config.question,
+            applicant_first=self.config.applicant_first,
+            rotation=rotation,
+        )
+
+
+def _letters_to_labels(prompt: ChatPrompt, answer: Mapping[str, float]) -> tuple[Probabilities, float]:
+    """Distribution over LABELS from the letters' log-probabilities, and the mass on the letters."""
+    weights = {letter: math.exp(logprob) for letter, logprob in answer.items()}
+    mass = sum(weights.values())
+    if not mass > 0:
+        raise PairError("the model gave the letters no probability")
+    p = {label: weights.get(letter, 0.0) / mass for letter, label in prompt.letters.items()}
+    return (p["APPLY"], p["SAVE"], p["CLICK"], p["IGNORE"]), min(1.0, mass)

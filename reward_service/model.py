@@ -81,10 +81,14 @@ def resolve_model(model: str | None) -> str:
     return str(default_model_path()) if model is None else model
 
 
-@cache
 def _weights_digest(path: Path) -> str:
     """SHA-256 over a file's size and both of its ends."""
-    size = path.stat().st_size
+    stat = path.stat()
+    return _digest(path, stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _digest(path: Path, size: int, _mtime: int) -> str:
     digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
         digest.update(file.read(_IDENTITY_BYTES))

@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from cluster.session import ray_session
+from tests.judge_service import JudgeService, running_judge_service
 from tests.mongod import running_mongod
 
 
@@ -24,6 +25,16 @@ def ray_session_fixture() -> Iterator[None]:
     """One Ray for the whole run, on loopback with token authentication, as the commands start it."""
     with ray_session(num_cpus=8, object_store_gib=0.5):
         yield
+
+
+@pytest.fixture(scope="session")
+def judge_service(ray_session_fixture: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JudgeService]:
+    """The real judge behind Ray Serve with its HTTP API: one engine for the whole run (45 s to start).
+
+    `reward_service.app.start_judge(JudgeConfig())` in a test finds this one and uses it.
+    """
+    with running_judge_service(tmp_path_factory.mktemp("judge")) as service:
+        yield service
 
 
 @pytest.fixture

@@ -1,0 +1,143 @@
+"""What the methods make of an engine's answers: exact numbers, through an engine whose answers are known."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+
+from dynaq.errors import InputError, JudgeError
+from dynaq.records import Candidate, Job
+from reward_service.calibration import SHARES, fit_thresholds, random_pairs, thresholds_from_scores
+from reward_service.config import JudgeConfig, Thresholds
+from reward_service.engine import PairError
+from reward_service.errors import JudgeUnavailable
+from reward_service.judging import LLMJudge, label_probabilities
+from reward_service.prompts import CONTENT_FREE, ChatPrompt
+
+APPLICANT = Candidate(id="a", bio="Nurse.", hard_skills=("first aid",))
+JOBS = [Job(id=str(i), title=title, technical_skills=("x",)) for i, title in enumerate(("nurse", "cook", "pilot"))]
+CUT = Thresholds(click=0.0, save=1.0, apply=2.0, scale=0.5)
+
+
+class KnownEngine:
+    """Gives every text the log-probability that the test set, and remembers what it was asked."""
+
+    def __init__(self, given: dict[str, float] | None = None, letters: dict[str, float] | None = None) -> None:
+        self.given, self._letters, self.asked = given or {}, letters or {}, Counter[tuple[str, str]]()
+        self.failure: dict[str, Exception] = {}
+
+    def offsets(self, text: str) -> Sequence[tuple[int, int]]:
+        return [(i, i + 1) for i in range(0, len(text), 40)]
+
+    async def continuation(self, prefix: str, text: str) -> list[float]:
+        self.asked[prefix, text] += 1
+        await asyncio.sleep(0)
+        for word, error in self.failure.items():
+            if word in text and prefix != CONTENT_FREE:
+                raise error
+        title = text.split("\n")[0].strip()
+        return [-2.0, -4.0] if prefix == CONTENT_FREE else [-3.0 + self.given[title]] * 2
+
+    async def letters(self, prompt: ChatPrompt) -> dict[str, float]:
+        return {letter: math.log(p) for letter, p in self._letters.items()}
+
+    async def check_health(self) -> None: ...
+
+    def shutdown(self) -> None: ...
+
+
+def judge(engine: KnownEngine, **fields: object) -> LLMJudge:
+    return LLMJudge(JudgeConfig.load(None, **{"thresholds": CUT, **fields}), engine)
+
+
+def test_the_score_is_the_mean_gain_in_log_probability_per_token() -> None:
+    engine = KnownEngine({"nurse": 2.5, "cook": 0.5, "pilot": -1.0})
+    assert asyncio.run(judge(engine).scores(APPLICANT, JOBS)) == pytest.approx([2.5, 0.5, -1.0])
+    answers = asyncio.run(judge(engine).judge_async(APPLICANT, JOBS))
+    assert [a.label for a in answers] == ["APPLY", "CLICK", "IGNORE"]
+    assert answers[0].probabilities == pytest.approx(label_probabilities(2.5, CUT))
+
+
+def test_a_jobs_baseline_is_computed_once_for_all_applicants() -> None:
+    engine = KnownEngine({"nurse": 1.0, "cook": 1.0, "pilot": 1.0})
+    shared = judge(engine)
+
+    async def many() -> None:
+        people = [Candidate(id=str(i), bio=f"person {i}") for i in range(5)]
+        await asyncio.gather(*(shared.judge_async(person, JOBS) for person in people))
+
+    asyncio.run(many())
+    assert [n for (prefix, _), n in engine.asked.items() if prefix == CONTENT_FREE] == [1, 1, 1]
+
+
+def test_the_ordinal_model_is_a_distribution_that_rises_with_the_score() -> None:
+    rewards = []
+    for score in (-40.0, -1.0, 0.0, 0.5, 1.0, 2.0, 3.0, 40.0):
+        p = label_probabilities(score, CUT)
+        assert sum(p) == pytest.approx(1.0)
+        assert min(p) >= 0.0
+        rewards.append(p[0] * 1.0 + p[1] * 0.5 - p[3] * 0.1)
+    assert rewards == sorted(rewards)
+    assert label_probabilities(2.0, CUT)[0] == pytest.approx(0.5)
+
+
+def test_one_pair_that_cannot_be_answered_is_an_abstention() -> None:
+    engine = KnownEngine({"nurse": 1.0, "pilot": 1.0})
+    engine.failure["cook"] = PairError("too long")
+    first, second, third = asyncio.run(judge(engine).judge_async(APPLICANT, JOBS))
+    assert not first.abstained
+    assert not third.abstained
+    assert second.abstained
+    assert second.note == "too long"
+
+
+@pytest.mark.parametrize("error", [JudgeUnavailable("gone"), JudgeError("broken")])
+def test_an_engine_that_fails_fails_the_call(error: JudgeError) -> None:
+    engine = KnownEngine({"nurse": 1.0, "pilot": 1.0})
+    engine.failure["cook"] = error
+    with pytest.raises(type(error)):
+        asyncio.run(judge(engine).judge_async(APPLICANT, JOBS))
+
+
+def test_choice_follows_the_letters_and_rotations_cancel_a_preference_for_a_letter() -> None:
+    engine = KnownEngine(letters={"A": 0.6, "B": 0.2, "C": 0.1, "D": 0.05})  # always A, whatever stands behind it
+    once = asyncio.run(judge(engine, method="choice").judge_async(APPLICANT, JOBS[:1]))[0]
+    assert once.probabilities == pytest.approx([0.6 / 0.95, 0.2 / 0.95, 0.1 / 0.95, 0.05 / 0.95])
+    assert once.label_mass == pytest.approx(0.95)
+    averaged = asyncio.run(judge(engine, method="choice", rotations=4).judge_async(APPLICANT, JOBS[:1]))[0]
+    assert averaged.probabilities == pytest.approx([0.25] * 4)
+
+
+def test_a_judge_without_thresholds_of_its_own_says_so() -> None:
+    engine = KnownEngine({"nurse": 1.0, "cook": 1.0, "pilot": 1.0})
+    config = JudgeConfig(model="someone/else", method="likelihood")
+    answers = asyncio.run(LLMJudge(config, engine).judge_async(APPLICANT, JOBS))
+    assert all("thresholds not fitted" in answer.note for answer in answers)
+
+
+def test_thresholds_leave_the_shares_of_random_pairs() -> None:
+    scores = [i / 1000 for i in range(1000)]
+    cut = thresholds_from_scores(scores, "scorer")
+    above = [sum(s > point for s in scores) / 1000 for point in (cut.apply, cut.save, cut.click)]
+    assert above == pytest.approx([SHARES["apply"], 0.15, 0.30], abs=0.002)
+    assert cut.scorer == "scorer"
+    with pytest.raises(InputError, match="at least"):
+        thresholds_from_scores([1.0] * 10, "scorer")
+
+
+def test_calibration_draws_the_same_pairs_for_the_same_seed_and_skips_unscored_ones() -> None:
+    people = [Candidate(id=str(i), bio="x") for i in range(5)]
+    pairs = random_pairs(people, JOBS, 60, seed=3)
+    assert pairs == random_pairs(people, JOBS, 60, seed=3)
+    assert pairs != random_pairs(people, JOBS, 60, seed=4)
+    assert sum(len(group) for _, group in pairs) == 60
+
+    async def score(applicant: Candidate, jobs: Sequence[Job]) -> list[float]:
+        return [math.nan if job.id == "0" else float(job.id) for job in jobs]
+
+    cut = asyncio.run(fit_thresholds(score, "s", people, JOBS, pairs=200))
+    assert 1.0 <= cut.click <= cut.apply <= 2.0

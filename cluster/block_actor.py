@@ -11,15 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from dynaq.agents import DynaQBlock
-from dynaq.config import DynaQConfig
-from dynaq.rewards import make_strategy
 from ray.actor import ActorHandle
 
 from cluster.broker import BrokerClient
 from cluster.cache import CacheRef
 from cluster.runfolder import METRICS, RECOMMENDATIONS, RunFolder
+from dynaq.agents import DynaQBlock
+from dynaq.checkpoint import load_block, save_block
+from dynaq.config import DynaQConfig
 from dynaq.metrics import ndcg_at_k
+from dynaq.rewards import make_strategy
 
 RECOMMENDATIONS_KEPT = 100  # per applicant in the run folder
 CHECKPOINT_SECONDS = 60.0  # training lost at most when an actor dies; its judgements are in the ledger either way
@@ -121,7 +122,7 @@ class BlockActor:
         round_ = int(folder.read_json(block.pointer)["round"])
         with folder.as_local(block.checkpoint(round_)) as path:
             history = pq.read_table(path / METRICS).to_pylist()
-            return DynaQBlock.load(path, self._cache, device=self._job.device), history, round_
+            return load_block(path, self._cache, device=self._job.device), history, round_
 
     def _save(
         self,
@@ -136,7 +137,7 @@ class BlockActor:
         """Write the checkpoint whole, point to it, then drop the one before."""
         folder = self._job.folder
         with folder.new_folder(block.checkpoint(round_)) as path:
-            agents.save(path)
+            save_block(agents, path)
             pq.write_table(pa.Table.from_pylist(history), path / METRICS)
             if done:
                 pq.write_table(_recommendations(block, agents), path / RECOMMENDATIONS)

@@ -6,7 +6,7 @@ attaching to it costs the same whatever its size. Nothing it returns can be writ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -21,6 +21,7 @@ from dynaq.records import Candidate, Job
 from dynaq.stores import FloatArray, Store
 
 Indices = npt.NDArray[np.int64]
+Span = tuple[slice, slice]
 ROWS = 8192  # rows converted to float32 at a time
 
 
@@ -162,20 +163,19 @@ class TensorCache:
 
     def block_similarities(self, applicant_id: str) -> FloatArray:
         """Cosine per pair of blocks, float32 `[n_jobs, n_pairs]`, 0 where a block is missing."""
-        row = self.applicant_index(applicant_id)
-        cosines: FloatArray = (self._products(row) * _inverse(self._applicant_norms[row])[:, None]).T
-        return np.clip(cosines * _inverse(self._job_norms), -1.0, 1.0)
+        cosines: FloatArray = self._pair_cosines(self.applicant_index(applicant_id)).T
+        return cosines
 
     def calculate_cosine_similarities(self, applicant_id: str) -> FloatArray:
         """Similarity by the layout's rule with every job, float32 `[n_jobs]` in [-1, 1]."""
-        if not self.layout.joint:
-            mean: FloatArray = self.block_similarities(applicant_id).mean(axis=1)
-            return mean
         row = self.applicant_index(applicant_id)
-        applicant = _inverse(np.linalg.norm(self._applicant_norms[row]))
-        similarities: FloatArray = (
-            self._products(row).sum(axis=0) * applicant * _inverse(np.linalg.norm(self._job_norms, axis=1))
-        )
+        if not self.layout.joint:
+            mean: FloatArray = self._pair_cosines(row).mean(axis=0)
+            return mean
+        products = self._products(row, _joint_spans(self.layout))
+        similarities: FloatArray = products[0] if len(products) == 1 else products.sum(axis=0)
+        similarities *= self._inverse_joint_norms
+        similarities *= _inverse(np.linalg.norm(self._arrays["applicant_norms"][row]))
         return np.clip(similarities, -1.0, 1.0, out=similarities)
 
     def top_k(self, applicant_id: str, k: int) -> tuple[Indices, FloatArray]:
@@ -189,27 +189,48 @@ class TensorCache:
         best = best[np.lexsort((best, -similarities[best]))][:k]
         return best.astype(np.int64), similarities[best]
 
-    @property
-    def _job_norms(self) -> FloatArray:
-        return self._arrays["job_norms"]
+    def _pair_cosines(self, applicant: int) -> FloatArray:
+        """`[n_pairs, n_jobs]` in [-1, 1]."""
+        layout = self.layout
+        cosines = self._products(applicant, [(layout.state_slice(s), layout.action_slice(a)) for s, a in layout.pairs])
+        cosines *= self._inverse_norms
+        cosines *= _inverse(self._arrays["applicant_norms"][applicant])[:, None]
+        return np.clip(cosines, -1.0, 1.0, out=cosines)
 
-    @property
-    def _applicant_norms(self) -> FloatArray:
-        return self._arrays["applicant_norms"]
+    @cached_property
+    def _inverse_norms(self) -> FloatArray:
+        """`[n_pairs, n_jobs]`."""
+        return np.ascontiguousarray(_inverse(self._arrays["job_norms"]).T)
 
-    def _products(self, applicant: int) -> FloatArray:
-        """Dot product per pair of blocks `[n_pairs, n_jobs]`, by blocks of rows where they must be converted."""
+    @cached_property
+    def _inverse_joint_norms(self) -> FloatArray:
+        """`[n_jobs]`."""
+        return _inverse(np.linalg.norm(self._arrays["job_norms"], axis=1))
+
+    def _products(self, applicant: int, spans: Sequence[Span]) -> FloatArray:
+        """Dot products `[len(spans), n_jobs]` of state columns with action columns."""
         state = self.applicants[applicant].astype(np.float32)
         jobs = self.jobs
-        out = np.empty((len(self.layout.pairs), len(jobs)), np.float32)
+        out = np.empty((len(spans), len(jobs)), np.float32)
         rows = ROWS if jobs.dtype != np.float32 else max(1, len(jobs))
         for start in range(0, len(jobs), rows):
             block = jobs[start : start + rows].astype(np.float32, copy=False)
-            for pair, (state_block, action_block) in enumerate(self.layout.pairs):
-                part = block[:, self.layout.action_slice(action_block)]
+            for i, (state_columns, action_columns) in enumerate(spans):
                 # matmul and not dot, which copies a slice of columns before it multiplies.
-                np.matmul(part, state[self.layout.state_slice(state_block)], out=out[pair, start : start + rows])
+                np.matmul(block[:, action_columns], state[state_columns], out=out[i, start : start + rows])
         return out
+
+
+def _joint_spans(layout: Layout) -> list[Span]:
+    """The compared columns, neighbouring blocks together: for classic one product over the first 768."""
+    spans: list[Span] = []
+    for state_block, action_block in layout.pairs:
+        state, action = layout.state_slice(state_block), layout.action_slice(action_block)
+        if spans and (spans[-1][0].stop, spans[-1][1].stop) == (state.start, action.start):
+            last_state, last_action = spans.pop()
+            state, action = slice(last_state.start, state.stop), slice(last_action.start, action.stop)
+        spans.append((state, action))
+    return spans
 
 
 def _inverse(norms: npt.ArrayLike) -> FloatArray:

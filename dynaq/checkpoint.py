@@ -1,0 +1,94 @@
+"""Checkpoints of a block: tensors in safetensors, the rest in JSON. Nothing is unpickled.
+
+A block that was saved and loaded goes on exactly as if it had not been interrupted, bit for bit on the same machine:
+random generators and optimizer moments are part of the checkpoint, and what follows from the judged pairs (the
+posterior of the world model) is computed anew in the same order.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from dynaq.agents import DynaQBlock
+from dynaq.config import DynaQConfig
+from dynaq.errors import InputError
+from dynaq.mlp_model import MLPWorldModel
+from dynaq.rewards import RewardStrategy
+from dynaq.tensor_cache import TensorCache
+
+if TYPE_CHECKING:
+    from dynaq.pretrain import Pretrained
+
+TENSORS, RECORD = "block.safetensors", "block.json"
+VERSION = 1
+
+
+def save_block(block: DynaQBlock, folder: str | Path) -> None:
+    """Write `block.safetensors` and `block.json` into a folder that exists."""
+    folder = Path(folder)
+    tensors = block.q.state() | block.judged.state()
+    if isinstance(block.model, MLPWorldModel):
+        tensors |= block.model.state()
+    tensors |= {f"generator.{i}": g.get_state() for i, g in enumerate(block.generators)}
+    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, folder / TENSORS)
+    record = {
+        "version": VERSION,
+        "applicant_ids": block.applicant_ids,
+        "n_jobs": len(block.cache.job_ids),
+        "layout": block.cache.layout.name,
+        "round": block.round,
+        "cumulative": block.cumulative,
+        "failures": block.failures,
+        "strategy": asdict(block.strategy),
+        "config": block.config.model_dump(mode="json"),
+    }
+    (folder / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def load_block(
+    folder: str | Path, cache: TensorCache, pretrained: Pretrained | None = None, device: str = "cpu"
+) -> DynaQBlock:
+    """A block as it was saved. `cache` and `pretrained` must be those it was trained with.
+
+    Raises InputError when the folder is not a checkpoint, or was made over another catalogue.
+    """
+    folder = Path(folder)
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        tensors = load_file(folder / TENSORS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(f"checkpoint {folder} cannot be read: {error}") from error
+    if record.get("version") != VERSION:
+        raise InputError(f"checkpoint {folder} has version {record.get('version')!r}; this program reads {VERSION}")
+    if record["n_jobs"] != len(cache.job_ids) or record["layout"] != cache.layout.name:
+        raise InputError(
+            f"checkpoint {folder} was made over {record['n_jobs']} jobs in the {record['layout']} layout, "
+            f"the store has {len(cache.job_ids)} in {cache.layout.name}; train anew"
+        )
+    config = DynaQConfig(**record["config"])
+    # The warm start is not repeated: what it left is in the tensors.
+    block = DynaQBlock(
+        cache,
+        record["applicant_ids"],
+        RewardStrategy(**record["strategy"]),
+        config.model_copy(update={"warm_start": False}),
+        pretrained,
+        device,
+    )
+    block.config = config
+    block.q.load_state(tensors)
+    block.judged.load_state(tensors)
+    block.round, block.cumulative, block.failures = record["round"], record["cumulative"], record["failures"]
+    if isinstance(block.model, MLPWorldModel):
+        block.model.load_state(tensors, block.judged)
+    elif block.strategy.needs_judge:
+        block.model.observe(block.judged)
+    for i, generator in enumerate(block.generators):
+        generator.set_state(tensors[f"generator.{i}"])
+    return block

@@ -1,0 +1,63 @@
+"""What the networks see of a pair, and how alike two jobs are.
+
+A pair is described by the cosines of every state block with every action block, each also standardised over the
+catalogue for that applicant: how well a job fits compared with the rest matters more than the bare cosine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from dynaq.layout import BLOCK_DIM
+from dynaq.tensor_cache import TensorCache
+
+# Relative weight of each block when two jobs are compared; blocks that a layout lacks are left out.
+JOB_BLOCK_WEIGHTS = {"title": 1.0, "description": 1.0, "technical_skills": 0.5, "soft_skills": 0.2}
+STANDARDISED_SCALE = 0.3
+
+
+def _unit_blocks(vectors: np.ndarray) -> torch.Tensor:
+    """[n, blocks·BLOCK_DIM] → [n, blocks, BLOCK_DIM] float32 with unit norm; zero blocks stay zero."""
+    blocks = torch.from_numpy(np.array(vectors, dtype=np.float32, copy=True)).view(len(vectors), -1, BLOCK_DIM)
+    unit: torch.Tensor = blocks / blocks.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    return unit
+
+
+def pair_features(cache: TensorCache, applicant_ids: Sequence[str]) -> torch.Tensor:
+    """`[applicants, n_jobs, 2·state_blocks·action_blocks]`: block cosines, then the same standardised per applicant."""
+    rows = [cache.applicant_index(applicant_id) for applicant_id in applicant_ids]
+    states = _unit_blocks(cache.applicants[rows])
+    actions = _unit_blocks(cache.jobs)
+    cosines = torch.einsum("asd,jbd->ajsb", states, actions).flatten(2)
+    centred = cosines - cosines.mean(1, keepdim=True)
+    spread = cosines.std(1, keepdim=True, unbiased=False).clamp_min(1e-3)
+    return torch.cat([cosines, STANDARDISED_SCALE * centred / spread], dim=-1)
+
+
+def raw_features(cache: TensorCache, applicant_ids: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """States `[applicants, state_dim]` and actions `[n_jobs, action_dim]`, to be concatenated pair by pair."""
+    rows = [cache.applicant_index(applicant_id) for applicant_id in applicant_ids]
+    states = torch.from_numpy(np.array(cache.applicants[rows], dtype=np.float32, copy=True))
+    actions = torch.from_numpy(np.array(cache.jobs, dtype=np.float32, copy=True))
+    return states, actions
+
+
+def scaled_cosines(cache: TensorCache, applicant_ids: Sequence[str]) -> torch.Tensor:
+    """(c + 1) / 2 of every pair, `[applicants, n_jobs]` in [0, 1]."""
+    rows = [np.asarray(cache.calculate_cosine_similarities(applicant_id)) for applicant_id in applicant_ids]
+    return (torch.from_numpy(np.stack(rows).astype(np.float32)) + 1.0) / 2.0
+
+
+def job_embedding(cache: TensorCache) -> torch.Tensor:
+    """`[n_jobs, d]`: unit blocks scaled so that squared distances are the weighted sum of the blocks' distances."""
+    layout = cache.layout
+    actions = _unit_blocks(cache.jobs)
+    parts = [
+        weight**0.5 * actions[:, layout.action.index(block)]
+        for block, weight in JOB_BLOCK_WEIGHTS.items()
+        if block in layout.action
+    ]
+    return torch.cat(parts, dim=1)

@@ -1,0 +1,183 @@
+"""The ledger: judgements that were made before, read from a file or a store, and the judge that replays them.
+
+A ledger file is Parquet or JSONL with `applicant_id, job_id` and either `label` or the four probabilities
+`p_apply, p_save, p_click, p_ignore`; `reward`, `label_mass`, `judge` and `created_at` are read when they are there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.json as pa_json
+import pyarrow.parquet as pq
+
+from dynaq.errors import InputError, JudgeError
+from dynaq.judge import LABEL_VALUES, LABELS, Judge, Judgement, Slate
+from dynaq.records import Candidate, Job
+from dynaq.stores import Store
+from dynaq.stores.base import JUDGEMENT_SCHEMA, judgement_row
+
+PROBABILITIES = tuple(f"p_{label.lower()}" for label in LABELS)
+Key = tuple[str, str]
+
+
+def ledger_fingerprint(path: str | Path) -> str:
+    """`ledger-` and 12 hex digits of the SHA-256 of the file."""
+    return f"ledger-{hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]}"
+
+
+def read_ledger(path: str | Path) -> pa.Table:
+    """The judgements of a ledger file, with the columns of JUDGEMENT_SCHEMA; the last one of a pair counts.
+
+    Raises InputError naming the file, and the first row that cannot be used.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"ledger {path} is not there; give a .parquet or .jsonl file with applicant_id, job_id, label")
+    try:
+        table = _read(path)
+        return _normalised(table, path)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise InputError(f"ledger {path} cannot be read: {error}") from error
+
+
+def _read(path: Path) -> pa.Table:
+    if path.suffix == ".parquet":
+        return pq.read_table(path)
+    if path.suffix == ".jsonl":
+        return pa_json.read_json(path)
+    raise InputError(f"ledger {path}: {path.suffix or 'no suffix'} is not a ledger format; use .parquet or .jsonl")
+
+
+def _normalised(table: pa.Table, path: Path) -> pa.Table:
+    missing = [name for name in ("applicant_id", "job_id") if name not in table.column_names]
+    if missing:
+        raise InputError(f"ledger {path} has no column {missing[0]}; it needs applicant_id, job_id and label")
+    n = table.num_rows
+    probabilities = _probabilities(table, path)
+    label_column = table.column("label").to_pylist() if "label" in table.column_names else [None] * n
+    likeliest = probabilities.argmax(axis=1)
+    columns: dict[str, Any] = {
+        "applicant_id": table.column("applicant_id").cast(pa.string()),
+        "job_id": table.column("job_id").cast(pa.string()),
+        "label": [label or LABELS[i] for label, i in zip(label_column, likeliest, strict=True)],
+        "reward": probabilities @ np.array([LABEL_VALUES[label] for label in LABELS]),
+        "label_mass": np.ones(n),
+        "judge": [ledger_fingerprint(path)] * n,
+        "created_at": [datetime.fromtimestamp(0, UTC)] * n,
+        "note": [""] * n,
+    }
+    columns |= {name: probabilities[:, i] for i, name in enumerate(PROBABILITIES)}
+    for name in ("reward", "label_mass", "created_at", "note"):
+        if name in table.column_names and table.column(name).null_count == 0:
+            columns[name] = table.column(name).cast(JUDGEMENT_SCHEMA.field(name).type)
+    return pa.table(columns, schema=JUDGEMENT_SCHEMA)
+
+
+def _probabilities(table: pa.Table, path: Path) -> npt.NDArray[np.float64]:
+    """`[rows, 4]`, from the four columns where they are, else from the label."""
+    rows = np.zeros((table.num_rows, len(LABELS)))
+    if all(name in table.column_names for name in PROBABILITIES):
+        rows = np.stack([table.column(name).to_numpy().astype(np.float64) for name in PROBABILITIES], axis=1)
+    elif "label" in table.column_names:
+        codes = {label: i for i, label in enumerate(LABELS)}
+        for number, label in enumerate(table.column("label").to_pylist()):
+            if label in codes:
+                rows[number, codes[label]] = 1.0
+    total = rows.sum(axis=1)
+    bad = np.flatnonzero(~(np.isfinite(total) & (np.abs(total - 1.0) < 1e-3) & (rows >= 0).all(axis=1)))
+    if len(bad):
+        row = {name: table.column(name)[int(bad[0])].as_py() for name in table.column_names}
+        raise InputError(
+            f"ledger {path}, row {int(bad[0]) + 1}: needs a label ({', '.join(LABELS)}) or "
+            f"{', '.join(PROBABILITIES)} that sum to 1, found {row}"
+        )
+    return rows
+
+
+def judgements(table: pa.Table) -> Iterator[Judgement]:
+    """Rows with the columns of JUDGEMENT_SCHEMA as records."""
+    for row in table.to_pylist():
+        yield Judgement(**row)
+
+
+def write_ledger(path: str | Path, judgements: Iterable[Judgement]) -> None:
+    """Write a Parquet ledger with all columns of a judgement."""
+    pq.write_table(pa.Table.from_pylist([judgement_row(j) for j in judgements], schema=JUDGEMENT_SCHEMA), path)
+
+
+class ReplayJudge:
+    """Replays a ledger file. A pair it lacks is an error, never a guess."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = path
+        self._table = read_ledger(path)
+        self.fingerprint = ledger_fingerprint(path)
+        pairs = zip(*(self._table.column(name).to_pylist() for name in ("applicant_id", "job_id")), strict=True)
+        self._row: dict[Key, int] = {pair: row for row, pair in enumerate(pairs)}
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def judge(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
+        """Raises JudgeError naming the first pair that the ledger lacks."""
+        return [self._lookup(applicant.id, job.id) for job in jobs]
+
+    def fetch(self, slates: Sequence[Slate]) -> list[list[Judgement]]:
+        """The same by id: a ledger needs no texts."""
+        return [[self._lookup(slate.applicant_id, job_id) for job_id in slate.job_ids] for slate in slates]
+
+    def _lookup(self, applicant_id: str, job_id: str) -> Judgement:
+        row = self._row.get((applicant_id, job_id))
+        if row is None:
+            raise JudgeError(
+                f"ledger {self._path} has no judgement of {applicant_id!r} on {job_id!r}; "
+                "replay needs every pair that an agent asks about"
+            )
+        return Judgement(**self._table.slice(row, 1).to_pylist()[0])
+
+
+class LedgerJudge:
+    """A judge with a store's ledger in front, in one process: asked first, written once. A JudgementSource.
+
+    paid: pairs that went to the judge; used: pairs that were asked for.
+    """
+
+    def __init__(self, store: Store, judge: Judge) -> None:
+        self._store, self._judge = store, judge
+        table = store.judgements(judge=judge.fingerprint)
+        self._known: dict[Key, Judgement] = {}
+        for judgement in judgements(table):
+            self._known[judgement.applicant_id, judgement.job_id] = judgement
+        self.paid = 0
+        self.used = 0
+
+    def fetch(self, slates: Sequence[Slate]) -> list[list[Judgement]]:
+        """One list per slate, in order. An abstention is passed on and not kept. Raises JudgeError, InputError."""
+        return [self._answer(slate) for slate in slates]
+
+    def _answer(self, slate: Slate) -> list[Judgement]:
+        missing = [job_id for job_id in slate.job_ids if (slate.applicant_id, job_id) not in self._known]
+        fresh: dict[str, Judgement] = {}
+        if missing:
+            applicant = next(iter(self._store.candidates([slate.applicant_id])), None)
+            jobs = {job.id: job for job in self._store.jobs(missing)}
+            if applicant is None:
+                raise InputError(f"applicant {slate.applicant_id!r} is not in the store")
+            for job_id in missing:
+                if job_id not in jobs:
+                    raise InputError(f"job {job_id!r} is not in the store")
+            answers = self._judge.judge(applicant, [jobs[job_id] for job_id in missing])
+            fresh = dict(zip(missing, answers, strict=True))
+            self._store.add_judgements([j for j in answers if not j.abstained])
+            self._known.update({(slate.applicant_id, k): j for k, j in fresh.items() if not j.abstained})
+            self.paid += len(missing)
+        self.used += len(slate.job_ids)
+        return [fresh.get(job_id) or self._known[slate.applicant_id, job_id] for job_id in slate.job_ids]

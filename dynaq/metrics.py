@@ -1,0 +1,55 @@
+"""Ranking metrics of one applicant's list, and the bootstrap interval over applicants.
+
+nDCG follows Järvelin & Kekäläinen (2002) with the grade as gain and discount log2(rank + 1), as scikit-learn's
+`ndcg_score` has it; the ideal list is the best that the whole catalogue allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+
+def dcg(grades: Sequence[float] | npt.NDArray[np.floating]) -> float:
+    """Discounted cumulative gain of grades in rank order."""
+    g = np.asarray(grades, dtype=np.float64)
+    return float((g / np.log2(np.arange(2, g.size + 2))).sum())
+
+
+def ndcg_at_k(ranked: Sequence[str], grades: Mapping[str, float], k: int = 10) -> float:
+    """nDCG@k of job ids in rank order against graded relevance; a job that `grades` lacks is irrelevant.
+
+    Returns NaN when nothing is relevant: such an applicant has no ideal list to compare with.
+    """
+    ideal = dcg(sorted(grades.values(), reverse=True)[:k])
+    if ideal == 0.0:
+        return float("nan")
+    return dcg([grades.get(job_id, 0.0) for job_id in ranked[:k]]) / ideal
+
+
+def recall_at_k(ranked: Sequence[str], grades: Mapping[str, float], k: int = 10) -> float:
+    """Share of the relevant jobs (grade > 0) that are among the first k; NaN when nothing is relevant."""
+    relevant = {job_id for job_id, grade in grades.items() if grade > 0}
+    if not relevant:
+        return float("nan")
+    return len(relevant.intersection(ranked[:k])) / len(relevant)
+
+
+def reciprocal_rank(ranked: Sequence[str], grades: Mapping[str, float]) -> float:
+    """1 / rank of the first relevant job, 0 when none is ranked."""
+    return next((1.0 / rank for rank, job_id in enumerate(ranked, start=1) if grades.get(job_id, 0.0) > 0), 0.0)
+
+
+def bootstrap_interval(
+    values: Sequence[float] | npt.NDArray[np.floating], *, confidence: float = 0.95, draws: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean (Efron 1979); NaNs are left out. (nan, nan) when nothing is left."""
+    x = np.asarray(values, dtype=np.float64)
+    x = x[~np.isnan(x)]
+    if x.size == 0:
+        return float("nan"), float("nan")
+    means = x[np.random.default_rng(seed).integers(0, x.size, size=(draws, x.size))].mean(axis=1)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)

@@ -1,0 +1,65 @@
+"""Reward of a pair (s, a): cosine, LLM, or an annealed blend of the two.
+
+    cosine  (c + 1) / 2 with c = cos(s, a) over the layout's pairs
+    llm     sum over labels of p·value, as the judge gave it
+    hybrid  w·cosine + (1 - w)·llm, w annealed linearly from w_initial to w_final over anneal_steps judgements
+
+The cosine is known for every pair of the catalogue and only the judge's part has to be learned, so a strategy is a
+weight: what the world model predicts of the judge is blended with the exact cosine by the same w.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from dynaq.config import DynaQConfig
+from dynaq.errors import InputError
+
+STRATEGIES = ("cosine", "llm", "hybrid")
+
+
+@dataclass(frozen=True)
+class RewardStrategy:
+    """A reward as the weight of its cosine part.
+
+    Args:
+        name: one of STRATEGIES.
+        initial, final: weight of the cosine at the first judgement and after annealing.
+        anneal_steps: judgements between the two.
+        switch_step: number of judgements from which on only `final` counts; None for no switch.
+    """
+
+    name: str
+    initial: float
+    final: float
+    anneal_steps: int = 1
+    switch_step: int | None = None
+
+    @property
+    def needs_judge(self) -> bool:
+        return self.name != "cosine"
+
+    def cosine_weight(self, judged: torch.Tensor) -> torch.Tensor:
+        """w after so many judgements. judged `[agents]` int → `[agents]` float in [0, 1]."""
+        progress = (judged.float() / self.anneal_steps).clamp(max=1.0)
+        weight = self.initial + (self.final - self.initial) * progress
+        if self.switch_step is not None:
+            weight = torch.where(judged >= self.switch_step, torch.full_like(weight, self.final), weight)
+        return weight
+
+    def blend(self, cosine: torch.Tensor, judged_reward: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """w·cosine + (1 - w)·llm. All three broadcast; cosine already scaled to [0, 1]."""
+        return weight * cosine + (1.0 - weight) * judged_reward
+
+
+def make_strategy(name: str, config: DynaQConfig) -> RewardStrategy:
+    """The strategy of that name. Raises InputError naming the known ones."""
+    if name == "cosine":
+        return RewardStrategy(name, 1.0, 1.0)
+    if name == "llm":
+        return RewardStrategy(name, 0.0, 0.0)
+    if name == "hybrid":
+        return RewardStrategy(name, config.w_initial, config.w_final, config.anneal_steps, config.switch_step)
+    raise InputError(f"strategy {name!r} does not exist; use one of {', '.join(STRATEGIES)}")

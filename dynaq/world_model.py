@@ -1,0 +1,175 @@
+"""The Bayesian world model: what the judge would answer on any job of the catalogue, and how sure that is.
+
+Three steps, each a stacked computation over the agents of a block:
+
+1. A static prior p(label | s, a): from networks that were pre-trained on other applicants, else from the cosine.
+2. A Gaussian process over jobs on what the judge said beyond that prior (Rasmussen & Williams 2006, ch. 2): a surprise
+   on one job moves the jobs that resemble it. Its kernel is a squared exponential on the job embedding.
+3. A calibrated head p(label | static prior, shift of the process), pre-trained as well; without one the shift is added.
+
+A judge that answers at random with probability e is not believed blindly: with m the prediction for the pair made
+without its own answer, the answer is genuine with probability w = (1-e)·p / ((1-e)·p + e/4), p the predicted
+probability of the answer, and the believed reward is w·r + (1-w)·m. With e = 0 that is the answer itself.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from dynaq.judge import LABELS
+from dynaq.replay import JudgedPairs
+
+SHIFT_SCALES = (0.7, 1.2)  # length scales: near neighbours, and the wider family
+PROCESS_VARIANCE = 0.1
+OBSERVATION_VARIANCE = 0.03  # what differs between two jobs of the same embedding
+COSINE_SLOPE = 1.5  # reward per unit of cosine, for the prior of agents that were not pre-trained
+CLASS_VARIANCE = 0.11
+CHUNK_BYTES = 1 << 28  # of kernel rows at once
+
+
+class Prior(Protocol):
+    """Where the static prior and the head come from (`dynaq.pretrain.Pretrained` or `CosinePrior`)."""
+
+    noise: float
+
+    def static(self, features: torch.Tensor, cosines: torch.Tensor, applicants: list[str]) -> torch.Tensor:
+        """p(label | s, a) `[agents, n_jobs, 4]`."""
+        ...
+
+    def head(self, context: torch.Tensor, applicants: list[str]) -> torch.Tensor | None:
+        """p(label | context) `[..., 4]` from `[agents, n, 4 + 1 + scales]`, or None when there is no head."""
+        ...
+
+
+class CosinePrior:
+    """Cold start: the reward rises with the cosine's distance from the applicant's mean over the catalogue."""
+
+    noise = 0.0
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self._values = values
+
+    def static(self, features: torch.Tensor, cosines: torch.Tensor, applicants: list[str]) -> torch.Tensor:
+        centred = 2.0 * (cosines - cosines.mean(1, keepdim=True))  # back from [0, 1] to the cosine's own scale
+        return class_probabilities(COSINE_SLOPE * centred, torch.full_like(centred, CLASS_VARIANCE), self._values)
+
+    def head(self, context: torch.Tensor, applicants: list[str]) -> torch.Tensor | None:
+        return None
+
+
+def class_probabilities(mean: torch.Tensor, variance: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """A Gaussian belief about the reward as a distribution over the labels, `[..., 4]`."""
+    return torch.softmax(-0.5 * (values - mean[..., None]) ** 2 / variance[..., None], dim=-1)
+
+
+def genuine(predicted: torch.Tensor, answered: torch.Tensor, noise: float) -> torch.Tensor:
+    """Probability that an answer was not random. predicted, answered `[..., 4]` → `[...]`."""
+    agreement = (1.0 - noise) * (predicted * answered).sum(-1)
+    return agreement / (agreement + noise / len(LABELS)).clamp_min(1e-12) if noise > 0 else torch.ones_like(agreement)
+
+
+class BayesWorldModel:
+    """Posterior over the judge's reward for the whole catalogue, per agent.
+
+    Attributes after `observe`:
+        mean, deviation: `[agents, n_jobs]`, in units of reward.
+        believed: `[agents, longest]`, reward of each judged pair as the model believes it.
+    """
+
+    def __init__(
+        self,
+        prior: Prior,
+        features: torch.Tensor,
+        cosines: torch.Tensor,
+        embedding: torch.Tensor,
+        applicants: list[str],
+        values: torch.Tensor,
+        noise: float | None = None,
+    ) -> None:
+        self._prior, self._applicants, self._values = prior, applicants, values
+        self.noise = prior.noise if noise is None else noise
+        self._embedding = embedding
+        self._norms = embedding.square().sum(1)
+        self._static = prior.static(features, cosines, applicants)
+        self._static_mean = self._static @ values
+        self._has_head = prior.head(self._context(self._static[:, :1], self._no_shift(1)), applicants) is not None
+        self._distances: list[torch.Tensor] = []  # per slot: [agents, n_jobs] squared distance to that slot's job
+        self.deviation = torch.full_like(self._static_mean, PROCESS_VARIANCE**0.5)
+        self.believed = self._static_mean[:, :0]
+        self.mean = self._predict(self._no_shift(self._static.shape[1]))[1]
+
+    def _no_shift(self, n: int) -> torch.Tensor:
+        return self._static_mean.new_zeros(len(self._applicants), n, len(SHIFT_SCALES))
+
+    def _context(self, static: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.log(static + 1e-4), (static @ self._values)[..., None], shift], dim=-1)
+
+    def _predict(self, shift: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Distribution over labels `[agents, n_jobs, 4]` and expected reward `[agents, n_jobs]`."""
+        if self._has_head:
+            probabilities = self._prior.head(self._context(self._static, shift), self._applicants)
+            assert probabilities is not None
+            return probabilities, probabilities @ self._values
+        mean = self._static_mean + shift[..., -1]
+        return class_probabilities(mean, torch.full_like(mean, CLASS_VARIANCE), self._values), mean
+
+    def observe(self, judged: JudgedPairs) -> None:
+        """Condition on all judged pairs of the block. Slots are append-only, so distances are computed once."""
+        n = judged.longest
+        for slot in range(len(self._distances), n):
+            rows = self._embedding[judged.jobs[:, slot]]
+            self._distances.append(
+                (self._norms + rows.square().sum(1, keepdim=True) - 2.0 * rows @ self._embedding.T).clamp_min(0.0)
+            )
+        if n == 0:
+            return
+        agents = len(self._applicants)
+        per_agent = 4 * n * self._static.shape[1]
+        step = max(1, CHUNK_BYTES // per_agent)
+        shifts, deviations = [], []
+        for start in range(0, agents, step):
+            part = slice(start, min(start + step, agents))
+            shift, deviation = self._condition(judged, part, n)
+            shifts.append(shift)
+            deviations.append(deviation)
+        self.deviation = torch.cat(deviations)
+        probabilities, mean = self._predict(torch.cat(shifts))
+        jobs = judged.jobs[:, :n]
+        alone = mean.gather(1, jobs)  # at judged jobs the shift leaves their own answer out
+        predicted = probabilities.gather(1, jobs[..., None].expand(-1, -1, 4))
+        trust = genuine(predicted, judged.probabilities[:, :n], self.noise)
+        self.believed = trust * judged.rewards[:, :n] + (1.0 - trust) * alone
+        valid = judged.valid()
+        rows = torch.arange(agents, device=jobs.device)[:, None].expand_as(jobs)
+        mean[rows[valid], jobs[valid]] = self.believed[valid]
+        self.mean = mean
+
+    def _condition(self, judged: JudgedPairs, part: slice, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Posterior shift `[part, n_jobs, scales]`, leaving one out at judged jobs, and standard deviation."""
+        jobs, valid = judged.jobs[part, :n], judged.valid()[part]
+        static = self._static[part].gather(1, jobs[..., None].expand(-1, -1, 4))
+        mean = static @ self._values
+        trust = genuine(static, judged.probabilities[part, :n], self.noise)
+        surprise = trust * (judged.rewards[part, :n] - mean)
+        variance = OBSERVATION_VARIANCE + trust * (1.0 - trust) * (judged.rewards[part, :n] - mean) ** 2
+        variance = torch.where(valid, variance, torch.full_like(variance, 1e6))  # an empty slot says nothing
+        distances = torch.stack([d[part] for d in self._distances[:n]], dim=1)  # [part, n, n_jobs]
+        shifts = []
+        deviation = distances.new_empty(0)
+        for scale in SHIFT_SCALES:
+            cross = PROCESS_VARIANCE * torch.exp(distances / (-2.0 * scale**2))
+            among = cross.gather(2, jobs[:, None, :].expand(-1, n, -1))
+            among = 0.5 * (among + among.transpose(1, 2)) + torch.diag_embed(variance)
+            factor = torch.linalg.cholesky(among)
+            inverse = torch.cholesky_inverse(factor)
+            weights = (inverse @ surprise[..., None]).squeeze(-1)
+            shift = torch.einsum("anj,an->aj", cross, weights)
+            left_out = surprise - weights / inverse.diagonal(dim1=1, dim2=2)
+            rows = torch.arange(len(jobs), device=jobs.device)[:, None].expand_as(jobs)
+            shift[rows[valid], jobs[valid]] = left_out[valid]
+            shifts.append(shift)
+            explained = torch.linalg.solve_triangular(factor, cross, upper=False).square().sum(1)
+            deviation = (PROCESS_VARIANCE - explained).clamp_min(1e-9).sqrt()
+        return torch.stack(shifts, dim=-1), deviation

@@ -23,6 +23,8 @@ VERBS = {
     "tune": "Compare strategies and settings as Ray Tune trials.",
     "evaluate": "Ranking quality and judge reward of a run.",
     "recommend": "The best jobs of a run for one applicant.",
+    "judge": "Ask the judge about pairs, measure it, calibrate it, move its ledger.",
+    "serve": "Serve the judge over HTTP.",
     "report": "Write the report page of a run.",
 }
 MANY_VALUES = {"ingest": ("--jobs", "--candidates")}  # options that take several values in a row

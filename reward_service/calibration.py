@@ -39,13 +39,13 @@ def random_pairs(
 def thresholds_from_scores(scores: Sequence[float], scorer: str) -> Thresholds:
     """Cut points at the quantiles that SHARES leaves, rounded to what a sample of this size can tell.
 
-    The width of the logistic steps is a quarter of the distance between the lowest and the highest cut point.
+    The logistic steps are half as wide as the narrowest band, so that each label is the likeliest one somewhere.
     Raises InputError on too few scores.
     """
     if len(scores) < FEWEST:
         raise InputError(f"calibration has {len(scores)} scores; at least {FEWEST} are needed")
     apply, save, click = np.quantile(scores, 1 - np.cumsum(list(SHARES.values())))
-    scale = max(float(apply - click) / 4, 0.01)
+    scale = max(float(min(apply - save, save - click)) / 2, 0.01)
     cuts = {"apply": float(apply), "save": float(save), "click": float(click), "scale": scale}
     return Thresholds(**{name: round(value, 3) for name, value in cuts.items()}, scorer=scorer)
 

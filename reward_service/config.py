@@ -50,7 +50,7 @@ class Thresholds(BaseModel):
 # SmolLM2-135M-Instruct on ESCO's ICT market (91 applicants, 273 postings, 1,000 pairs), by
 # reward_service.calibration.fit_thresholds: quantiles of the score over random pairs, so that 5 % of such pairs are
 # APPLY, 10 % SAVE, 15 % CLICK. No relevance is used.
-DEFAULT_THRESHOLDS = Thresholds(click=0.725, save=0.921, apply=1.414, scale=0.172, scorer="likelihood-2c34b5a8798d")
+DEFAULT_THRESHOLDS = Thresholds(click=0.725, save=0.921, apply=1.414, scale=0.098, scorer="likelihood-2c34b5a8798d")
 
 
 class JudgeConfig(BaseModel):

@@ -38,7 +38,7 @@ def running_judge_service(folder: Path) -> Iterator[JudgeService]:
         store.put_jobs(market.jobs)
         store.put_candidates(market.candidates)
         store.put_qrels(market.qrels)
-    config = JudgeConfig(api_key=API_KEY, store=store_uri, max_pending_pairs=256)
+    config = JudgeConfig(api_key=API_KEY, store=store_uri, max_pending_pairs=96)
     url = start_service(config, port=free_port())
     judge = running_judge()
     assert judge is not None

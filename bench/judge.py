@@ -1,0 +1,287 @@
+"""The judge beside what it is built on, in one run: `python -m bench.judge` (about six minutes on two cores).
+
+The same pairs of ESCO's market go through transformers one at a time, through bare vLLM (`LLM.generate`) with and
+without its prefix cache, and through the service over HTTP; then latency of a single warm pair and 200 callers for a
+minute. Nothing fails: the figures are printed, with the aims beside them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import cycle, islice
+from typing import Any
+
+import httpx
+import psutil
+
+from cluster.session import ray_session
+from dynaq.markets import esco_market
+from dynaq.records import Candidate, Job
+from reward_service.config import JudgeConfig
+
+APPLICANTS, JOBS_EACH = 8, 30
+TRANSFORMERS_PAIRS = 24
+SINGLE_CALLS = 60
+CALLERS, SECONDS = 200, 60.0
+PORT = 8713
+
+Pairs = list[tuple[Candidate, list[Job]]]
+
+
+def the_pairs() -> Pairs:
+    """Every applicant with the same number of jobs, spread over the catalogue."""
+    market = esco_market(applicants=APPLICANTS)
+    jobs = market.jobs
+    return [
+        (candidate, [jobs[(i * 37 + k * 11) % len(jobs)] for k in range(JOBS_EACH)])
+        for i, candidate in enumerate(market.candidates)
+    ]
+
+
+def prompts(config: JudgeConfig, tokens: Any, pairs: Pairs) -> tuple[list[list[int]], list[list[int]]]:
+    """Token ids of every pair's prompt, and for `likelihood` of every job's baseline."""
+    from reward_service.prompts import CONTENT_FREE, choice_prompt, job_text, likelihood_prefix, likelihood_suffix
+    from reward_service.prompts import profile_text as profile_of
+
+    given: list[list[int]] = []
+    baseline: dict[str, list[int]] = {}
+    for applicant, jobs in pairs:
+        profile = profile_of(applicant, config.profile_limit, tokens.offsets)
+        for job in jobs:
+            text = job_text(job, config.job_limit, tokens.offsets, description=config.method_name == "choice")
+            if config.method_name == "likelihood":
+                suffix = likelihood_suffix(text)
+                given.append([*tokens.untrusted(likelihood_prefix(profile)), *tokens.untrusted(suffix)])
+                baseline[suffix] = [*tokens.untrusted(CONTENT_FREE), *tokens.untrusted(suffix)]
+            else:
+                prompt = choice_prompt(
+                    profile,
+                    text,
+                    instruction=config.instruction,
+                    question=config.question,
+                    applicant_first=config.applicant_first,
+                    rotation=0,
+                )
+                given.append(tokens.chat(prompt))
+    return given, list(baseline.values())
+
+
+def with_transformers() -> dict[str, float]:
+    """Pairs per second, one at a time: a generated letter, and the likelihood by two forward passes."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from reward_service.engine import Tokens
+    from reward_service.model import default_model_path
+
+    path = default_model_path()
+    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16)
+    tokens = Tokens(AutoTokenizer.from_pretrained(path))
+    pairs = [(applicant, jobs[: TRANSFORMERS_PAIRS // APPLICANTS]) for applicant, jobs in the_pairs()]
+    rates = {}
+    with torch.inference_mode():
+        letters, _ = prompts(JudgeConfig(method="choice"), tokens, pairs)
+
+        def generate(ids: list[int]) -> None:
+            model.generate(
+                torch.tensor([ids]), max_new_tokens=1, do_sample=False, attention_mask=torch.ones(1, len(ids))
+            )
+
+        rates["choice"] = rate(generate, letters)
+        given, baselines = prompts(JudgeConfig(), tokens, pairs)
+
+        def both(ids: tuple[list[int], list[int]]) -> None:
+            for each in ids:
+                model(torch.tensor([each])).logits.float().log_softmax(-1)
+
+        rates["likelihood"] = rate(both, list(zip(given, cycle(baselines), strict=False)))
+    return rates
+
+
+def rate(call: Callable[[Any], None], items: list[Any]) -> float:
+    """Items per second after one to warm up."""
+    call(items[0])
+    began = time.perf_counter()
+    for item in items:
+        call(item)
+    return len(items) / (time.perf_counter() - began)
+
+
+def bare_vllm() -> dict[str, float]:
+    """Pairs per second of `LLM.generate` on the same prompts, with and without reading the prefix cache."""
+    from reward_service.engine import BLOCK_SIZE, Tokens, _set_environment
+    from reward_service.model import default_model_path
+
+    config = JudgeConfig()
+    _set_environment(config)
+    from vllm import LLM, SamplingParams
+    from vllm.inputs import TokensPrompt
+
+    llm = LLM(
+        str(default_model_path()),
+        dtype="bfloat16",
+        max_model_len=config.max_model_len,
+        max_num_seqs=config.max_ongoing_requests,
+        block_size=BLOCK_SIZE,
+        enable_prefix_caching=True,
+        enforce_eager=True,
+    )
+    tokens = Tokens(llm.get_tokenizer())
+    pairs = the_pairs()
+    letters = list(tokens.letter_ids("ABCD").values())
+
+    def run(ids: list[list[int]], **sampling: Any) -> float:
+        params = SamplingParams(temperature=0, max_tokens=1, detokenize=False, **sampling)
+        llm.reset_prefix_cache()
+        began = time.perf_counter()
+        llm.generate([TokensPrompt(prompt_token_ids=each) for each in ids], params, use_tqdm=False)
+        return time.perf_counter() - began
+
+    found = {}
+    for method in ("likelihood", "choice"):
+        given, baselines = prompts(JudgeConfig(method=method), tokens, pairs)
+        ask = {"prompt_logprobs": 0} if method == "likelihood" else {"logprob_token_ids": letters}
+        run(given[:8], **ask)
+        for name, skip in (("cached", False), ("uncached", True)):
+            found[f"{method} {name}"] = len(given) / run(given + baselines, skip_reading_prefix_cache=skip, **ask)
+    given, _ = prompts(config, tokens, pairs)
+    each = [run([ids], prompt_logprobs=0, skip_reading_prefix_cache=False) for ids in given[:SINGLE_CALLS]]
+    found["single ms"] = 1000 * statistics.median(each)
+    return found
+
+
+def service() -> dict[str, Any]:
+    """Pairs per second over HTTP, latency of one, and many callers for a minute."""
+    from reward_service.app import running_judge, start_service, stop_judge
+    from reward_service.client import HttpJudge
+
+    pairs = the_pairs()
+    found: dict[str, Any] = {}
+    with ray_session():
+        config = JudgeConfig()
+        url = start_service(config, port=PORT)
+        judge = running_judge()
+        assert judge is not None
+        client = HttpJudge(url)
+
+        async def all_of(each: Any) -> float:
+            began = time.perf_counter()
+            await asyncio.gather(*(each.judge_async(applicant, jobs) for applicant, jobs in pairs))
+            return APPLICANTS * JOBS_EACH / (time.perf_counter() - began)
+
+        client.judge(pairs[0][0], [Job(id="warm", title="warm up")])
+        found["likelihood"] = asyncio.run(all_of(client))
+        found["choice"] = asyncio.run(all_of(judge.variant(config, method="choice")))
+        found["likelihood again"] = asyncio.run(all_of(client))  # every job's baseline is known now
+        found["single ms"] = single_call(client, pairs)
+        found["load"] = asyncio.run(load(url, pairs))
+        stop_judge()
+    return found
+
+
+def single_call(client: Any, pairs: Pairs) -> float:
+    """Median milliseconds of a call with one pair whose job has been met."""
+    times = []
+    for applicant, job in islice(((a, j) for a, jobs in pairs for j in jobs), SINGLE_CALLS):
+        began = time.perf_counter()
+        client.judge(applicant, [job])
+        times.append(1000 * (time.perf_counter() - began))
+    return statistics.median(times)
+
+
+async def load(url: str, pairs: Pairs) -> dict[str, Any]:
+    """CALLERS at once, one pair per call, for SECONDS; memory of the service's processes at the start and the end."""
+    statuses: dict[int | str, int] = {}
+    everything: Iterator[tuple[Candidate, Job]] = cycle([(a, j) for a, jobs in pairs for j in jobs])
+    deadline = time.monotonic() + SECONDS
+
+    async def caller(client: httpx.AsyncClient) -> None:
+        while time.monotonic() < deadline:
+            applicant, job = next(everything)
+            body = {"applicant": applicant.model_dump(mode="json"), "jobs": [job.model_dump(mode="json")]}
+            try:
+                response = await client.post(f"{url}/v1/judgements", json=body)
+                status: int | str = response.status_code
+                if status == 200 and len(response.json()["judgements"]) != 1:
+                    status = "unanswered"
+                if status == 429:
+                    await asyncio.sleep(float(response.headers["Retry-After"]))
+            except httpx.HTTPError as error:
+                status = type(error).__name__
+            statuses[status] = statuses.get(status, 0) + 1
+
+    limits = httpx.Limits(max_connections=CALLERS)
+    async with httpx.AsyncClient(timeout=120, limits=limits) as client:
+        callers = [asyncio.ensure_future(caller(client)) for _ in range(CALLERS)]
+        await asyncio.sleep(SECONDS / 4)
+        early = service_memory()
+        await asyncio.gather(*callers)
+    return {"statuses": statuses, "MiB after a quarter": early, "MiB at the end": service_memory()}
+
+
+def service_memory() -> int:
+    """Resident MiB of the replicas, the API and the engine."""
+    total = 0
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "VLLM" in process.name() or "ServeReplica" in " ".join(process.cmdline()):
+                total += process.memory_info().rss >> 20
+        except psutil.Error:
+            continue
+    return total
+
+
+def in_a_process(part: str) -> dict[str, Any]:
+    """Run one part in a process of its own, so that the next one has the machine for itself."""
+    with tempfile.NamedTemporaryFile("r", suffix=".json") as out:
+        subprocess.run([sys.executable, "-m", "bench.judge", part, out.name], check=True)
+        result: dict[str, Any] = json.load(out)
+    return result
+
+
+def main() -> None:
+    alone, bare, served = (in_a_process(part) for part in PARTS)
+    print(f"\n{APPLICANTS * JOBS_EACH} pairs, SmolLM2-135M-Instruct, {os.cpu_count()} cores; judgements/s\n")
+    print(f"{'':38}{'likelihood':>12}{'choice':>12}")
+    methods = ("likelihood", "choice")
+
+    def row(name: str, values: list[float], form: str = "12.1f") -> None:
+        print(f"{name:38}" + "".join(f"{value:{form}}" for value in values))
+
+    row("transformers, one pair at a time", [alone[m] for m in methods])
+    row("bare vLLM, prefix cache not read", [bare[f"{m} uncached"] for m in methods])
+    row("bare vLLM, prefix cache", [bare[f"{m} cached"] for m in methods])
+    row("the service", [served[m] for m in methods])
+    row("service / bare vLLM        (aim 0.9)", [served[m] / bare[f"{m} cached"] for m in methods], "12.2f")
+    row("service / transformers     (aim 5)", [served[m] / alone[m] for m in methods], "12.1f")
+    row("prefix cache gain", [bare[f"{m} cached"] / bare[f"{m} uncached"] for m in methods], "12.2f")
+    print(f"\nthe service once every job is known      {served['likelihood again']:.1f} judgements/s")
+    added = served["single ms"] - bare["single ms"]
+    print(
+        f"one warm pair: HTTP {served['single ms']:.1f} ms, bare engine {bare['single ms']:.1f} ms, "
+        f"added {added:.1f} ms (aim 15)"
+    )
+    print(f"{CALLERS} callers for {SECONDS:.0f} s: {served['load']}")
+    print("two replicas: not measured, they would share the cores of one" if (os.cpu_count() or 1) < 4 else "")
+
+
+PARTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "transformers": with_transformers,
+    "bare": bare_vllm,
+    "service": service,
+}
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3:
+        with open(sys.argv[2], "w") as file:
+            json.dump(PARTS[sys.argv[1]](), file)
+    else:
+        main()

@@ -1,0 +1,235 @@
+"""dynaq judge: ask the judge about pairs, measure it, fit its thresholds, move its ledger."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+import typer
+import yaml
+from rich.table import Table
+
+from cluster.broker import BrokerClient, start_broker
+from cluster.session import ray_session
+from dynaq.errors import DynaqError, InputError
+from dynaq.judge import LABELS, Judgement, Slate
+from dynaq.ledger import read_ledger
+from dynaq.markets import esco_market
+from dynaq.qrels import Qrels
+from dynaq.records import Candidate, Job
+from dynaq.stores import JUDGEMENT_SCHEMA, open_store
+from jobs.cli import run_verb
+from jobs.console import console, say, step
+from jobs.inputs import relevance
+from jobs.judges import VLLM, judge_backend
+from jobs.tables import number
+from reward_service.calibration import calibrated, fit_thresholds
+from reward_service.check import METHODS, MethodCheck, check_method, draw_samples, recommend
+from reward_service.config import JudgeConfig
+
+DEMO_APPLICANTS = 8
+
+
+def main(
+    store: Annotated[
+        str | None, typer.Option(help="folder or mongodb:// URI; --check and --calibrate without one use the demo's")
+    ] = None,
+    applicant: Annotated[str | None, typer.Option(help="whom the judge plays")] = None,
+    jobs: Annotated[str | None, typer.Option(help="id,id: the jobs to show")] = None,
+    judge: Annotated[str, typer.Option(help="vllm, vllm:CONFIG.yaml or ledger:PATH")] = VLLM,
+    check: Annotated[bool, typer.Option("--check", help="measure the judge on pairs of known relevance")] = False,
+    qrels: Annotated[str | None, typer.Option(help="relevance file for --check; default: the store's")] = None,
+    calibrate: Annotated[
+        str | None, typer.Option(metavar="FILE", help="fit the thresholds on the store; write a judge configuration")
+    ] = None,
+    pairs: Annotated[int, typer.Option(min=50, help="random pairs for --calibrate")] = 400,
+    export: Annotated[str | None, typer.Option("--export", metavar="FILE", help="write the ledger as Parquet")] = None,
+    take: Annotated[str | None, typer.Option("--import", metavar="FILE", help="add a ledger file to the store")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="running Ray cluster; default: RAY_ADDRESS, else a local one")
+    ] = None,
+) -> None:
+    """Ask or examine the judge."""
+    asked = applicant is not None or jobs is not None
+    actions = [asked, check, calibrate is not None, export is not None, take is not None]
+    if sum(actions) != 1:
+        raise InputError(
+            "give one of: --applicant with --jobs, --check, --calibrate FILE, --export FILE, --import FILE"
+        )
+    if take is not None:
+        _import(_needed(store), Path(take))
+    elif export is not None:
+        _export(_needed(store), Path(export))
+    elif check:
+        _check(store, qrels, _engine_config(judge), address)
+    elif calibrate is not None:
+        _calibrate(store, Path(calibrate), _engine_config(judge), pairs, address)
+    else:
+        if not applicant or not jobs:
+            raise InputError("--applicant and --jobs go together: whom the judge plays, and the jobs to show")
+        _ask(_needed(store), applicant, [part.strip() for part in jobs.split(",") if part.strip()], judge, address)
+
+
+def _needed(store: str | None) -> str:
+    if store is None:
+        raise InputError("--store is missing: a folder or mongodb://host/database")
+    return store
+
+
+def _engine_config(judge: str) -> JudgeConfig:
+    kind, _, path = judge.partition(":")
+    if kind != VLLM:
+        raise InputError(f"--judge {judge}: only an engine can be measured or calibrated; use vllm or vllm:CONFIG.yaml")
+    return JudgeConfig.load(path or None)
+
+
+def _ask(store_uri: str, applicant: str, job_ids: list[str], judge: str, address: str | None) -> None:
+    """Ledger first, like a trainer's question, and kept there."""
+    backend = judge_backend(judge)
+    with open_store(store_uri, read_only=True) as opened:
+        if not list(opened.candidates([applicant])):
+            raise InputError(f"applicant {applicant!r} is not in store {opened.uri}")
+        titles = {job.id: job.title for job in opened.jobs(job_ids)}
+        unknown = [job_id for job_id in job_ids if job_id not in titles]
+        if unknown:
+            raise InputError(f"job {unknown[0]!r} is not in store {opened.uri}")
+    with ray_session(address):
+        broker = start_broker(store_uri, backend)
+        [answers] = BrokerClient(broker).fetch([Slate(applicant, tuple(job_ids))])
+        ray.kill(broker)
+    console.print(_judgement_table(answers, titles))
+    for answer in answers:
+        if answer.note:
+            say(f"{answer.job_id}: {answer.note}")
+    say(f"judge {backend.fingerprint}", "dim")
+
+
+def _judgement_table(answers: list[Judgement], titles: dict[str, str]) -> Table:
+    table = Table()
+    table.add_column("job")
+    table.add_column("title")
+    for label in LABELS:
+        table.add_column(f"p {label.lower()}", justify="right")
+    for name in ("label", "reward", "mass"):
+        table.add_column(name, justify="right")
+    for answer in answers:
+        p = [number(x) for x in answer.probabilities]
+        reward = number(float("nan") if answer.reward is None else answer.reward)
+        table.add_row(
+            answer.job_id, titles[answer.job_id], *p, answer.label or "abstained", reward, number(answer.label_mass)
+        )
+    return table
+
+
+def _market(store_uri: str | None, qrels: str | None) -> tuple[list[Candidate], list[Job], Qrels | None]:
+    """Texts and relevance of a store, or of the demo's market."""
+    if store_uri is None:
+        if qrels is not None:
+            raise InputError("--qrels names ids of a store; give --store too")
+        market = esco_market(applicants=DEMO_APPLICANTS)
+        return list(market.candidates), list(market.jobs), market.qrels
+    with open_store(store_uri, read_only=True) as opened:
+        return list(opened.candidates()), list(opened.jobs()), relevance(qrels, opened)
+
+
+def _check(store_uri: str | None, qrels: str | None, config: JudgeConfig, address: str | None) -> None:
+    from reward_service.app import start_judge
+
+    candidates, jobs, grades = _market(store_uri, qrels)
+    if grades is None:
+        raise InputError(f"store {store_uri} knows no relevance; give a file with --qrels")
+    samples = draw_samples(candidates, {job.id: job for job in jobs}, grades)
+    shown = sum(len(sample.jobs) for sample in samples)
+    say(f"{len(samples)} applicants, {shown} pairs, model {config.model or 'SmolLM2-135M-Instruct (packaged)'}")
+    with ray_session(address):
+        with step("Starting the judge"):
+            judge = start_judge(config)
+        checks = []
+        for method in METHODS:
+            with step(f"Method {method}"):
+                checks.append(asyncio.run(check_method(judge, config, method, samples)))
+    console.print(check_table(checks))
+    for line in recommend(checks, config.method_name):
+        say(line)
+
+
+def check_table(checks: list[MethodCheck]) -> Table:
+    """One column per method."""
+    table = Table()
+    table.add_column("")
+    for check in checks:
+        table.add_column(check.method, justify="right")
+    rows: dict[str, list[str]] = {
+        "AUC (relevant against irrelevant)": [f"{c.auc:.3f}" for c in checks],
+        "  95 % interval": [f"{c.low:.3f} to {c.high:.3f}" for c in checks],
+        "nDCG@10": [number(c.ndcg) for c in checks],
+        "label mass": [number(c.label_mass) for c in checks],
+        **{label: [f"{c.labels[i]:.1%}" for c in checks] for i, label in enumerate(LABELS)},
+        "abstained": [str(c.abstained) for c in checks],
+        "option order moves p by": ["–" if c.order_effect is None else number(c.order_effect) for c in checks],
+        "option order changes the label": ["–" if c.order_flips is None else f"{c.order_flips:.0%}" for c in checks],
+        "judgements/s": [f"{c.per_second:.1f}" for c in checks],
+    }
+    for name, cells in rows.items():
+        table.add_row(name, *cells)
+    return table
+
+
+def _calibrate(store_uri: str | None, out: Path, config: JudgeConfig, pairs: int, address: str | None) -> None:
+    from reward_service.app import start_judge
+
+    if config.method_name != "likelihood":
+        raise InputError("method choice has no thresholds to fit; --calibrate is for likelihood")
+    if not out.parent.is_dir():
+        raise InputError(f"--calibrate {out}: folder {out.parent} does not exist")
+    candidates, jobs, _ = _market(store_uri, None)
+    with ray_session(address):
+        with step("Starting the judge"):
+            judge = start_judge(config)
+        with step(f"Scoring {pairs} random pairs"):
+            cut = asyncio.run(fit_thresholds(judge.scores, config.scorer, candidates, jobs, pairs=pairs))
+    fitted = calibrated(config, cut)
+    fields: dict[str, Any] = fitted.model_dump(mode="json", exclude_unset=True, exclude={"api_key"})
+    out.write_text(f"# thresholds fitted on {pairs} random pairs\n{yaml.safe_dump(fields, sort_keys=False)}")
+    say(f"CLICK from {cut.click:.3f}, SAVE from {cut.save:.3f}, APPLY from {cut.apply:.3f} nats per token")
+    say(f"judge {fitted.fingerprint} is in {out}; use it with --judge vllm:{out}")
+
+
+def _export(store_uri: str, out: Path) -> None:
+    with open_store(store_uri, read_only=True) as opened:
+        table = opened.judgements()
+    try:
+        pq.write_table(table, out)
+    except OSError as error:
+        raise DynaqError(f"--export {out} cannot be written: {error}") from error
+    say(f"{table.num_rows} judgements of {len(set(table.column('judge').to_pylist()))} judges written to {out}")
+
+
+def _import(store_uri: str, path: Path) -> None:
+    """The pairs that a ledger has already stay as they are."""
+    judgements = [Judgement(**row) for row in _ledger_table(path).to_pylist()]
+    with open_store(store_uri) as opened:
+        before = opened.judgements().num_rows
+        opened.add_judgements(judgements)
+        added = opened.judgements().num_rows - before
+        say(f"{added} judgements added to {opened.uri}; {len(judgements) - added} were there already")
+
+
+def _ledger_table(path: Path) -> pa.Table:
+    """An exported ledger keeps its judges' names; any other ledger file gets one of its own."""
+    if path.suffix == ".parquet" and path.is_file():
+        try:
+            table = pq.read_table(path)
+            if set(JUDGEMENT_SCHEMA.names) <= set(table.column_names):
+                return table.select(JUDGEMENT_SCHEMA.names).cast(JUDGEMENT_SCHEMA)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(f"ledger {path} cannot be read: {error}") from error
+    return read_ledger(path)
+
+
+if __name__ == "__main__":
+    run_verb("judge")

@@ -1,0 +1,188 @@
+"""Is this judge any good? Measured on pairs whose relevance is known, for each method on the same engine.
+
+A small model may answer the letter question at random and still know, by likelihood, which job fits whom.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dynaq.errors import InputError
+from dynaq.judge import LABELS, Judgement
+from dynaq.metrics import ndcg_at_k
+from dynaq.qrels import Qrels
+from dynaq.records import Candidate, Job
+from reward_service.client import ServeJudge
+from reward_service.config import JudgeConfig
+
+METHODS = ("likelihood", "choice")
+ORDER_PAIRS = 32  # pairs on which the four orders of the options are compared; each costs four answers
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One applicant, jobs to show them, and the relevance grade of each."""
+
+    applicant: Candidate
+    jobs: tuple[Job, ...]
+    grades: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class MethodCheck:
+    """What one method measured.
+
+    Args:
+        method: its name.
+        auc: probability that a relevant job earns more than an irrelevant one of the same applicant, ties half.
+        low, high: 95 % bootstrap interval of the AUC over applicants.
+        ndcg: nDCG@10 of the shown jobs ranked by reward, mean over applicants.
+        label_mass: mean probability on the four labels before normalising.
+        labels: share of pairs by likeliest label, in the order of LABELS.
+        abstained: pairs without an answer.
+        per_second: judgements per second.
+        order_effect: mean over pairs of the largest move of a label's probability between orders of the options;
+            None for `likelihood`, which has none.
+        order_flips: share of pairs whose likeliest label is not the same under every order; None likewise.
+    """
+
+    method: str
+    auc: float
+    low: float
+    high: float
+    ndcg: float
+    label_mass: float
+    labels: tuple[float, ...]
+    abstained: int
+    per_second: float
+    order_effect: float | None = None
+    order_flips: float | None = None
+
+    @property
+    def better_than_chance(self) -> bool:
+        """Whether the whole interval is above the coin's 0.5."""
+        return self.low > 0.5
+
+
+def draw_samples(
+    candidates: Sequence[Candidate], jobs: Mapping[str, Job], qrels: Qrels, *, per_applicant: int = 24, seed: int = 0
+) -> list[Sample]:
+    """For each applicant up to half relevant jobs, the rest irrelevant. Raises InputError when nobody has both."""
+    rng = np.random.default_rng(seed)
+    samples = []
+    for applicant in candidates:
+        grades = qrels.grades(applicant.id)
+        relevant = sorted(job_id for job_id, grade in grades.items() if grade > 0 and job_id in jobs)
+        irrelevant = sorted(job_id for job_id in jobs if not grades.get(job_id, 0) > 0)
+        if not relevant or not irrelevant:
+            continue
+        chosen = [*_some(rng, relevant, per_applicant // 2)]
+        chosen += _some(rng, irrelevant, per_applicant - len(chosen))
+        rng.shuffle(chosen)
+        samples.append(Sample(applicant, tuple(jobs[j] for j in chosen), tuple(grades.get(j, 0.0) for j in chosen)))
+    if not samples:
+        raise InputError("no applicant has both a relevant and an irrelevant job; give relevance with --qrels")
+    return samples
+
+
+def _some(rng: np.random.Generator, ids: Sequence[str], n: int) -> list[str]:
+    return [ids[i] for i in rng.permutation(len(ids))[:n]]
+
+
+async def check_method(judge: ServeJudge, config: JudgeConfig, method: str, samples: Sequence[Sample]) -> MethodCheck:
+    """Judge every sample with one method on the judge's engine."""
+    variant = judge.variant(config, method=method)
+    began = time.perf_counter()
+    answers = await asyncio.gather(*(variant.judge_async(sample.applicant, sample.jobs) for sample in samples))
+    seconds = time.perf_counter() - began
+    orders = await _orders(variant, samples) if method == "choice" else None
+    return summarise(method, samples, answers, seconds, orders)
+
+
+async def _orders(judge: ServeJudge, samples: Sequence[Sample]) -> npt.NDArray[np.float64]:
+    """Distributions `[pairs, orders, labels]` on a few pairs of every applicant."""
+    each = max(1, ORDER_PAIRS // len(samples))
+    some = samples[:ORDER_PAIRS]
+    found = await asyncio.gather(*(judge.orders(sample.applicant, sample.jobs[:each]) for sample in some))
+    return np.array([pair for group in found for pair in group])
+
+
+def summarise(
+    method: str,
+    samples: Sequence[Sample],
+    answers: Sequence[Sequence[Judgement]],
+    seconds: float,
+    orders: npt.NDArray[np.float64] | None = None,
+) -> MethodCheck:
+    """The figures of one method from its judgements; abstentions count for nothing but their number."""
+    aucs, ndcgs, labels, masses = [], [], [], []
+    total = 0
+    for sample, judged in zip(samples, answers, strict=True):
+        total += len(judged)
+        kept = [(j, g) for j, g in zip(judged, sample.grades, strict=True) if j.reward is not None]
+        rewards, grades = np.array([j.reward for j, _ in kept]), np.array([g for _, g in kept])
+        aucs.append(auc(rewards[grades > 0], rewards[grades <= 0]))
+        ranked = sorted(kept, key=lambda pair: (-(pair[0].reward or 0.0), pair[0].job_id))
+        ndcgs.append(ndcg_at_k([j.job_id for j, _ in ranked], {j.job_id: g for j, g in kept}, 10))
+        labels += [j.label for j, _ in kept]
+        masses += [j.label_mass for j, _ in kept]
+    low, high = _interval(np.array(aucs))
+    return MethodCheck(
+        method=method,
+        auc=float(np.nanmean(aucs)),
+        low=low,
+        high=high,
+        ndcg=float(np.nanmean(ndcgs)),
+        label_mass=float(np.mean(masses)) if masses else 0.0,
+        labels=tuple(labels.count(label) / max(1, len(labels)) for label in LABELS),
+        abstained=total - len(labels),
+        per_second=total / seconds,
+        order_effect=None if orders is None else float(np.ptp(orders, axis=1).max(axis=1).mean()),
+        order_flips=None if orders is None else float(np.mean(np.ptp(orders.argmax(axis=2), axis=1) > 0)),
+    )
+
+
+def auc(relevant: npt.NDArray[np.float64], irrelevant: npt.NDArray[np.float64]) -> float:
+    """Probability that a relevant one scores higher, ties half (Mann and Whitney 1947). NaN when one side is empty."""
+    if not len(relevant) or not len(irrelevant):
+        return float("nan")
+    above = relevant[:, None] > irrelevant
+    return float(above.mean() + 0.5 * (relevant[:, None] == irrelevant).mean())
+
+
+def _interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean over applicants."""
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return float("nan"), float("nan")
+    means = np.random.default_rng(0).choice(known, (2000, len(known))).mean(axis=1)
+    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+
+
+def recommend(checks: Sequence[MethodCheck], in_use: str) -> list[str]:
+    """What to do, in plain words."""
+    best = max(checks, key=lambda check: check.auc)
+    words = []
+    for check in checks:
+        if not check.better_than_chance:
+            words.append(
+                f"WARNING: with method {check.method} this model is no better than chance "
+                f"(AUC {check.auc:.2f}, and 0.50 is a coin). Rewards from it would teach nothing."
+            )
+        if check.order_flips is not None and check.order_flips > 0.5:
+            words.append(
+                f"WARNING: with method {check.method} the order of the options decides {check.order_flips:.0%} of the "
+                "answers. Use rotations: 4, or another method."
+            )
+    if not best.better_than_chance:
+        return [*words, "No method works with this model. Use a larger instruct model, or strategy cosine."]
+    words.append(f"Recommended: method {best.method} (AUC {best.auc:.2f}).")
+    if best.method != in_use:
+        words.append(f"This judge uses {in_use}; set `method: {best.method}` in its configuration.")
+    return words

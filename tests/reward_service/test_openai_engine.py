@@ -1,0 +1,115 @@
+"""An OpenAI-compatible server as the judge's engine: a real `vllm serve` on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from dynaq.errors import JudgeError
+from dynaq.judge import Judgement
+from dynaq.records import Candidate, Job
+from reward_service.config import JudgeConfig
+from reward_service.errors import JudgeUnavailable
+from reward_service.judging import LLMJudge
+from reward_service.model import default_model_path
+from reward_service.openai_engine import OpenAIEngine, served_model
+from tests.judge_service import JudgeService, free_port
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+KEY = "key-of-the-endpoint"
+SHORT = Candidate(id="a", bio="Backend engineer.", hard_skills=("Java", "SQL"), soft_skills=("test software",))
+JOBS = [
+    Job(id="1", title="software developer", technical_skills=("Java", "SQL")),
+    Job(id="2", title="head chef", technical_skills=("baking",)),
+    Job(id="3", title="database designer", technical_skills=("SQL",)),
+]
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    port = free_port()
+    log = tmp_path_factory.mktemp("vllm") / "serve.log"
+    command = [
+        *(str(Path(sys.executable).with_name("vllm")), "serve", str(default_model_path())),
+        *("--host", "127.0.0.1", "--port", str(port), "--api-key", KEY, "--served-model-name", "small"),
+        *("--dtype", "bfloat16", "--max-model-len", "2048", "--enforce-eager", "--block-size", "32"),
+    ]
+    environment = os.environ | {
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    with log.open("w") as out:
+        server = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
+    try:
+        deadline = time.monotonic() + 300
+        while not _healthy(port):
+            assert server.poll() is None, log.read_text()[-2000:]
+            assert time.monotonic() < deadline, log.read_text()[-2000:]
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def _healthy(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def ask(endpoint: str, monkeypatch: pytest.MonkeyPatch, key: str = KEY, **fields: Any) -> list[Judgement]:
+    monkeypatch.setenv("DYNAQ_ENDPOINT_KEY", key)
+    config = JudgeConfig(endpoint=endpoint, model="small", **fields)
+
+    async def judge() -> list[Judgement]:
+        return await LLMJudge(config, OpenAIEngine(config)).judge_async(SHORT, JOBS)
+
+    return asyncio.run(judge())
+
+
+@pytest.mark.parametrize("fields", [{"method": "likelihood"}, {"method": "choice", "rotations": 2}])
+def test_an_endpoint_judges_as_our_own_engine_does(
+    endpoint: str, judge_service: JudgeService, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
+) -> None:
+    theirs = ask(endpoint, monkeypatch, **fields)
+    ours = judge_service.judge.variant(judge_service.config, **fields).judge(SHORT, JOBS)
+    for a, b in zip(theirs, ours, strict=True):
+        assert a.probabilities == pytest.approx(b.probabilities, abs=0.05)
+        assert a.judge != b.judge
+    assert "thresholds not fitted" in theirs[0].note or fields["method"] == "choice"
+
+
+def test_a_wrong_key_and_a_wrong_model_are_errors(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(JudgeError, match="401"):
+        ask(endpoint, monkeypatch, key="wrong", method="choice")
+    config = JudgeConfig(endpoint=endpoint, model="another", method="choice")
+    monkeypatch.setenv("DYNAQ_ENDPOINT_KEY", KEY)
+
+    async def judge() -> None:
+        await LLMJudge(config, OpenAIEngine(config)).judge_async(SHORT, JOBS)
+
+    with pytest.raises(JudgeError, match="404"):
+        asyncio.run(judge())
+
+
+def test_the_served_model_is_found(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DYNAQ_ENDPOINT_KEY", KEY)
+    assert asyncio.run(served_model(endpoint)) == "small"
+
+
+def test_an_endpoint_that_is_not_there_may_be_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(JudgeUnavailable, match="does not answer"):
+        ask(f"http://127.0.0.1:{free_port()}/v1", monkeypatch, method="choice")

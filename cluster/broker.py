@@ -20,16 +20,18 @@ import ray
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from dynaq.errors import DynaqError, JudgeError
+from dynaq.errors import DynaqError, InputError, JudgeError
 from dynaq.judge import Judgement, Slate
+from dynaq.ledger import judgements
 from dynaq.records import Candidate, Job
-from dynaq.stores import open_store
+from dynaq.stores import Store, open_store
 
 T = TypeVar("T")
 Pair = tuple[str, str]
 
 MAX_REQUESTS = 64  # applicants whose pairs are with the judge at once; the engine batches, this bounds its queue
 RETRY_SECONDS = 2.0
+WRITER_PATIENCE = 20.0  # seconds to wait for another process that writes the store
 APPLICANTS_KEPT = 20_000  # whose judgements stay in memory; far more than are in training at once
 STORE_PATIENCE = 120.0  # seconds for which a database may be away before a run gives up
 
@@ -48,11 +50,13 @@ class JudgeBackend:
         fingerprint: the judge's name in the ledger, known without starting it.
         start: makes the judge; called at most once, in the broker's process.
         keep: the answers belong in the store's ledger (not so for a judge that only replays another ledger).
+        cpus: CPUs of the cluster that it takes when it starts; training actors leave them free.
     """
 
     fingerprint: str
     start: Callable[[], AsyncJudge]
     keep: bool = True
+    cpus: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,8 @@ class JudgeBroker:
     """The actor's class; `start_broker` makes the actor. Its methods interleave on one event loop."""
 
     def __init__(self, store_uri: str, backend: JudgeBackend) -> None:
-        self._store = open_store(store_uri)
+        self._store_uri = store_uri
+        self._opened: Store | None = None
         self._store_thread = ThreadPoolExecutor(1, "store")  # one thread: stores need not be thread-safe
         self._backend = backend
         self._judge: AsyncJudge | None = None
@@ -173,14 +178,32 @@ class JudgeBroker:
         for judgement in rows:
             self._known[judgement.applicant_id].setdefault(judgement.job_id, judgement)
 
+    async def close(self) -> None:
+        """Let another process write the store."""
+        if self._opened is not None:
+            await self._on_store(self._opened.close)
+
     # What follows runs in the store's thread.
+
+    @property
+    def _store(self) -> Store:
+        """Opened on first use. A folder has one writer: the broker of a run that was just killed may still be going."""
+        deadline = time.monotonic() + WRITER_PATIENCE
+        while self._opened is None:
+            try:
+                self._opened = open_store(self._store_uri, read_only=not self._backend.keep)
+            except InputError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(RETRY_SECONDS)
+        return self._opened
 
     async def _on_store(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._store_thread, call)
 
     def _read_ledger(self, applicant_ids: list[str]) -> list[Judgement]:
         table = self._patiently(lambda: self._store.judgements(self._backend.fingerprint, applicant_ids))
-        return [Judgement(**row) for row in table.to_pylist()]
+        return list(judgements(table))
 
     def _write(self) -> None:
         """Write what has gathered, in one go. Nothing leaves the list before the store has it."""

@@ -5,23 +5,30 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
-# Read when ray is imported, by this process and by the processes it starts.
+# Read when ray is imported, here and in the processes that it starts; refreshed below for who imported ray before.
 os.environ.setdefault("RAY_AUTH_MODE", "token")  # nobody on the network joins or submits without ~/.ray/auth_token
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
+from ray import _raylet
 from ray._private import services
 
 from dynaq.errors import DynaqError, InputError
 
+_raylet.Config.initialize("")  # type: ignore[attr-defined]
+
 GIB = 1 << 30
-MIN_CPUS = 4  # scheduling slots on a small machine: the judge, the broker and two block actors must fit together
+MIN_CPUS = 8  # scheduling slots on a small machine: the judge and two actors of each of three trials fit together
+
+# Ray replaces 127.0.0.1 by the address that other machines see, and then listens on every interface.
+_LOOPBACK = patch.object(services, "resolve_ip_for_localhost", lambda host: host)
 
 
 @contextmanager
@@ -58,8 +65,12 @@ def ray_session(
 
 def _connect(address: str) -> None:
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, namespace="dynaq")
-    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        if port.isdigit():
+            socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself would try for minutes
+        with _LOOPBACK:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, namespace="dynaq")
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"no Ray cluster answers at {address!r} ({reason}); start one with `ray start --head`, "
@@ -69,10 +80,8 @@ def _connect(address: str) -> None:
 
 def _start(num_cpus: int | None, dashboard: bool, object_store_gib: float | None, temp_dir: str | None) -> None:
     cpus = num_cpus or max(os.cpu_count() or 1, MIN_CPUS)
-    # Ray replaces 127.0.0.1 by the address that other machines see, and then listens on every interface.
-    loopback = patch.object(services, "resolve_ip_for_localhost", lambda host: host)
     try:
-        with loopback:
+        with _LOOPBACK:
             ray.init(
                 address="local",
                 num_cpus=cpus,

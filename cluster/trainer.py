@@ -16,12 +16,14 @@ from typing import Any
 import pyarrow as pa
 import ray
 from ray.actor import ActorHandle
+from ray.autoscaler.sdk import request_resources
 
 from cluster.block_actor import RECOMMENDATION_SCHEMA, Block, BlockActor, BlockProgress, TrainingJob, mean_known
 from cluster.runfolder import METRICS, RECOMMENDATIONS
 from dynaq.errors import DynaqError
 from dynaq.qrels import Qrels
 
+TRIAL_CPUS = 0.01  # of a Tune trial's own process, which only waits
 DEATHS_ALLOWED = 5  # of one block without a round in between; more is not bad luck
 LOST = (
     ray.exceptions.RayActorError,
@@ -34,21 +36,30 @@ LOST = (
 
 @dataclass(frozen=True)
 class ActorSize:
-    """What one actor asks of the cluster, and how many there may be (None: as many as fit)."""
+    """What one actor asks of the cluster, and how many there may be.
+
+    Args:
+        cpus, gpus: of one actor; GPUs may be a fraction.
+        actors: at most so many (None: as many as fit).
+        reserved_cpus: left free for the judge. Actors wait for the judge, so they must not take its place.
+        trials: runs that share the cluster equally.
+    """
 
     cpus: float = 1.0
     gpus: float = 0.0
     actors: int | None = None
+    reserved_cpus: float = 0.0
+    trials: int = 1
 
     def count(self, blocks: int) -> int:
-        """Actors to run at once: the wish, else what the cluster has room for; never more than there are blocks."""
-        if self.actors is not None:
-            return max(1, min(self.actors, blocks))
+        """Actors to run now: what the cluster has room for at present, within the limits; at least one."""
         have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        room = have.get("CPU", 1.0) / self.cpus if self.cpus else float(blocks)
+        room = float(blocks)
+        if self.cpus:
+            room = (have.get("CPU", 1.0) - self.reserved_cpus - TRIAL_CPUS * self.trials) / self.trials / self.cpus
         if self.gpus:
-            room = min(room, have.get("GPU", 0.0) / self.gpus)
-        return max(1, min(int(room), blocks))
+            room = min(room, have.get("GPU", 0.0) / self.trials / self.gpus)
+        return max(1, min(int(room), blocks, self.actors or blocks))
 
 
 @dataclass(frozen=True)
@@ -137,11 +148,15 @@ class CohortTrainer:
         began = time.monotonic()
         pending = deque(_Work(block) for block in self._blocks if not self._finished(block))
         self._spent_before = sum(progress.judgements for progress in self._progress.values())
-        limit = self._size.count(len(pending))
+        if self._size.actors and pending:
+            # More than fits now: an autoscaler brings nodes for them, and the loop below takes them as they come.
+            wanted = min(self._size.actors, len(pending))
+            request_resources(bundles=[{"CPU": self._size.cpus, "GPU": self._size.gpus}] * wanted)
         idle: list[ActorHandle[Any]] = []
         running: dict[Any, tuple[ActorHandle[Any], _Work]] = {}
         try:
             while pending or running:
+                limit = self._size.count(len(pending) + len(running))
                 while pending and len(running) < limit:
                     actor = idle.pop() if idle else self._start_actor()
                     work = pending.popleft()
@@ -159,6 +174,7 @@ class CohortTrainer:
                     else:
                         idle.append(actor)
         finally:
+            request_resources(bundles=[])
             for actor in [*idle, *(actor for actor, _ in running.values())]:
                 ray.kill(actor)
         return self._collect(time.monotonic() - began)

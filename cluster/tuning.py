@@ -15,15 +15,15 @@ from typing import Any
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_SYNCER", "1")
 
-from dynaq.rewards import make_strategy
 from ray import tune
 from ray.tune import Callback, RunConfig, TuneConfig
 
 from cluster.block_actor import TrainingJob
 from cluster.runfolder import CONFIG, RunFolder
-from cluster.trainer import ActorSize, CohortProgress, CohortTrainer
+from cluster.trainer import TRIAL_CPUS, ActorSize, CohortProgress, CohortTrainer
 from dynaq.errors import DynaqError
 from dynaq.qrels import Qrels
+from dynaq.rewards import make_strategy
 
 TUNE_FOLDER = "tune"
 
@@ -83,7 +83,7 @@ def run_trials(
         tune.report({"trial": trial.name, "seconds": result.seconds, "failures": result.failures})
 
     results = tune.Tuner(
-        tune.with_resources(train_trial, {"cpu": 0.01}),
+        tune.with_resources(train_trial, {"cpu": TRIAL_CPUS}),
         param_space={"trial": tune.grid_search(list(by_name))},
         tune_config=TuneConfig(max_concurrent_trials=len(trials), trial_dirname_creator=_directory),
         run_config=RunConfig(name=TUNE_FOLDER, storage_path=job.folder.uri, verbose=0, callbacks=[_Relay(on_progress)]),
@@ -142,6 +142,9 @@ class _Relay(Callback):
 
     def __init__(self, on_progress: Callable[[str, dict[str, Any]], None]) -> None:
         self._on_progress = on_progress
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune saves its callbacks with the experiment; a terminal cannot be saved
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any

@@ -6,13 +6,13 @@ import time
 from typing import Annotated, Any
 
 import typer
-from dynaq.config import DynaQConfig
 
 from cluster.broker import JudgeBackend, start_broker
 from cluster.runfolder import REPORT, RunFolder
 from cluster.session import ray_session
 from cluster.trainer import ActorSize
 from cluster.tuning import Trial
+from dynaq.config import DynaQConfig
 from dynaq.ingest import ingest_market
 from dynaq.markets import esco_market
 from dynaq.stores import open_store
@@ -45,7 +45,7 @@ def main(layout: Annotated[str, typer.Option(help="classic or extended")] = "ext
         prepared, broker = _prepare_market(layout, backend)
         with step("Training: cosine, llm and hybrid as three Ray Tune trials"):
             trials = [Trial(name, name, {}) for name in STRATEGIES]
-            size = ActorSize(actors=ACTORS_PER_TRIAL)
+            size = ActorSize(actors=ACTORS_PER_TRIAL, reserved_cpus=backend.cpus, trials=len(trials))
             result = compare(trials, prepared, config, folder, "vllm", backend, size=size, broker=broker)
     console.print()
     show_comparison(result)
@@ -59,8 +59,6 @@ def _prepare_market(layout: str, backend: JudgeBackend) -> tuple[Prepared, Any]:
     """Write the market, start the judge if the ledger lacks its answers, embed, load. Returns the broker too."""
     with step("Data: ESCO's ICT occupations as a job market"), open_store(STORE, create=True) as store:
         market = esco_market(applicants=APPLICANTS)
-        store.put_jobs(market.jobs)
-        store.put_candidates(market.candidates)
         answers = store.judgements(backend.fingerprint).num_rows
         say(f"  {len(market.jobs)} postings, {len(market.candidates)} applicants, {answers} judgements in the ledger")
         broker = start_broker(STORE, backend)

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from dynaq.ledger import ReplayJudge, read_ledger
-
 from cluster.broker import AsyncJudge, JudgeBackend
 from dynaq.errors import InputError
 from dynaq.judge import Judgement
+from dynaq.ledger import ReplayJudge, read_ledger
 from dynaq.records import Candidate, Job
 from dynaq.stores import Store
 from jobs.evaluation import Judged
@@ -37,7 +36,7 @@ def judge_backend(judge: str) -> JudgeBackend:
     kind, _, path = judge.partition(":")
     if kind == VLLM:
         config = JudgeConfig.load(path or None)
-        return JudgeBackend(config.fingerprint, partial(_start_engine, config))
+        return JudgeBackend(config.fingerprint, partial(_start_engine, config), cpus=config.num_cpus * config.replicas)
     if judge.startswith(LEDGER) and path:
         replay = str(Path(path).resolve())
         return JudgeBackend(ReplayJudge(replay).fingerprint, partial(Replay, replay), keep=False)

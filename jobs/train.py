@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from dynaq.config import DynaQConfig
 
 from cluster.block_actor import TrainingJob
 from cluster.broker import start_broker
@@ -13,6 +12,7 @@ from cluster.cache import put_cache
 from cluster.runfolder import RunFolder
 from cluster.session import ray_session
 from cluster.trainer import ActorSize, CohortProgress, CohortTrainer
+from dynaq.config import DynaQConfig
 from jobs.cli import run_verb
 from jobs.console import Bars, say
 from jobs.judges import judge_backend
@@ -54,7 +54,7 @@ def main(
         trainer = CohortTrainer(
             job,
             prepared.cohort,
-            size=ActorSize(actor_cpus, actor_gpus, actors),
+            size=ActorSize(actor_cpus, actor_gpus, actors, backend.cpus if backend else 0.0),
             qrels=prepared.qrels,
             on_progress=lambda progress: bars.update(
                 strategy, progress.judgements, progress.budget, describe(progress)

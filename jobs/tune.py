@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 import yaml
-from dynaq.config import DynaQConfig
 
 from cluster.runfolder import REPORT, RunFolder
 from cluster.session import ray_session
 from cluster.trainer import ActorSize
 from cluster.tuning import Trial
+from dynaq.config import DynaQConfig
 from dynaq.errors import InputError
 from jobs.cli import run_verb
 from jobs.comparison import compare, show_comparison
@@ -51,7 +51,15 @@ def main(
     backend = judge_backend(judge)
     folder = RunFolder.at(out)
     with ray_session(address):
-        result = compare(trials, prepared, settings, folder, judge, backend, size=ActorSize(actors=actors))
+        result = compare(
+            trials,
+            prepared,
+            settings,
+            folder,
+            judge,
+            backend,
+            size=ActorSize(actors=actors, reserved_cpus=backend.cpus, trials=len(trials)),
+        )
     show_comparison(result)
     write_report(folder, prepared.store_uri, qrels)
     say(f"Best by judge reward: {result.best}. Report: {folder.uri}/{REPORT}")

@@ -1,0 +1,148 @@
+"""The broker: a pair is paid for once, answers are in the ledger before anyone has them, failures stay failures."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from cluster.broker import BrokerClient, JudgeBroker, start_broker
+from dynaq.errors import DynaqError, JudgeError
+from dynaq.judge import Slate
+from dynaq.records import Candidate, Job
+from dynaq.stores import open_store
+from tests.cluster.judges import FINGERPRINT, RuleJudge
+
+
+@pytest.fixture
+def store_path(tmp_path: Path) -> str:
+    with open_store(str(tmp_path / "store"), create=True) as store:
+        store.put_jobs([Job(id=f"j{i}", title=f"job {i}") for i in range(20)])
+        store.put_candidates([Candidate(id="ann"), Candidate(id="bob")])
+    return str(tmp_path / "store")
+
+
+@pytest.fixture
+def judge(tmp_path: Path) -> RuleJudge:
+    return RuleJudge(tmp_path / "asked.log", delay=0.05)
+
+
+def in_one_loop(*calls: Coroutine[Any, Any, Any]) -> list[Any]:
+    async def together() -> list[Any]:
+        return list(await asyncio.gather(*calls, return_exceptions=True))
+
+    return asyncio.run(together())
+
+
+def test_answers_come_back_per_slate_in_the_order_asked(store_path: str, judge: RuleJudge) -> None:
+    broker = JudgeBroker(store_path, judge.backend())
+    (answers,) = in_one_loop(broker.fetch([Slate("bob", ("j3", "j1")), Slate("ann", ("j2",))]))
+    pairs = [[(answer.applicant_id, answer.job_id) for answer in slate] for slate in answers]
+    assert pairs == [[("bob", "j3"), ("bob", "j1")], [("ann", "j2")]]
+
+
+def test_callers_that_want_the_same_pair_at_once_share_one_request(store_path: str, judge: RuleJudge) -> None:
+    broker = JudgeBroker(store_path, judge.backend())
+    slate = Slate("ann", ("j1", "j2"))
+    answers = in_one_loop(*(broker.fetch([slate]) for _ in range(5)))
+    assert judge.answered == [("ann", "j1"), ("ann", "j2")]
+    assert all(answer == answers[0] for answer in answers)
+
+
+def test_a_slate_that_overlaps_a_request_under_way_asks_only_for_the_rest(store_path: str, judge: RuleJudge) -> None:
+    broker = JudgeBroker(store_path, judge.backend())
+    in_one_loop(broker.fetch([Slate("ann", ("j1", "j2"))]), broker.fetch([Slate("ann", ("j2", "j3"))]))
+    assert sorted(judge.answered) == [("ann", "j1"), ("ann", "j2"), ("ann", "j3")]
+
+
+def test_an_answer_is_in_the_ledger_when_the_caller_has_it(store_path: str, judge: RuleJudge) -> None:
+    broker = JudgeBroker(store_path, judge.backend())
+    in_one_loop(broker.fetch([Slate("ann", ("j1",))]))
+    with open_store(store_path, read_only=True) as store:
+        table = store.judgements(FINGERPRINT)
+    assert table.select(["applicant_id", "job_id"]).to_pylist() == [{"applicant_id": "ann", "job_id": "j1"}]
+
+
+def test_a_new_broker_answers_from_the_ledger_and_never_starts_the_judge(store_path: str, judge: RuleJudge) -> None:
+    first = JudgeBroker(store_path, judge.backend())
+    (before,) = in_one_loop(first.fetch([Slate("ann", ("j1", "j2"))]))
+    asyncio.run(first.close())
+    second = JudgeBroker(store_path, judge.backend())
+    after, stats = asyncio.run(_fetch_and_stats(second, Slate("ann", ("j1", "j2"))))
+    assert [answer.reward for answer in after[0]] == [answer.reward for answer in before[0]]
+    assert (stats.judge_started, stats.judged, stats.replayed) == (False, 0, 2)
+
+
+def test_a_failing_judge_raises_in_every_caller_and_leaves_nothing_behind(store_path: str, judge: RuleJudge) -> None:
+    judge.failing = ("j2",)
+    broker = JudgeBroker(store_path, judge.backend())
+    outcomes = in_one_loop(broker.fetch([Slate("ann", ("j1", "j2"))]), broker.fetch([Slate("ann", ("j2",))]))
+    assert [type(outcome) for outcome in outcomes] == [JudgeError, JudgeError]
+    with open_store(store_path, read_only=True) as store:
+        assert store.judgements(FINGERPRINT).num_rows == 0
+
+
+def test_a_pair_that_failed_can_be_asked_again(store_path: str, judge: RuleJudge) -> None:
+    judge.failing = ("j1",)
+    broker = JudgeBroker(store_path, judge.backend())
+
+    async def fail_then_succeed() -> Any:
+        with pytest.raises(JudgeError):
+            await broker.fetch([Slate("ann", ("j1",))])
+        judge.failing = ()
+        return await broker.fetch([Slate("ann", ("j1",))])
+
+    assert asyncio.run(fail_then_succeed())[0][0].job_id == "j1"
+
+
+def test_an_abstention_reaches_the_caller_is_not_kept_and_is_asked_again(store_path: str, judge: RuleJudge) -> None:
+    judge.abstaining = ("j1",)
+    broker = JudgeBroker(store_path, judge.backend())
+
+    async def twice() -> Any:
+        first = await broker.fetch([Slate("ann", ("j1", "j2"))])
+        await broker.fetch([Slate("ann", ("j1", "j2"))])
+        return first
+
+    first = asyncio.run(twice())
+    assert [answer.abstained for answer in first[0]] == [True, False]
+    assert judge.answered.count(("ann", "j1")) == 2
+    assert judge.answered.count(("ann", "j2")) == 1
+
+
+def test_an_applicant_without_a_text_is_an_error_that_names_them(store_path: str, judge: RuleJudge) -> None:
+    broker = JudgeBroker(store_path, judge.backend())
+    (outcome,) = in_one_loop(broker.fetch([Slate("eve", ("j1",))]))
+    assert isinstance(outcome, DynaqError)
+    assert "'eve'" in str(outcome)
+
+
+@pytest.mark.usefixtures("ray_session_fixture")
+def test_actors_get_answers_and_errors_through_the_client(store_path: str, judge: RuleJudge) -> None:
+    judge.failing = ("j9",)
+    broker = start_broker(store_path, judge.backend())
+    client = BrokerClient(broker)
+    assert [a.job_id for a in client.fetch([Slate("ann", ("j1", "j2"))])[0]] == ["j1", "j2"]
+    with pytest.raises(JudgeError, match="j9"):
+        client.fetch([Slate("ann", ("j9",))])
+    ray.kill(broker)
+
+
+@pytest.mark.usefixtures("ray_session_fixture")
+def test_a_broker_that_was_killed_comes_back_and_pays_for_nothing_twice(store_path: str, judge: RuleJudge) -> None:
+    broker = start_broker(store_path, judge.backend())
+    client = BrokerClient(broker)
+    before = client.fetch([Slate("ann", ("j1", "j2"))])
+    ray.kill(broker, no_restart=False)
+    after = client.fetch([Slate("ann", ("j1", "j2", "j3"))])
+    assert [a.reward for a in after[0][:2]] == [a.reward for a in before[0]]
+    assert judge.answered == [("ann", "j1"), ("ann", "j2"), ("ann", "j3")]
+    ray.kill(broker)
+
+
+async def _fetch_and_stats(broker: JudgeBroker, slate: Slate) -> tuple[Any, Any]:
+    return await broker.fetch([slate]), await broker.stats()

@@ -1,0 +1,47 @@
+"""Run folders: whole files or none, folders that appear when they are complete."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from cluster.runfolder import RunFolder
+from dynaq.errors import InputError
+
+
+def test_tables_yaml_and_json_come_back_as_they_were_written(tmp_path: Path) -> None:
+    folder = RunFolder.at(tmp_path / "run")
+    table = pa.table({"a": [1, 2]})
+    folder.write_table("deep/table.parquet", table)
+    folder.write_yaml("config.yaml", {"seed": 3})
+    folder.write_json("agents/x.json", {"round": 1})
+    assert folder.read_table("deep/table.parquet") == table
+    assert (folder.read_yaml("config.yaml"), folder.read_json("agents/x.json")) == ({"seed": 3}, {"round": 1})
+
+
+def test_a_missing_file_names_the_folder_and_the_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no metrics\.parquet"):
+        RunFolder.at(tmp_path).read_table("metrics.parquet")
+
+
+def test_a_folder_that_was_not_filled_to_the_end_never_appears(tmp_path: Path) -> None:
+    folder = RunFolder.at(tmp_path / "run")
+    with pytest.raises(RuntimeError), folder.new_folder("agents/block") as path:
+        (path / "half").write_text("x")
+        raise RuntimeError
+    assert folder.names("agents") == []
+
+
+def test_a_new_folder_replaces_the_one_of_that_name(tmp_path: Path) -> None:
+    folder = RunFolder.at(tmp_path / "run")
+    for text in ("old", "new"):
+        with folder.new_folder("agents/block") as path:
+            (path / text).write_text(text)
+    assert folder.names("agents/block") == ["new"]
+
+
+def test_an_unknown_kind_of_uri_is_bad_input() -> None:
+    with pytest.raises(InputError, match="nowhere"):
+        RunFolder.at("nowhere://bucket/run")

@@ -1,0 +1,57 @@
+"""The Ray session: closed to the network, authenticated, and only ever shuts down what it started."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+
+from cluster.session import GIB, object_store_bytes, ray_session
+
+LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
+
+
+@pytest.mark.usefixtures("ray_session_fixture")
+def test_nothing_of_a_local_ray_listens_beyond_loopback() -> None:
+    listening = {
+        connection.laddr.ip
+        for process in psutil.Process().children(recursive=True)
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening
+    assert listening.issubset(LOOPBACK)
+
+
+@pytest.mark.usefixtures("ray_session_fixture")
+def test_a_process_without_the_token_is_turned_away(tmp_path: Path) -> None:
+    address = ray.get_runtime_context().gcs_address
+    code = f"import ray; ray.init(address={address!r}, logging_level=50); print('in')"
+    environment = os.environ | {"RAY_AUTH_MODE": "token", "HOME": str(tmp_path), "RAY_AUTH_TOKEN": "0" * 32}
+    stranger = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert stranger.returncode != 0
+    assert "in" not in stranger.stdout.split()
+
+
+@pytest.mark.usefixtures("ray_session_fixture")
+def test_a_ray_that_is_connected_already_is_left_running() -> None:
+    with ray_session():
+        assert ray.is_initialized()
+    assert ray.is_initialized()
+
+
+def test_an_address_without_a_cluster_is_bad_input_that_names_it() -> None:
+    code = "from cluster.session import ray_session; ray_session('127.0.0.1:1').__enter__()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "InputError: no Ray cluster answers at '127.0.0.1:1'" in done.stderr
+
+
+def test_the_object_store_is_bounded(tmp_path: Path) -> None:
+    assert GIB // 4 <= object_store_bytes(tmp_path) <= 2 * GIB

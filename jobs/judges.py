@@ -16,6 +16,7 @@ from jobs.evaluation import Judged
 from jobs.inputs import LEDGER
 from jobs.runs import Run
 from reward_service.config import JudgeConfig
+from reward_service.remote import judge_at
 
 VLLM = "vllm"
 
@@ -32,7 +33,7 @@ class Replay:
 
 
 def judge_backend(judge: str) -> JudgeBackend:
-    """The judge of `vllm`, `vllm:CONFIG.yaml` or `ledger:PATH`, not started yet. Raises InputError on anything else."""
+    """The judge of `vllm`, `vllm:CONFIG.yaml`, `ledger:PATH` or a URL, not started yet. Raises InputError on others."""
     kind, _, path = judge.partition(":")
     if kind == VLLM:
         config = JudgeConfig.load(path or None)
@@ -40,7 +41,9 @@ def judge_backend(judge: str) -> JudgeBackend:
     if judge.startswith(LEDGER) and path:
         replay = str(Path(path).resolve())
         return JudgeBackend(ReplayJudge(replay).fingerprint, partial(Replay, replay), keep=False)
-    raise InputError(f"judge {judge!r} does not exist; use vllm, vllm:CONFIG.yaml or ledger:PATH")
+    if kind in ("http", "https"):
+        return JudgeBackend(*judge_at(judge))
+    raise InputError(f"judge {judge!r} does not exist; use vllm, vllm:CONFIG.yaml, ledger:PATH or a URL")
 
 
 def _start_engine(config: JudgeConfig) -> AsyncJudge:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from dynaq.errors import JudgeError
+from dynaq.errors import InputError, JudgeError
 from dynaq.judge import Judgement
 from dynaq.records import Candidate, Job
 from reward_service.config import JudgeConfig
@@ -22,6 +22,7 @@ from reward_service.errors import JudgeUnavailable
 from reward_service.judging import LLMJudge
 from reward_service.model import default_model_path
 from reward_service.openai_engine import OpenAIEngine, served_model
+from reward_service.remote import judge_at
 from tests.judge_service import JudgeService, free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -108,6 +109,20 @@ def test_a_wrong_key_and_a_wrong_model_are_errors(endpoint: str, monkeypatch: py
 def test_the_served_model_is_found(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DYNAQ_ENDPOINT_KEY", KEY)
     assert asyncio.run(served_model(endpoint)) == "small"
+
+
+def test_a_url_becomes_the_judge_behind_it(
+    endpoint: str, judge_service: JudgeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DYNAQ_ENDPOINT_KEY", KEY)
+    monkeypatch.setenv("DYNAQ_API_KEY", judge_service.api_key)
+    for url, method in ((endpoint, "choice"), (judge_service.url, "likelihood")):
+        fingerprint, start = judge_at(url)
+        answers = asyncio.run(start().judge_async(SHORT, JOBS))
+        assert fingerprint.startswith(method)
+        assert {answer.judge for answer in answers} == {fingerprint}
+    with pytest.raises(InputError, match="no judge"):
+        judge_at(f"http://127.0.0.1:{free_port()}/v1")
 
 
 def test_an_endpoint_that_is_not_there_may_be_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,61 @@
+"""A judge by its URL: a reward service like ours, or an OpenAI-compatible server that returns log-probabilities."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import httpx
+
+from dynaq.errors import InputError, JudgeError
+from dynaq.judge import Judgement
+from dynaq.records import Candidate, Job
+from dynaq.stores import mask_uri
+from reward_service.client import HttpJudge, RewardClient
+from reward_service.config import JudgeConfig
+from reward_service.judging import LLMJudge
+from reward_service.openai_engine import OpenAIEngine, served_model
+
+
+class AsyncJudge(Protocol):
+    """What a URL becomes."""
+
+    async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]: ...
+
+
+class EndpointJudge(RewardClient):
+    """An OpenAI-compatible server asked from this process, without a Serve replica between."""
+
+    def __init__(self, config: JudgeConfig, patience: float = 180.0) -> None:
+        super().__init__(patience)
+        self.config = config
+        self._judge: LLMJudge | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        return self.config.fingerprint
+
+    async def _ask(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
+        if self._judge is None:  # made in the loop that uses it: its connections live there
+            self._judge = LLMJudge(self.config, OpenAIEngine(self.config))
+        return await self._judge.judge_async(applicant, jobs)
+
+
+def judge_at(url: str) -> tuple[str, Callable[[], AsyncJudge]]:
+    """The fingerprint of the judge behind a URL, and what makes a client of it.
+
+    Keys are read from $DYNAQ_API_KEY (a reward service) and $DYNAQ_ENDPOINT_KEY (an OpenAI-compatible server).
+    Raises InputError when nothing at the URL can judge.
+    """
+    try:
+        answer = httpx.get(f"{url.rstrip('/')}/v1/judge", timeout=10, follow_redirects=False)
+        if answer.status_code in (200, 401):
+            service = HttpJudge(url)
+            return service.fingerprint, lambda: HttpJudge(url)
+        config = JudgeConfig(endpoint=url, model=asyncio.run(served_model(url)), method="choice")
+    except httpx.HTTPError as error:
+        raise InputError(f"no judge answers at {mask_uri(url)} ({error or type(error).__name__})") from error
+    except JudgeError as error:
+        raise InputError(f"{mask_uri(url)} is no judge: {error}") from error
+    return config.fingerprint, lambda: EndpointJudge(config)

@@ -129,7 +129,10 @@ def _decode_one(value: Any) -> FloatArray:
         if value.subtype != VECTOR_SUBTYPE:
             raise ValueError
         return np.asarray(value.as_vector().data, np.float32)
-    if not isinstance(value, list) or any(isinstance(x, (str, bool)) for x in value):
+    if not isinstance(value, list):
+        raise TypeError
+    numbers = np.asarray(value)
+    if numbers.dtype.kind not in "fiu":
         raise TypeError
     with np.errstate(over="ignore"):
-        return np.asarray(value, np.float64).astype(np.float32)
+        return numbers.astype(np.float32)

@@ -1,8 +1,8 @@
 """Vectors straight from the bytes of a MongoDB reply.
 
-Documents that we wrote have one structure: the same fields in the same order with values of the same lengths. Such a
-reply is a table already, and is read as one, without making an object per document and field. Whatever deviates is
-left to the driver's decoder.
+Documents that one program wrote have one structure: the same fields in the same order with values of the same lengths,
+Binary Vectors or arrays of 384 doubles. Such a reply is a table already, and is read as one, without making an object
+per document, field and number. Whatever deviates is left to the driver's decoder.
 """
 
 from __future__ import annotations
@@ -23,7 +23,12 @@ from dynaq.stores.base import FloatArray
 
 Bytes = npt.NDArray[np.uint8]
 VECTOR_HEAD = struct.pack("<i", 2 + 4 * BLOCK_DIM) + b"\x09\x27\x00"  # length, subtype vector, FLOAT32, no padding
-STRING, BINARY, OBJECT_ID, NULL, INT32, INT64 = 0x02, 0x05, 0x07, 0x0A, 0x10, 0x12
+STRING, ARRAY, BINARY, OBJECT_ID, NULL, INT32, INT64 = 0x02, 0x04, 0x05, 0x07, 0x0A, 0x10, 0x12
+VECTORS = (ARRAY, BINARY)
+# An array is a document with the keys "0", "1", …: by number of digits, (offset, count, bytes of an element).
+ELEMENTS = ((4, 10, 11), (4 + 10 * 11, 90, 12), (4 + 10 * 11 + 90 * 12, BLOCK_DIM - 100, 13))
+ARRAY_LENGTH = ELEMENTS[2][0] + (BLOCK_DIM - 100) * 13 + 1
+DOUBLE = 0x01
 FIXED = {OBJECT_ID: 12, NULL: 0, INT32: 4, INT64: 8}
 OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions(
     document_class=dict[str, Any], tz_aware=True, unicode_decode_error_handler="replace"
@@ -67,7 +72,7 @@ def read_reply(reply: bytes, keys: Sequence[str], vectors: Sequence[str]) -> Ite
         yield Table(
             len(rows),
             {name: _values(rows, *spans[name]) for name in keys if name in spans},
-            {name: _floats(rows, spans[name][1]) for name in vectors if name in spans},
+            {name: _floats(rows, *spans[name]) for name in vectors if name in spans},
         )
 
 
@@ -93,13 +98,18 @@ def _spans(document: bytes, keys: Sequence[str], vectors: Sequence[str]) -> Span
                 return None
             span = (kind, start + len(VECTOR_HEAD), start + len(VECTOR_HEAD) + 4 * BLOCK_DIM)
             position = span[2]
+        elif kind == ARRAY:
+            if document[start : start + 4] != struct.pack("<i", ARRAY_LENGTH):
+                return None
+            span = (kind, start, start + ARRAY_LENGTH)
+            position = span[2]
         elif kind in FIXED:
             span = (kind, start, start + FIXED[kind])
             position = span[2]
         else:
             return None
         spans[name] = span
-    as_expected = all((span[0] == BINARY) == (name in vectors) for name, span in spans.items() if name in wanted)
+    as_expected = all((span[0] in VECTORS) == (name in vectors) for name, span in spans.items() if name in wanted)
     return spans if as_expected else None
 
 
@@ -110,7 +120,31 @@ def _alike(rows: Bytes, spans: Spans) -> npt.NDArray[np.bool_]:
         structure[start:end] = False
     places = np.flatnonzero(structure)
     alike: npt.NDArray[np.bool_] = (rows[:, places] == rows[0, places]).all(axis=1)
+    for kind, start, _ in spans.values():
+        if kind == ARRAY:
+            alike &= (rows[:, start : start + 4] == rows[0, start : start + 4]).all(axis=1)
+            for elements, keys in zip(_elements(rows, start), KEYS, strict=True):
+                alike &= (elements[:, :, :-8] == keys).all(axis=(1, 2))
     return alike
+
+
+def _elements(rows: Bytes, start: int) -> list[Bytes]:
+    """The elements of an array of doubles, `[n, count, bytes]` for each number of digits of the key."""
+    views = []
+    for offset, count, width in ELEMENTS:
+        begin = start + offset
+        views.append(rows[:, begin : begin + count * width].reshape(len(rows), count, width))
+    return views
+
+
+def _keys() -> list[Bytes]:
+    """Type and key of each element, `[count, bytes]`, in the same grouping."""
+    heads = [bytes([DOUBLE]) + str(i).encode() + b"\0" for i in range(BLOCK_DIM)]
+    parts = (heads[:10], heads[10:100], heads[100:])
+    return [np.frombuffer(b"".join(part), np.uint8).reshape(len(part), -1) for part in parts]
+
+
+KEYS = _keys()
 
 
 def _values(rows: Bytes, kind: int, start: int, end: int) -> list[Any]:
@@ -127,5 +161,10 @@ def _values(rows: Bytes, kind: int, start: int, end: int) -> list[Any]:
     return [cell.decode("utf-8", "replace") for cell in cells]
 
 
-def _floats(rows: Bytes, start: int) -> FloatArray:
-    return np.ascontiguousarray(rows[:, start : start + 4 * BLOCK_DIM]).view("<f4")
+def _floats(rows: Bytes, kind: int, start: int, end: int) -> FloatArray:
+    if kind == BINARY:
+        return np.ascontiguousarray(rows[:, start:end]).view("<f4")
+    numbers = [np.ascontiguousarray(part[:, :, -8:]).view("<f8")[:, :, 0] for part in _elements(rows, start)]
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, which the caller finds
+        floats: FloatArray = np.concatenate(numbers, axis=1).astype(np.float32)
+    return floats

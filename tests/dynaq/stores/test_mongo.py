@@ -141,6 +141,34 @@ def test_documents_of_several_structures_in_one_reply_are_all_read(mongo_uri: st
         assert got[id_][1:] == (hash_, has_soft), id_
 
 
+def test_arrays_of_numbers_are_read_exactly_whatever_their_types(mongo_uri: str) -> None:
+    database: Any = pymongo.MongoClient(mongo_uri).get_default_database()
+    arrays = [[float(x) for x in rng.standard_normal(384)] for _ in range(30)]
+    arrays += [[1] * 384, [1.5] * 383 + [2], [1 << 40] * 384, [1e-300] * 384]
+    bad = [
+        [1e300] * 384,
+        [0.5] * 383 + [float("inf")],
+        [0.5] * 383 + ["x"],
+        [True] * 384,
+        [0.5] * 385,
+        [None] * 384,
+        [],
+    ]
+    database.jobs_text.insert_one({"_id": 0, "job_title": "t"})
+    database.job_embeddings.insert_many(
+        {"original_job_id": i, "job_title_embeddings": array} for i, array in enumerate(arrays + bad)
+    )
+    got, problems = {}, {}
+    with open_store(mongo_uri, read_only=True) as store:
+        for batch in store.job_vectors(["title"]):
+            got.update(zip(batch.ids, batch.blocks["title"], strict=True))
+            problems.update(batch.problems)
+    assert got.keys() == {str(i) for i in range(len(arrays))}
+    assert problems.keys() == {str(i) for i in range(len(arrays), len(arrays) + len(bad))}
+    for i, array in enumerate(arrays):
+        np.testing.assert_array_equal(got[str(i)], np.float32(array))
+
+
 def test_what_we_write_keeps_the_type_of_the_ids_and_foreign_fields(mongo_uri: str) -> None:
     id_ = ObjectId()
     fill_by_hand(mongo_uri, [id_, 3], [9])

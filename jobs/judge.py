@@ -29,7 +29,7 @@ from jobs.judges import VLLM, judge_backend
 from jobs.tables import number
 from reward_service.calibration import calibrated, fit_thresholds
 from reward_service.check import METHODS, MethodCheck, check_method, draw_samples, recommend
-from reward_service.config import JudgeConfig
+from reward_service.config import SECRETS, JudgeConfig
 
 DEMO_APPLICANTS = 8
 
@@ -193,7 +193,7 @@ def _calibrate(store_uri: str | None, out: Path, config: JudgeConfig, pairs: int
         with step(f"Scoring {pairs} random pairs"):
             cut = asyncio.run(fit_thresholds(judge.scores, config.scorer, candidates, jobs, pairs=pairs))
     fitted = calibrated(config, cut)
-    fields: dict[str, Any] = fitted.model_dump(mode="json", exclude_unset=True, exclude={"api_key"})
+    fields: dict[str, Any] = fitted.model_dump(mode="json", exclude_unset=True, exclude=set(SECRETS))
     out.write_text(f"# thresholds fitted on {pairs} random pairs\n{yaml.safe_dump(fields, sort_keys=False)}")
     say(f"CLICK from {cut.click:.3f}, SAVE from {cut.save:.3f}, APPLY from {cut.apply:.3f} nats per token")
     say(f"judge {fitted.fingerprint} is in {out}; use it with --judge vllm:{out}")

@@ -28,7 +28,6 @@ from reward_service.errors import JudgeBusy, JudgeUnavailable
 from reward_service.ledger import LedgeredJudge
 
 READY_SECONDS = 5.0  # an engine that takes longer to say that it is there is not ready
-MAX_BODY_BYTES = 16 << 20
 
 app = FastAPI(
     title="Dyna-Q reward service",
@@ -116,7 +115,7 @@ def _answer(judgement: Judgement) -> JudgementAnswer:
 
 def refuse_open_address(config: JudgeConfig, host: str) -> None:
     """Raises InputError when anyone on the network could use this judge."""
-    if config.key is not None or host == "localhost":
+    if config.with_secrets().api_key is not None or host == "localhost":
         return
     try:
         loopback = ipaddress.ip_address(host).is_loopback
@@ -143,7 +142,7 @@ class JudgeApi:
 
     def __init__(self, config: JudgeConfig, judge: DeploymentHandle[Any]) -> None:
         refuse_open_address(config, _served_host())
-        self._config = config
+        self._config = config = config.with_secrets()  # `serve deploy`: the cluster's environment
         self._handle = judge
         # Callers over HTTP hear at once that the judge is busy and wait themselves.
         self._judge = ServeJudge(judge, config.fingerprint, patience=0.0)
@@ -200,7 +199,7 @@ class JudgeApi:
         return {"judge": self._config.fingerprint, "configuration": self._config.public()}
 
     async def _authorise(self, request: Request) -> None:
-        key = self._config.key
+        key = self._config.api_key
         if key is None:
             return
         given = await _bearer(request)

@@ -109,6 +109,7 @@ def make_engine(config: JudgeConfig) -> Engine:
 
 def judge_deployment(config: JudgeConfig) -> serve.Application:
     """The replicas, without HTTP."""
+    config = config.with_secrets()
     scaling: dict[str, Any] = {"num_replicas": config.replicas}
     if config.max_replicas and config.max_replicas > config.replicas:
         scaling = {
@@ -136,6 +137,7 @@ def judge_deployment(config: JudgeConfig) -> serve.Application:
 
 def reward_application(config: JudgeConfig) -> serve.Application:
     """The replicas with the HTTP API in front."""
+    config = config.with_secrets()
     ingress: Any = serve.deployment(
         name="api",
         max_ongoing_requests=4096,  # what is too much is refused by the judge's own queue, with 429

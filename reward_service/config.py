@@ -14,6 +14,7 @@ from dynaq.judge import LABEL_VALUES, LABELS, Label, fingerprint
 from dynaq.stores import mask_uri
 from reward_service.model import model_identity
 
+SECRETS = {"api_key": "DYNAQ_API_KEY", "endpoint_key": "DYNAQ_ENDPOINT_KEY"}  # field -> environment variable
 PROMPT_VERSION = 1  # raise it with every change of prompts.py or text.py that changes a judgement
 
 INSTRUCTION = (
@@ -59,7 +60,8 @@ class JudgeConfig(BaseModel):
     Args:
         model: folder or hub name of an instruct model; None is the packaged SmolLM2-135M-Instruct.
         endpoint: base URL of an OpenAI-compatible server that returns logprobs, used instead of an engine of our own;
-            `model` is then the name it serves, and its key is read from $DYNAQ_ENDPOINT_KEY.
+            `model` is then the name it serves.
+        endpoint_key: bearer token for it; None reads $DYNAQ_ENDPOINT_KEY.
         method: `choice` or `likelihood`; None takes `likelihood` for the packaged model, which cannot answer by
             letter, and `choice` for any other.
         rotations: orders of the options that `choice` averages over, 1 to 4; more cost as many times more.
@@ -88,6 +90,7 @@ class JudgeConfig(BaseModel):
 
     model: str | None = None
     endpoint: str | None = None
+    endpoint_key: str | None = Field(default=None, repr=False)
     method: Literal["choice", "likelihood"] | None = None
     rotations: int = Field(default=1, ge=1, le=len(LABELS))
     label_values: dict[Label, float] = Field(default_factory=lambda: dict(LABEL_VALUES))
@@ -178,10 +181,10 @@ class JudgeConfig(BaseModel):
             return True
         return self.cut_points.scorer == self.scorer
 
-    @property
-    def key(self) -> str | None:
-        """The API key in force."""
-        return self.api_key or os.environ.get("DYNAQ_API_KEY") or None
+    def with_secrets(self) -> Self:
+        """With the keys that this process's environment holds: replicas run elsewhere and do not see it."""
+        found = {field: os.environ.get(name) for field, name in SECRETS.items() if getattr(self, field) is None}
+        return self.model_copy(update={field: value for field, value in found.items() if value})
 
     @property
     def scorer(self) -> str:
@@ -213,7 +216,7 @@ class JudgeConfig(BaseModel):
 
     def public(self) -> dict[str, Any]:
         """For /v1/judge and the run folder: everything but secrets."""
-        shown = self.model_dump(mode="json", exclude={"api_key"})
+        shown = self.model_dump(mode="json", exclude=set(SECRETS))
         if self.store:
             shown["store"] = mask_uri(self.store)
         if self.endpoint:

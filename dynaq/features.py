@@ -1,11 +1,12 @@
 """What the networks see of a pair, and how alike two jobs are.
 
-A pair is described by the cosines of every state block with every action block, each also standardised over the
-catalogue for that applicant: how well a job fits compared with the rest matters more than the bare cosine.
+A pair is described by the cosines of every state block with every action block, each also standardised and ranked over
+the catalogue for that applicant: how well a job fits compared with the rest matters more than the bare cosine.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,14 +28,22 @@ def _unit_blocks(vectors: np.ndarray) -> torch.Tensor:
 
 
 def pair_features(cache: TensorCache, applicant_ids: Sequence[str]) -> torch.Tensor:
-    """`[applicants, n_jobs, 2·state_blocks·action_blocks]`: block cosines, then the same standardised per applicant."""
+    """`[applicants, n_jobs, 3·state_blocks·action_blocks]`: block cosines, the same standardised per applicant, and
+    their relative log-rank in (0, 1], small for the best."""
     rows = [cache.applicant_index(applicant_id) for applicant_id in applicant_ids]
     states = _unit_blocks(cache.applicants[rows])
     actions = _unit_blocks(cache.jobs)
     cosines = torch.einsum("asd,jbd->ajsb", states, actions).flatten(2)
     centred = cosines - cosines.mean(1, keepdim=True)
     spread = cosines.std(1, keepdim=True, unbiased=False).clamp_min(1e-3)
-    return torch.cat([cosines, STANDARDISED_SCALE * centred / spread], dim=-1)
+    return torch.cat([cosines, STANDARDISED_SCALE * centred / spread, log_rank(cosines)], dim=-1)
+
+
+def log_rank(scores: torch.Tensor) -> torch.Tensor:
+    """log(1 + rank) / log(1 + n) over the second axis, rank 1 for the highest. `[a, n, ...]` → the same shape."""
+    n = scores.shape[1]
+    ranks = torch.argsort(torch.argsort(scores, dim=1, descending=True, stable=True), dim=1) + 1
+    return torch.log1p(ranks.float()) / math.log1p(n)
 
 
 def raw_features(cache: TensorCache, applicant_ids: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -18,6 +18,7 @@ from typing import Protocol
 
 import torch
 
+from dynaq.features import log_rank
 from dynaq.judge import LABELS
 from dynaq.replay import JudgedPairs
 
@@ -26,6 +27,7 @@ PROCESS_VARIANCE = 0.1
 OBSERVATION_VARIANCE = 0.03  # what differs between two jobs of the same embedding
 COSINE_SLOPE = 1.5  # reward per unit of cosine, for the prior of agents that were not pre-trained
 CLASS_VARIANCE = 0.11
+CONTEXT = len(LABELS) + 2 + len(SHIFT_SCALES)  # width of what the head reads
 CHUNK_BYTES = 1 << 28  # of kernel rows at once
 
 
@@ -39,7 +41,7 @@ class Prior(Protocol):
         ...
 
     def head(self, context: torch.Tensor, applicants: list[str]) -> torch.Tensor | None:
-        """p(label | context) `[..., 4]` from `[agents, n, 4 + 1 + scales]`, or None when there is no head."""
+        """p(label | context) `[..., 4]` from `[agents, n, CONTEXT]`, or None when there is no head."""
         ...
 
 
@@ -94,8 +96,9 @@ class BayesWorldModel:
         self._norms = embedding.square().sum(1)
         self._static = prior.static(features, cosines, applicants)
         self._static_mean = self._static @ values
-        self._has_head = prior.head(self._context(self._static[:, :1], self._no_shift(1)), applicants) is not None
+        self._has_head = prior.head(self._context(self._no_shift(self._static.shape[1])), applicants) is not None
         self._distances: list[torch.Tensor] = []  # per slot: [agents, n_jobs] squared distance to that slot's job
+        self._seen = torch.zeros(len(applicants), dtype=torch.int64, device=embedding.device)  # slots conditioned on
         self.deviation = torch.full_like(self._static_mean, PROCESS_VARIANCE**0.5)
         self.believed = self._static_mean[:, :0]
         self.mean = self._predict(self._no_shift(self._static.shape[1]))[1]
@@ -103,28 +106,28 @@ class BayesWorldModel:
     def _no_shift(self, n: int) -> torch.Tensor:
         return self._static_mean.new_zeros(len(self._applicants), n, len(SHIFT_SCALES))
 
-    def _context(self, static: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-        return torch.cat([torch.log(static + 1e-4), (static @ self._values)[..., None], shift], dim=-1)
+    def _context(self, shift: torch.Tensor) -> torch.Tensor:
+        return head_context(self._static, self._static_mean, shift)
 
     def _predict(self, shift: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Distribution over labels `[agents, n_jobs, 4]` and expected reward `[agents, n_jobs]`."""
         if self._has_head:
-            probabilities = self._prior.head(self._context(self._static, shift), self._applicants)
+            probabilities = self._prior.head(self._context(shift), self._applicants)
             assert probabilities is not None
             return probabilities, probabilities @ self._values
         mean = self._static_mean + shift[..., -1]
         return class_probabilities(mean, torch.full_like(mean, CLASS_VARIANCE), self._values), mean
 
     def observe(self, judged: JudgedPairs) -> None:
-        """Condition on all judged pairs of the block. Slots are append-only, so distances are computed once."""
+        """Condition on all judged pairs of the block. Slots are append-only: only newly filled ones need distances."""
         n = judged.longest
-        for slot in range(len(self._distances), n):
-            rows = self._embedding[judged.jobs[:, slot]]
-            self._distances.append(
-                (self._norms + rows.square().sum(1, keepdim=True) - 2.0 * rows @ self._embedding.T).clamp_min(0.0)
-            )
         if n == 0:
             return
+        filled = judged.counts > self._seen
+        # An agent whose judge abstained fills a slot later than the others: that slot is computed anew.
+        first = int(self._seen[filled].min()) if bool(filled.any()) else n
+        self._distances[first:] = [self._distances_to(judged.jobs[:, slot]) for slot in range(first, n)]
+        self._seen = judged.counts.clone()
         agents = len(self._applicants)
         per_agent = 4 * n * self._static.shape[1]
         step = max(1, CHUNK_BYTES // per_agent)
@@ -146,30 +149,81 @@ class BayesWorldModel:
         mean[rows[valid], jobs[valid]] = self.believed[valid]
         self.mean = mean
 
+    def _distances_to(self, jobs: torch.Tensor) -> torch.Tensor:
+        """Squared distance of one job per agent `[agents]` to every job, `[agents, n_jobs]`."""
+        rows = self._embedding[jobs]
+        return (self._norms + rows.square().sum(1, keepdim=True) - 2.0 * rows @ self._embedding.T).clamp_min(0.0)
+
     def _condition(self, judged: JudgedPairs, part: slice, n: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Posterior shift `[part, n_jobs, scales]`, leaving one out at judged jobs, and standard deviation."""
         jobs, valid = judged.jobs[part, :n], judged.valid()[part]
         static = self._static[part].gather(1, jobs[..., None].expand(-1, -1, 4))
-        mean = static @ self._values
-        trust = genuine(static, judged.probabilities[part, :n], self.noise)
-        surprise = trust * (judged.rewards[part, :n] - mean)
-        variance = OBSERVATION_VARIANCE + trust * (1.0 - trust) * (judged.rewards[part, :n] - mean) ** 2
-        variance = torch.where(valid, variance, torch.full_like(variance, 1e6))  # an empty slot says nothing
-        distances = torch.stack([d[part] for d in self._distances[:n]], dim=1)  # [part, n, n_jobs]
-        shifts = []
-        deviation = distances.new_empty(0)
-        for scale in SHIFT_SCALES:
-            cross = PROCESS_VARIANCE * torch.exp(distances / (-2.0 * scale**2))
-            among = cross.gather(2, jobs[:, None, :].expand(-1, n, -1))
-            among = 0.5 * (among + among.transpose(1, 2)) + torch.diag_embed(variance)
-            factor = torch.linalg.cholesky(among)
-            inverse = torch.cholesky_inverse(factor)
-            weights = (inverse @ surprise[..., None]).squeeze(-1)
-            shift = torch.einsum("anj,an->aj", cross, weights)
+        surprise, variance = surprises(
+            static, judged.probabilities[part, :n], judged.rewards[part, :n], valid, self._values, self.noise
+        )
+        cross = torch.stack([d[part] for d in self._distances[:n]], dim=1)  # [part, n, n_jobs]
+        among = cross.gather(2, jobs[:, None, :].expand(-1, n, -1))
+        return condition(cross, among, surprise, variance, at=jobs, valid=valid)
+
+
+def head_context(static: torch.Tensor, static_mean: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """What the head reads, `[agents, n_jobs, CONTEXT]`: log-probabilities, mean and log-rank of the prior; shifts."""
+    ranks = log_rank(static_mean)
+    return torch.cat([torch.log(static + 1e-4), static_mean[..., None], ranks[..., None], shift], dim=-1)
+
+
+def surprises(
+    static: torch.Tensor,
+    answers: torch.Tensor,
+    rewards: torch.Tensor,
+    valid: torch.Tensor,
+    values: torch.Tensor,
+    noise: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What answers say beyond the static prior, and how uncertain that is.
+
+    static, answers `[agents, n, 4]`; rewards, valid `[agents, n]`. Returns surprise and variance `[agents, n]`; an
+    empty slot gets a variance so large that it says nothing.
+    """
+    mean = static @ values
+    trust = genuine(static, answers, noise)
+    beyond = rewards - mean
+    variance = OBSERVATION_VARIANCE + trust * (1.0 - trust) * beyond**2
+    return trust * beyond * valid, torch.where(valid, variance, torch.full_like(variance, 1e6))
+
+
+def condition(
+    cross: torch.Tensor,
+    among: torch.Tensor,
+    surprise: torch.Tensor,
+    variance: torch.Tensor,
+    at: torch.Tensor | None = None,
+    valid: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The Gaussian process posterior at each length scale.
+
+    cross `[agents, n, m]`, among `[agents, n, n]`: squared distances of observed jobs to asked ones and to each other.
+    at `[agents, n]`: where the observed jobs stand among the asked ones; there each leaves its own answer out
+    (Rasmussen & Williams 2006, eq. 5.12). Returns shift `[agents, m, scales]` and the deviation `[agents, m]` at the
+    last scale.
+    """
+    shifts = []
+    deviation = cross.new_empty(0)
+    for scale in SHIFT_SCALES:
+        kernel = PROCESS_VARIANCE * torch.exp(cross / (-2.0 * scale**2))
+        own = PROCESS_VARIANCE * torch.exp(among / (-2.0 * scale**2))
+        own = 0.5 * (own + own.transpose(1, 2)) + torch.diag_embed(variance)
+        # cholesky would raise for the whole block; an agent without a factor gets NaN and is stopped by its loss.
+        factor, failed = torch.linalg.cholesky_ex(own)
+        factor = torch.where(failed[:, None, None] > 0, torch.nan, factor)
+        inverse = torch.cholesky_inverse(factor)
+        weights = (inverse @ surprise[..., None]).squeeze(-1)
+        shift = torch.einsum("anj,an->aj", kernel, weights)
+        if at is not None and valid is not None:
             left_out = surprise - weights / inverse.diagonal(dim1=1, dim2=2)
-            rows = torch.arange(len(jobs), device=jobs.device)[:, None].expand_as(jobs)
-            shift[rows[valid], jobs[valid]] = left_out[valid]
-            shifts.append(shift)
-            explained = torch.linalg.solve_triangular(factor, cross, upper=False).square().sum(1)
-            deviation = (PROCESS_VARIANCE - explained).clamp_min(1e-9).sqrt()
-        return torch.stack(shifts, dim=-1), deviation
+            rows = torch.arange(len(at), device=at.device)[:, None].expand_as(at)
+            shift[rows[valid], at[valid]] = left_out[valid]
+        shifts.append(shift)
+        explained = torch.linalg.solve_triangular(factor, kernel, upper=False).square().sum(1)
+        deviation = (PROCESS_VARIANCE - explained).clamp_min(1e-9).sqrt()
+    return torch.stack(shifts, dim=-1), deviation

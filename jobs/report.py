@@ -25,7 +25,7 @@ from jobs.tables import number
 
 SHOWN = 10  # jobs per list
 PEOPLE = 500  # on the page; a browser copes with these
-CURVES = {"mean_reward": "Judge reward of what was tried", "ndcg": "nDCG@10 of the ranking"}
+CURVES = {"mean_reward": "Reward of each slate", "ndcg": "nDCG@10 of the ranking"}
 
 
 def main(
@@ -99,7 +99,9 @@ def _notes(evaluations: dict[str, Evaluation]) -> list[str]:
 def _plots(runs: list[Run]) -> list[dict[str, Any]]:
     plots = []
     for column, title in CURVES.items():
-        curves = {run.name: curve for run in runs if (curve := learning_curve(run.metrics, column)) is not None}
+        # The reward of a strategy that asks no judge is a cosine: another unit than the others'.
+        shown = [run for run in runs if column != "mean_reward" or run.judgements_per_applicant > 0 or len(runs) == 1]
+        curves = {run.name: curve for run in shown if (curve := learning_curve(run.metrics, column)) is not None}
         if curves:
             label = "mean reward" if column == "mean_reward" else "nDCG@10"
             plots.append({"title": title, "svg": Markup(draw_curves(curves, label, salt=column))})

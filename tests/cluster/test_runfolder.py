@@ -28,9 +28,14 @@ def test_a_missing_file_names_the_folder_and_the_file(tmp_path: Path) -> None:
 
 def test_a_folder_that_was_not_filled_to_the_end_never_appears(tmp_path: Path) -> None:
     folder = RunFolder.at(tmp_path / "run")
-    with pytest.raises(RuntimeError), folder.new_folder("agents/block") as path:
-        (path / "half").write_text("x")
-        raise RuntimeError
+
+    def fail_halfway() -> None:
+        with folder.new_folder("agents/block") as path:
+            (path / "half").write_text("x")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_halfway()
     assert folder.names("agents") == []
 
 

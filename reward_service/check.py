@@ -21,6 +21,8 @@ from dynaq.records import Candidate, Job
 from reward_service.client import ServeJudge
 from reward_service.config import JudgeConfig
 
+Rewards = npt.NDArray[np.float64]
+
 METHODS = ("likelihood", "choice")
 ORDER_PAIRS = 32  # pairs on which the four orders of the options are compared; each costs four answers
 
@@ -41,7 +43,7 @@ class MethodCheck:
     Args:
         method: its name.
         auc: probability that a relevant job earns more than an irrelevant one of the same applicant, ties half.
-        low, high: 95 % bootstrap interval of the AUC over applicants.
+        low, high: 95 % bootstrap interval of the AUC, over applicants and over each one's jobs.
         ndcg: nDCG@10 of the shown jobs ranked by reward, mean over applicants.
         label_mass: mean probability on the four labels before normalising.
         labels: share of pairs by likeliest label, in the order of LABELS.
@@ -121,21 +123,21 @@ def summarise(
     orders: npt.NDArray[np.float64] | None = None,
 ) -> MethodCheck:
     """The figures of one method from its judgements; abstentions count for nothing but their number."""
-    aucs, ndcgs, labels, masses = [], [], [], []
+    sides, ndcgs, labels, masses = [], [], [], []
     total = 0
     for sample, judged in zip(samples, answers, strict=True):
         total += len(judged)
         kept = [(j, g) for j, g in zip(judged, sample.grades, strict=True) if j.reward is not None]
         rewards, grades = np.array([j.reward for j, _ in kept]), np.array([g for _, g in kept])
-        aucs.append(auc(rewards[grades > 0], rewards[grades <= 0]))
+        sides.append((rewards[grades > 0], rewards[grades <= 0]))
         ranked = sorted(kept, key=lambda pair: (-(pair[0].reward or 0.0), pair[0].job_id))
         ndcgs.append(ndcg_at_k([j.job_id for j, _ in ranked], {j.job_id: g for j, g in kept}, 10))
         labels += [j.label for j, _ in kept]
         masses += [j.label_mass for j, _ in kept]
-    low, high = _interval(np.array(aucs))
+    low, high = _interval(sides)
     return MethodCheck(
         method=method,
-        auc=float(np.nanmean(aucs)),
+        auc=_mean_auc(sides),
         low=low,
         high=high,
         ndcg=float(np.nanmean(ndcgs)),
@@ -148,7 +150,7 @@ def summarise(
     )
 
 
-def auc(relevant: npt.NDArray[np.float64], irrelevant: npt.NDArray[np.float64]) -> float:
+def auc(relevant: Rewards, irrelevant: Rewards) -> float:
     """Probability that a relevant one scores higher, ties half (Mann and Whitney 1947). NaN when one side is empty."""
     if not len(relevant) or not len(irrelevant):
         return float("nan")
@@ -156,12 +158,23 @@ def auc(relevant: npt.NDArray[np.float64], irrelevant: npt.NDArray[np.float64]) 
     return float(above.mean() + 0.5 * (relevant[:, None] == irrelevant).mean())
 
 
-def _interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean over applicants."""
-    known = values[~np.isnan(values)]
-    if not len(known):
+def _mean_auc(sides: Sequence[tuple[Rewards, Rewards]]) -> float:
+    values = [auc(*side) for side in sides]
+    return float(np.nanmean(values)) if not np.all(np.isnan(values)) else float("nan")
+
+
+def _interval(sides: Sequence[tuple[Rewards, Rewards]], draws: int = 500) -> tuple[float, float]:
+    """95 % two-level bootstrap interval of the mean AUC: applicants are drawn, then their jobs (Davison 1997, 3.8)."""
+    known = [(a, b) for a, b in sides if len(a) and len(b)]
+    if not known:
         return float("nan"), float("nan")
-    means = np.random.default_rng(0).choice(known, (2000, len(known))).mean(axis=1)
+    rng = np.random.default_rng(0)
+
+    def once() -> float:
+        drawn = (known[i] for i in rng.integers(len(known), size=len(known)))
+        return float(np.mean([auc(rng.choice(a, len(a)), rng.choice(b, len(b))) for a, b in drawn]))
+
+    means = [once() for _ in range(draws)]
     return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 
 

@@ -50,7 +50,8 @@ def judge_at(url: str) -> tuple[str, Callable[[], AsyncJudge]]:
     """
     try:
         answer = httpx.get(f"{url.rstrip('/')}/v1/judge", timeout=10, follow_redirects=False)
-        if answer.status_code in (200, 401):
+        # Ours says which judge it is, or how to send the key; other servers know nothing of the path.
+        if '"judge"' in answer.text or "Authorization: Bearer" in answer.text:
             service = HttpJudge(url)
             return service.fingerprint, lambda: HttpJudge(url)
         config = JudgeConfig(endpoint=url, model=asyncio.run(served_model(url)), method="choice")

@@ -1,0 +1,83 @@
+"""The figures of `dynaq judge --check`, from judgements whose worth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dynaq.errors import InputError
+from dynaq.judge import Judgement, abstention, judgement_from_probabilities
+from dynaq.qrels import Qrels
+from dynaq.records import Candidate, Job
+from reward_service.check import Sample, auc, draw_samples, recommend, summarise
+
+JOBS = {f"j{i}": Job(id=f"j{i}", title=f"title {i}") for i in range(20)}
+
+
+def sample(applicant: str) -> Sample:
+    jobs = tuple(JOBS.values())
+    return Sample(Candidate(id=applicant, bio="x"), jobs, tuple(3.0 if i < 8 else 0.0 for i in range(20)))
+
+
+def answers(applicant: str, rewards: list[float]) -> list[Judgement]:
+    return [
+        judgement_from_probabilities(applicant, f"j{i}", (r, 0.0, 0.0, 1 - r), judge="j", label_mass=0.5)
+        for i, r in enumerate(rewards)
+    ]
+
+
+def test_auc_counts_the_pairs_that_are_in_order_and_half_of_the_ties() -> None:
+    assert auc(np.array([3.0, 1.0]), np.array([0.0, 1.0])) == pytest.approx((2 + 1 + 0.5) / 4)
+    assert np.isnan(auc(np.array([]), np.array([1.0])))
+
+
+def test_a_judge_that_knows_is_recommended_and_one_that_guesses_is_warned_of() -> None:
+    samples = [sample(str(i)) for i in range(4)]
+    rng = np.random.default_rng(0)
+    good = [answers(s.applicant.id, [0.9 if g else 0.1 for g in s.grades]) for s in samples]
+    noise = [answers(s.applicant.id, list(rng.random(20))) for s in samples]
+    knows, guesses = summarise("likelihood", samples, good, 2.0), summarise("choice", samples, noise, 2.0)
+    assert (knows.auc, knows.ndcg, knows.per_second, knows.label_mass) == (1.0, 1.0, 40.0, 0.5)
+    assert knows.labels == (0.4, 0.0, 0.0, 0.6)
+    assert knows.better_than_chance
+    assert not guesses.better_than_chance
+    words = " ".join(recommend([knows, guesses], in_use="choice"))
+    assert "method choice this model is no better than chance" in words
+    assert "Recommended: method likelihood" in words
+    assert "set `method: likelihood`" in words
+    assert "No method works" in " ".join(recommend([guesses], in_use="choice"))
+
+
+def test_one_applicant_is_enough_for_an_interval() -> None:
+    found = summarise("choice", [sample("a")], [answers("a", [0.5] * 20)], 1.0)
+    assert (found.auc, found.low, found.high) == (0.5, 0.5, 0.5)
+    mixed = summarise("choice", [sample("a")], [answers("a", list(np.random.default_rng(1).random(20)))], 1.0)
+    assert mixed.low < mixed.auc < mixed.high
+
+
+def test_an_abstention_is_counted_and_moves_no_figure() -> None:
+    judged = answers("a", [0.9 if i < 8 else 0.1 for i in range(20)])
+    judged[3] = abstention("a", "j3", judge="j", note="cannot")
+    found = summarise("likelihood", [sample("a")], [judged], 1.0)
+    assert (found.abstained, found.auc, found.label_mass) == (1, 1.0, 0.5)
+
+
+def test_the_effect_of_option_order_is_the_largest_move_of_a_label() -> None:
+    steady = np.full((3, 4, 4), 0.25)
+    moved = steady.copy()
+    moved[0, 0], moved[0, 1] = (0.7, 0.1, 0.1, 0.1), (0.1, 0.7, 0.1, 0.1)
+    args = ("choice", [sample("a")], [answers("a", [0.5] * 20)], 1.0)
+    assert summarise(*args, steady).order_effect == 0.0
+    assert summarise(*args, moved).order_effect == pytest.approx(0.6 / 3)
+    assert summarise(*args, moved).order_flips == pytest.approx(1 / 3)
+
+
+def test_samples_hold_both_sides_and_are_the_same_for_a_seed() -> None:
+    people = [Candidate(id="a", bio="x"), Candidate(id="nobody", bio="x")]
+    qrels = Qrels({"a": {"j1": 3.0, "j2": 1.0, "not there": 3.0}})
+    [drawn] = draw_samples(people, JOBS, qrels, per_applicant=6)
+    assert sorted(g for g in drawn.grades if g) == [1.0, 3.0]
+    assert len(drawn.jobs) == 6
+    assert [drawn] == draw_samples(people, JOBS, qrels, per_applicant=6)
+    with pytest.raises(InputError, match="relevance"):
+        draw_samples(people[1:], JOBS, qrels)

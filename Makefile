@@ -2,7 +2,7 @@
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test setup constraints clean
+.PHONY: demo test mongo setup constraints clean
 
 demo: setup
 	$(BIN)/dynaq demo
@@ -12,6 +12,10 @@ test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+# A MongoDB server for a person to try things with, on loopback, its data under data/mongod. Ctrl-C ends it.
+mongo: setup
+	$(BIN)/python -m tests.mongod data/mongod
 
 setup: $(STAMP)
 

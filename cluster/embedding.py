@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,12 @@ import numpy.typing as npt
 import ray
 import torch
 
-from dynaq.encoder import Encoder
+from cluster.session import ray_session
+from dynaq.encoder import Embedder, Encoder
 from dynaq.layout import BLOCK_DIM
 
+MIN_CORES = 4  # with fewer, one process with as many threads is as fast
+MIN_TEXTS = 2048  # fewer are done before Ray and the models have started
 SLICES_PER_ACTOR = 4  # so that one that is slower than the others does not keep them waiting
 
 
@@ -69,3 +74,31 @@ class ClusterEncoder:
         for actor in self._actors:
             ray.kill(actor)
         self._actors = []
+
+
+@contextmanager
+def parallel_encoder(name: str | None = None) -> Iterator[Embedder]:
+    """An encoder that uses all of this machine, or of the cluster at $RAY_ADDRESS, once there is much to embed.
+
+    On a machine with few cores and at most one GPU it is the plain encoder.
+    """
+    local = Encoder(name)
+    several = torch.cuda.device_count() > 1 or (not torch.cuda.is_available() and (os.cpu_count() or 1) >= MIN_CORES)
+    with ExitStack() as stack:
+        yield _GrowingEncoder(local, name, stack) if several or os.environ.get("RAY_ADDRESS") else local
+
+
+class _GrowingEncoder:
+    """Encodes here until the first large batch, then starts the cluster's encoders."""
+
+    def __init__(self, local: Encoder, name: str | None, stack: ExitStack) -> None:
+        self.name, self.revision = local.name, local.revision
+        self._local, self._source, self._stack = local, name, stack
+        self._cluster: ClusterEncoder | None = None
+
+    def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        if self._cluster is None and len(texts) >= MIN_TEXTS:
+            self._stack.enter_context(ray_session())
+            self._cluster = ClusterEncoder(self._source)
+            self._stack.callback(self._cluster.close)
+        return (self._cluster or self._local).encode(texts)

@@ -76,7 +76,9 @@ class Encoder:
     def _model(self) -> Any:
         # Imported here: it takes seconds, and most uses of the package embed nothing.
         from sentence_transformers import SentenceTransformer
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar would stand in the middle of ours
         try:
             model = SentenceTransformer(self._source, device=self._device)
         except (OSError, ValueError) as error:

@@ -27,16 +27,19 @@ def rule(applicant_id: str, job_id: str) -> list[float]:
 class RuleJudge:
     """Answers by rule after `delay` seconds. Every answered pair is a line of `log`, flushed before the answer.
 
-    failing: job ids on which it raises; abstaining: job ids on which it abstains.
+    failing, failing_applicants: ids on which it raises; abstaining: job ids on which it abstains.
     """
 
     log: Path
     delay: float = 0.0
     failing: tuple[str, ...] = ()
     abstaining: tuple[str, ...] = ()
+    failing_applicants: tuple[str, ...] = ()
 
     async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
         await asyncio.sleep(self.delay)
+        if applicant.id in self.failing_applicants:
+            raise JudgeError(f"the judge refuses applicant {applicant.id!r}")
         for job in jobs:
             if job.id in self.failing:
                 raise JudgeError(f"the judge refuses job {job.id!r}")

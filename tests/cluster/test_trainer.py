@@ -1,0 +1,174 @@
+"""Cohort training under faults that are really caused: the same recommendations, nobody twice, nothing paid twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+
+from cluster.block_actor import TrainingJob
+from cluster.broker import start_broker
+from cluster.cache import put_cache
+from cluster.runfolder import RECOMMENDATIONS, RunFolder
+from cluster.trainer import ActorSize, CohortProgress, CohortResult, CohortTrainer
+from dynaq.config import DynaQConfig
+from dynaq.stores import open_store
+from dynaq.tensor_cache import TensorCache
+from tests.cluster.judges import RuleJudge
+from tests.markets import APPLICANTS, make_store
+
+CONFIG = DynaQConfig(budget=20, slate_size=2, block_size=2, warm_start_updates=5)
+COHORT = [f"a{i:03d}" for i in range(APPLICANTS)]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    make_store(str(tmp_path / "store"))
+    return str(tmp_path / "store")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, ray_session_fixture: None) -> pa.Table:
+    """Recommendations of a run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    make_store(str(folder / "store"))
+    return train(str(folder / "store"), folder, RuleJudge(folder / "asked.log")).recommendations
+
+
+def train(
+    store: str,
+    folder: Path,
+    judge: RuleJudge,
+    actors: int = 2,
+    on_progress: object = None,
+) -> CohortResult:
+    with open_store(store, read_only=True) as opened:
+        cache = TensorCache.copy_from_database(opened)
+    broker = start_broker(store, judge.backend())
+    job = TrainingJob(put_cache(cache), "llm", CONFIG, broker, RunFolder.at(folder / "run"))
+    callback = on_progress if callable(on_progress) else lambda progress: None
+    try:
+        return CohortTrainer(job, COHORT, size=ActorSize(actors=actors), on_progress=callback).run()
+    finally:
+        ray.kill(broker)
+
+
+def block_actors() -> list[psutil.Process]:
+    """Processes of this session's actors that are training a block now."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if process.cmdline()[:1] == ["ray::BlockActor.train"]:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.mark.usefixtures("ray_session_fixture")
+def test_the_result_does_not_depend_on_the_number_of_actors(store: str, tmp_path: Path, undisturbed: pa.Table) -> None:
+    for actors in (1, 3):
+        result = train(store, tmp_path / str(actors), RuleJudge(tmp_path / f"{actors}.log"), actors)
+        assert result.recommendations == undisturbed
+
+
+@pytest.mark.usefixtures("ray_session_fixture")
+def test_progress_ends_with_everyone_done_and_the_budget_spent(store: str, tmp_path: Path) -> None:
+    seen: list[CohortProgress] = []
+    train(store, tmp_path, RuleJudge(tmp_path / "log"), on_progress=seen.append)
+    last = seen[-1]
+    assert (last.done, last.judgements, last.budget) == (APPLICANTS, 20 * APPLICANTS, 20 * APPLICANTS)
+    assert [p.judgements for p in seen] == sorted(p.judgements for p in seen)
+    assert seen[0].seconds_left is not None
+
+
+@pytest.mark.usefixtures("ray_session_fixture")
+def test_an_actor_killed_in_the_middle_of_a_block_costs_nothing_but_time(
+    store: str, tmp_path: Path, undisturbed: pa.Table
+) -> None:
+    judge = RuleJudge(tmp_path / "asked.log", delay=0.1)
+    killed: list[int] = []
+
+    def kill_one(progress: CohortProgress) -> None:
+        if progress.round >= 3 and not killed and (actors := block_actors()):
+            killed.append(actors[0].pid)
+            actors[0].kill()
+
+    result = train(store, tmp_path, judge, on_progress=kill_one)
+    assert killed
+    assert result.recommendations == undisturbed
+    assert result.failures == {}
+    assert len(judge.answered) == len(set(judge.answered))
+
+
+@pytest.mark.usefixtures("ray_session_fixture")
+def test_a_block_goes_on_from_its_checkpoint_with_the_same_result(
+    store: str, tmp_path: Path, undisturbed: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stops after a checkpoint in the middle, as a driver that dies does, and runs again."""
+    from cluster import block_actor
+
+    judge = RuleJudge(tmp_path / "asked.log")
+    with open_store(store, read_only=True) as opened:
+        cache = put_cache(TensorCache.copy_from_database(opened))
+    broker = start_broker(store, judge.backend())
+    folder = RunFolder.at(tmp_path / "run")
+    job = TrainingJob(cache, "llm", CONFIG, broker, folder)
+    monkeypatch.setattr(block_actor, "CHECKPOINT_SECONDS", 0.0)
+    rounds = block_actor.BlockActor(job).train(block_actor.Block(0, tuple(COHORT[:2]), {}))
+    for _ in range(4):
+        next(rounds)
+    assert folder.read_json("agents/block_00000.json")["round"] == 4
+    result = CohortTrainer(job, COHORT, size=ActorSize(actors=1)).run()
+    ray.kill(broker)
+    assert result.recommendations == undisturbed
+    used = {(row["applicant_id"], row["round"]) for row in result.metrics.to_pylist()}
+    assert len(used) == result.metrics.num_rows == 10 * APPLICANTS
+
+
+@pytest.mark.usefixtures("ray_session_fixture")
+def test_a_judge_that_fails_on_one_block_is_reported_and_the_others_are_trained(store: str, tmp_path: Path) -> None:
+    judge = RuleJudge(tmp_path / "asked.log", failing_applicants=("a001",))
+    result = train(store, tmp_path, judge)
+    assert set(result.failures) == {"a000", "a001"}
+    assert "a001" in result.failures["a000"]
+    assert set(result.recommendations.column("applicant_id").to_pylist()) == set(COHORT[2:])
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from cluster.session import ray_session
+from tests.cluster.judges import RuleJudge
+from tests.cluster.test_trainer import train
+with ray_session(num_cpus=4, object_store_gib=0.25):
+    train(sys.argv[1], Path(sys.argv[2]), RuleJudge(Path(sys.argv[2]) / "asked.log", delay=0.2))
+"""
+
+
+@pytest.mark.slow
+def test_a_driver_killed_with_sigkill_goes_on_when_it_is_started_again(
+    store: str, tmp_path: Path, undisturbed: pa.Table
+) -> None:
+    judge = RuleJudge(tmp_path / "asked.log")
+    command = [sys.executable, "-c", DRIVER, store, str(tmp_path)]
+    first = subprocess.Popen(command, start_new_session=True, env=os.environ)
+    deadline = time.monotonic() + 120
+    while len(judge.answered) < 30 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    assert 30 <= len(judge.answered) < 20 * APPLICANTS
+    assert subprocess.run(command, env=os.environ, timeout=200, check=False).returncode == 0
+    assert pq.read_table(tmp_path / "run" / RECOMMENDATIONS) == undisturbed
+    paid_twice = len(judge.answered) - len(set(judge.answered))
+    assert paid_twice == 0

@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
+from ray._common.utils import import_attr
+from ray.serve._private.build_app import build_app
+from ray.serve.schema import ServeDeploySchema
 
 from dynaq.errors import InputError
 from reward_service.api import refuse_open_address
@@ -103,3 +107,15 @@ def test_the_public_view_holds_no_secret() -> None:
     for secret in ("top", "word", "hidden", "pass"):
         assert secret not in shown.replace("top_", "")
     assert "top" not in repr(config).replace("stop", "")
+
+
+def test_the_serve_configuration_is_valid_and_builds_both_deployments(ray_session_fixture: None) -> None:
+    """What `serve run` and `serve deploy` do with it, short of starting an engine."""
+    file = Path(__file__).parents[2] / "reward_service" / "serve_config.yaml"
+    schema = ServeDeploySchema.model_validate(yaml.safe_load(file.read_text()))
+    [application] = schema.applications
+    builder = import_attr(application.import_path)
+    built = build_app(builder(application.args), name=application.name)
+    assert {deployment.name for deployment in built.deployments} == {"judge", "api"}
+    with pytest.raises(InputError, match="modle"):
+        builder({"modle": "x"})

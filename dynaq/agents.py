@@ -14,60 +14,30 @@ The budget counts distinct pairs judged, from the ledger or by the judge alike.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn import functional
 
 from dynaq.config import DynaQConfig
 from dynaq.errors import InputError, JudgeError
 from dynaq.features import job_embedding, pair_features, raw_features, scaled_cosines
 from dynaq.inputs import InteractionInputs, PairInputs, RawInputs
-from dynaq.judge import LABELS, JudgementSource, Slate
+from dynaq.judge import LABELS, Judgement, JudgementSource, Slate
 from dynaq.mlp_model import MLPWorldModel
 from dynaq.networks import agent_generator
 from dynaq.q_learning import QFunction
 from dynaq.replay import JudgedPairs
 from dynaq.rewards import RewardStrategy
+from dynaq.rounds import RoundMetrics, Update, mean_known, mean_loss
 from dynaq.tensor_cache import TensorCache
 from dynaq.world_model import BayesWorldModel, CosinePrior
 
 if TYPE_CHECKING:
     from dynaq.pretrain import Pretrained
-
-
-@dataclass(frozen=True)
-class RoundMetrics:
-    """One agent after one round.
-
-    Args:
-        applicant_id: whose agent.
-        round: counted from 1.
-        judgements_used: distinct pairs judged so far; 0 throughout for the cosine strategy, which asks nobody.
-        mean_reward: mean reward of this round's slate under the strategy; NaN when every pair was abstained.
-        cumulative_reward: sum of the rewards of all slates.
-        epsilon: chance of a random job that this round acted with.
-        w_cosine: weight of the cosine in the reward.
-        q_loss: mean loss of the direct updates; NaN without any.
-        model_loss: squared error of the model's predictions for this slate, made before it was judged.
-        planning_loss: mean loss of the planning updates; NaN without any.
-        abstained: pairs of this slate on which the judge abstained.
-    """
-
-    applicant_id: str
-    round: int
-    judgements_used: int
-    mean_reward: float
-    cumulative_reward: float
-    epsilon: float
-    w_cosine: float
-    q_loss: float
-    model_loss: float
-    planning_loss: float
-    abstained: int
 
 
 class DynaQBlock:
@@ -106,11 +76,12 @@ class DynaQBlock:
         self._budget = min(config.budget, self._n_jobs)
         self.judged = JudgedPairs(agents, self._n_jobs, self._budget, self.device)
         self.cumulative = [0.0] * agents
+        self.finished: dict[int, torch.Tensor] = {}  # agent → its Q `[n_jobs]` when its budget was spent
         self._cosines = scaled_cosines(cache, self.applicant_ids).to(self.device)
         features = pair_features(cache, self.applicant_ids).to(self.device)
         self._inputs = self._make_inputs(features)
         self.model = self._make_model(features, pretrained)
-        self.q = QFunction(self._inputs, self.generators, config, self.device)
+        self.q = QFunction(self._inputs, self.generators, config)
         if config.warm_start:
             self._warm_start()
 
@@ -122,7 +93,7 @@ class DynaQBlock:
 
     def _make_model(self, features: torch.Tensor, pretrained: Pretrained | None) -> BayesWorldModel | MLPWorldModel:
         if self.config.world_model == "mlp":
-            return MLPWorldModel(self._inputs, self._cosines, self.generators, self.config, self.device)
+            return MLPWorldModel(self._inputs, self._cosines, self.generators, self.config)
         values = torch.tensor([self.config.label_values[label] for label in LABELS], device=self.device)
         prior = pretrained.prior(self.cache.layout, self.device) if pretrained is not None else CosinePrior(values)
         embedding = job_embedding(self.cache).to(self.device)
@@ -133,21 +104,21 @@ class DynaQBlock:
     def _warm_start(self) -> None:
         """Fit Q on the rewards that the model expects before anything was judged."""
         self.q.start_from(self._expected_rewards())
+        updates = []
         for _ in range(self.config.warm_start_updates):
-            self._plan(1)
+            updates = self._plan(1)
+        self._stop_broken(updates)
         self.q.sync(tau=1.0)
 
     @property
     def done(self) -> bool:
         """Every agent has spent its budget, asked about the whole catalogue, or failed."""
-        return not any(self._room(i) for i in range(len(self.applicant_ids)))
+        return not any(self._rooms())
 
-    def _room(self, agent: int) -> int:
-        """Pairs that the agent may still ask about."""
-        if self.applicant_ids[agent] in self.failures:
-            return 0
-        left = self._budget - int(self.judged.counts[agent])
-        return min(left, self._n_jobs - int(self.judged.asked[agent].sum()))
+    def _rooms(self) -> list[int]:
+        """Pairs that each agent may still ask about."""
+        left = torch.minimum(self._budget - self.judged.counts, self._n_jobs - self.judged.asked.sum(1)).tolist()
+        return [0 if a in self.failures else room for a, room in zip(self.applicant_ids, left, strict=True)]
 
     @property
     def epsilon(self) -> torch.Tensor:
@@ -156,8 +127,14 @@ class DynaQBlock:
         return (c.epsilon_start * c.epsilon_decay ** self.judged.counts.float()).clamp(min=c.epsilon_end)
 
     def q_values(self) -> npt.NDArray[np.float32]:
-        """Q of every job of the catalogue, `[agents, n_jobs]`, in the order of `cache.job_ids`."""
-        return self.q.values().cpu().numpy()
+        """Q of every job of the catalogue, `[agents, n_jobs]`, in the order of `cache.job_ids`.
+
+        An agent keeps the Q with which it finished, however long others of its block go on.
+        """
+        values = self.q.values()
+        for agent, final in self.finished.items():
+            values[agent] = final
+        return values.cpu().numpy()
 
     def recommendations(self, k: int) -> list[list[tuple[str, float]]]:
         """The k jobs of the highest Q per agent, best first, judged or not; ties go to the earlier job."""
@@ -174,47 +151,127 @@ class DynaQBlock:
         """
         if self.done:
             return []
-        epsilon = self.epsilon.cpu()
-        slates = self.propose()
-        rewards, abstained, errors = self._ask(slates, source)
+        epsilon, weight = self.epsilon.tolist(), self.strategy.cosine_weight(self.judged.counts).tolist()
+        generators = [g.get_state() for g in self.generators]
+        try:
+            slates = self.propose()
+            answers = self._ask(slates, source)
+        except BaseException:
+            for generator, state in zip(self.generators, generators, strict=True):
+                generator.set_state(state)
+            raise
+        predicted = self.model.mean.cpu()
+        rewards = self._keep(slates, answers, weight)
+        updates = self._train()
+        self._finish()
+        errors: dict[int, list[float]] = {i: [] for i in slates}
+        for (i, jobs), answer in zip(slates.items(), answers, strict=False):  # no answers where no judge is needed
+            told = [(job, j.reward) for job, j in zip(jobs, answer, strict=True) if j.reward is not None]
+            errors[i] = [(float(predicted[i, job]) - reward) ** 2 for job, reward in told]
+        abstained = {i: len(slates[i]) - len(rewards[i]) for i in slates}
+        return self._metrics(rewards, updates, epsilon, errors, abstained)
+
+    def learn_offline(self, judgements: Iterable[Judgement]) -> list[RoundMetrics]:
+        """Learn from what is there, without acting: as many rounds as the budget would have had.
+
+        judgements: of any applicants; each agent keeps the first `budget` of its own. Abstentions, pairs that came
+        before and jobs that the catalogue lacks are passed over. Returns one record per agent and round, whose
+        rewards are those of all its pairs. Raises InputError for a block that has learned before, and for a strategy
+        that needs no judge.
+        """
+        if not self.strategy.needs_judge:
+            raise InputError(f"strategy {self.strategy.name!r} learns from no judgements; offline needs llm or hybrid")
+        if self.round:
+            raise InputError("offline training starts with a new block; this one has learned before")
+        answers = self._first_judgements(judgements)
+        slates = {i: [self.cache.job_index(j.job_id) for j in own] for i, own in enumerate(answers)}
+        counts = torch.tensor([len(own) for own in answers])
+        rewards = self._keep(slates, answers, self.strategy.cosine_weight(counts).tolist())
+        records = []
+        nothing: dict[int, list[float]] = {i: [] for i in slates}
+        for _ in range(math.ceil(self._budget / self.config.slate_size)):
+            learning = {i: rewards[i] for i in slates if self.applicant_ids[i] not in self.failures}
+            updates = self._train()
+            records += self._metrics(learning, updates, [0.0] * len(slates), nothing, dict.fromkeys(slates, 0))
+        self._finish()
+        return records
+
+    def _first_judgements(self, judgements: Iterable[Judgement]) -> list[list[Judgement]]:
+        """Per agent, the judgements of distinct pairs up to the budget."""
+        agent = {applicant_id: i for i, applicant_id in enumerate(self.applicant_ids)}
+        catalogue = set(self.cache.job_ids)
+        first: list[dict[str, Judgement]] = [{} for _ in agent]
+        for judgement in judgements:
+            i = agent.get(judgement.applicant_id)
+            if i is None or judgement.abstained or judgement.job_id not in catalogue:
+                continue
+            if len(first[i]) < self._budget:
+                first[i].setdefault(judgement.job_id, judgement)
+        return [list(own.values()) for own in first]
+
+    def _train(self) -> list[Update]:
+        """What follows a round's answers: world model, direct learning, planning, target network."""
         self.round += 1
         if self.strategy.needs_judge:
             self.model.observe(self.judged)
-        direct = self._learn()
-        planned = self._plan(self.config.planning_updates)
+        updates = self._learn() + self._plan(self.config.planning_updates)
         if self.round % self.config.target_sync == 0:
             self.q.sync()
-        self._stop_broken(direct, planned)
-        weight = self.strategy.cosine_weight(self.judged.counts)
+        self._stop_broken(updates)
+        return updates
+
+    def _finish(self) -> None:
+        """Keep the Q of agents that have just spent their budget: how long others take must not change it."""
+        new = [
+            i
+            for i, (room, applicant_id) in enumerate(zip(self._rooms(), self.applicant_ids, strict=True))
+            if room <= 0 and i not in self.finished and applicant_id not in self.failures
+        ]
+        if new:
+            values = self.q.values()
+            self.finished |= {i: values[i].clone() for i in new}
+
+    def _metrics(
+        self,
+        rewards: dict[int, list[float]],
+        updates: list[Update],
+        epsilon: list[float],
+        errors: dict[int, list[float]],
+        abstained: dict[int, int],
+    ) -> list[RoundMetrics]:
+        """One record for each agent that `rewards` has."""
+        counts = self.judged.counts.tolist()
+        weight = self.strategy.cosine_weight(self.judged.counts).tolist()
+        direct, planning = mean_loss(updates, "direct"), mean_loss(updates, "planning")
         return [
             RoundMetrics(
                 applicant_id=self.applicant_ids[i],
                 round=self.round,
-                judgements_used=int(self.judged.counts[i]) if self.strategy.needs_judge else 0,
-                mean_reward=_mean(rewards[i]),
+                judgements_used=counts[i] if self.strategy.needs_judge else 0,
+                mean_reward=mean_known(own),
                 cumulative_reward=self.cumulative[i],
-                epsilon=float(epsilon[i]),
-                w_cosine=float(weight[i]),
-                q_loss=math.nan if direct is None else float(direct[i]),
-                model_loss=_mean(errors[i]),
-                planning_loss=math.nan if planned is None else float(planned[i]),
+                epsilon=epsilon[i],
+                w_cosine=weight[i],
+                q_loss=direct[i] if direct and counts[i] else math.nan,
+                model_loss=mean_known(errors[i]),
+                planning_loss=planning[i] if planning else math.nan,
                 abstained=abstained[i],
             )
-            for i in slates
+            for i, own in rewards.items()
         ]
 
     def propose(self) -> dict[int, list[int]]:
         """Agent → catalogue indices of its next slate: best Q (plus ucb·deviation) first, random with chance ε."""
         scores = (self.q.values() + self.config.ucb * self.model.deviation).masked_fill(self.judged.asked, -math.inf)
-        epsilon = self.epsilon.cpu()
+        best = torch.topk(scores, min(self.config.slate_size, self._n_jobs), dim=1).indices.tolist()
+        epsilon, rooms = self.epsilon.tolist(), self._rooms()
         slates = {}
         for i, generator in enumerate(self.generators):
-            size = min(self.config.slate_size, self._room(i))
-            if size <= 0:
+            if rooms[i] <= 0:
                 continue
-            slate: list[int] = torch.topk(scores[i], size).indices.tolist()
+            slate: list[int] = best[i][: rooms[i]]
             if epsilon[i] > 0:
-                slate = self._explore(i, slate, float(epsilon[i]), generator)
+                slate = self._explore(i, slate, epsilon[i], generator)
             slates[i] = slate
         return slates
 
@@ -229,20 +286,10 @@ class DynaQBlock:
                 kept.append(job)
         return kept
 
-    def _ask(
-        self, slates: dict[int, list[int]], source: JudgementSource | None
-    ) -> tuple[dict[int, list[float]], dict[int, int], dict[int, list[float]]]:
-        """Rewards under the strategy, abstentions, and squared errors of the model's predictions, per agent."""
-        weight = self.strategy.cosine_weight(self.judged.counts)
+    def _ask(self, slates: dict[int, list[int]], source: JudgementSource | None) -> list[list[Judgement]]:
+        """The judge's answers, one list per slate; none for a strategy that needs no judge."""
         if not self.strategy.needs_judge:
-            rewards = {}
-            for i, jobs in slates.items():
-                cosines = self._cosines[i, jobs]
-                self.judged.asked[i, jobs] = True
-                self._keep_cosines(i, jobs, cosines)
-                rewards[i] = cosines.tolist()
-                self.cumulative[i] += sum(rewards[i])
-            return rewards, dict.fromkeys(slates, 0), {i: [] for i in slates}
+            return []
         if source is None:
             raise InputError(f"strategy {self.strategy.name!r} needs a judge; name one with --judge")
         asked = [Slate(self.applicant_ids[i], tuple(self.cache.job_ids[j] for j in jobs)) for i, jobs in slates.items()]
@@ -250,58 +297,72 @@ class DynaQBlock:
         for slate, answer in zip(asked, answers, strict=True):
             if [j.job_id for j in answer] != list(slate.job_ids):
                 raise JudgeError(f"the judge answered other jobs than those asked for {slate.applicant_id!r}")
-        rewards, abstained, errors = {}, {}, {}
-        for (i, jobs), answer in zip(slates.items(), answers, strict=True):
-            predicted = self.model.mean[i, jobs].tolist()
-            self.judged.add(i, jobs, answer)
-            known = [(j, p, a.reward) for j, p, a in zip(jobs, predicted, answer, strict=True) if a.reward is not None]
-            w = float(weight[i])
-            rewards[i] = [w * float(self._cosines[i, j]) + (1.0 - w) * reward for j, _, reward in known]
-            errors[i] = [(p - reward) ** 2 for _, p, reward in known]
-            abstained[i] = len(jobs) - len(known)
-            self.cumulative[i] += sum(rewards[i])
-        return rewards, abstained, errors
+        return answers
 
-    def _keep_cosines(self, agent: int, jobs: list[int], cosines: torch.Tensor) -> None:
-        start = int(self.judged.counts[agent])
-        self.judged.jobs[agent, start : start + len(jobs)] = torch.tensor(jobs, device=self.device)
-        self.judged.rewards[agent, start : start + len(jobs)] = cosines
-        self.judged.counts[agent] = start + len(jobs)
+    def _keep(
+        self, slates: dict[int, list[int]], answers: list[list[Judgement]], weight: list[float]
+    ) -> dict[int, list[float]]:
+        """Put a round's pairs into the replay. Returns their rewards under the strategy, abstentions left out."""
+        agents = [i for i, jobs in slates.items() for _ in jobs]
+        jobs = [job for slate in slates.values() for job in slate]
+        cosines = self._cosines[agents, jobs].tolist()
+        rewards: dict[int, list[float]] = {i: [] for i in slates}
+        if self.strategy.needs_judge:
+            judgements = [judgement for answer in answers for judgement in answer]
+            self.judged.add(agents, jobs, judgements)
+            for i, cosine, judgement in zip(agents, cosines, judgements, strict=True):
+                if judgement.reward is not None:
+                    rewards[i].append(weight[i] * cosine + (1.0 - weight[i]) * judgement.reward)
+        else:
+            self.judged.add_known(agents, jobs, cosines)
+            for i, cosine in zip(agents, cosines, strict=True):
+                rewards[i].append(cosine)
+        for i, own in rewards.items():
+            self.cumulative[i] += sum(own)
+        return rewards
 
     def _expected_rewards(self) -> torch.Tensor:
         """Reward of every job under the strategy as the model expects it now, `[agents, n_jobs]`."""
         weight = self.strategy.cosine_weight(self.judged.counts)[:, None]
         return self.strategy.blend(self._cosines, self.model.mean, weight)
 
-    def _learn(self) -> torch.Tensor | None:
-        """Direct updates on judged pairs with believed rewards. Returns the mean loss `[agents]`."""
-        n = self.judged.longest
-        if n == 0 or self.config.direct_updates == 0:
-            return None
-        jobs, valid = self.judged.jobs[:, :n], self.judged.valid().float()
+    def _learn(self) -> list[Update]:
+        """Direct updates on judged pairs with believed rewards."""
         weight = self.strategy.cosine_weight(self.judged.counts)[:, None]
-        believed = self.model.believed if self.strategy.needs_judge else self.judged.rewards[:, :n]
-        rewards = self.strategy.blend(self._cosines.gather(1, jobs), believed, weight)
-        total = torch.zeros(len(self.applicant_ids), device=self.device)
+        judged = self.judged.rewards
+        if self.strategy.needs_judge:
+            believed = self.model.believed
+            judged = functional.pad(believed, (0, judged.shape[1] - believed.shape[1]))
+        rewards = self.strategy.blend(self._cosines.gather(1, self.judged.jobs), judged, weight)
+        updates = []
         for _ in range(self.config.direct_updates):
-            if n > self.config.batch_size:
-                order = torch.stack([torch.rand(n, generator=g) for g in self.generators]).to(self.device)
-                slots = torch.topk(order * valid, self.config.batch_size, dim=1).indices
-                total += self.q.update(jobs.gather(1, slots), rewards.gather(1, slots), valid.gather(1, slots))
-            else:
-                total += self.q.update(jobs, rewards, valid)
-        return total / self.config.direct_updates
+            slots = self._judged_slots(self.config.batch_size)
+            jobs, filled = self.judged.jobs.gather(1, slots), self.judged.filled().gather(1, slots).float()
+            updates.append(Update("direct", jobs, filled, self.q.update(jobs, rewards.gather(1, slots), filled)))
+        return updates
 
-    def _plan(self, updates: int) -> torch.Tensor | None:
-        """Planning updates with the model's rewards. Returns the mean loss `[agents]`."""
-        if updates == 0 or (self.config.planning == "replay" and self.judged.longest == 0):
-            return None
+    def _judged_slots(self, batch: int) -> torch.Tensor:
+        """Slots of judged pairs, each at most once, `[agents, min(batch, capacity)]`; empty ones where there are fewer.
+
+        The shape does not depend on how many pairs other agents have, nor do an agent's random numbers.
+        """
+        filled = self.judged.filled()
+        agents, capacity = filled.shape
+        if capacity <= batch:
+            return torch.arange(capacity, device=self.device)[None].expand(agents, -1)
+        order = torch.stack([torch.rand(capacity, generator=g) for g in self.generators]).to(self.device)
+        return torch.topk(order * filled, batch, dim=1).indices
+
+    def _plan(self, updates: int) -> list[Update]:
+        """Planning updates with the model's rewards."""
+        if self.config.planning == "replay" and self.round == 0:
+            return []
         expected = self._expected_rewards()
-        total = torch.zeros(len(self.applicant_ids), device=self.device)
+        done = []
         for _ in range(updates):
             jobs, weights = self.planning_jobs(expected)
-            total += self.q.update(jobs, expected.gather(1, jobs), weights)
-        return total / updates
+            done.append(Update("planning", jobs, weights, self.q.update(jobs, expected.gather(1, jobs), weights)))
+        return done
 
     def planning_jobs(self, expected: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Jobs to ask the world model about, `[agents, batch]`, and their weights.
@@ -311,8 +372,8 @@ class DynaQBlock:
         """
         agents = len(self.applicant_ids)
         if self.config.planning == "replay":
-            valid = self.judged.valid().float()
-            return self.judged.jobs[:, : self.judged.longest], valid
+            slots = self._judged_slots(self.config.planning_batch)
+            return self.judged.jobs.gather(1, slots), self.judged.filled().gather(1, slots).float()
         batch = self.config.planning_batch
         if self._n_jobs <= batch:
             jobs = torch.arange(self._n_jobs, device=self.device)[None].expand(agents, -1)
@@ -322,19 +383,19 @@ class DynaQBlock:
             jobs = torch.cat([best, torch.stack(draws).to(self.device)], dim=1)
         return jobs, torch.ones(jobs.shape, device=self.device)
 
-    def _stop_broken(self, direct: torch.Tensor | None, planned: torch.Tensor | None) -> None:
-        """An agent whose loss is not finite stops with its name and step; the others are separate and go on."""
-        for kind, losses in (("direct", direct), ("planning", planned)):
-            if losses is None:
+    def _stop_broken(self, updates: list[Update]) -> None:
+        """An agent whose loss is not finite stops with its round and batch; the others are separate and go on."""
+        if not updates:
+            return
+        broken = ~torch.isfinite(torch.stack([update.losses for update in updates]))
+        for i in torch.nonzero(broken.any(0)).flatten().tolist():
+            if i in self.finished:
                 continue
-            for i in torch.nonzero(~torch.isfinite(losses)).flatten().tolist():
-                applicant = self.applicant_ids[i]
-                jobs = self.judged.jobs[i, : int(self.judged.counts[i])][-self.config.slate_size :].tolist()
-                batch = ", ".join(self.cache.job_ids[j] for j in jobs)
-                self.failures.setdefault(
-                    applicant, f"applicant {applicant!r}, round {self.round}: {kind} loss is not finite after {batch}"
-                )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
+            update = updates[int(broken[:, i].int().argmax())]
+            jobs = [self.cache.job_ids[j] for j in update.jobs[i][update.weights[i] > 0].tolist()]
+            batch = ", ".join(jobs[:5]) + (f" and {len(jobs) - 5} more" if len(jobs) > 5 else "")
+            applicant = self.applicant_ids[i]
+            self.failures.setdefault(
+                applicant,
+                f"applicant {applicant!r}, round {self.round}: {update.kind} loss is not finite, batch of {batch}",
+            )

@@ -36,6 +36,7 @@ def save_block(block: DynaQBlock, folder: str | Path) -> None:
     if isinstance(block.model, MLPWorldModel):
         tensors |= block.model.state()
     tensors |= {f"generator.{i}": g.get_state() for i, g in enumerate(block.generators)}
+    tensors |= {f"finished.{i}": q for i, q in block.finished.items()}
     save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, folder / TENSORS)
     record = {
         "version": VERSION,
@@ -91,4 +92,6 @@ def load_block(
         block.model.observe(block.judged)
     for i, generator in enumerate(block.generators):
         generator.set_state(tensors[f"generator.{i}"])
+        if (finished := tensors.get(f"finished.{i}")) is not None:
+            block.finished[i] = finished.to(block.device)
     return block

@@ -1,18 +1,19 @@
-"""What a stacked network reads: a pair's features, fetched for chosen jobs or for the whole catalogue in pieces."""
+"""What a stacked network reads: an agent's state, and the features of its actions, for chosen jobs or all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 
-CATALOGUE_CHUNK = 4096
+CATALOGUE_BYTES = 1 << 26  # of inputs at once
 
 
 class PairInputs(Protocol):
     """Features of the pairs of a block."""
 
+    state: torch.Tensor  # [agents, 1, state_width]
     width: int
     n_jobs: int
 
@@ -20,39 +21,42 @@ class PairInputs(Protocol):
         """jobs `[agents, batch]` int64 → `[agents, batch, width]`."""
         ...
 
+    def piece(self, start: int, end: int) -> torch.Tensor:
+        """The same for the jobs of a range of the catalogue."""
+        ...
+
 
 class InteractionInputs:
-    """Similarities of applicant and job, computed once per block."""
+    """Similarities of applicant and job, computed once per block; the state is in them."""
 
     def __init__(self, features: torch.Tensor) -> None:
         self._features = features
         self.n_jobs, self.width = features.shape[1], features.shape[2]
+        self.state = features.new_empty(len(features), 1, 0)
 
     def take(self, jobs: torch.Tensor) -> torch.Tensor:
         return self._features.gather(1, jobs[..., None].expand(-1, -1, self.width))
 
+    def piece(self, start: int, end: int) -> torch.Tensor:
+        return self._features[:, start:end]
+
 
 class RawInputs:
-    """State and action concatenated, as the textbook agent reads them."""
+    """State and action as they are, as the textbook agent reads them."""
 
     def __init__(self, states: torch.Tensor, actions: torch.Tensor) -> None:
-        self._states, self._actions = states, actions
-        self.n_jobs, self.width = len(actions), states.shape[1] + actions.shape[1]
+        self.state, self._actions = states[:, None], actions
+        self.n_jobs, self.width = actions.shape
 
     def take(self, jobs: torch.Tensor) -> torch.Tensor:
-        states = self._states[:, None].expand(-1, jobs.shape[1], -1)
-        return torch.cat([states, self._actions[jobs]], dim=-1)
+        return self._actions[jobs]
+
+    def piece(self, start: int, end: int) -> torch.Tensor:
+        return self._actions[start:end].expand(len(self.state), -1, -1)
 
 
-def over_catalogue(
-    inputs: PairInputs, agents: int, network: Callable[[torch.Tensor], torch.Tensor], device: torch.device
-) -> torch.Tensor:
-    """The network's value of every job, `[agents, n_jobs]`, without gradients, in pieces of the catalogue."""
-    with torch.no_grad():
-        return torch.cat([network(inputs.take(jobs)) for jobs in _pieces(inputs.n_jobs, agents, device)], dim=1)
-
-
-def _pieces(n_jobs: int, agents: int, device: torch.device) -> Iterator[torch.Tensor]:
-    for start in range(0, n_jobs, CATALOGUE_CHUNK):
-        piece = torch.arange(start, min(start + CATALOGUE_CHUNK, n_jobs), device=device)
-        yield piece[None].expand(agents, -1)
+def over_catalogue(inputs: PairInputs, network: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """The network's value of every job, `[agents, n_jobs]`, in pieces of the catalogue."""
+    step = max(1, CATALOGUE_BYTES // (4 * len(inputs.state) * inputs.width))
+    starts = range(0, inputs.n_jobs, step)
+    return torch.cat([network(inputs.piece(start, min(start + step, inputs.n_jobs))) for start in starts], dim=1)

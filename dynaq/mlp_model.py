@@ -19,68 +19,52 @@ class MLPWorldModel:
     noise = 0.0
 
     def __init__(
-        self,
-        inputs: PairInputs,
-        prior_rewards: torch.Tensor,
-        generators: list[torch.Generator],
-        config: DynaQConfig,
-        device: torch.device,
+        self, inputs: PairInputs, prior_rewards: torch.Tensor, generators: list[torch.Generator], config: DynaQConfig
     ) -> None:
-        self._inputs, self._config, self._device, self._generators = inputs, config, device, generators
-        agents = len(generators)
-        self.network = StackedMLP([inputs.width, *config.model_hidden], generators, config.dropout).to(device)
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, fused=True)
+        self._inputs, self._config, self._generators = inputs, config, generators
+        self._prior_rewards = prior_rewards
+        sizes = [inputs.width, *config.model_hidden]
+        self.network = StackedMLP(inputs.state, sizes, generators, config.learning_rate, config.dropout)
         self.believed = prior_rewards[:, :0]
-        self.deviation = torch.zeros(agents, inputs.n_jobs, device=device)
+        self.deviation = torch.zeros_like(prior_rewards)
         if config.warm_start:
             for _ in range(config.warm_start_updates):
                 jobs = self._random(inputs.n_jobs)
-                self._update(jobs, prior_rewards.gather(1, jobs))
+                self._update(jobs, prior_rewards.gather(1, jobs), torch.ones(jobs.shape, device=jobs.device))
         self.mean = self._predict()
 
     def _random(self, high: int) -> torch.Tensor:
         draws = [torch.randint(0, high, (self._config.batch_size,), generator=g) for g in self._generators]
-        return torch.stack(draws).to(self._device)
+        return torch.stack(draws).to(self._inputs.state.device)
 
     def _predict(self) -> torch.Tensor:
-        self.network.eval()
-        mean = over_catalogue(self._inputs, len(self._generators), self.network, self._device)
-        self.network.train()
-        return mean
+        return over_catalogue(self._inputs, self.network.predict)
 
-    def _update(self, jobs: torch.Tensor, rewards: torch.Tensor) -> None:
-        loss = (self.network(self._inputs.take(jobs)) - rewards).square().mean(1).sum()
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        self.optimizer.step()
+    def _update(self, jobs: torch.Tensor, rewards: torch.Tensor, weights: torch.Tensor) -> None:
+        error = self.network.forward(self._inputs.take(jobs)) - rewards
+        self.network.descend(2.0 * error * weights / jobs.shape[1])
 
     def observe(self, judged: JudgedPairs) -> None:
         """A few gradient steps on batches of the judged pairs of each agent."""
-        n = judged.longest
-        self.believed = judged.rewards[:, :n]
-        if n == 0:
-            return
-        highest = judged.counts.clamp_min(1)
+        self.believed = judged.rewards[:, : judged.longest]
+        counts = judged.counts[:, None]
+        known = counts > 0
+        # An agent of which nothing is judged yet keeps to its prior: Adam's momentum would carry it away from there.
+        weights = (known | self._config.warm_start).float()
         for _ in range(self._config.model_updates):
-            slots = self._random(1 << 30) % highest[:, None]
-            self._update(judged.jobs.gather(1, slots), judged.rewards.gather(1, slots))
+            drawn = self._random(1 << 30)
+            slots, anywhere = drawn % counts.clamp_min(1), drawn % self._inputs.n_jobs
+            jobs = torch.where(known, judged.jobs.gather(1, slots), anywhere)
+            rewards = torch.where(known, judged.rewards.gather(1, slots), self._prior_rewards.gather(1, anywhere))
+            self._update(jobs, rewards, weights)
         self.mean = self._predict()
 
     def state(self) -> dict[str, torch.Tensor]:
         """Tensors of a checkpoint."""
-        tensors = {f"model.{name}": tensor for name, tensor in self.network.state_dict().items()}
-        for i, parameter in enumerate(self.network.parameters()):
-            for name, tensor in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"model_adam.{i}.{name}"] = tensor
-        return tensors
+        return {f"model.{name}": tensor for name, tensor in self.network.state().items()}
 
     def load_state(self, state: dict[str, torch.Tensor], judged: JudgedPairs) -> None:
-        prefix = "model."
-        self.network.load_state_dict({k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)})
-        for i, parameter in enumerate(self.network.parameters()):
-            prefix = f"model_adam.{i}."
-            slots = {k[len(prefix) :]: v.to(self._device) for k, v in state.items() if k.startswith(prefix)}
-            if slots:
-                self.optimizer.state[parameter] = slots
+        """What `state` gave."""
+        self.network.load_state({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
         self.believed = judged.rewards[:, : judged.longest]
         self.mean = self._predict()

@@ -34,15 +34,18 @@ STRATEGIES = ("cosine", "llm", "hybrid")
 ACTORS_PER_TRIAL = 2  # so that agents train in parallel; two blocks of four
 
 
-def main(layout: Annotated[str, typer.Option(help="classic or extended")] = "extended") -> None:
-    """Run the demo into data/esco and runs/demo."""
+def main(
+    layout: Annotated[str, typer.Option(help="classic or extended")] = "extended",
+    store: Annotated[str, typer.Option(help="folder or mongodb:// URI for the market and the ledger")] = STORE,
+) -> None:
+    """Run the demo into runs/demo, its market and ledger in the store."""
     began = time.monotonic()
     backend = judge_backend("vllm")
     folder = RunFolder.at(OUT)
     folder.remove("")
     config = DynaQConfig.load(None, {"budget": BUDGET, "block_size": APPLICANTS // ACTORS_PER_TRIAL})
     with ray_session():
-        prepared, broker = _prepare_market(layout, backend)
+        prepared, broker = _prepare_market(store, layout, backend)
         with step("Training: cosine, llm and hybrid as three Ray Tune trials"):
             trials = [Trial(name, name, {}) for name in STRATEGIES]
             size = ActorSize(actors=ACTORS_PER_TRIAL, reserved_cpus=backend.cpus, trials=len(trials))
@@ -50,18 +53,18 @@ def main(layout: Annotated[str, typer.Option(help="classic or extended")] = "ext
     console.print()
     show_comparison(result)
     _show_one_applicant(prepared)
-    write_report(folder, STORE)
+    write_report(folder, store)
     say(f"\nReport: {OUT}/{REPORT}   ({time.monotonic() - began:.0f} s in all)")
     report_failures(result.failures)
 
 
-def _prepare_market(layout: str, backend: JudgeBackend) -> tuple[Prepared, Any]:
+def _prepare_market(store_uri: str, layout: str, backend: JudgeBackend) -> tuple[Prepared, Any]:
     """Write the market, start the judge if the ledger lacks its answers, embed, load. Returns the broker too."""
-    with step("Data: ESCO's ICT occupations as a job market"), open_store(STORE, create=True) as store:
+    with step("Data: ESCO's ICT occupations as a job market"), open_store(store_uri, create=True) as store:
         market = esco_market(applicants=APPLICANTS)
         answers = store.judgements(backend.fingerprint).num_rows
         say(f"  {len(market.jobs)} postings, {len(market.candidates)} applicants, {answers} judgements in the ledger")
-        broker = start_broker(STORE, backend)
+        broker = start_broker(store_uri, backend)
         if not answers:
             say("  the judge starts in the background")
             broker.warm_up.remote()
@@ -72,13 +75,13 @@ def _prepare_market(layout: str, backend: JudgeBackend) -> tuple[Prepared, Any]:
                 layout=layout,
                 progress=lambda what, done, total: bars.update(what, done, total or done),
             )
-    return prepare(STORE, "all", layout, None), broker
+    return prepare(store_uri, "all", layout, None), broker
 
 
 def _show_one_applicant(prepared: Prepared) -> None:
     run = read_runs(OUT)[0]
     applicant_id = prepared.cohort[0]
-    with open_run_store(run) as store:
+    with open_run_store(run, prepared.store_uri) as store:
         applicant = next(iter(store.candidates([applicant_id])))
         past = ", ".join(item.title for item in applicant.experience)
         say(f"\nTop 5 of {run.name} for {applicant_id} ({past}):")

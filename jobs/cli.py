@@ -26,6 +26,8 @@ VERBS = {
     "judge": "Ask the judge about pairs, measure it, calibrate it, move its ledger.",
     "serve": "Serve the judge over HTTP.",
     "report": "Write the report page of a run.",
+    "submit": "Run a command on a Ray cluster: submit [--address URL] -- COMMAND …",
+    "doctor": "Check Ray, GPU, store, model, disk and versions.",
 }
 MANY_VALUES = {"ingest": ("--jobs", "--candidates")}  # options that take several values in a row
 

@@ -1,0 +1,121 @@
+"""Cohort training on one machine: seconds and memory against the number of applicants.
+
+    python -m bench.scale [--preset reference]
+
+Synthetic vectors, the `llm` strategy, a judge that answers by rule at once: what is measured is training, the broker
+and checkpoints, not the LLM. Memory is what each actor holds for itself (USS), which leaves the shared cache out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import psutil
+import ray
+
+from cluster.block_actor import TrainingJob
+from cluster.broker import JudgeBackend, start_broker
+from cluster.cache import put_cache
+from cluster.runfolder import RunFolder
+from cluster.session import ray_session
+from cluster.trainer import ActorSize, CohortTrainer
+from dynaq.config import DynaQConfig
+from dynaq.judge import Judgement, judgement_from_probabilities
+from dynaq.layout import BLOCK_DIM, CANDIDATE_BLOCKS, JOB_BLOCKS
+from dynaq.records import Candidate, Job
+from dynaq.stores import open_store
+from dynaq.tensor_cache import TensorCache
+
+SIZES = (8, 32, 128, 512)
+JOBS = 800
+ACTORS = 2
+BUDGET = 20
+MIB = 1 << 20
+
+
+class InstantJudge:
+    """APPLY with a probability that depends on the pair's ids."""
+
+    async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
+        x = [(int(applicant.id[1:]) * 31 + int(job.id[1:]) * 17) % 97 / 97 for job in jobs]
+        return [
+            judgement_from_probabilities(applicant.id, job.id, [p, 0, 0, 1 - p], judge="instant-0")
+            for job, p in zip(jobs, x, strict=True)
+        ]
+
+
+class PeakMemory(threading.Thread):
+    """Largest USS of any training actor while it runs, in MiB."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.peak = 0.0
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        while not self._stop.wait(0.25):
+            for process in psutil.Process().children(recursive=True):
+                try:
+                    if process.cmdline()[:1] == ["ray::BlockActor.train"]:
+                        self.peak = max(self.peak, process.memory_full_info().uss / MIB)
+                except psutil.Error:
+                    continue
+
+    def stop(self) -> float:
+        self._stop.set()
+        self.join()
+        return self.peak
+
+
+def fill_store(uri: str, applicants: int) -> None:
+    rng = np.random.default_rng(0)
+    jobs, people = [f"j{i}" for i in range(JOBS)], [f"a{i}" for i in range(applicants)]
+    with open_store(uri, create=True) as store:
+        store.put_jobs([Job(id=one, title=one) for one in jobs])
+        store.put_candidates([Candidate(id=one) for one in people])
+        for put, ids, blocks in (
+            (store.put_job_vectors, jobs, JOB_BLOCKS),
+            (store.put_candidate_vectors, people, CANDIDATE_BLOCKS),
+        ):
+            put(ids, {block: rng.standard_normal((len(ids), BLOCK_DIM)).astype(np.float32) for block in blocks})
+
+
+def measure(folder: Path, applicants: int, config: DynaQConfig) -> tuple[float, float]:
+    """Seconds of training and the largest actor's MiB."""
+    fill_store(str(folder / "store"), applicants)
+    with open_store(str(folder / "store"), read_only=True) as store:
+        cache = TensorCache.copy_from_database(store, "extended")
+    broker = start_broker(str(folder / "store"), JudgeBackend("instant-0", InstantJudge, keep=False))
+    job = TrainingJob(put_cache(cache), "llm", config, broker, RunFolder.at(folder / "run"))
+    memory = PeakMemory()
+    memory.start()
+    began = time.monotonic()
+    CohortTrainer(job, cache.applicant_ids, size=ActorSize(actors=ACTORS)).run()
+    seconds = time.monotonic() - began
+    ray.kill(broker)
+    return seconds, memory.stop()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--preset", default="default")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    arguments = parser.parse_args()
+    config = DynaQConfig.load(None, {"preset": arguments.preset, "budget": BUDGET})
+    print(f"{JOBS} jobs, {BUDGET} judgements each, blocks of {config.block_size}, {ACTORS} actors, {arguments.preset}")
+    print("applicants   seconds   s/applicant   largest actor MiB   MiB/agent in a block")
+    with ray_session(), tempfile.TemporaryDirectory() as folder:
+        for applicants in arguments.sizes:
+            seconds, mib = measure(Path(folder) / str(applicants), applicants, config)
+            agents = min(applicants, config.block_size)
+            print(f"{applicants:10} {seconds:9.1f} {seconds / applicants:13.3f} {mib:19.0f} {mib / agents:22.1f}")
+
+
+if __name__ == "__main__":
+    main()

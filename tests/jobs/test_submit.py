@@ -1,0 +1,96 @@
+"""Jobs on a real local cluster with authentication on: the same command, followed, with its exit code."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from dynaq.errors import InputError
+from jobs.cli import run
+from jobs.submit import entrypoint
+from tests.markets import APPLICANTS, make_store
+
+# Ports of its own: the test session's Ray has the usual ones.
+HEAD = """
+import socket, sys
+from cluster import session
+from ray.cluster_utils import Cluster
+free = [socket.socket() for _ in range(2)]
+for one in free:
+    one.bind(("127.0.0.1", 0))
+ports = [one.getsockname()[1] for one in free]
+for one in free:
+    one.close()
+options = {"num_cpus": 4, "object_store_memory": 256 << 20, "node_ip_address": "127.0.0.1", "include_dashboard": True}
+options |= {"dashboard_port": ports[0], "dashboard_agent_listen_port": ports[1]}
+cluster = Cluster(initialize_head=True, head_node_args=options)
+print("ready", cluster.head_node.webui_url, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+
+
+@pytest.fixture(scope="module")
+def dashboard() -> Iterator[str]:
+    """URL of a cluster that runs beside the test session's Ray."""
+    head = subprocess.Popen([sys.executable, "-c", HEAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert head.stdout is not None
+    words = head.stdout.readline().split()
+    yield f"http://{words[1]}"
+    assert head.stdin is not None
+    head.stdin.close()
+    head.wait(timeout=60)
+
+
+@pytest.mark.slow
+def test_a_submitted_command_trains_and_its_output_is_followed(
+    dashboard: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_store(str(tmp_path / "store"))
+    command = [
+        "train",
+        "--store",
+        f"{tmp_path}/store",
+        "--strategy",
+        "cosine",
+        "--budget",
+        "5",
+        "--out",
+        f"{tmp_path}/run",
+    ]
+    assert run(["submit", "--address", dashboard, "--", *command]) == 0
+    assert f"{APPLICANTS} applicants trained" in capsys.readouterr().out
+    assert pq.read_table(tmp_path / "run" / "recommendations.parquet").num_rows > 0
+
+
+@pytest.mark.slow
+def test_the_exit_code_is_the_jobs_own(dashboard: str, tmp_path: Path) -> None:
+    command = ["train", "--store", str(tmp_path / "nowhere"), "--out", str(tmp_path / "run")]
+    assert run(["submit", "--address", dashboard, "--", *command]) == 2
+
+
+@pytest.mark.slow
+def test_a_stranger_without_the_token_cannot_submit(dashboard: str, tmp_path: Path) -> None:
+    environment = os.environ | {"HOME": str(tmp_path), "RAY_AUTH_TOKEN": "0" * 32}
+    code = "import sys; from jobs.cli import run; sys.exit(run(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "submit", "--address", dashboard, "--", "report", "--run", "x"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "job " not in done.stdout
+
+
+def test_only_commands_of_this_project_are_submitted() -> None:
+    assert entrypoint(["train", "--out", "a b"]) == "python -m jobs.train --out 'a b'"
+    with pytest.raises(InputError, match="'rm'"):
+        entrypoint(["rm", "-rf", "x"])
+
+
+def test_an_address_without_a_dashboard_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["submit", "--address", "http://127.0.0.1:1", "--", "report", "--run", "x"]) == 2
+    assert "http://127.0.0.1:1" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from dynaq.errors import InputError
 from dynaq.judge import LABEL_VALUES, Label
@@ -20,7 +20,7 @@ from dynaq.judge import LABEL_VALUES, Label
 class DynaQConfig(BaseModel):
     """Configuration of a block of Dyna-Q agents. Loaded from YAML or flags, printed into the run folder."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     seed: int = Field(default=0, ge=0, description="with the applicant's id, the source of every random choice")
     budget: int = Field(default=50, ge=1, description="distinct pairs that may be judged per applicant")
@@ -31,7 +31,7 @@ class DynaQConfig(BaseModel):
     representation: Literal["interaction", "raw"] = Field(
         default="interaction", description="input of the networks: block similarities, or state and action concatenated"
     )
-    q_hidden: tuple[int, ...] = Field(default=(64, 32), description="widths of the Q-network's hidden layers")
+    q_hidden: tuple[PositiveInt, ...] = Field(default=(64, 32), description="widths of the Q-network's hidden layers")
     tabular: bool = Field(default=True, description="add one learned value per job to Q, as in tabular Dyna-Q")
     tabular_rate: float = Field(default=0.5, gt=0, le=1, description="step size of the tabular part")
     dueling: bool = Field(default=True, description="split Q into a value of the state and an advantage")
@@ -54,7 +54,7 @@ class DynaQConfig(BaseModel):
 
     # World model and planning
     world_model: Literal["bayes", "mlp"] = "bayes"
-    model_hidden: tuple[int, ...] = Field(default=(1024, 512), description="widths of the mlp world model")
+    model_hidden: tuple[PositiveInt, ...] = Field(default=(1024, 512), description="widths of the mlp world model")
     model_updates: int = Field(default=5, ge=0, description="updates of the mlp world model per round")
     judge_noise: float | None = Field(
         default=None, ge=0, lt=1, description="share of random answers; None: as pre-training estimated it, or 0"
@@ -105,10 +105,10 @@ class DynaQConfig(BaseModel):
             values.update(loaded or {})
         values.update({key: value for key, value in (overrides or {}).items() if value is not None})
         preset = values.pop("preset", "default")
-        if preset not in PRESETS:
+        if str(preset) not in PRESETS:
             raise InputError(f"preset {preset!r} does not exist; use one of {', '.join(PRESETS)}")
         try:
-            return cls(**(PRESETS[preset] | values))
+            return cls.model_validate(PRESETS[str(preset)] | values)
         except ValidationError as error:
             problems = "; ".join(
                 f"{'.'.join(map(str, e['loc'])) or 'configuration'}: {e['msg']} (got {e['input']!r})"

@@ -61,8 +61,15 @@ def _normalised(table: pa.Table, path: Path) -> pa.Table:
     if missing:
         raise InputError(f"ledger {path} has no column {missing[0]}; it needs applicant_id, job_id and label")
     n = table.num_rows
+    for name in ("applicant_id", "job_id"):
+        if table.column(name).null_count:
+            row = table.column(name).to_pylist().index(None) + 1
+            raise InputError(f"ledger {path}, row {row}: {name} is missing")
     probabilities = _probabilities(table, path)
     label_column = table.column("label").to_pylist() if "label" in table.column_names else [None] * n
+    odd = next((i for i, label in enumerate(label_column) if label and label not in LABELS), None)
+    if odd is not None:
+        raise InputError(f"ledger {path}, row {odd + 1}: label {label_column[odd]!r} is not one of {', '.join(LABELS)}")
     likeliest = probabilities.argmax(axis=1)
     columns: dict[str, Any] = {
         "applicant_id": table.column("applicant_id").cast(pa.string()),

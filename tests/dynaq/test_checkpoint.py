@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dynaq.agents import DynaQBlock
+from dynaq.checkpoint import RECORD, TENSORS, load_block, save_block
+from dynaq.errors import InputError
+from dynaq.rewards import make_strategy
+from tests.dynaq.test_agents import ABSTAINED
+from tests.dynaq.toy_market import GradeSource, ToyMarket, small_config, toy_market
+
+EXPLORING: dict[str, Any] = {"epsilon_start": 0.5, "epsilon_end": 0.1, "dropout": 0.3, "target_sync": 2, "tau": 0.5}
+
+
+def block_of(market: ToyMarket, strategy: str = "hybrid", **values: Any) -> DynaQBlock:
+    config = small_config(**values)
+    return DynaQBlock(market.cache, market.cache.applicant_ids[:4], make_strategy(strategy, config), config)
+
+
+def records(block: DynaQBlock, source: GradeSource, rounds: int = 100) -> list[str]:
+    done = []
+    while not block.done and rounds > 0:
+        done += [repr(r) for r in block.step(source)]
+        rounds -= 1
+    return done
+
+
+@pytest.mark.parametrize("after", [1, 3, 4])
+@pytest.mark.parametrize(
+    "values",
+    [
+        EXPLORING,
+        EXPLORING | {"preset": "reference", "batch_size": 8},
+        EXPLORING | {"world_model": "mlp", "loss": "huber", "double_q": True},
+        {"judge_noise": 0.3, "planning_batch": 16},
+    ],
+    ids=["bayes", "reference", "mlp", "noisy"],
+)
+def test_a_resumed_block_is_bit_equal_to_one_that_was_not_interrupted(
+    market: ToyMarket, tmp_path: Path, values: dict[str, Any], after: int
+) -> None:
+    """Records, Q, weights, and what was asked, with agents that advance unevenly."""
+    whole, source = block_of(market, **values), GradeSource(market.grades, ABSTAINED)
+    expected = records(whole, source)
+    first, first_source = block_of(market, **values), GradeSource(market.grades, ABSTAINED)
+    begun = records(first, first_source, after)
+    save_block(first, tmp_path)
+    resumed = load_block(tmp_path, market.cache)
+    np.testing.assert_array_equal(resumed.q_values(), first.q_values())
+    second_source = GradeSource(market.grades, ABSTAINED)
+    assert begun + records(resumed, second_source) == expected
+    assert first_source.asked + second_source.asked == source.asked
+    np.testing.assert_array_equal(resumed.q_values(), whole.q_values())
+    for name, tensor in whole.q.state().items():
+        assert torch.equal(resumed.q.state()[name], tensor), name
+    assert torch.equal(resumed.model.mean, whole.model.mean)
+
+
+def test_a_checkpoint_changes_nothing_in_the_block_that_is_saved(market: ToyMarket, tmp_path: Path) -> None:
+    plain, saved = block_of(market, **EXPLORING), block_of(market, **EXPLORING)
+    for _ in range(4):
+        plain.step(GradeSource(market.grades))
+        saved.step(GradeSource(market.grades))
+        save_block(saved, tmp_path)
+    np.testing.assert_array_equal(plain.q_values(), saved.q_values())
+
+
+def test_strategy_config_and_failures_come_back(market: ToyMarket, tmp_path: Path) -> None:
+    block = block_of(market, w_initial=0.7, switch_step=3)
+    block.step(GradeSource(market.grades))
+    block.failures["ann02"] = "a reason"
+    save_block(block, tmp_path)
+    loaded = load_block(tmp_path, market.cache)
+    assert loaded.config == block.config
+    assert loaded.strategy == block.strategy
+    assert loaded.failures == {"ann02": "a reason"}
+    assert (loaded.round, loaded.cumulative) == (1, block.cumulative)
+    assert [r.applicant_id for r in loaded.step(GradeSource(market.grades))] == ["ann00", "ann01", "ann03"]
+
+
+def test_the_cosine_strategy_resumes_too(market: ToyMarket, tmp_path: Path) -> None:
+    whole, half = block_of(market, "cosine"), block_of(market, "cosine")
+    half.step()
+    save_block(half, tmp_path)
+    resumed = load_block(tmp_path, market.cache)
+    while not whole.done:
+        whole.step()
+    while not resumed.done:
+        resumed.step()
+    np.testing.assert_array_equal(resumed.q_values(), whole.q_values())
+
+
+def test_a_finished_block_recommends_the_same(market: ToyMarket, tmp_path: Path) -> None:
+    """Also the agents that were done while others of their block went on."""
+    block = block_of(market)
+    records(block, GradeSource(market.grades, ABSTAINED))
+    save_block(block, tmp_path)
+    assert load_block(tmp_path, market.cache).recommendations(10) == block.recommendations(10)
+
+
+def test_a_folder_that_is_no_checkpoint_of_this_catalogue_is_refused(market: ToyMarket, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        load_block(tmp_path / "absent", market.cache)
+    save_block(block_of(market), tmp_path)
+    other = toy_market(tmp_path / "other", jobs=7, applicants=4)
+    with pytest.raises(InputError, match="60 jobs in the extended layout, the store has 7"):
+        load_block(tmp_path, other.cache)
+    record = json.loads((tmp_path / RECORD).read_text())
+    (tmp_path / RECORD).write_text(json.dumps(record | {"version": 99}))
+    with pytest.raises(InputError, match="version 99"):
+        load_block(tmp_path, market.cache)
+    (tmp_path / TENSORS).write_bytes(b"cut off")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_block(tmp_path, market.cache)

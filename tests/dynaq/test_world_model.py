@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dynaq.features import job_embedding, pair_features, scaled_cosines
+from dynaq.inputs import InteractionInputs
+from dynaq.judge import LABEL_VALUES, LABELS, Judgement, judgement_from_probabilities
+from dynaq.mlp_model import MLPWorldModel
+from dynaq.networks import agent_generator
+from dynaq.replay import JudgedPairs
+from dynaq.world_model import BayesWorldModel, CosinePrior, class_probabilities, genuine
+from tests.dynaq.toy_market import ToyMarket, grade_judgement, small_config
+
+VALUES = torch.tensor([LABEL_VALUES[label] for label in LABELS])
+
+
+def model_of(market: ToyMarket, applicants: int = 2, noise: float = 0.0) -> BayesWorldModel:
+    names = list(market.cache.applicant_ids[:applicants])
+    return BayesWorldModel(
+        CosinePrior(VALUES),
+        pair_features(market.cache, names),
+        scaled_cosines(market.cache, names),
+        job_embedding(market.cache),
+        names,
+        VALUES,
+        noise,
+    )
+
+
+def pairs_of(market: ToyMarket, applicants: int = 2) -> JudgedPairs:
+    return JudgedPairs(applicants, len(market.cache.job_ids), 30, torch.device("cpu"))
+
+
+def told(market: ToyMarket, agent: int, jobs: list[int]) -> list[Judgement]:
+    name = market.cache.applicant_ids[agent]
+    ids = [market.cache.job_ids[j] for j in jobs]
+    return [grade_judgement(name, job_id, market.grades[name][job_id]) for job_id in ids]
+
+
+def tell(market: ToyMarket, pairs: JudgedPairs, agent: int, jobs: list[int]) -> None:
+    pairs.add([agent] * len(jobs), jobs, told(market, agent, jobs))
+
+
+def test_before_anything_is_judged_it_follows_the_cosine(market: ToyMarket) -> None:
+    model = model_of(market)
+    cosines = market.cache.calculate_cosine_similarities("ann00")
+    assert np.argsort(model.mean[0].numpy()).tolist() == np.argsort(cosines).tolist()
+    assert (model.deviation > 0.3).all()
+
+
+def test_an_answer_moves_jobs_that_resemble_the_judged_one(market: ToyMarket) -> None:
+    model, pairs = model_of(market), pairs_of(market)
+    before = model.mean.clone()
+    grades = market.grades["ann00"]
+    loved = [j for j, job_id in enumerate(market.cache.job_ids) if grades[job_id] == 3]
+    tell(market, pairs, 0, loved[:1])
+    model.observe(pairs)
+    moved = (model.mean - before)[0]
+    others = [j for j in range(60) if j not in loved]
+    assert moved[loved[1:]].min() > 0.05
+    assert moved[loved[1:]].min() > 2 * moved[others].abs().max()
+    torch.testing.assert_close(model.mean[1], before[1], atol=1e-5, rtol=0)
+    assert model.deviation[0, loved[1:]].max() < model.deviation[0, others].min()
+
+
+def test_the_posterior_is_that_of_gaussian_process_regression(market: ToyMarket) -> None:
+    """Against the textbook formula in float64 (Rasmussen & Williams 2006, eqs. 2.23 and 2.24)."""
+    from dynaq.world_model import OBSERVATION_VARIANCE, PROCESS_VARIANCE, SHIFT_SCALES
+
+    model, pairs = model_of(market, 1), pairs_of(market, 1)
+    prior = model.mean[0].double()
+    static = (model._static @ VALUES)[0].double()
+    jobs = [3, 17, 40, 41]
+    tell(market, pairs, 0, jobs)
+    model.observe(pairs)
+    x = job_embedding(market.cache).double()
+    kernel = PROCESS_VARIANCE * torch.exp(-(torch.cdist(x, x) ** 2) / (2 * SHIFT_SCALES[-1] ** 2))
+    noisy = kernel[jobs][:, jobs] + OBSERVATION_VARIANCE * torch.eye(4, dtype=torch.float64)
+    surprise = pairs.rewards[0, :4].double() - static[jobs]
+    shift = kernel[:, jobs] @ torch.linalg.solve(noisy, surprise)
+    variance = PROCESS_VARIANCE - (kernel[:, jobs] * torch.linalg.solve(noisy, kernel[jobs]).T).sum(1)
+    unjudged = [j for j in range(60) if j not in jobs]
+    torch.testing.assert_close(model.mean[0, unjudged].double(), (prior + shift)[unjudged], atol=1e-4, rtol=0)
+    torch.testing.assert_close(model.deviation[0].double(), variance.sqrt(), atol=1e-3, rtol=0)
+
+
+def test_a_trusted_judge_is_believed_to_the_letter(market: ToyMarket) -> None:
+    model, pairs = model_of(market), pairs_of(market)
+    tell(market, pairs, 0, [1, 5, 9])
+    model.observe(pairs)
+    torch.testing.assert_close(model.believed[0], pairs.rewards[0, :3])
+    torch.testing.assert_close(model.mean[0, [1, 5, 9]], pairs.rewards[0, :3])
+
+
+def test_a_noisy_judge_is_believed_less(market: ToyMarket) -> None:
+    """One APPLY among jobs of a topic that were all ignored moves a wary model less than a trusting one."""
+    name, grades = "ann00", market.grades["ann00"]
+    bad = [j for j, job_id in enumerate(market.cache.job_ids) if grades[job_id] == 0][:8]
+    outlier = judgement_from_probabilities(name, market.cache.job_ids[bad[-1]], (1, 0, 0, 0), judge="toy")
+    believed = []
+    for noise in (0.0, 0.1, 0.3, 0.6):
+        model, pairs = model_of(market, 1, noise), pairs_of(market, 1)
+        tell(market, pairs, 0, bad[:-1])
+        pairs.add([0], [bad[-1]], [outlier])
+        model.observe(pairs)
+        believed.append(float(model.believed[0, -1]))
+        assert float(model.mean[0, bad[-1]]) == pytest.approx(believed[-1])
+    assert believed[0] == pytest.approx(1.0)
+    assert believed == sorted(believed, reverse=True)
+    assert believed[2] < 0.5
+
+
+def test_the_probability_that_an_answer_is_genuine_follows_bayes() -> None:
+    predicted = torch.tensor([[0.7, 0.1, 0.1, 0.1]])
+    apply, ignore = torch.tensor([[1.0, 0, 0, 0]]), torch.tensor([[0, 0, 0, 1.0]])
+    assert float(genuine(predicted, apply, 0.3)) == pytest.approx(0.7 * 0.7 / (0.7 * 0.7 + 0.3 / 4))
+    assert float(genuine(predicted, ignore, 0.3)) == pytest.approx(0.7 * 0.1 / (0.7 * 0.1 + 0.3 / 4))
+    assert float(genuine(predicted, ignore, 0.0)) == 1.0
+
+
+def test_class_probabilities_are_a_distribution_that_follows_the_mean() -> None:
+    mean = torch.tensor([1.0, 0.5, -0.1])
+    p = class_probabilities(mean, torch.full_like(mean, 0.01), VALUES)
+    torch.testing.assert_close(p.sum(-1), torch.ones(3))
+    assert [LABELS[i] for i in p.argmax(-1).tolist()] == ["APPLY", "SAVE", "IGNORE"]
+
+
+def test_agents_that_advance_unevenly_know_the_same_as_alone(market: ToyMarket) -> None:
+    """One agent fills its second and third slots two rounds after the other, as when its judge abstained."""
+    together, pairs = model_of(market), pairs_of(market)
+    alone, own = model_of(market), pairs_of(market)
+    for first, second in (([2], [7, 8, 9]), ([], [10, 11]), ([30, 31, 32], [])):
+        tell(market, pairs, 0, first)
+        tell(market, pairs, 1, second)
+        tell(market, own, 0, first)
+        together.observe(pairs)
+        alone.observe(own)
+        torch.testing.assert_close(together.mean[0], alone.mean[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(together.deviation[0], alone.deviation[0], atol=1e-5, rtol=0)
+
+
+def test_what_it_knows_depends_on_the_pairs_and_not_on_when_it_was_told(market: ToyMarket) -> None:
+    step_by_step, at_once = model_of(market), model_of(market)
+    pairs = pairs_of(market)
+    for jobs in ([4, 5], [20], [33, 34, 35]):
+        tell(market, pairs, 0, jobs)
+        step_by_step.observe(pairs)
+    at_once.observe(pairs)
+    assert torch.equal(step_by_step.mean, at_once.mean)
+    assert torch.equal(step_by_step.believed, at_once.believed)
+
+
+def test_a_block_in_pieces_is_the_block_whole(market: ToyMarket, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = pairs_of(market, 5)
+    for agent in range(5):
+        tell(market, pairs, agent, [agent, agent + 10, agent + 20])
+    whole, pieces = model_of(market, 5), model_of(market, 5)
+    whole.observe(pairs)
+    monkeypatch.setattr("dynaq.world_model.CHUNK_BYTES", 1)
+    pieces.observe(pairs)
+    torch.testing.assert_close(pieces.mean, whole.mean, atol=1e-6, rtol=0)
+
+
+def mlp_of(market: ToyMarket, **values: Any) -> tuple[MLPWorldModel, torch.Tensor]:
+    names = list(market.cache.applicant_ids[:2])
+    cosines = scaled_cosines(market.cache, names)
+    generators = [agent_generator(0, name, "m") for name in names]
+    inputs = InteractionInputs(pair_features(market.cache, names))
+    return MLPWorldModel(inputs, cosines, generators, small_config(**values)), cosines
+
+
+def test_the_mlp_model_starts_at_the_cosine_and_learns_what_was_judged(market: ToyMarket) -> None:
+    model, cosines = mlp_of(market, warm_start_updates=400, model_updates=400)
+    assert (model.mean - cosines).abs().mean() < 0.05
+    pairs = pairs_of(market)
+    jobs = list(range(0, 60, 3))
+    tell(market, pairs, 0, jobs)
+    model.observe(pairs)
+    assert (model.mean[0, jobs] - pairs.rewards[0, : len(jobs)]).abs().mean() < 0.15
+    assert (model.mean[1] - cosines[1]).abs().mean() < 0.05
+    assert torch.equal(model.believed, pairs.rewards[:, : len(jobs)])

@@ -34,7 +34,8 @@ from dynaq.world_model import CONTEXT, condition, head_context, surprises
 
 FOLDS = 4
 MIN_APPLICANTS = 8  # fewer make no folds worth fitting
-CONTEXTS = 3  # drawn per applicant for the head
+MEMBERS = 3  # networks per fold that differ in their seed; averaged
+CONTEXTS = 4  # drawn per applicant for the head
 PRIOR_HIDDEN, HEAD_HIDDEN = 32, 16
 FLOOR_QUANTILE = 0.25
 FLOOR_ROWS = 200
@@ -61,7 +62,7 @@ class Pairs:
 
 
 class Pretrained:
-    """Networks per fold, the judge's noise, and who was in the ledger.
+    """Networks per fold (MEMBERS of each, averaged), the judge's noise, and who was in the ledger.
 
     Made by `pretrain` or `load`. `applicants`: those whose judgements were used.
     """
@@ -71,8 +72,8 @@ class Pretrained:
         layout: str,
         noise: float,
         applicants: Sequence[str],
-        priors: Sequence[Classifier],
-        heads: Sequence[Classifier],
+        priors: Sequence[Sequence[Classifier]],
+        heads: Sequence[Sequence[Classifier]],
         label_values: Mapping[Label, float],
     ) -> None:
         self.layout, self.noise = layout, noise
@@ -91,9 +92,10 @@ class Pretrained:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {
-            f"{kind}.{fold}.{name}": tensor.contiguous()
-            for kind, networks in (("prior", self.priors), ("head", self.heads))
-            for fold, network in enumerate(networks)
+            f"{kind}.{fold}.{member}.{name}": tensor.contiguous()
+            for kind, folds in (("prior", self.priors), ("head", self.heads))
+            for fold, members in enumerate(folds)
+            for member, network in enumerate(members)
             for name, tensor in network.state_dict().items()
         }
         save_file(tensors, folder / TENSORS)
@@ -117,15 +119,10 @@ class Pretrained:
             raise InputError(f"pre-trained networks in {folder} cannot be read: {error}") from error
         if record.get("version") != VERSION:
             raise InputError(f"{folder} has version {record.get('version')!r}; this program reads {VERSION}")
-        networks: dict[str, list[Classifier]] = {"prior": [], "head": []}
-        for kind, found in networks.items():
-            for fold in range(FOLDS):
-                prefix = f"{kind}.{fold}."
-                state = {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
-                hidden, width = state["net.0.weight"].shape
-                network = Classifier(width, hidden)
-                network.load_state_dict(state)
-                found.append(network.eval().requires_grad_(False))
+        networks = {
+            kind: [[_classifier(tensors, f"{kind}.{fold}.{m}.") for m in range(MEMBERS)] for fold in range(FOLDS)]
+            for kind in ("prior", "head")
+        }
         return cls(
             record["layout"],
             record["noise"],
@@ -136,14 +133,22 @@ class Pretrained:
         )
 
 
+def _classifier(tensors: Mapping[str, torch.Tensor], prefix: str) -> Classifier:
+    state = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    hidden, width = state["net.0.weight"].shape
+    network = Classifier(width, hidden)
+    network.load_state_dict(state)
+    return network.eval().requires_grad_(False)
+
+
 class PretrainedPrior:
     """`dynaq.world_model.Prior` from the folds that never saw an applicant."""
 
     def __init__(self, pretrained: Pretrained, device: torch.device) -> None:
         self.noise = pretrained.noise
         self._seen = pretrained.applicants
-        self._priors = [network.to(device) for network in pretrained.priors]
-        self._heads = [network.to(device) for network in pretrained.heads]
+        self._priors = [[network.to(device) for network in members] for members in pretrained.priors]
+        self._heads = [[network.to(device) for network in members] for members in pretrained.heads]
 
     def static(self, features: torch.Tensor, cosines: torch.Tensor, applicants: list[str]) -> torch.Tensor:
         return self._apply(self._priors, features, applicants)
@@ -151,11 +156,13 @@ class PretrainedPrior:
     def head(self, context: torch.Tensor, applicants: list[str]) -> torch.Tensor | None:
         return self._apply(self._heads, context, applicants)
 
-    def _apply(self, networks: list[Classifier], x: torch.Tensor, applicants: list[str]) -> torch.Tensor:
+    def _apply(self, folds: list[list[Classifier]], x: torch.Tensor, applicants: list[str]) -> torch.Tensor:
         with torch.no_grad():
             rows = []
             for i, applicant in enumerate(applicants):
-                chosen = [networks[fold_of(applicant)]] if applicant in self._seen else networks
+                chosen = (
+                    folds[fold_of(applicant)] if applicant in self._seen else [n for members in folds for n in members]
+                )
                 rows.append(torch.stack([network(x[i]) for network in chosen]).mean(0))
             return torch.stack(rows)
 
@@ -196,15 +203,14 @@ def pretrain(
     folds = torch.tensor([fold_of(a) for a in pairs.applicants])
     row_folds = folds[pairs.applicant]
 
-    def fit_prior(*without: int) -> Classifier:
+    def fit_prior(member: int, *without: int) -> Classifier:
         keep = ~torch.isin(row_folds, torch.tensor(without))
         progress(f"prior without fold {' and '.join(map(str, without))}: {int(keep.sum())} pairs")
-        return fit_classifier(
-            rows[keep], pairs.answers[keep], pairs.applicant[keep], noise, PRIOR_HIDDEN, seed + 31 * sum(without)
-        )
+        start = seed + 1000 * member + 31 * sum(without)
+        return fit_classifier(rows[keep], pairs.answers[keep], pairs.applicant[keep], noise, PRIOR_HIDDEN, start)
 
-    priors = [fit_prior(k) for k in range(FOLDS)]
-    nested = {(j, k): fit_prior(j, k) for k in range(FOLDS) for j in range(k)}
+    priors = [[fit_prior(member, k) for member in range(MEMBERS)] for k in range(FOLDS)]
+    nested = {(j, k): fit_prior(0, j, k) for k in range(FOLDS) for j in range(k)}
     embedding = job_embedding(cache)
     heads = []
     for k in range(FOLDS):
@@ -221,7 +227,8 @@ def pretrain(
                 answers.append(drawn[1])
                 groups.append(torch.full((len(drawn[1]),), i))
         progress(f"head without fold {k}: {sum(map(len, x))} contexts")
-        heads.append(fit_classifier(torch.cat(x), torch.cat(answers), torch.cat(groups), noise, HEAD_HIDDEN, seed + k))
+        data = torch.cat(x), torch.cat(answers), torch.cat(groups)
+        heads.append([fit_classifier(*data, noise, HEAD_HIDDEN, seed + 1000 * member + k) for member in range(MEMBERS)])
     return Pretrained(cache.layout.name, noise, pairs.applicants, priors, heads, label_values)
 
 
@@ -249,8 +256,8 @@ def estimate_noise(cosines: torch.Tensor, answers: torch.Tensor) -> float:
     """Share of random answers, from the pairs that fit least.
 
     A judge that answers at random gives each label a quarter of the time whatever the pair; one that does not gives
-    APPLY, SAVE and CLICK hardly ever to the quarter of pairs with the lowest cosine. The middle of the three rates, less biased than the lowest, bounds the
-    noise from above there. cosines `[rows]`, answers `[rows, 4]`. Without enough such pairs the judge is believed.
+    APPLY, SAVE and CLICK hardly ever to the quarter of pairs with the lowest cosine. The middle of those three rates is
+    a quarter of the noise. cosines `[rows]`, answers `[rows, 4]`. Without enough such pairs the judge is believed.
     """
     low = cosines <= torch.quantile(cosines, FLOOR_QUANTILE)
     if int(low.sum()) < FLOOR_ROWS:

@@ -1,0 +1,269 @@
+"""nDCG@10 over the whole catalogue by budget: the agents, their ablations and the baselines, in one run.
+
+    python -m bench.quality --onet FOLDER [--seeds 3] [--applicants 32] [--out FOLDER]
+
+Data: the O*NET market with 512 applicants. Each seed evaluates its own 32; the judge is the relevance itself
+(3, 2, 1, 0 → APPLY, SAVE, CLICK, IGNORE), clean, and with each pair's answer replaced by a random one with
+probability 0.3 once and for all. Pre-training uses a ledger of 416 applicants whom no seed evaluates: half trained
+from the cosine prior (100 judgements each, ε 0.3), then half from networks pre-trained on the first half (150 each,
+ε 0.1), as a platform's first two cohorts would have left it. The noise rate is estimated from the ledger, not told.
+Method and settings were developed on applicants 96 to 160, whom no seed evaluates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from bench.baselines import BASELINES, View
+from dynaq.agents import DynaQBlock
+from dynaq.config import DynaQConfig
+from dynaq.encoder import Encoder
+from dynaq.features import job_embedding
+from dynaq.ingest import ingest_market
+from dynaq.judge import LABEL_VALUES, LABELS, Judgement, Slate, judgement_from_probabilities
+from dynaq.markets import onet_market
+from dynaq.metrics import bootstrap_interval, ndcg_at_k
+from dynaq.pretrain import Pretrained, pretrain
+from dynaq.qrels import Qrels
+from dynaq.rewards import make_strategy
+from dynaq.stores import open_store
+from dynaq.stores.base import JUDGEMENT_SCHEMA, judgement_row
+from dynaq.tensor_cache import TensorCache
+
+BUDGETS = (0, 25, 50, 100, 200)
+TARGETS = (0.65, 0.90, 0.96, 0.98, 0.99)
+APPLICANTS, EVALUATED = 512, 96
+NOISE = 0.3
+Values = npt.NDArray[np.int64]
+Scores = dict[int, list[float]]  # budget -> nDCG@10 of every applicant and seed
+
+
+class GradedJudge:
+    """Answers with the relevance grade, or, for a fixed random share of the pairs, with a random label."""
+
+    def __init__(self, cache: TensorCache, qrels: Qrels, noise: float, seed: int) -> None:
+        self._cache = cache
+        self._labels: dict[str, Values] = {}
+        for applicant in qrels.applicants:
+            grades = np.zeros(len(cache.job_ids), dtype=np.int64)
+            for job_id, grade in qrels.grades(applicant).items():
+                grades[cache.job_index(job_id)] = int(grade)
+            rng = np.random.default_rng([seed, cache.applicant_index(applicant)])
+            wrong = rng.random(len(grades)) < noise
+            self._labels[applicant] = 3 - np.where(wrong, rng.integers(0, 4, len(grades)), grades)
+        self.made: list[Judgement] = []
+
+    def fetch(self, slates: Sequence[Slate]) -> list[list[Judgement]]:
+        answers = [[self._answer(slate.applicant_id, job_id) for job_id in slate.job_ids] for slate in slates]
+        self.made += [judgement for slate in answers for judgement in slate]
+        return answers
+
+    def _answer(self, applicant: str, job_id: str) -> Judgement:
+        label = int(self._labels[applicant][self._cache.job_index(job_id)])
+        return judgement_from_probabilities(applicant, job_id, np.eye(4)[label].tolist(), judge="graded")
+
+    def rewards(self, applicant: str, jobs: Sequence[int]) -> npt.NDArray[np.float64]:
+        values = np.array([LABEL_VALUES[label] for label in LABELS])
+        return values[self._labels[applicant][list(jobs)]]
+
+
+@dataclass
+class Bench:
+    """What all methods share."""
+
+    cache: TensorCache
+    qrels: Qrels
+    seeds: int
+    size: int
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def cohort(self, seed: int) -> list[str]:
+        return list(self.qrels.applicants[seed * self.size : (seed + 1) * self.size])
+
+    def score(self, applicant: str, ranked: Iterable[str]) -> float:
+        return ndcg_at_k(list(ranked), self.qrels.grades(applicant))
+
+    def agents(
+        self, judge: GradedJudge, cohort: Sequence[str], strategy: str, pretrained: Pretrained | None, **settings: Any
+    ) -> Scores:
+        """nDCG of a cohort's agents whenever their budget passes one of BUDGETS."""
+        config = DynaQConfig.load(None, {"budget": BUDGETS[-1], **settings})
+        scores: Scores = {}
+        for start in range(0, len(cohort), config.block_size):
+            members = cohort[start : start + config.block_size]
+            block = DynaQBlock(self.cache, members, make_strategy(strategy, config), config, pretrained)
+            rounds = 0
+            while True:
+                judged = rounds * config.slate_size
+                if judged in BUDGETS:
+                    for applicant, ranked in zip(members, block.recommendations(10), strict=True):
+                        scores.setdefault(judged, []).append(self.score(applicant, (job for job, _ in ranked)))
+                if block.done:
+                    break
+                block.step(judge)
+                rounds += 1
+        return scores
+
+    def baseline(self, name: str, judge: GradedJudge, cohort: Sequence[str], seed: int) -> Scores:
+        embedding = job_embedding(self.cache)
+        kernel = torch.exp(torch.cdist(embedding, embedding).square() / -2.0).double().numpy()
+        scores: Scores = {}
+        for applicant in cohort:
+            view = View(
+                self.cache.calculate_cosine_similarities(applicant).astype(np.float64),
+                self.cache.block_similarities(applicant).astype(np.float64),
+                embedding.double().numpy(),
+                kernel,
+            )
+            rng = np.random.default_rng([seed, self.cache.applicant_index(applicant)])
+            rankings = BASELINES[name](view, lambda jobs, a=applicant: judge.rewards(a, jobs), BUDGETS, rng)
+            for budget, values in rankings.items():
+                order = np.argsort(-values, kind="stable")[:10]
+                scores.setdefault(budget, []).append(self.score(applicant, (self.cache.job_ids[j] for j in order)))
+        return scores
+
+
+def earlier_cohorts(bench: Bench, noise: float, seed: int) -> pa.Table:
+    """The ledger that two earlier cohorts left behind."""
+    others = list(bench.qrels.applicants[EVALUATED:])
+    half = len(others) // 2
+    judge = GradedJudge(bench.cache, bench.qrels, noise, seed)
+    first = {"budget": 100, "epsilon_start": 0.3, "epsilon_end": 0.3, "seed": 1000 + seed}
+    bench.agents(judge, others[:half], "llm", None, **first)
+    second = {"budget": 150, "epsilon_start": 0.1, "epsilon_end": 0.1, "seed": 1000 + seed}
+    bench.agents(judge, others[half:], "llm", pretrain(bench.cache, _table(judge), seed=seed), **second)
+    return _table(judge)
+
+
+def _table(judge: GradedJudge) -> pa.Table:
+    return pa.Table.from_pylist([judgement_row(j) for j in judge.made], schema=JUDGEMENT_SCHEMA)
+
+
+TEXTBOOK = {"preset": "reference", "target_action": "same", "planning": "replay", "warm_start": False}
+NO_PLANNING = {"planning_updates": 0}
+ABLATIONS: dict[str, tuple[dict[str, Any], bool]] = {
+    "no cohort pre-training": ({}, False),
+    "no warm start": ({"warm_start": False}, True),
+    "no planning": (NO_PLANNING, True),
+    "no uncertainty": ({"judge_noise": 0.0, "ucb": 0.0}, True),
+}
+
+
+PLAIN = {**NO_PLANNING, "tabular": False}
+
+
+def one_seed(bench: Bench, ledger: pa.Table, noise: float, seed: int, textbook: bool) -> dict[str, Scores]:
+    """Every method on one cohort."""
+    cohort = bench.cohort(seed)
+    judge = GradedJudge(bench.cache, bench.qrels, noise, seed)
+    networks = pretrain(bench.cache, ledger, exclude=cohort, seed=seed)
+    print(f"seed {seed}: estimated share of random answers {networks.noise:.3f}", flush=True)
+    agents = partial(bench.agents, judge, cohort, seed=seed)
+    methods: dict[str, Callable[[], Scores]] = {
+        f"Dyna-Q, {name}": partial(agents, strategy=name, pretrained=networks) for name in ("llm", "hybrid", "cosine")
+    }
+    for name, (settings, starts) in ABLATIONS.items():
+        methods[f"  {name}"] = partial(agents, strategy="llm", pretrained=networks if starts else None, **settings)
+    for name in BASELINES:
+        methods[name] = partial(bench.baseline, name, judge, cohort, seed)
+    methods["Q-learning without planning"] = partial(agents, strategy="llm", pretrained=None, **PLAIN)
+    if textbook:
+        methods["textbook Dyna-Q"] = partial(agents, strategy="llm", pretrained=None, budget=100, **TEXTBOOK)
+    scores = {}
+    for name, method in methods.items():
+        started = time.perf_counter()
+        scores[name] = method()
+        bench.seconds[name] = bench.seconds.get(name, 0.0) + time.perf_counter() - started
+    return scores
+
+
+def run(bench: Bench, noise: float, textbook: bool) -> dict[str, Scores]:
+    """Every method on every seed with one judge."""
+    table: dict[str, Scores] = {}
+    ledger = earlier_cohorts(bench, noise, seed=0)
+    for seed in range(bench.seeds):
+        for name, scores in one_seed(bench, ledger, noise, seed, textbook).items():
+            for budget, values in scores.items():
+                table.setdefault(name, {}).setdefault(budget, []).extend(values)
+    return table
+
+
+def show(title: str, table: dict[str, Scores]) -> None:
+    print(f"\n{title}: nDCG@10, mean over applicants and seeds [95 % bootstrap interval]")
+    print(f"{'':<30}" + "".join(f"{budget:>24}" for budget in BUDGETS))
+    print(f"{'to reach (clean)':<30}" + "".join(f"{target:>24.2f}" for target in TARGETS))
+    for name, scores in table.items():
+        cells = []
+        for budget in BUDGETS:
+            values = scores.get(budget, [])
+            low, high = bootstrap_interval(values)
+            cells.append(f"{np.nanmean(values):.3f} [{low:.3f}, {high:.3f}]" if values else "–")
+        print(f"{name:<30}" + "".join(f"{cell:>24}" for cell in cells), flush=True)
+
+
+def plot(tables: dict[str, dict[str, Scores]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(tables), figsize=(7 * len(tables), 5), sharey=True, squeeze=False)
+    for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
+        for name, scores in table.items():
+            budgets = [b for b in BUDGETS if b in scores]
+            style = "-" if name.startswith("Dyna-Q") else ":" if name.startswith(" ") else "--"
+            axis.plot(budgets, [np.nanmean(scores[b]) for b in budgets], style, marker="o", ms=3, label=name.strip())
+        axis.set(title=title, xlabel="judgements per applicant", ylabel="nDCG@10")
+        axis.grid(alpha=0.3)
+    axes[0][-1].legend(fontsize=7, loc="lower right")
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def load(onet: Path, store_folder: Path) -> tuple[TensorCache, Qrels]:
+    """The market in a store of the extended layout; embedded on the first run only."""
+    with open_store(str(store_folder), create=True) as store:
+        ingest_market(store, onet_market(onet, applicants=APPLICANTS), encoder=Encoder(), layout="extended")
+        qrels = store.qrels()
+        assert qrels is not None
+        return TensorCache.copy_from_database(store), qrels
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--onet", type=Path, required=True, help="folder of O*NET tables")
+    parser.add_argument("--store", type=Path, default=Path("data/onet"), help="where the embedded market is kept")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--applicants", type=int, default=32)
+    parser.add_argument("--out", type=Path, default=Path("runs/bench-quality"))
+    parser.add_argument("--skip-textbook", action="store_true", help="leave out the slowest baseline")
+    args = parser.parse_args()
+    torch.set_num_threads(2)
+    cache, qrels = load(args.onet, args.store)
+    bench = Bench(cache, qrels, args.seeds, args.applicants)
+    if args.seeds * args.applicants > EVALUATED:
+        parser.error(f"at most {EVALUATED} applicants are held out for evaluation")
+    args.out.mkdir(parents=True, exist_ok=True)
+    tables = {}
+    for title, noise in (("clean judge", 0.0), (f"noisy judge ({NOISE:.0%} random)", NOISE)):
+        tables[title] = run(bench, noise, textbook=not args.skip_textbook and noise == 0.0)
+        show(title, tables[title])
+    print("\nseconds, both judges: " + ", ".join(f"{k.strip()} {v:.0f}" for k, v in bench.seconds.items()))
+    (args.out / "quality.json").write_text(json.dumps(tables, indent=1), encoding="utf-8")
+    plot(tables, args.out / "quality.svg")
+
+
+if __name__ == "__main__":
+    main()

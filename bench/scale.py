@@ -56,10 +56,10 @@ class PeakMemory(threading.Thread):
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.peak = 0.0
-        self._stop = threading.Event()
+        self._ended = threading.Event()
 
     def run(self) -> None:
-        while not self._stop.wait(0.25):
+        while not self._ended.wait(0.25):
             for process in psutil.Process().children(recursive=True):
                 try:
                     if process.cmdline()[:1] == ["ray::BlockActor.train"]:
@@ -68,7 +68,7 @@ class PeakMemory(threading.Thread):
                     continue
 
     def stop(self) -> float:
-        self._stop.set()
+        self._ended.set()
         self.join()
         return self.peak
 

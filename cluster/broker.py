@@ -232,8 +232,8 @@ class JudgeBroker:
         while True:
             try:
                 return call()
-            except ConnectionError:
-                if time.monotonic() > deadline:
+            except DynaqError as error:
+                if isinstance(error, InputError) or time.monotonic() > deadline:
                     raise
                 time.sleep(RETRY_SECONDS)
 

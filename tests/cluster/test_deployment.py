@@ -17,7 +17,7 @@ from ray.serve.schema import ServeDeploySchema
 
 ROOT = Path(__file__).parents[2]
 LAUNCHERS = (ROOT / "ray_config.yaml", ROOT / "cluster" / "ray_config_gcp.yaml")
-MANIFESTS = tuple(sorted((ROOT / "cluster" / "kuberay").glob("*.yaml")))
+MANIFESTS = tuple(sorted((ROOT / "cluster" / "kuberay").glob("ray*.yaml")))
 CRDS = Path(os.environ.get("KUBERAY_CRDS", ROOT.parent / "shared" / "kuberay"))
 RAY_KINDS = {"RayCluster": "rayclusters", "RayJob": "rayjobs", "RayService": "rayservices"}
 
@@ -136,3 +136,11 @@ def test_the_dockerfile_installs_pinned_versions_and_runs_as_nobody_special() ->
     assert "USER ray" in text
     copied = [line.split()[-2] for line in text.splitlines() if line.startswith("COPY")]
     assert {"dynaq", "cluster", "reward_service", "jobs"} <= set(copied)
+
+
+def test_the_network_policy_lets_only_the_judges_port_out_of_the_cluster() -> None:
+    (policy,) = documents(ROOT / "cluster" / "kuberay" / "networkpolicy.yaml")
+    inside, everyone = policy["spec"]["ingress"]
+    assert "ports" not in inside
+    assert all(peer.get("podSelector") or peer.get("namespaceSelector") for peer in inside["from"])
+    assert everyone["ports"] == [{"port": 8000}]

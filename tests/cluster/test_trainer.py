@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -25,8 +28,10 @@ from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from tests.cluster.judges import RuleJudge
 from tests.markets import APPLICANTS, make_store
+from tests.mongod import running_mongod
 
 CONFIG = DynaQConfig(budget=20, slate_size=2, block_size=2, warm_start_updates=5)
+AWAY_SECONDS = 20.0
 COHORT = [f"a{i:03d}" for i in range(APPLICANTS)]
 
 
@@ -172,3 +177,48 @@ def test_a_driver_killed_with_sigkill_goes_on_when_it_is_started_again(
     assert pq.read_table(tmp_path / "run" / RECOMMENDATIONS) == undisturbed
     paid_twice = len(judge.answered) - len(set(judge.answered))
     assert paid_twice == 0
+
+
+@pytest.mark.slow
+def test_a_node_that_goes_away_takes_nothing_with_it_and_each_node_got_the_cache_once(
+    store: str, tmp_path: Path, undisturbed: pa.Table
+) -> None:
+    command = [sys.executable, "-m", "tests.cluster.two_nodes", store, str(tmp_path)]
+    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    happened = json.loads(done.stdout.splitlines()[-1])
+    assert happened == {"holders": [1, 2], "nodes": [2, 1], "failures": {}}
+    assert pq.read_table(tmp_path / "run" / RECOMMENDATIONS) == undisturbed
+    answered = RuleJudge(tmp_path / "asked.log").answered
+    assert len(answered) == len(set(answered))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session_fixture")
+def test_a_database_that_is_away_for_a_while_delays_a_run_and_changes_nothing(
+    tmp_path: Path, undisturbed: pa.Table
+) -> None:
+    """The server is really stopped, and started again over the same data after AWAY_SECONDS."""
+    judge = RuleJudge(tmp_path / "asked.log", delay=0.2)
+    with ExitStack() as stack:
+        server = running_mongod(tmp_path)
+        uri = server.__enter__()
+        make_store(f"{uri}/market")
+        outages: list[threading.Thread] = []
+
+        def restart() -> None:
+            server.__exit__(None, None, None)
+            time.sleep(AWAY_SECONDS)
+            stack.enter_context(running_mongod(tmp_path, port=int(uri.rsplit(":", 1)[1])))
+
+        def stop_once(progress: CohortProgress) -> None:
+            if progress.round >= 3 and not outages:
+                outages.append(threading.Thread(target=restart))
+                outages[0].start()
+
+        result = train(f"{uri}/market", tmp_path, judge, on_progress=stop_once)
+        outages[0].join()
+    assert result.seconds > AWAY_SECONDS
+    assert result.failures == {}
+    assert result.recommendations == undisturbed
+    assert len(judge.answered) == len(set(judge.answered))

@@ -33,8 +33,8 @@ def test_the_target_is_the_reward_and_the_discounted_next_value() -> None:
 def test_the_bellman_target_takes_the_maximum_over_candidate_actions(target_action: str, is_maximum: bool) -> None:
     """Not the value of the action just taken. Seen from the loss of one update, and from a hand-made table."""
     q = q_function(target_action=target_action, dueling=False)
-    q.target_table[:, 3] = 5.0
-    q.next_max = q.target_values().max(1, keepdim=True).values
+    q.table[:, 3] = 5.0
+    q.sync(tau=1.0)
     best, own = q.target_values().max(1).values, q.target_values()[:, 0]
     predicted = q.values()[:, 0]
     loss = q.update(*batch(job=0))

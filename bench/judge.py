@@ -27,8 +27,8 @@ from dynaq.markets import esco_market
 from dynaq.records import Candidate, Job
 from reward_service.config import JudgeConfig
 
-APPLICANTS, JOBS_EACH = 8, 30
-TRANSFORMERS_PAIRS = 24
+APPLICANTS, JOBS_EACH = 8, 12
+TRANSFORMERS_PAIRS = 16
 SINGLE_CALLS = 60
 CALLERS, SECONDS = 200, 60.0
 PORT = 8713

@@ -19,7 +19,9 @@ from cluster.runfolder import METRICS, RECOMMENDATIONS, RunFolder
 from dynaq.agents import DynaQBlock
 from dynaq.checkpoint import load_block, save_block
 from dynaq.config import DynaQConfig
+from dynaq.ledger import judgements
 from dynaq.metrics import ndcg_at_k
+from dynaq.pretrain import Pretrained
 from dynaq.rewards import make_strategy
 
 RECOMMENDATIONS_KEPT = 100  # per applicant in the run folder
@@ -84,6 +86,8 @@ class TrainingJob:
     broker: ActorHandle[Any] | None
     folder: RunFolder
     device: str = "cpu"
+    pretrained: Pretrained | None = None
+    offline: pa.Table | None = None  # judgements to learn from instead of acting; columns of JUDGEMENT_SCHEMA
 
 
 class BlockActor:
@@ -101,7 +105,11 @@ class BlockActor:
         saved, saved_round = time.monotonic(), round_
         if history:
             yield _progress(block, round_, history, done=False, failures=agents.failures)
-        while not agents.done:
+        if self._job.offline is not None and not history:
+            rows = [asdict(metrics) for metrics in agents.learn_offline(judgements(self._job.offline))]
+            history.extend(rows)
+            round_ = agents.round
+        while not agents.done and self._job.offline is None:
             rows = [asdict(metrics) for metrics in agents.step(self._source)]
             round_ += 1
             self._add_relevance(block, agents, rows)
@@ -117,12 +125,14 @@ class BlockActor:
         folder = self._job.folder
         if not folder.exists(block.pointer):
             strategy = make_strategy(self._job.strategy, self._job.config)
-            agents = DynaQBlock(self._cache, block.applicant_ids, strategy, self._job.config, device=self._job.device)
+            agents = DynaQBlock(
+                self._cache, block.applicant_ids, strategy, self._job.config, self._job.pretrained, self._job.device
+            )
             return agents, [], 0
         round_ = int(folder.read_json(block.pointer)["round"])
         with folder.as_local(block.checkpoint(round_)) as path:
             history = pq.read_table(path / METRICS).to_pylist()
-            return load_block(path, self._cache, device=self._job.device), history, round_
+            return load_block(path, self._cache, self._job.pretrained, self._job.device), history, round_
 
     def _save(
         self,

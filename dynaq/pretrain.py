@@ -81,6 +81,16 @@ class Pretrained:
         self.priors, self.heads = list(priors), list(heads)
         self.label_values = dict(label_values)
 
+    @property
+    def fingerprint(self) -> str:
+        """`pretrained-` and 12 hex digits of the SHA-256 of the networks' weights."""
+        digest = hashlib.sha256()
+        for members in (*self.priors, *self.heads):
+            for network in members:
+                for tensor in network.state_dict().values():
+                    digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        return f"pretrained-{digest.hexdigest()[:12]}"
+
     def prior(self, layout: Layout, device: torch.device) -> PretrainedPrior:
         """For a world model. Raises InputError when the store has another layout."""
         if layout.name != self.layout:

@@ -19,6 +19,7 @@ from dynaq.errors import DynaqError, InputError
 VERBS = {
     "demo": "Real occupations, a real LLM judge, three strategies compared; nothing to prepare.",
     "ingest": "Read jobs and candidates from files into a store and embed them.",
+    "pretrain": "Fit the networks that agents start from on other applicants' judgements.",
     "train": "Train one agent per applicant and write a run folder.",
     "tune": "Compare strategies and settings as Ray Tune trials.",
     "evaluate": "Ranking quality and judge reward of a run.",

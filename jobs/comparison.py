@@ -13,7 +13,6 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from dynaq.config import DynaQConfig
 
 from cluster.block_actor import TrainingJob
 from cluster.broker import BrokerClient, JudgeBackend, start_broker
@@ -21,7 +20,9 @@ from cluster.cache import put_cache
 from cluster.runfolder import CONFIG, RunFolder
 from cluster.trainer import ActorSize
 from cluster.tuning import Trial, TrialResult, run_trials
+from dynaq.config import DynaQConfig
 from dynaq.judge import Slate
+from dynaq.pretrain import Pretrained
 from jobs.console import Bars, console, say
 from jobs.evaluation import Evaluation, evaluate_run
 from jobs.judges import judged_pairs
@@ -65,13 +66,14 @@ def compare(
     backend: JudgeBackend,
     *,
     size: ActorSize,
+    pretrained: Pretrained | None = None,
     broker: Any = None,
 ) -> Comparison:
     """Run the trials on the Ray that is connected, judge their top lists, write results into the folder."""
-    shown = run_config(prepared, config, judge, backend.fingerprint)
+    shown = run_config(prepared, config, judge, backend.fingerprint, pretrained)
     open_run(folder, shown | {"trials": [trial.name for trial in trials]}, resume=False)
     broker = broker or start_broker(prepared.store_uri, backend)
-    job = TrainingJob(put_cache(prepared.cache), "", config, broker, folder)
+    job = TrainingJob(put_cache(prepared.cache), "", config, broker, folder, pretrained=pretrained)
     with Bars() as bars:
 
         def show(name: str, report: dict[str, Any]) -> None:

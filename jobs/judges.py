@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
+
 from cluster.broker import AsyncJudge, JudgeBackend
 from dynaq.errors import InputError
 from dynaq.judge import Judgement
@@ -44,6 +46,15 @@ def judge_backend(judge: str) -> JudgeBackend:
     if kind in ("http", "https"):
         return JudgeBackend(*judge_at(judge))
     raise InputError(f"judge {judge!r} does not exist; use vllm, vllm:CONFIG.yaml, ledger:PATH or a URL")
+
+
+def offline_ledger(judge: str, strategy: str) -> pa.Table:
+    """The pairs of `ledger:PATH`, for training without acting. Raises InputError for another judge or strategy."""
+    if strategy == "cosine":
+        raise InputError("--offline learns from judgements, which --strategy cosine does not use; take llm or hybrid")
+    if not judge.startswith(LEDGER):
+        raise InputError(f"--offline needs recorded judgements: --judge ledger:PATH, found {judge!r}")
+    return read_ledger(judge.removeprefix(LEDGER))
 
 
 def _start_engine(config: JudgeConfig) -> AsyncJudge:

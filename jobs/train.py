@@ -13,9 +13,10 @@ from cluster.runfolder import RunFolder
 from cluster.session import ray_session
 from cluster.trainer import ActorSize, CohortProgress, CohortTrainer
 from dynaq.config import DynaQConfig
+from dynaq.pretrain import Pretrained
 from jobs.cli import run_verb
 from jobs.console import Bars, say
-from jobs.judges import judge_backend
+from jobs.judges import judge_backend, offline_ledger
 from jobs.report import write_report
 from jobs.training import check_strategies, open_run, prepare, report_failures, run_config
 
@@ -31,6 +32,10 @@ def main(
     config: Annotated[str | None, typer.Option(help="YAML with the agents' settings")] = None,
     seed: Annotated[int | None, typer.Option(help="of all agents")] = None,
     qrels: Annotated[str | None, typer.Option(help="relevance file for the learning curves")] = None,
+    pretrained: Annotated[str | None, typer.Option(help="folder that dynaq pretrain wrote")] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="no acting: learn from the pairs of --judge ledger:PATH")
+    ] = False,
     actors: Annotated[int | None, typer.Option(min=1, help="default: as many as fit")] = None,
     actor_cpus: Annotated[float, typer.Option(min=0, help="CPUs per actor")] = 1.0,
     actor_gpus: Annotated[float, typer.Option(min=0, help="GPUs per actor, may be a fraction")] = 0.0,
@@ -46,11 +51,16 @@ def main(
     backend = judge_backend(judge) if needs_judge else None
     folder = RunFolder.at(out)
     fingerprint = backend.fingerprint if backend else None
-    shown = run_config(prepared, settings, judge if backend else None, fingerprint)
+    networks = Pretrained.load(pretrained) if pretrained else None
+    recorded = offline_ledger(judge, strategy) if offline else None
+    shown = run_config(prepared, settings, judge if backend else None, fingerprint, networks)
+    shown["offline"] = offline
     open_run(folder, {"strategy": strategy, **shown}, resume=resume)
     with ray_session(address), Bars() as bars:
         broker = start_broker(prepared.store_uri, backend) if backend else None
-        job = TrainingJob(put_cache(prepared.cache), strategy, settings, broker, folder)
+        job = TrainingJob(
+            put_cache(prepared.cache), strategy, settings, broker, folder, pretrained=networks, offline=recorded
+        )
         trainer = CohortTrainer(
             job,
             prepared.cohort,

@@ -9,13 +9,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from dynaq.config import DynaQConfig
-from dynaq.rewards import make_strategy
-
 from cluster.block_actor import TrainingJob
 from cluster.runfolder import CONFIG, RunFolder
+from dynaq.config import DynaQConfig
 from dynaq.errors import DynaqError, InputError
+from dynaq.pretrain import Pretrained
 from dynaq.qrels import Qrels
+from dynaq.rewards import make_strategy
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from jobs.console import errors
@@ -58,7 +58,13 @@ def prepare(store_uri: str, cohort: str, layout: str | None, qrels: str | None) 
         return Prepared(store_uri, store.uri, cache, ready, failures, relevance(qrels, store))
 
 
-def run_config(prepared: Prepared, config: DynaQConfig, judge: str | None, fingerprint: str | None) -> dict[str, Any]:
+def run_config(
+    prepared: Prepared,
+    config: DynaQConfig,
+    judge: str | None,
+    fingerprint: str | None,
+    pretrained: Pretrained | None = None,
+) -> dict[str, Any]:
     """What a run folder's config.yaml says; a strategy is added by who trains it."""
     return {
         "store": prepared.store_shown,
@@ -70,13 +76,14 @@ def run_config(prepared: Prepared, config: DynaQConfig, judge: str | None, finge
         if judge and judge.startswith(LEDGER)
         else judge,
         "judge_fingerprint": fingerprint,
+        "pretrained": pretrained.fingerprint if pretrained else None,
         "config": config.model_dump(mode="json"),
         "version": version("dynaq-jobs"),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
-MUST_MATCH = ("strategy", "layout", "cohort", "jobs", "judge_fingerprint", "config")
+MUST_MATCH = ("strategy", "layout", "cohort", "jobs", "judge_fingerprint", "pretrained", "offline", "config")
 
 
 def open_run(folder: RunFolder, settings: dict[str, Any], *, resume: bool) -> None:

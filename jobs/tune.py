@@ -15,6 +15,7 @@ from cluster.trainer import ActorSize
 from cluster.tuning import Trial
 from dynaq.config import DynaQConfig
 from dynaq.errors import InputError
+from dynaq.pretrain import Pretrained
 from jobs.cli import run_verb
 from jobs.comparison import compare, show_comparison
 from jobs.console import say
@@ -35,6 +36,7 @@ def main(
     layout: Annotated[str | None, typer.Option(help="classic or extended; default: the store's")] = None,
     config: Annotated[str | None, typer.Option(help="YAML with the agents' settings")] = None,
     seed: Annotated[int | None, typer.Option(help="of all agents")] = None,
+    pretrained: Annotated[str | None, typer.Option(help="folder that dynaq pretrain wrote")] = None,
     actors: Annotated[int | None, typer.Option(min=1, help="per trial; default: as many as fit")] = None,
     address: Annotated[
         str | None, typer.Option(help="running Ray cluster; default: RAY_ADDRESS, else a local one")
@@ -58,6 +60,7 @@ def main(
             folder,
             judge,
             backend,
+            pretrained=Pretrained.load(pretrained) if pretrained else None,
             size=ActorSize(actors=actors, reserved_cpus=backend.cpus, trials=len(trials)),
         )
     show_comparison(result)

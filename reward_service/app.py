@@ -39,7 +39,7 @@ class JudgeReplica:
     async def __init__(self, config: JudgeConfig) -> None:  # type: ignore[misc]
         # Async, so that Serve runs it in the event loop in which the engine's answers arrive.
         self._config = config
-        self._judge = LLMJudge(config, make_engine(config))
+        self._judge = LLMJudge(config, await make_engine(config))
         self._variants: dict[str, LLMJudge] = {}
         self._pending = 0
         self._judged = 0
@@ -100,11 +100,13 @@ class JudgeReplica:
         await self._judge.engine.check_health()
 
 
-def make_engine(config: JudgeConfig) -> Engine:
-    """The engine that the configuration names. Needs a running event loop."""
-    if config.endpoint is None:
-        return VllmEngine(config)
-    return OpenAIEngine(config)
+async def make_engine(config: JudgeConfig) -> Engine:
+    """The engine that the configuration names, in the running event loop."""
+    if config.endpoint is not None:
+        return OpenAIEngine(config)
+    engine = VllmEngine(config)
+    await engine.warm_up()
+    return engine
 
 
 def judge_deployment(config: JudgeConfig) -> serve.Application:

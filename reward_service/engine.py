@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -149,8 +150,27 @@ class VllmEngine:
     def offsets(self, text: str) -> Sequence[tuple[int, int]]:
         return self._tokens.offsets(text)
 
+    async def warm_up(self) -> None:
+        """Pay for the first requests, and make sure that cached prefixes leave the continuation's values right.
+
+        Where they do not (another model runner than the one this was written with), the cache is not read.
+        """
+        before = self._tokens.untrusted("Skills: Java, Python, SQL, project management, first aid, welding. " * 4)[:40]
+        after = self._tokens.untrusted(" software developer\n")
+        reads, self._reads_cache = self._reads_cache, False
+        plain = await self._logprobs(before, after)
+        self._reads_cache = reads
+        cached = await self._logprobs(before, after)
+        if any(abs(a - b) > 0.1 for a, b in zip(plain, cached, strict=True)):
+            logging.getLogger(__name__).warning(
+                "this engine's cached prefixes change log-probabilities; not reading them"
+            )
+            self._reads_cache = False
+
     async def continuation(self, prefix: str, text: str) -> list[float]:
-        before, after = self._tokens.untrusted(prefix), self._tokens.untrusted(text)
+        return await self._logprobs(self._tokens.untrusted(prefix), self._tokens.untrusted(text))
+
+    async def _logprobs(self, before: Sequence[int], after: Sequence[int]) -> list[float]:
         ids = [*before, *after]
         # vLLM leaves the log-probabilities of cached tokens undefined, and by default reads no cache when they are
         # asked for. Only the continuation's matter here, so the cache may serve the prefix; where it happened to

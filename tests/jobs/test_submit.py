@@ -27,7 +27,7 @@ for one in free:
 ports = [one.getsockname()[1] for one in free]
 for one in free:
     one.close()
-options = {"num_cpus": 4, "object_store_memory": 256 << 20, "node_ip_address": "127.0.0.1", "include_dashboard": True}
+options = {"num_cpus": 4, "object_store_memory": 256 << 20, "include_dashboard": True}
 options |= {"dashboard_port": ports[0], "dashboard_agent_listen_port": ports[1]}
 cluster = Cluster(initialize_head=True, head_node_args=options)
 print("ready", cluster.head_node.webui_url, flush=True)
@@ -39,7 +39,11 @@ cluster.shutdown()
 @pytest.fixture(scope="module")
 def dashboard() -> Iterator[str]:
     """URL of a cluster that runs beside the test session's Ray."""
-    head = subprocess.Popen([sys.executable, "-c", HEAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # jobs run `python`, the cluster's own
+    command = [sys.executable, "-c", HEAD]
+    head = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"PATH": path}
+    )
     assert head.stdout is not None
     words = head.stdout.readline().split()
     yield f"http://{words[1]}"

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from dynaq import pretrain as module
+from dynaq.agents import DynaQBlock
+from dynaq.errors import InputError
+from dynaq.judge import judgement_from_probabilities
+from dynaq.layout import CLASSIC
+from dynaq.metrics import ndcg_at_k
+from dynaq.pretrain import Pretrained, estimate_noise, fold_of, pretrain
+from dynaq.rewards import make_strategy
+from dynaq.stores.base import JUDGEMENT_SCHEMA, judgement_row
+from tests.dynaq.toy_market import ToyMarket, small_config, toy_market
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory) -> ToyMarket:
+    return toy_market(tmp_path_factory.mktemp("market"), jobs=60, applicants=48)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dynaq.classifier.STEPS", 200)
+        patch.setattr("dynaq.classifier.BATCH", 256)
+        patch.setattr(module, "MEMBERS", 1)
+        yield
+
+
+@pytest.fixture(scope="module")
+def honest(market: ToyMarket, quick: None) -> Pretrained:
+    """Fitted on everyone's judgements."""
+    return pretrain(market.cache, ledger(market, list(market.cache.applicant_ids)))
+
+
+def ledger(market: ToyMarket, applicants: list[str], flipped: str | None = None, per_applicant: int = 40) -> pa.Table:
+    """Each applicant's grade as label for the first pairs of a seeded order; `flipped` says the opposite."""
+    rows = []
+    for applicant in applicants:
+        rng = np.random.default_rng(market.cache.applicant_index(applicant))
+        for j in rng.permutation(len(market.cache.job_ids))[:per_applicant]:
+            job_id = market.cache.job_ids[j]
+            grade = int(market.grades[applicant][job_id])
+            label = np.eye(4)[grade if applicant == flipped else 3 - grade]
+            rows.append(judgement_row(judgement_from_probabilities(applicant, job_id, label.tolist(), judge="t")))
+    return pa.Table.from_pylist(rows, schema=JUDGEMENT_SCHEMA)
+
+
+def first_view(market: ToyMarket, networks: Pretrained, applicant: str) -> torch.Tensor:
+    """What an agent believes of every job before its first judgement."""
+    config = small_config()
+    block = DynaQBlock(market.cache, [applicant], make_strategy("llm", config), config, networks)
+    return block.model.mean
+
+
+def test_an_agent_starts_from_networks_that_never_saw_its_own_judgements(market: ToyMarket, honest: Pretrained) -> None:
+    everyone = list(market.cache.applicant_ids)
+    ann = everyone[0]
+    lied = pretrain(market.cache, ledger(market, everyone, flipped=ann))
+    assert torch.equal(first_view(market, honest, ann), first_view(market, lied, ann))
+    other = next(a for a in everyone if fold_of(a) != fold_of(ann))
+    assert not torch.equal(first_view(market, honest, other), first_view(market, lied, other))
+
+
+def test_excluded_applicants_change_nothing_for_anybody(market: ToyMarket) -> None:
+    everyone = list(market.cache.applicant_ids)
+    ann = everyone[0]
+    without = pretrain(market.cache, ledger(market, everyone[1:]))
+    excluded = pretrain(market.cache, ledger(market, everyone), exclude=[ann])
+    assert ann not in excluded.applicants
+    for applicant in everyone[:4]:
+        assert torch.equal(first_view(market, without, applicant), first_view(market, excluded, applicant))
+
+
+def test_others_judgements_rank_better_than_the_cosine_for_a_newcomer(market: ToyMarket) -> None:
+    everyone = list(market.cache.applicant_ids)
+    newcomers, others = everyone[:12], everyone[12:]
+    networks = pretrain(market.cache, ledger(market, others))
+    config = small_config()
+
+    def score(start: Pretrained | None) -> float:
+        block = DynaQBlock(market.cache, newcomers, make_strategy("llm", config), config, start)
+        ranked = zip(newcomers, block.recommendations(10), strict=True)
+        return float(np.mean([ndcg_at_k([job for job, _ in top], market.grades[a]) for a, top in ranked]))
+
+    assert score(networks) > score(None) + 0.05
+
+
+def test_saved_networks_are_the_same_when_loaded(market: ToyMarket, honest: Pretrained, tmp_path: Path) -> None:
+    honest.save(tmp_path)
+    loaded = Pretrained.load(tmp_path)
+    assert loaded.fingerprint == honest.fingerprint
+    ann = market.cache.applicant_ids[0]
+    assert torch.equal(first_view(market, honest, ann), first_view(market, loaded, ann))
+
+
+def test_the_share_of_random_answers_is_found_in_the_ledger() -> None:
+    rng = np.random.default_rng(0)
+    cosines = torch.from_numpy(rng.random(8000).astype(np.float32))
+    truth = np.where(rng.random(8000) < 0.2 * cosines.numpy() ** 4, 0, 3)
+    for noise in (0.0, 0.3):
+        labels = np.where(rng.random(8000) < noise, rng.integers(0, 4, 8000), truth)
+        answers = torch.from_numpy(np.eye(4, dtype=np.float32)[labels])
+        assert estimate_noise(cosines, answers) == pytest.approx(noise, abs=0.05)
+
+
+def test_a_small_ledger_is_an_input_error(market: ToyMarket) -> None:
+    with pytest.raises(InputError, match="at least 8 applicants"):
+        pretrain(market.cache, ledger(market, list(market.cache.applicant_ids)[:3]))
+
+
+def test_another_layout_is_an_input_error(honest: Pretrained) -> None:
+    with pytest.raises(InputError, match="classic"):
+        honest.prior(CLASSIC, CPU)
+
+
+def test_a_folder_that_holds_no_networks_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        Pretrained.load(tmp_path)

@@ -2,7 +2,7 @@
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test mongo setup constraints clean
+.PHONY: demo test mongo bench-quality setup constraints clean
 
 demo: setup
 	$(BIN)/dynaq demo
@@ -22,6 +22,11 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml requirements/setup.sh requirements/overrides.txt requirements/constraints.txt
 	@bash requirements/setup.sh
 	@touch $@
+
+# nDCG@10 of agents, ablations and baselines; ONET is a folder of O*NET tables. About half an hour on two cores.
+bench-quality: setup
+	@test -n "$(ONET)" || { echo "bench-quality: name the folder of O*NET tables: make bench-quality ONET=FOLDER" >&2; exit 2; }
+	$(BIN)/python -m bench.quality --onet $(ONET)
 
 # Writes down the versions that are installed now. What differs between CPU and GPU hosts is left out:
 # pyproject.toml pins torch and vllm, and these pin the rest of theirs.

@@ -67,7 +67,7 @@ class DynaQBlock:
             raise InputError("an applicant is named twice; name each once")
         if not cache.job_ids:
             raise InputError("the catalogue has no jobs; ingest some first")
-        self.cache, self.strategy, self.config = cache, strategy, config
+        self.cache, self.strategy, self.config, self.pretrained = cache, strategy, config, pretrained
         self.device = torch.device(device)
         self.round = 0
         self.failures: dict[str, str] = {}
@@ -370,13 +370,12 @@ class DynaQBlock:
         The whole catalogue when it fits; else half of the batch where reward plus uncertainty is highest (prioritised
         as in Moore & Atkeson 1993), half at random, so that no job is forgotten.
         """
-        agents = len(self.applicant_ids)
         if self.config.planning == "replay":
             slots = self._judged_slots(self.config.planning_batch)
             return self.judged.jobs.gather(1, slots), self.judged.filled().gather(1, slots).float()
         batch = self.config.planning_batch
         if self._n_jobs <= batch:
-            jobs = torch.arange(self._n_jobs, device=self.device)[None].expand(agents, -1)
+            jobs = self._inputs.everything
         else:
             best = torch.topk(expected + self.model.deviation, batch // 2, dim=1).indices
             draws = [torch.randint(0, self._n_jobs, (batch - batch // 2,), generator=g) for g in self.generators]

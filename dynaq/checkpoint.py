@@ -1,4 +1,4 @@
-"""Checkpoints of a block: tensors in safetensors, the rest in JSON. Nothing is unpickled.
+"""Checkpoints of a block.
 
 A block that was saved and loaded goes on exactly as if it had not been interrupted, bit for bit on the same machine:
 random generators and optimizer moments are part of the checkpoint, and what follows from the judged pairs (the
@@ -7,39 +7,32 @@ posterior of the world model) is computed anew in the same order.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from dynaq.agents import DynaQBlock
 from dynaq.config import DynaQConfig
 from dynaq.errors import InputError
 from dynaq.mlp_model import MLPWorldModel
 from dynaq.rewards import RewardStrategy
+from dynaq.saved import read_saved, write_saved
 from dynaq.tensor_cache import TensorCache
 
 if TYPE_CHECKING:
     from dynaq.pretrain import Pretrained
 
-TENSORS, RECORD = "block.safetensors", "block.json"
-VERSION = 1
+NAME = "block"
 
 
 def save_block(block: DynaQBlock, folder: str | Path) -> None:
-    """Write `block.safetensors` and `block.json` into a folder that exists."""
-    folder = Path(folder)
+    """Write `block.safetensors` and `block.json` into a folder."""
     tensors = block.q.state() | block.judged.state()
     if isinstance(block.model, MLPWorldModel):
         tensors |= block.model.state()
     tensors |= {f"generator.{i}": g.get_state() for i, g in enumerate(block.generators)}
     tensors |= {f"finished.{i}": q for i, q in block.finished.items()}
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, folder / TENSORS)
     record = {
-        "version": VERSION,
         "applicant_ids": block.applicant_ids,
         "n_jobs": len(block.cache.job_ids),
         "layout": block.cache.layout.name,
@@ -48,8 +41,9 @@ def save_block(block: DynaQBlock, folder: str | Path) -> None:
         "failures": block.failures,
         "strategy": asdict(block.strategy),
         "config": block.config.model_dump(mode="json"),
+        "pretrained": block.pretrained.fingerprint if block.pretrained else None,
     }
-    (folder / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
+    write_saved(folder, NAME, tensors, record)
 
 
 def load_block(
@@ -59,14 +53,10 @@ def load_block(
 
     Raises InputError when the folder is not a checkpoint, or was made over another catalogue.
     """
-    folder = Path(folder)
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        tensors = load_file(folder / TENSORS)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(f"checkpoint {folder} cannot be read: {error}") from error
-    if record.get("version") != VERSION:
-        raise InputError(f"checkpoint {folder} has version {record.get('version')!r}; this program reads {VERSION}")
+    tensors, record = read_saved(folder, NAME, "checkpoint")
+    if record["pretrained"] != (pretrained.fingerprint if pretrained else None):
+        start = record["pretrained"] or "no pre-trained networks"
+        raise InputError(f"checkpoint {folder} started from {start}; load it with the same")
     if record["n_jobs"] != len(cache.job_ids) or record["layout"] != cache.layout.name:
         raise InputError(
             f"checkpoint {folder} was made over {record['n_jobs']} jobs in the {record['layout']} layout, "

@@ -13,7 +13,6 @@ cross-fitting). An applicant who is not in the ledger uses the mean of all folds
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +20,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from dynaq.classifier import Classifier, fit_classifier
 from dynaq.errors import InputError
 from dynaq.features import job_embedding, pair_features, scaled_cosines
 from dynaq.judge import LABEL_VALUES, LABELS, Label
 from dynaq.layout import Layout
+from dynaq.saved import read_saved, write_saved
 from dynaq.tensor_cache import TensorCache
 from dynaq.world_model import CONTEXT, condition, head_context, surprises
 
@@ -40,8 +38,7 @@ PRIOR_HIDDEN, HEAD_HIDDEN = 32, 16
 FLOOR_QUANTILE = 0.25
 FLOOR_ROWS = 200
 MIN_NOISE = 1e-3
-TENSORS, RECORD = "pretrained.safetensors", "pretrained.json"
-VERSION = 1
+NAME = "pretrained"
 
 Progress = Callable[[str], None]
 
@@ -99,36 +96,25 @@ class Pretrained:
 
     def save(self, folder: str | Path) -> None:
         """Write `pretrained.safetensors` and `pretrained.json`."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         tensors = {
-            f"{kind}.{fold}.{member}.{name}": tensor.contiguous()
+            f"{kind}.{fold}.{member}.{name}": tensor
             for kind, folds in (("prior", self.priors), ("head", self.heads))
             for fold, members in enumerate(folds)
             for member, network in enumerate(members)
             for name, tensor in network.state_dict().items()
         }
-        save_file(tensors, folder / TENSORS)
         record = {
-            "version": VERSION,
             "layout": self.layout,
             "noise": self.noise,
             "applicants": sorted(self.applicants),
             "label_values": self.label_values,
         }
-        (folder / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
+        write_saved(folder, NAME, tensors, record)
 
     @classmethod
     def load(cls, folder: str | Path) -> Pretrained:
         """Raises InputError when the folder is not a pre-trained checkpoint."""
-        folder = Path(folder)
-        try:
-            record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-            tensors = load_file(folder / TENSORS)
-        except (OSError, ValueError, SafetensorError) as error:
-            raise InputError(f"pre-trained networks in {folder} cannot be read: {error}") from error
-        if record.get("version") != VERSION:
-            raise InputError(f"{folder} has version {record.get('version')!r}; this program reads {VERSION}")
+        tensors, record = read_saved(folder, NAME, "pre-trained networks in")
         networks = {
             kind: [[_classifier(tensors, f"{kind}.{fold}.{m}.") for m in range(MEMBERS)] for fold in range(FOLDS)]
             for kind in ("prior", "head")

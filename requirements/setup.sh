@@ -37,6 +37,7 @@ if [ "$engine" = cpu ] && [ "$(uname -s)" = Linux ]; then
 fi
 
 echo "setup: installing into .venv with the $engine engine; the first time takes a minute or more" >&2
-"$venv" -m uv pip install --quiet --python "$venv" "${links[@]}" "${backend[@]}" \
+# Compiled once here: each of the many processes of a run would compile vllm and torch again where Python may not write.
+"$venv" -m uv pip install --quiet --python "$venv" --compile-bytecode "${links[@]}" "${backend[@]}" \
     --override requirements/overrides.txt --constraint requirements/constraints.txt \
     --editable ".[cluster,demo,dev,$engine]"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dynaq.agents import DynaQBlock
-from dynaq.checkpoint import RECORD, TENSORS, load_block, save_block
+from dynaq.checkpoint import NAME, load_block, save_block
 from dynaq.errors import InputError
 from dynaq.rewards import make_strategy
 from tests.dynaq.test_agents import ABSTAINED
@@ -111,10 +111,10 @@ def test_a_folder_that_is_no_checkpoint_of_this_catalogue_is_refused(market: Toy
     other = toy_market(tmp_path / "other", jobs=7, applicants=4)
     with pytest.raises(InputError, match="60 jobs in the extended layout, the store has 7"):
         load_block(tmp_path, other.cache)
-    record = json.loads((tmp_path / RECORD).read_text())
-    (tmp_path / RECORD).write_text(json.dumps(record | {"version": 99}))
+    record = json.loads((tmp_path / f"{NAME}.json").read_text())
+    (tmp_path / f"{NAME}.json").write_text(json.dumps(record | {"version": 99}))
     with pytest.raises(InputError, match="version 99"):
         load_block(tmp_path, market.cache)
-    (tmp_path / TENSORS).write_bytes(b"cut off")
+    (tmp_path / f"{NAME}.safetensors").write_bytes(b"cut off")
     with pytest.raises(InputError, match="cannot be read"):
         load_block(tmp_path, market.cache)

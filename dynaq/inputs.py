@@ -16,6 +16,7 @@ class PairInputs(Protocol):
     state: torch.Tensor  # [agents, 1, state_width]
     width: int
     n_jobs: int
+    everything: torch.Tensor  # [agents, n_jobs], every job in order; `take` copies nothing for this very tensor
 
     def take(self, jobs: torch.Tensor) -> torch.Tensor:
         """jobs `[agents, batch]` int64 → `[agents, batch, width]`."""
@@ -33,8 +34,11 @@ class InteractionInputs:
         self._features = features
         self.n_jobs, self.width = features.shape[1], features.shape[2]
         self.state = features.new_empty(len(features), 1, 0)
+        self.everything = _everything(self.state, self.n_jobs)
 
     def take(self, jobs: torch.Tensor) -> torch.Tensor:
+        if jobs is self.everything:
+            return self._features
         return self._features.gather(1, jobs[..., None].expand(-1, -1, self.width))
 
     def piece(self, start: int, end: int) -> torch.Tensor:
@@ -47,12 +51,19 @@ class RawInputs:
     def __init__(self, states: torch.Tensor, actions: torch.Tensor) -> None:
         self.state, self._actions = states[:, None], actions
         self.n_jobs, self.width = actions.shape
+        self.everything = _everything(self.state, self.n_jobs)
 
     def take(self, jobs: torch.Tensor) -> torch.Tensor:
+        if jobs is self.everything:
+            return self.piece(0, self.n_jobs)
         return self._actions[jobs]
 
     def piece(self, start: int, end: int) -> torch.Tensor:
         return self._actions[start:end].expand(len(self.state), -1, -1)
+
+
+def _everything(state: torch.Tensor, n_jobs: int) -> torch.Tensor:
+    return torch.arange(n_jobs, device=state.device)[None].expand(len(state), -1)
 
 
 def over_catalogue(inputs: PairInputs, network: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:

@@ -129,13 +129,21 @@ class StackedMLP:
         p, g = self.parameters, self._gradients
         keep = 1.0 - self._dropout
         slope = slope[..., None]
-        for i in reversed(range(len(p.weights))):
-            x = self._inputs[i]
-            torch.bmm(x.transpose(1, 2), slope, out=g.weights[i])
+        last = len(p.weights) - 1
+        for i in range(last, -1, -1):
+            x, weight = self._inputs[i], p.weights[i].transpose(1, 2)
             torch.sum(slope, dim=1, keepdim=True, out=g.biases[i])
+            if i == last:  # of one output: as matrix products, these two would take ten times as long
+                torch.bmm(slope.transpose(1, 2), x, out=g.weights[i].transpose(1, 2))
+                below = slope * weight if i > 0 else slope
+            else:
+                torch.bmm(x.transpose(1, 2), slope, out=g.weights[i])
+                below = torch.bmm(slope, weight) if i > 0 else slope
             if i > 0:
                 # x > 0 is where neither ReLU nor dropout closed the way.
-                slope = torch.bmm(slope, p.weights[i].transpose(1, 2)).mul_(x > 0).div_(keep)
+                slope = torch.ops.aten.threshold_backward(below, x, 0)
+                if self._dropout > 0:
+                    slope = slope.div_(keep)
         if self._state.shape[2]:
             torch.mul(self._state.transpose(1, 2), g.biases[0], out=g.state_weight)
         self._inputs = []

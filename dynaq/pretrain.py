@@ -13,6 +13,7 @@ cross-fitting). An applicant who is not in the ledger uses the mean of all folds
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -253,12 +254,15 @@ def estimate_noise(cosines: torch.Tensor, answers: torch.Tensor) -> float:
 
     A judge that answers at random gives each label a quarter of the time whatever the pair; one that does not gives
     APPLY, SAVE and CLICK hardly ever to the quarter of pairs with the lowest cosine. The middle of those three rates is
-    a quarter of the noise. cosines `[rows]`, answers `[rows, 4]`. Without enough such pairs the judge is believed.
+    a quarter of the noise, and the upper end of its 95 % interval is taken: a network that is told too little noise
+    learns the rest as a small chance that every job suits, and false answers then outrank true ones.
+    cosines `[rows]`, answers `[rows, 4]`. Without enough such pairs the judge is believed.
     """
     low = cosines <= torch.quantile(cosines, FLOOR_QUANTILE)
     if int(low.sum()) < FLOOR_ROWS:
         return MIN_NOISE
     floor = float(answers[low][:, : len(LABELS) - 1].mean(0).median())
+    floor += 1.96 * math.sqrt(floor * (1.0 - floor) / int(low.sum()))
     return min(max(len(LABELS) * floor, MIN_NOISE), 0.95)
 
 

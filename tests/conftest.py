@@ -23,8 +23,14 @@ def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def ray_session_fixture() -> Iterator[None]:
     """One Ray for the whole run, on loopback with token authentication, as the commands start it."""
+    patch = pytest.MonkeyPatch()
+    # Workers have the environment in which Ray was started, and the tests on S3 train in them.
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        patch.setenv(name, "testing")
+    patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with ray_session(num_cpus=8, object_store_gib=0.5):
         yield
+    patch.undo()
 
 
 @pytest.fixture(scope="session")

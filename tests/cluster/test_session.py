@@ -30,14 +30,18 @@ def test_nothing_of_a_local_ray_listens_beyond_loopback() -> None:
 
 @pytest.mark.usefixtures("ray_session_fixture")
 def test_a_process_without_the_token_is_turned_away(tmp_path: Path) -> None:
+    # Straight to the control store: ray.init would replace a loopback address and never get as far as the token.
     address = ray.get_runtime_context().gcs_address
-    code = f"import ray; ray.init(address={address!r}, logging_level=50); print('in')"
-    environment = os.environ | {"RAY_AUTH_MODE": "token", "HOME": str(tmp_path), "RAY_AUTH_TOKEN": "0" * 32}
-    stranger = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
+    code = f"from ray._raylet import GcsClient; GcsClient(address={address!r}).internal_kv_keys(b'', None)"
+    ours = os.environ | {"RAY_AUTH_MODE": "token"}
+    theirs = ours | {"HOME": str(tmp_path), "RAY_AUTH_TOKEN": "0" * 32}
+    friend, stranger = (
+        subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+        for environment in (ours, theirs)
     )
+    assert friend.returncode == 0, friend.stderr
     assert stranger.returncode != 0
-    assert "in" not in stranger.stdout.split()
+    assert "auth" in stranger.stderr.lower()
 
 
 @pytest.mark.usefixtures("ray_session_fixture")

@@ -43,9 +43,10 @@ def learning_curve(metrics: pa.Table, column: str) -> Curve | None:
     return Curve(x.tolist(), mean.tolist(), (mean - half).tolist(), (mean + half).tolist())
 
 
-def draw_curves(curves: Mapping[str, Curve], ylabel: str, salt: str) -> str:
+def draw_curves(curves: Mapping[str, Curve], ylabel: str, salt: str, names: Sequence[str]) -> str:
     """One line per strategy with its interval; a strategy that asks no judge is a dashed level.
 
+    names: all strategies of the page; a strategy has the colour of its place here in every plot.
     salt: makes the ids inside this SVG differ from those of another on the same page.
     """
     settings: Any = {
@@ -58,7 +59,8 @@ def draw_curves(curves: Mapping[str, Curve], ylabel: str, salt: str) -> str:
     with mpl.rc_context(settings):
         figure = Figure(figsize=(5.6, 3.5), layout="constrained")
         axes = figure.subplots()
-        for (name, curve), colour in zip(curves.items(), COLOURS * (1 + len(curves) // len(COLOURS)), strict=False):
+        for name, curve in curves.items():
+            colour = COLOURS[names.index(name) % len(COLOURS)]
             if max(curve.x) == 0:
                 axes.axhline(curve.mean[-1], color=colour, linestyle="--", linewidth=1.8, label=f"{name} (no judge)")
                 continue

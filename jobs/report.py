@@ -98,13 +98,14 @@ def _notes(evaluations: dict[str, Evaluation]) -> list[str]:
 
 def _plots(runs: list[Run]) -> list[dict[str, Any]]:
     plots = []
+    names = [run.name for run in runs]
     for column, title in CURVES.items():
         # The reward of a strategy that asks no judge is a cosine: another unit than the others'.
         shown = [run for run in runs if column != "mean_reward" or run.judgements_per_applicant > 0 or len(runs) == 1]
         curves = {run.name: curve for run in shown if (curve := learning_curve(run.metrics, column)) is not None}
         if curves:
             label = "mean reward" if column == "mean_reward" else "nDCG@10"
-            plots.append({"title": title, "svg": Markup(draw_curves(curves, label, salt=column))})
+            plots.append({"title": title, "svg": Markup(draw_curves(curves, label, salt=column, names=names))})
     return plots
 
 

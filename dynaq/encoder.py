@@ -19,7 +19,8 @@ from dynaq.errors import InputError
 from dynaq.layout import BLOCK_DIM
 
 DEFAULT_NAME = "all-MiniLM-L6-v2"
-BATCH_TOKENS = 8192  # padded tokens of a batch: enough to fill the cores, little enough to stay in cache
+BATCH_CHARS = 4096  # padded characters of a batch: enough to fill the cores, little enough to stay in cache
+CHARS_PER_TOKEN = 6  # of long words; counting tokens exactly would tokenize every text twice
 MAX_CHARS = 32_768  # no encoder here reads more than a fraction; tokenizing 10 MB for it would take seconds
 
 
@@ -109,13 +110,13 @@ class Encoder:
         """Texts of about one length together, so that little is spent on padding."""
         if not texts:
             return
-        limit = self._model.max_seq_length or 512
-        lengths = np.minimum([len(ids) for ids in self._model.tokenizer(texts, verbose=False)["input_ids"]], limit)
+        longest = CHARS_PER_TOKEN * (self._model.max_seq_length or 512)  # the encoder reads no further
+        lengths = np.minimum([len(text) for text in texts], longest)
         order = np.argsort(lengths, kind="stable")
         start = 0
         while start < len(order):
             end = start + 1
-            while end < len(order) and (end + 1 - start) * lengths[order[end]] <= BATCH_TOKENS:
+            while end < len(order) and (end + 1 - start) * lengths[order[end]] <= BATCH_CHARS:
                 end += 1
             yield [texts[i] for i in order[start:end]]
             start = end

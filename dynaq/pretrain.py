@@ -150,8 +150,8 @@ class PretrainedPrior:
     def static(self, features: torch.Tensor, cosines: torch.Tensor, applicants: list[str]) -> torch.Tensor:
         return self._apply(self._priors, features, applicants)
 
-    def head(self, context: torch.Tensor, applicants: list[str]) -> torch.Tensor | None:
-        return self._apply(self._heads, context, applicants)
+    def head(self, context: Callable[[], torch.Tensor], applicants: list[str]) -> torch.Tensor | None:
+        return self._apply(self._heads, context(), applicants)
 
     def _apply(self, folds: list[list[Classifier]], x: torch.Tensor, applicants: list[str]) -> torch.Tensor:
         with torch.no_grad():

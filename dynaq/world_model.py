@@ -14,6 +14,7 @@ probability of the answer, and the believed reward is w·r + (1-w)·m. With e = 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -40,8 +41,8 @@ class Prior(Protocol):
         """p(label | s, a) `[agents, n_jobs, 4]`."""
         ...
 
-    def head(self, context: torch.Tensor, applicants: list[str]) -> torch.Tensor | None:
-        """p(label | context) `[..., 4]` from `[agents, n, CONTEXT]`, or None when there is no head."""
+    def head(self, context: Callable[[], torch.Tensor], applicants: list[str]) -> torch.Tensor | None:
+        """p(label | context) `[..., 4]` of a context `[agents, n, CONTEXT]`, or None when there is no head."""
         ...
 
 
@@ -57,7 +58,7 @@ class CosinePrior:
         centred = 2.0 * (cosines - cosines.mean(1, keepdim=True))  # back from [0, 1] to the cosine's own scale
         return class_probabilities(COSINE_SLOPE * centred, torch.full_like(centred, CLASS_VARIANCE), self._values)
 
-    def head(self, context: torch.Tensor, applicants: list[str]) -> torch.Tensor | None:
+    def head(self, context: Callable[[], torch.Tensor], applicants: list[str]) -> torch.Tensor | None:
         return None
 
 
@@ -96,7 +97,6 @@ class BayesWorldModel:
         self._norms = embedding.square().sum(1)
         self._static = prior.static(features, cosines, applicants)
         self._static_mean = self._static @ values
-        self._has_head = prior.head(self._context(self._no_shift(self._static.shape[1])), applicants) is not None
         self._distances: list[torch.Tensor] = []  # per slot: [agents, n_jobs] squared distance to that slot's job
         self._seen = torch.zeros(len(applicants), dtype=torch.int64, device=embedding.device)  # slots conditioned on
         self.deviation = torch.full_like(self._static_mean, PROCESS_VARIANCE**0.5)
@@ -111,9 +111,9 @@ class BayesWorldModel:
 
     def _predict(self, shift: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Distribution over labels `[agents, n_jobs, 4]` and expected reward `[agents, n_jobs]`."""
-        if self._has_head:
-            probabilities = self._prior.head(self._context(shift), self._applicants)
-            assert probabilities is not None
+        # The context is only made for a prior that reads it: ranking the catalogue is work of every round.
+        probabilities = self._prior.head(lambda: self._context(shift), self._applicants)
+        if probabilities is not None:
             return probabilities, probabilities @ self._values
         mean = self._static_mean + shift[..., -1]
         return class_probabilities(mean, torch.full_like(mean, CLASS_VARIANCE), self._values), mean

@@ -9,7 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from cluster.block_actor import TrainingJob
 from cluster.runfolder import CONFIG, RunFolder
 from dynaq.config import DynaQConfig
 from dynaq.errors import DynaqError, InputError
@@ -107,7 +106,7 @@ def open_run(folder: RunFolder, settings: dict[str, Any], *, resume: bool) -> No
             )
 
 
-def report_failures(failures: dict[str, str], job: TrainingJob | None = None) -> None:
+def report_failures(failures: dict[str, str]) -> None:
     """Name every applicant that was not trained. Raises DynaqError when there is one."""
     for applicant_id, reason in list(failures.items())[:20]:
         errors.print(f"  not trained: {applicant_id}: {reason}", soft_wrap=True, markup=False)

@@ -243,6 +243,9 @@ def test_a_reader_sees_what_was_committed_after_it_opened(store: Store, store_ur
         assert reader.job_ids() == ["a", "b"]
 
 
-def test_closing_twice_is_closing_once(store: Store) -> None:
+def test_closing_twice_is_closing_once(store: Store, store_uri: str) -> None:
+    store.put_jobs([Job(id="kept", title="Kept")])
     store.close()
     store.close()
+    with open_store(store_uri) as again:
+        assert again.job_ids() == ["kept"]

@@ -8,6 +8,7 @@ demo: setup
 	$(BIN)/dynaq demo
 
 test: setup
+	@bash requirements/chromium.sh
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

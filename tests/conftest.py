@@ -7,8 +7,10 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from playwright.sync_api import Browser
 
 from cluster.session import ray_session
+from tests.browser import running_browser
 from tests.judge_service import JudgeService, running_judge_service
 from tests.mongod import running_mongod
 
@@ -56,3 +58,13 @@ def store_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return str(tmp_path / "store")
     uri: str = request.getfixturevalue("mongo_uri")
     return uri
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    """A headless Chromium (tests/browser.py), or a skip where there is none.
+
+    One per test, a second each: the driver keeps an event loop in this thread, in which `asyncio.run` would then fail.
+    """
+    with running_browser() as browser:
+        yield browser

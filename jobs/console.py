@@ -1,20 +1,25 @@
-"""What a person sees while a command works: a progress bar on a terminal, plain lines elsewhere."""
+"""What a person sees while a command works: bars and a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress_bar import ProgressBar
+from rich.table import Table
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
 LINE_SECONDS = 5.0  # between two plain lines of the same bar
+TABLE_SECONDS = 0.2  # between two pictures of the live table
 
 
 class Bars:
@@ -56,6 +61,66 @@ class Bars:
         if done >= total or now - self._printed.get(name, 0.0) >= LINE_SECONDS:
             self._printed[name] = now
             say(f"  {name} {done:.0f}/{total:.0f} {note}".rstrip())
+
+
+class LiveTable:
+    """One row per run while it trains: a bar towards its budget and what else is known, in columns.
+
+    Args:
+        what: what the bar counts.
+    """
+
+    def __init__(self, what: str = "judgements") -> None:
+        self._what = what
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        self._rows: dict[str, tuple[float, float, dict[str, str]]] = {}
+        self._printed: dict[str, float] = {}
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def update(self, name: str, done: float, total: float, cells: Mapping[str, str]) -> None:
+        """Show where the run `name` stands; cells: column -> text. Elsewhere a plain line every few seconds."""
+        self._rows[name] = (done, total, dict(cells))
+        now = time.monotonic()
+        if self._live:
+            if done >= total or now - self._printed.get("", 0.0) >= TABLE_SECONDS:
+                self._printed[""] = now
+                self._live.update(self._table(), refresh=True)
+        elif done >= total or now - self._printed.get(name, 0.0) >= LINE_SECONDS:
+            self._printed[name] = now
+            notes = [f"{done:.0f}/{total:.0f} {self._what}", *(f"{column} {text}" for column, text in cells.items())]
+            say(f"  {name} {', '.join(notes)}")
+
+    def _table(self) -> Table:
+        columns = dict.fromkeys(column for _, _, cells in self._rows.values() for column in cells)
+        table = Table("run", self._what, "", box=None, pad_edge=False)
+        for column in columns:
+            table.add_column(column, justify="right", no_wrap=True)
+        for name, (done, total, cells) in self._rows.items():
+            bar = ProgressBar(total=max(total, 1e-9), completed=done, width=24)
+            shown = [cells.get(column, "") for column in columns]
+            table.add_row(escape(name), bar, f"{done:.0f}/{total:.0f}", *map(escape, shown))
+        return table
+
+
+@contextmanager
+def speaking_to_people(machine_reads_stdout: bool) -> Iterator[None]:
+    """While a command with `--json` works, all that is meant for people goes to stderr."""
+    before = console.stderr
+    console.stderr = before or machine_reads_stdout
+    try:
+        yield
+    finally:
+        console.stderr = before
 
 
 def say(text: str, style: str = "") -> None:

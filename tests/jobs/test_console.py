@@ -1,0 +1,50 @@
+"""What a person sees on a terminal, in a file and beside JSON."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from jobs import console as place
+from jobs.console import LiveTable, say, speaking_to_people
+
+ROUND = {"applicants": "3/8", "mean reward": "0.512"}
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    screen = io.StringIO()
+    monkeypatch.setattr(place, "console", Console(file=screen, force_terminal=True, width=100, highlight=False))
+    monkeypatch.setattr(place, "TABLE_SECONDS", 0.0)
+    return screen
+
+
+def test_a_terminal_shows_one_table_with_a_row_per_run(terminal: io.StringIO) -> None:
+    with LiveTable() as table:
+        table.update("llm", 10, 80, ROUND)
+        terminal.truncate(0)
+        table.update("hybrid [b]", 20, 80, ROUND | {"left": "9 s"})
+    shown = terminal.getvalue()
+    lines = [line for line in shown.splitlines() if "/80" in line]
+    assert [line.split()[0] for line in lines][:2] == ["llm", "hybrid"]
+    assert "hybrid [b]" in shown  # a name is no markup
+    assert "mean reward" in shown
+    assert "9 s" in shown
+
+
+def test_elsewhere_there_are_plain_lines_now_and_then_and_one_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    with LiveTable() as table:
+        for done in range(10, 90, 10):
+            table.update("llm", done, 80, ROUND)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"  llm {done}/80 judgements, applicants 3/8, mean reward 0.512" for done in (10, 80)]
+
+
+def test_beside_json_what_is_said_to_people_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    with speaking_to_people(machine_reads_stdout=True):
+        say("working")
+    say("done")
+    out, err = capsys.readouterr()
+    assert (out, err) == ("done\n", "working\n")

@@ -1,8 +1,42 @@
-"""A comparison: strategies as trials that share one cache and one judge, then the judge on each one's top list.
+"""A comparison: strategies (and settings) over seeds as trials that share one cache, one judge and one ledger.
 
 Training spends its budget on what it wants to learn, so most of a final top 10 was never judged. Judging only what is
-known would favour the strategy that looked at its own favourites. So the judge is asked about every strategy's top 10
-in the end; these judgements are counted apart and teach nobody.
+known would favour the strategy that looked at its own favourites. So the judge is asked about every trial's top 10 in
+the end; these judgements are counted apart and teach nobody.
+
+What lies in the folder, beside one run folder per trial (`OUT/<trial>/`, as `dynaq train` writes them):
+
+    config.yaml        what is compared: `trials` (names), `best` (a trial), `tune` (strategies, seeds, space, …)
+    trials.parquet     a row per trial: trial, strategy, setting (JSON of the settings that differ, "{}" for none),
+                       seed, status (done | stopped | failed), error, seconds, judgements_used, judgements_paid,
+                       judgements_per_second, and the means of the columns of applicants.parquet
+    applicants.parquet a row per trial and applicant, final values: trial, strategy, setting, seed, applicant_id,
+                       judgements_used, ndcg@10, recall@10, mrr, mean_reward@10, apply_rate@10, save_rate@10,
+                       click_rate@10, ignore_rate@10, regret@10, judged@10, cumulative_reward
+    curves.parquet     a row per trial, applicant and round: trial, strategy, setting, seed, applicant_id, round,
+                       judgements_used, ndcg, recall, mrr (of the ranking after this round), mean_reward (judge's, of
+                       this round's pairs), cumulative_reward, cumulative_regret, apply_rate, save_rate, click_rate,
+                       ignore_rate (of all pairs so far), q_loss, model_loss, planning_loss, epsilon, w_cosine
+    comparison.json    the statistics:
+
+    {"k": 10, "confidence": 0.95, "budget": 50, "applicants": 32, "seeds": [0, 1, 2], "jobs": 856,
+     "primary": "ndcg@10",                     the metric that `best` and the first verdicts go by
+     "judgements_used": …, "judgements_paid": …, "judged_for_the_table": …, "notes": ["…"],
+     "strategies": [
+       {"strategy": "llm", "setting": {}, "trials": ["llm-seed0", …], "judgements_used": …, "judgements_paid": …,
+        "judgements_per_applicant": 50.0, "judgements_per_second": …, "seconds": …,
+        "metrics": {"ndcg@10": {"mean": …, "low": …, "high": …}, …},       every metric of applicants.parquet
+        "cold_start": {"judgements": 10, "metrics": {"ndcg": {"mean", "low", "high"}, "mean_reward": …}},
+        "steps_to_threshold": {"metric": "ndcg", "threshold": 0.9, "judgements": 25, "low": 20, "high": 30},
+        "curves": {"ndcg": {"judgements": […], "mean": […], "low": […], "high": […]}, …}}],
+     "pairs": [
+       {"a": "llm", "b": "cosine", "metric": "ndcg@10", "phase": "final" | "cold_start",
+        "difference": …, "low": …, "high": …, "better": "llm" | "cosine" | null, "verdict": "a sentence"}]}
+
+Unknown values are null there and in the tables; a threshold that is not reached within the budget is null too.
+Intervals are bootstrapped over applicants and seeds (`dynaq.statistics`); those of `pairs` hold for all pairs of a
+metric at once. `judgements_used` counts the pairs that agents spent of their budgets, `judgements_paid` those that the
+judge had to be asked for because the ledger lacked them: whoever asks first pays.
 """
 
 from __future__ import annotations

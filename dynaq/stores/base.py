@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dynaq.errors import InputError
+from dynaq.feedback import Exposure, FeedbackEvent
 from dynaq.judge import Judgement
 from dynaq.layout import BLOCK_DIM, CANDIDATE_BLOCKS, JOB_BLOCKS
 from dynaq.qrels import Qrels
@@ -120,6 +121,22 @@ class Store(Protocol):
 
     def add_judgements(self, judgements: Sequence[Judgement]) -> None:
         """Keep judgements; one that is already there for (applicant, job, judge) stays, abstentions are not kept."""
+        ...
+
+    def add_feedback(self, events: Sequence[FeedbackEvent]) -> int:
+        """Keep events and return how many were new: of one key the first stays. On the disk when this returns."""
+        ...
+
+    def feedback(self, applicants: Sequence[str] | None = None) -> pa.Table:
+        """Events, oldest first, with the columns of `FEEDBACK_SCHEMA`."""
+        ...
+
+    def add_exposures(self, exposures: Sequence[Exposure]) -> None:
+        """Keep what people were shown, keyed and durable as events are."""
+        ...
+
+    def exposures(self, applicants: Sequence[str] | None = None) -> pa.Table:
+        """Exposures, oldest first, with the columns of `EXPOSURE_SCHEMA`."""
         ...
 
     def qrels(self) -> Qrels | None: ...

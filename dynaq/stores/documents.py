@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
 import numpy as np
+from bson import ObjectId
 from bson.binary import VECTOR_SUBTYPE, Binary
 from pydantic import ValidationError
 
 from dynaq.errors import InputError
 from dynaq.layout import BLOCK_DIM
 from dynaq.records import Candidate, Job
-from dynaq.stores.base import FloatArray
+from dynaq.stores.base import FloatArray, Kind, VectorBatch, usable_rows
+from dynaq.stores.raw_bson import Table
 
 FLOAT32_HEADER = b"\x27\x00"  # BSON vector: element type FLOAT32, no padding
 _subtype = attrgetter("subtype")
@@ -136,3 +138,36 @@ def _decode_one(value: Any) -> FloatArray:
         raise TypeError
     with np.errstate(over="ignore"):
         return numbers.astype(np.float32)
+
+
+def vector_batch(
+    part: Table | list[dict[str, Any]], kind: Kind, fields: Mapping[str, str], optional: Sequence[str]
+) -> VectorBatch:
+    """Part of a reply, read as a table or document by document."""
+    problems: dict[str, str] = {}
+    if isinstance(part, Table):
+        nothing = [None] * part.rows
+        ids = [str(value) for value in part.keys.get(kind.reference, nothing)]
+        arrays = {
+            name: part.vectors[field]
+            if field in part.vectors
+            else decode_vectors(nothing, ids, field, name in optional, problems)
+            for name, field in fields.items()
+        }
+        return usable_rows(ids, arrays, part.keys.get("content_hash", nothing), problems)
+    ids = [str(d.get(kind.reference)) for d in part]
+    arrays = {
+        name: decode_vectors([d.get(field) for d in part], ids, field, name in optional, problems)
+        for name, field in fields.items()
+    }
+    return usable_rows(ids, arrays, [d.get("content_hash") for d in part], problems)
+
+
+def id_forms(id_: str) -> list[Any]:
+    """What an id may be in the database: the text, the integer or the ObjectId that it is written as."""
+    forms: list[Any] = [id_]
+    if id_.lstrip("-").isdecimal() and id_.isascii() and str(int(id_)) == id_ and abs(int(id_)) < 1 << 63:
+        forms.append(int(id_))
+    if len(id_) == 24 and ObjectId.is_valid(id_):
+        forms.append(ObjectId(id_))
+    return forms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dynaq.feedback import (
+    EXPOSURE_SCHEMA,
+    FEEDBACK_SCHEMA,
+    Exposure,
+    FeedbackEvent,
+    event_row,
+    exposure_row,
+)
 from dynaq.judge import Judgement
 from dynaq.layout import BLOCK_DIM
 from dynaq.qrels import QRELS_SCHEMA, Qrels, qrels_from_table
@@ -27,6 +36,7 @@ from dynaq.stores.base import (
     new_judgements,
     usable_rows,
 )
+from dynaq.stores.event_log import KEY, EventLog
 from dynaq.stores.segments import MAX_SEGMENTS_WHILE_OPEN, SegmentFolder, live_batches
 
 JOBS_TEXT_SCHEMA = pa.schema(
@@ -61,6 +71,9 @@ class FolderStore:
     def __init__(self, path: Path, *, create: bool = False, read_only: bool = False) -> None:
         self._folder = SegmentFolder(path, create=create, read_only=read_only)
         self._known_judgements: set[tuple[str, str, str]] | None = None
+        self._feedback = EventLog(self._folder, "feedback", FEEDBACK_SCHEMA)
+        self._exposures = EventLog(self._folder, "exposures", EXPOSURE_SCHEMA)
+        self._known_events: set[bytes] | None = None  # digests of keys: 80 MB for a million
 
     @property
     def uri(self) -> str:
@@ -122,9 +135,7 @@ class FolderStore:
         table = pa.concat_tables([JUDGEMENT_SCHEMA.empty_table(), *(segment.read() for segment in segments)])
         if judge is not None:
             table = table.filter(pc.equal(table["judge"], judge))
-        if applicants is not None:
-            table = table.filter(pc.is_in(table["applicant_id"], pa.array(list(applicants), pa.string())))
-        return table
+        return table if applicants is None else _only(table, applicants)
 
     def add_judgements(self, judgements: Sequence[Judgement]) -> None:
         self._folder.check_writable()
@@ -143,6 +154,29 @@ class FolderStore:
         if len(self._folder.names("judgements")) > MAX_SEGMENTS_WHILE_OPEN:
             self._folder.merge("judgements", LEDGER_KEYS)
 
+    def add_feedback(self, events: Sequence[FeedbackEvent]) -> int:
+        self._folder.check_writable()
+        if self._known_events is None:
+            self._known_events = {_digest(key) for key in self._feedback.all_keys()}
+        new: dict[bytes, FeedbackEvent] = {}
+        for event in events:
+            digest = _digest(event.key)
+            if digest not in self._known_events:
+                new.setdefault(digest, event)
+        self._feedback.append([event_row(event) for event in new.values()])
+        self._known_events.update(new)
+        return len(new)
+
+    def feedback(self, applicants: Sequence[str] | None = None) -> pa.Table:
+        return _of_applicants(self._feedback.table(), applicants)
+
+    def add_exposures(self, exposures: Sequence[Exposure]) -> None:
+        # A repeated key is found when the table is read: there are too many exposures to remember all of them.
+        self._exposures.append([exposure_row(exposure) for exposure in exposures])
+
+    def exposures(self, applicants: Sequence[str] | None = None) -> pa.Table:
+        return _of_applicants(self._exposures.table(), applicants)
+
     def qrels(self) -> Qrels | None:
         segments = self._folder.open_segments("qrels")
         if not segments:
@@ -159,10 +193,15 @@ class FolderStore:
         self._folder.put_meta(values)
 
     def close(self) -> None:
-        merge: dict[str, tuple[str, ...]] = {"judgements": LEDGER_KEYS}
+        keys: dict[str, tuple[str, ...]] = {"judgements": LEDGER_KEYS, "feedback": (KEY,), "exposures": (KEY,)}
         for kind in (JOBS, CANDIDATES):
-            merge |= {kind.text: ("_id",), kind.embeddings: (kind.reference,)}
-        self._folder.close(merge)
+            keys |= {kind.text: ("_id",), kind.embeddings: (kind.reference,)}
+        try:
+            if not self._folder.closed:
+                self._feedback.settle()
+                self._exposures.settle()
+        finally:
+            self._folder.close(keys)
 
     def __enter__(self) -> Self:
         return self
@@ -252,6 +291,21 @@ class FolderStore:
             table = segment.read(columns=[kind.reference, "content_hash"])
             hashes.update(zip(table[kind.reference].to_pylist(), table["content_hash"].to_pylist(), strict=True))
         return hashes
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.blake2b(key.encode(), digest_size=16).digest()
+
+
+def _only(table: pa.Table, applicants: Sequence[str]) -> pa.Table:
+    return table.filter(pc.is_in(table["applicant_id"], pa.array(list(applicants), pa.string())))
+
+
+def _of_applicants(table: pa.Table, applicants: Sequence[str] | None) -> pa.Table:
+    """Oldest first, equals by key."""
+    return (table if applicants is None else _only(table, applicants)).sort_by(
+        [("at", "ascending"), ("key", "ascending")]
+    )
 
 
 def _vector_schema(kind: Kind) -> pa.Schema:

@@ -15,12 +15,20 @@ from typing import Any, Self, cast
 from urllib.parse import unquote
 
 import pyarrow as pa
-from bson import ObjectId
 from bson.binary import Binary, BinaryVectorDtype
 from pymongo import ASCENDING, MongoClient, UpdateOne
 from pymongo.errors import BulkWriteError, ConfigurationError, InvalidURI, PyMongoError
+from pymongo.write_concern import WriteConcern
 
 from dynaq.errors import DynaqError, InputError
+from dynaq.feedback import (
+    EXPOSURE_SCHEMA,
+    FEEDBACK_SCHEMA,
+    Exposure,
+    FeedbackEvent,
+    event_row,
+    exposure_row,
+)
 from dynaq.judge import Judgement
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job
@@ -33,19 +41,21 @@ from dynaq.stores.base import (
     VectorBatch,
     check_vectors,
     new_judgements,
-    usable_rows,
 )
 from dynaq.stores.documents import (
     candidate_from_document,
     candidate_to_document,
-    decode_vectors,
+    id_forms,
     job_from_document,
     job_to_document,
+    vector_batch,
 )
-from dynaq.stores.raw_bson import OPTIONS, Table, read_reply
+from dynaq.stores.raw_bson import OPTIONS, read_reply
 
 DATABASE = "rl_jobsdb"
 BATCH = 1024
+DURABLE = WriteConcern(w="majority", j=True)
+DUPLICATE_KEY = 11000
 Document = dict[str, Any]
 
 
@@ -128,6 +138,8 @@ class MongoStore:
             self._database["judgements"].create_index([*keys, ("judge", ASCENDING)], unique=True, name="pair_judge")
             self._database["judgements"].create_index([("judge", ASCENDING)], name="judge")
             self._database["qrels"].create_index(keys, unique=True, name="pair")
+            for collection in ("feedback", "exposures"):
+                self._database[collection].create_index([("applicant_id", ASCENDING)], name="applicant")
 
     def _check_writable(self) -> None:
         if self._read_only:
@@ -172,7 +184,7 @@ class MongoStore:
         keys: dict[str, Any] = {}
         remaining = iter(ids)
         while chunk := list(islice(remaining, BATCH)):
-            forms = [form for id_ in chunk for form in _id_forms(id_)]
+            forms = [form for id_ in chunk for form in id_forms(id_)]
             with self._errors():
                 found = self._database[kind.text].find({"_id": {"$in": forms}}, {"_id": 1})
                 keys.update((str(d["_id"]), d["_id"]) for d in found)
@@ -205,7 +217,7 @@ class MongoStore:
 
     def _delete(self, kind: Kind, ids: Sequence[str]) -> None:
         self._check_writable()
-        forms = [form for id_ in ids for form in _id_forms(id_)]
+        forms = [form for id_ in ids for form in id_forms(id_)]
         with self._errors():
             self._database[kind.embeddings].delete_many({kind.reference: {"$in": forms}})
             self._database[kind.text].delete_many({"_id": {"$in": forms}})
@@ -230,7 +242,7 @@ class MongoStore:
         for start in range(0, len(ids), BATCH):
             chunk = ids[start : start + BATCH]
             keys = self._existing_keys(kind, chunk)
-            forms = [form for id_ in chunk for form in _id_forms(id_)]
+            forms = [form for id_ in chunk for form in id_forms(id_)]
             with self._errors():
                 found = self._database[kind.embeddings].find({kind.reference: {"$in": forms}}, {kind.reference: 1})
                 present = {str(d[kind.reference]): d["_id"] for d in found}
@@ -268,7 +280,7 @@ class MongoStore:
             queries: Iterable[Document] = [{}]
         else:
             slices = (ids[i : i + BATCH] for i in range(0, len(ids), BATCH))
-            queries = ({kind.reference: {"$in": [f for id_ in part for f in _id_forms(id_)]}} for part in slices)
+            queries = ({kind.reference: {"$in": [f for id_ in part for f in id_forms(id_)]}} for part in slices)
         keys = [kind.reference, "content_hash"]
         for query in queries:
             with self._errors():
@@ -279,7 +291,7 @@ class MongoStore:
                 if reply is None:
                     break
                 for part in read_reply(cast(bytes, reply), keys, list(fields.values())):
-                    yield _vector_batch(part, kind, fields, optional)
+                    yield vector_batch(part, kind, fields, optional)
 
     def job_hashes(self) -> dict[str, str | None]:
         return self._hashes(JOBS)
@@ -310,15 +322,50 @@ class MongoStore:
         rows = new_judgements(judgements, set())
         if not rows:
             return
+        self._insert_new("judgements", rows)
+
+    def _insert_new(self, collection: str, rows: list[Document], concern: WriteConcern | None = None) -> int:
+        """Insert what is not there by its unique key. Returns how many were new."""
         try:
-            self._database["judgements"].insert_many(rows, ordered=False)
+            self._database.get_collection(collection, write_concern=concern).insert_many(rows, ordered=False)
         except BulkWriteError as error:
-            # 11000: the pair is there already, and the first answer stays.
             details = error.details or {}
-            if details.get("writeConcernErrors") or any(e["code"] != 11000 for e in details.get("writeErrors", ())):
-                raise DynaqError(f"store {self.uri}: judgements were not written ({self._reason(error)})") from None
+            codes = [e["code"] for e in details.get("writeErrors", ())]
+            if details.get("writeConcernErrors") or any(code != DUPLICATE_KEY for code in codes):
+                raise DynaqError(f"store {self.uri}: {collection} were not written ({self._reason(error)})") from None
+            return int(details["nInserted"])
         except PyMongoError as error:
             raise DynaqError(f"store {self.uri}: {self._reason(error)}") from None
+        return len(rows)
+
+    # Feedback
+
+    def add_feedback(self, events: Sequence[FeedbackEvent]) -> int:
+        self._check_writable()
+        return self._insert_keyed("feedback", [event_row(event) for event in events])
+
+    def feedback(self, applicants: Sequence[str] | None = None) -> pa.Table:
+        return self._keyed("feedback", FEEDBACK_SCHEMA, applicants)
+
+    def add_exposures(self, exposures: Sequence[Exposure]) -> None:
+        self._check_writable()
+        self._insert_keyed("exposures", [exposure_row(exposure) for exposure in exposures])
+
+    def exposures(self, applicants: Sequence[str] | None = None) -> pa.Table:
+        return self._keyed("exposures", EXPOSURE_SCHEMA, applicants)
+
+    def _insert_keyed(self, collection: str, rows: list[Document]) -> int:
+        """Rows with their `key` as the document's id, which makes it unique."""
+        for row in rows:
+            row["_id"] = row.pop("key")
+        return self._insert_new(collection, rows, DURABLE) if rows else 0
+
+    def _keyed(self, collection: str, schema: pa.Schema, applicants: Sequence[str] | None) -> pa.Table:
+        query: Document = {} if applicants is None else {"applicant_id": {"$in": list(applicants)}}
+        with self._errors():
+            found = self._database[collection].find(query).sort([("at", ASCENDING), ("_id", ASCENDING)])
+            rows = [{**document, "key": document.pop("_id")} for document in found.allow_disk_use(True)]
+        return pa.Table.from_pylist(rows, schema=schema)
 
     def qrels(self) -> Qrels | None:
         grades: dict[str, dict[str, float]] = {}
@@ -356,40 +403,7 @@ class MongoStore:
         self.close()
 
 
-def _vector_batch(
-    part: Table | list[Document], kind: Kind, fields: Mapping[str, str], optional: Sequence[str]
-) -> VectorBatch:
-    """Part of a reply, read as a table or document by document."""
-    problems: dict[str, str] = {}
-    if isinstance(part, Table):
-        nothing = [None] * part.rows
-        ids = [str(value) for value in part.keys.get(kind.reference, nothing)]
-        arrays = {
-            name: part.vectors[field]
-            if field in part.vectors
-            else decode_vectors(nothing, ids, field, name in optional, problems)
-            for name, field in fields.items()
-        }
-        return usable_rows(ids, arrays, part.keys.get("content_hash", nothing), problems)
-    ids = [str(d.get(kind.reference)) for d in part]
-    arrays = {
-        name: decode_vectors([d.get(field) for d in part], ids, field, name in optional, problems)
-        for name, field in fields.items()
-    }
-    return usable_rows(ids, arrays, [d.get("content_hash") for d in part], problems)
-
-
 def _selection_timeout(uri: str) -> int:
     """Milliseconds to look for a server: what the URI says, or 5 s, since the driver's 30 s look like a hang."""
     given = re.search(r"[?&]serverSelectionTimeoutMS=(\d+)", uri, re.IGNORECASE)
     return int(given[1]) if given else 5000
-
-
-def _id_forms(id_: str) -> list[Any]:
-    """What an id may be in the database: the text, the integer or the ObjectId that it is written as."""
-    forms: list[Any] = [id_]
-    if id_.lstrip("-").isdecimal() and id_.isascii() and str(int(id_)) == id_ and abs(int(id_)) < 1 << 63:
-        forms.append(int(id_))
-    if len(id_) == 24 and ObjectId.is_valid(id_):
-        forms.append(ObjectId(id_))
-    return forms

@@ -107,7 +107,7 @@ class SegmentFolder:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, self.path / "store.json")
-        _sync_folder(self.path)
+        sync_folder(self.path)
 
     def _remove_strays(self) -> None:
         live = {name for names in self._manifest["tables"].values() for name in names}
@@ -119,6 +119,11 @@ class SegmentFolder:
         """Raises DynaqError on a store that was opened read-only or closed."""
         if self._lock is None:
             raise DynaqError(f"store {self.path} is not open for writing")
+
+    @property
+    def closed(self) -> bool:
+        """Whether there is nothing to be written: read-only, or closed."""
+        return self._lock is None
 
     def put_meta(self, values: dict[str, Any]) -> None:
         self.check_writable()
@@ -172,7 +177,7 @@ class SegmentFolder:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
         self._manifest["next"] += 1
         return name
 
@@ -281,7 +286,7 @@ def _submit(
     return alive, reader.submit(segment.read_row_group, group, columns=columns)
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
     """Make a rename durable."""
     folder = os.open(path, os.O_RDONLY)
     try:

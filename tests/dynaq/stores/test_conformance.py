@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import pytest
 
 from dynaq.errors import DynaqError, InputError
+from dynaq.feedback import (
+    EXPOSURE_SCHEMA,
+    FEEDBACK_SCHEMA,
+    Exposure,
+    FeedbackEvent,
+    events,
+    exposures,
+)
 from dynaq.judge import Judgement, abstention, judgement_from_probabilities
 from dynaq.layout import EXTENDED
 from dynaq.qrels import Qrels
@@ -36,6 +45,17 @@ def loaded(store: Store, blocks: tuple[str, ...] = EXTENDED.action, **options: o
 
 def judged(job_id: str, judge: str = "j1", applicant: str = "a", p: tuple[float, ...] = (1, 0, 0, 0)) -> Judgement:
     return judgement_from_probabilities(applicant, job_id, p, judge=judge, label_mass=0.5, note="n")
+
+
+def event(key: str, applicant: str = "a", minute: int = 0, **fields: object) -> FeedbackEvent:
+    at = datetime(2026, 3, 1, 12, minute, 5, 678_000, UTC)
+    record = {"applicant_id": applicant, "job_id": "1", "event": "apply", "at": at, "source": "page", "key": key}
+    return FeedbackEvent(**record | fields)  # type: ignore[arg-type]
+
+
+def exposure(key: str, applicant: str = "a", **fields: object) -> Exposure:
+    shown = {"job_ids": ("2", "1"), "propensities": (1.0, 0.25), "policy": "run-1", "preference": None}
+    return Exposure(applicant, key, datetime(2026, 3, 1, tzinfo=UTC), **shown | fields)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -198,6 +218,59 @@ def test_many_small_appends_to_the_ledger_are_all_kept(store: Store, store_uri: 
         assert again.judgements().num_rows == 151
 
 
+def test_feedback_comes_back_as_it_was_oldest_first(store: Store) -> None:
+    assert store.feedback().schema.equals(FEEDBACK_SCHEMA)
+    given = [event("k2", minute=2, event="hire", source=""), event("k1", minute=1, job_id="Ünï \n 🙂")]
+    assert store.add_feedback(given) == 2
+    assert store.feedback().schema.equals(FEEDBACK_SCHEMA)
+    assert list(events(store.feedback())) == given[::-1]
+    assert store.add_feedback([event("k0", applicant="b")]) == 1
+    assert [e.key for e in events(store.feedback(["b", "nobody"]))] == ["k0"]
+    assert store.feedback([]).num_rows == 0
+
+
+def test_an_event_is_kept_once_whoever_repeats_it(store: Store, store_uri: str) -> None:
+    assert store.add_feedback([event("1"), event("2"), event("1", event="save")]) == 2
+    assert store.add_feedback([event("2", event="ignore"), event("3")]) == 1
+    assert store.add_feedback([]) == 0
+    store.close()
+    with open_store(store_uri) as again:
+        assert again.add_feedback([event("1"), event("3"), event("4")]) == 1
+        assert [(e.key, e.event) for e in events(again.feedback())] == [(k, "apply") for k in "1234"]
+        assert again.add_feedback([event("4")]) == 0
+
+
+def test_events_are_there_for_a_reader_and_after_reopening_without_a_close(store: Store, store_uri: str) -> None:
+    for i in range(30):
+        store.add_feedback([event(f"{i:02d}")])
+        store.add_exposures([exposure(f"{i:02d}")])
+    with open_store(store_uri, read_only=True) as reader:
+        assert [e.key for e in events(reader.feedback())] == [f"{i:02d}" for i in range(30)]
+        assert reader.exposures().num_rows == 30
+        store.add_feedback([event("30")])
+        assert reader.feedback().num_rows == 31
+
+
+def test_exposures_come_back_as_they_were_and_once(store: Store, store_uri: str) -> None:
+    assert store.exposures().schema.equals(EXPOSURE_SCHEMA)
+    given = [exposure("x", preference="près de Köln\n"), exposure("y", applicant="b", policy="warm-start")]
+    store.add_exposures(given)
+    store.add_exposures(given[:1])
+    assert store.exposures().schema.equals(EXPOSURE_SCHEMA)
+    assert list(exposures(store.exposures())) == given
+    store.add_exposures([exposure("z", job_ids=("3",), propensities=(0.5,))])
+    store.close()
+    with open_store(store_uri, read_only=True) as again:
+        assert [e.key for e in exposures(again.exposures())] == ["x", "y", "z"]
+        assert [e.key for e in exposures(again.exposures(["b"]))] == ["y"]
+
+
+def test_times_are_kept_in_utc_to_the_millisecond(store: Store) -> None:
+    at = datetime(1969, 12, 31, 23, 0, 0, 999_999, timezone(timedelta(hours=-5, minutes=-30)))
+    store.add_feedback([event("1", at=at)])
+    assert store.feedback()["at"].to_pylist() == [datetime(1970, 1, 1, 4, 30, 0, 999_000, UTC)]
+
+
 def test_qrels_are_replaced_as_a_whole(store: Store) -> None:
     assert store.qrels() is None
     store.put_qrels(Qrels({"a": {"1": 3, "2": 1}, "b": {"1": 2}}))
@@ -226,6 +299,8 @@ def test_a_read_only_store_refuses_every_write(store: Store, store_uri: str) -> 
             lambda: reader.put_job_vectors(["a"], vectors(1)),
             lambda: reader.put_candidate_vectors(["a"], vectors(1, EXTENDED.state)),
             lambda: reader.add_judgements([judged("1")]),
+            lambda: reader.add_feedback([event("1")]),
+            lambda: reader.add_exposures([exposure("1")]),
             lambda: reader.put_qrels(Qrels({})),
             lambda: reader.put_meta(x=1),
             lambda: reader.delete_jobs(["a"]),

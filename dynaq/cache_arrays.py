@@ -43,7 +43,14 @@ def sides(layout: Layout) -> tuple[Side, Side]:
     )
 
 
-def load_arrays(store: Store, layout: Layout, dtype: Dtype, text: bool, previous: Mapping[str, Any] | None) -> Arrays:
+def load_arrays(
+    store: Store,
+    layout: Layout,
+    dtype: Dtype,
+    text: bool,
+    previous: Mapping[str, Any] | None,
+    only: Mapping[str, Sequence[str]] | None = None,
+) -> Arrays:
     """All arrays of a cache.
 
     Args:
@@ -52,18 +59,19 @@ def load_arrays(store: Store, layout: Layout, dtype: Dtype, text: bool, previous
         dtype: of the vectors.
         text: the records' text too.
         previous: arrays of an older version; rows with the same content hash are taken from there.
+        only: `job` and `applicant` -> ids, where not everything is wanted.
 
     Raises InputError when no job or no applicant has usable vectors.
     """
     arrays: Arrays = {}
     for side in sides(layout):
         jobs = side.name == "job"
-        ids = store.job_ids() if jobs else store.candidate_ids()
+        ids = only[side.name] if only else store.job_ids() if jobs else store.candidate_ids()
         loading = _Loading(side, ids, np.dtype(dtype))
         if previous is not None:
             loading.take_unchanged(previous, store.job_hashes() if jobs else store.candidate_hashes())
         read = store.job_vectors if jobs else store.candidate_vectors
-        wanted = None if previous is None else loading.missing()
+        wanted = None if previous is None and only is None else loading.missing()
         if wanted is None or wanted:
             for batch in read(side.blocks, ids=wanted, optional=side.optional):
                 loading.add(batch)

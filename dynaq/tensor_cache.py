@@ -47,6 +47,7 @@ class TensorCache:
         layout: str | Layout | None = None,
         dtype: Dtype = "float32",
         text: bool = False,
+        only: Mapping[str, Sequence[str]] | None = None,
     ) -> TensorCache:
         """Load a store.
 
@@ -55,6 +56,7 @@ class TensorCache:
             layout: None is the one the store was embedded with; classic for a database filled by hand.
             dtype: float16 halves the memory; similarities are computed in float32 either way.
             text: keep the records' text too, for `job_text` and `applicant_text`.
+            only: `job` and `applicant` -> ids, to look at a few records of a large store.
 
         Records whose vectors cannot be used are left out with a warning. Raises InputError when none is left.
         """
@@ -65,7 +67,7 @@ class TensorCache:
         if dtype not in ("float32", "float16"):
             raise InputError(f"TensorCache dtype {dtype!r} is not one of float32, float16")
         manifest = {"layout": layout.name, "version": 1}
-        return cls(manifest, load_arrays(store, layout, dtype, text, previous=None))
+        return cls(manifest, load_arrays(store, layout, dtype, text, previous=None, only=only))
 
     def refresh(self, store: Store) -> TensorCache:
         """A new version with what the store now holds. Records with an unchanged content hash are not read again."""

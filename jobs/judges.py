@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster.broker import AsyncJudge, JudgeBackend
 from dynaq.errors import InputError
@@ -14,6 +15,7 @@ from dynaq.judge import Judgement
 from dynaq.ledger import ReplayJudge, read_ledger
 from dynaq.records import Candidate, Job
 from dynaq.stores import Store
+from dynaq.stores.base import JUDGEMENT_SCHEMA
 from jobs.evaluation import Judged
 from jobs.inputs import LEDGER
 from jobs.runs import Run
@@ -63,17 +65,22 @@ def _start_engine(config: JudgeConfig) -> AsyncJudge:
     return start_judge(config)
 
 
-def judged_pairs(run: Run, store: Store) -> Judged:
-    """What the run's judge has said about the run's applicants: (applicant, job) -> reward, label.
+def judgement_table(run: Run, store: Store) -> pa.Table:
+    """What the run's judge has said about the run's applicants, with the columns of JUDGEMENT_SCHEMA.
 
-    A run without a judge of its own (cosine) has none, unless it was part of a comparison that had one.
+    A run without a judge of its own (cosine) has no rows, unless it was part of a comparison that had one.
     """
     judge, fingerprint = run.config.get("judge"), run.config.get("judge_fingerprint")
     if not judge:
-        return {}
+        return JUDGEMENT_SCHEMA.empty_table()
     if judge.startswith(LEDGER):
         table = read_ledger(judge.removeprefix(LEDGER))
-    else:
-        table = store.judgements(fingerprint, list(run.ranked))
+        return table.filter(pc.is_in(table.column("applicant_id"), pa.array(list(run.ranked), pa.string())))
+    return store.judgements(fingerprint, list(run.ranked))
+
+
+def judged_pairs(run: Run, store: Store) -> Judged:
+    """The same as (applicant, job) -> reward, label."""
+    table = judgement_table(run, store)
     columns = (table.column(name).to_pylist() for name in ("applicant_id", "job_id", "reward", "label"))
     return {(applicant, job): (reward, label) for applicant, job, reward, label in zip(*columns, strict=True)}

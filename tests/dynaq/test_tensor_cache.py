@@ -261,3 +261,12 @@ def test_a_store_without_usable_vectors_is_an_input_error(tmp_path: Path) -> Non
             TensorCache.copy_from_database(store, "extended")
         with pytest.raises(InputError, match="'nonsense'"):
             TensorCache.copy_from_database(store, "nonsense")
+
+
+def test_a_few_records_can_be_loaded_alone(store: Store) -> None:
+    few = TensorCache.copy_from_database(store, only={"job": [IDS[3], IDS[250]], "applicant": ["bob"]})
+    everything = TensorCache.copy_from_database(store)
+    assert (few.job_ids, few.applicant_ids) == ((IDS[3], IDS[250]), ("bob",))
+    assert few.calculate_cosine_similarities("bob") == pytest.approx(
+        everything.calculate_cosine_similarities("bob")[[3, 250]]
+    )

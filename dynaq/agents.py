@@ -32,7 +32,7 @@ from dynaq.networks import agent_generator
 from dynaq.q_learning import QFunction
 from dynaq.replay import JudgedPairs
 from dynaq.rewards import RewardStrategy
-from dynaq.rounds import RoundMetrics, Update, mean_known, mean_loss
+from dynaq.rounds import RoundMetrics, Update, count_label, mean_known, mean_loss
 from dynaq.tensor_cache import TensorCache
 from dynaq.world_model import BayesWorldModel, CosinePrior
 
@@ -165,11 +165,13 @@ class DynaQBlock:
         updates = self._train()
         self._finish()
         errors: dict[int, list[float]] = {i: [] for i in slates}
+        known: dict[int, list[Judgement]] = {i: [] for i in slates}
         for (i, jobs), answer in zip(slates.items(), answers, strict=False):  # no answers where no judge is needed
             told = [(job, j.reward) for job, j in zip(jobs, answer, strict=True) if j.reward is not None]
             errors[i] = [(float(predicted[i, job]) - reward) ** 2 for job, reward in told]
+            known[i] = [judgement for judgement in answer if not judgement.abstained]
         abstained = {i: len(slates[i]) - len(rewards[i]) for i in slates}
-        return self._metrics(rewards, updates, epsilon, errors, abstained)
+        return self._metrics(rewards, updates, epsilon, errors, abstained, known)
 
     def learn_offline(self, judgements: Iterable[Judgement]) -> list[RoundMetrics]:
         """Learn from what is there, without acting: as many rounds as the budget would have had.
@@ -192,7 +194,8 @@ class DynaQBlock:
         for _ in range(math.ceil(self._budget / self.config.slate_size)):
             learning = {i: rewards[i] for i in slates if self.applicant_ids[i] not in self.failures}
             updates = self._train()
-            records += self._metrics(learning, updates, [0.0] * len(slates), nothing, dict.fromkeys(slates, 0))
+            told = {i: answers[i] for i in learning}
+            records += self._metrics(learning, updates, [0.0] * len(slates), nothing, dict.fromkeys(slates, 0), told)
         self._finish()
         return records
 
@@ -238,6 +241,7 @@ class DynaQBlock:
         epsilon: list[float],
         errors: dict[int, list[float]],
         abstained: dict[int, int],
+        answers: dict[int, list[Judgement]],
     ) -> list[RoundMetrics]:
         """One record for each agent that `rewards` has."""
         counts = self.judged.counts.tolist()
@@ -256,6 +260,11 @@ class DynaQBlock:
                 model_loss=mean_known(errors[i]),
                 planning_loss=planning[i] if planning else math.nan,
                 abstained=abstained[i],
+                judge_reward=mean_known([j.reward for j in answers[i] if j.reward is not None]),
+                applied=count_label(answers[i], "APPLY"),
+                saved=count_label(answers[i], "SAVE"),
+                clicked=count_label(answers[i], "CLICK"),
+                ignored=count_label(answers[i], "IGNORE"),
             )
             for i, own in rewards.items()
         ]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from dynaq.judge import Judgement, Label
+
 
 @dataclass(frozen=True)
 class RoundMetrics:
@@ -25,6 +27,8 @@ class RoundMetrics:
         model_loss: squared error of the model's predictions for this slate, made before it was judged.
         planning_loss: mean loss of the planning updates; NaN without any.
         abstained: pairs of this slate on which the judge abstained.
+        judge_reward: mean of the judge's own rewards of this slate, whatever the strategy makes of them; NaN without.
+        applied, saved, clicked, ignored: the judge's answers on this slate.
     """
 
     applicant_id: str
@@ -38,6 +42,11 @@ class RoundMetrics:
     model_loss: float
     planning_loss: float
     abstained: int
+    judge_reward: float = math.nan
+    applied: int = 0
+    saved: int = 0
+    clicked: int = 0
+    ignored: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,3 +69,8 @@ def mean_loss(updates: list[Update], kind: str) -> list[float]:
 def mean_known(values: Sequence[float]) -> float:
     """NaN of nothing."""
     return sum(values) / len(values) if values else math.nan
+
+
+def count_label(judgements: Sequence[Judgement], label: Label) -> int:
+    """How many of the judgements have the label."""
+    return sum(judgement.label == label for judgement in judgements)

@@ -361,3 +361,17 @@ def test_a_strategy_that_needs_a_judge_says_so(market: ToyMarket) -> None:
     with pytest.raises(InputError, match="'llm' needs a judge"):
         block_of(market, 1).step(None)
     assert RewardStrategy("llm", 0.0, 0.0).needs_judge
+
+
+def test_a_round_tells_what_the_judge_said_whatever_the_strategy_makes_of_it(market: ToyMarket) -> None:
+    source = GradeSource(market.grades)
+    hybrid = block_of(market, 1, strategy="hybrid", w_initial=0.5).step(source)[0]
+    rewards = [float(grade_judgement(name, job, market.grades[name][job]).reward or 0.0) for name, job in source.asked]
+    assert hybrid.judge_reward == pytest.approx(np.mean(rewards))
+    assert hybrid.judge_reward != pytest.approx(hybrid.mean_reward)
+    grades = [market.grades[name][job] for name, job in source.asked]
+    shares = (hybrid.applied, hybrid.saved, hybrid.clicked, hybrid.ignored)
+    assert shares == tuple(grades.count(grade) for grade in (3.0, 2.0, 1.0, 0.0))
+    cosine = block_of(market, 1, strategy="cosine").step(None)[0]
+    assert math.isnan(cosine.judge_reward)
+    assert (cosine.applied, cosine.ignored) == (0, 0)

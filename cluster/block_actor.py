@@ -20,7 +20,7 @@ from dynaq.agents import DynaQBlock
 from dynaq.checkpoint import load_block, save_block
 from dynaq.config import DynaQConfig
 from dynaq.ledger import judgements
-from dynaq.metrics import ndcg_at_k
+from dynaq.metrics import ranking_metrics
 from dynaq.pretrain import Pretrained
 from dynaq.rewards import make_strategy
 
@@ -97,7 +97,7 @@ class BlockActor:
         torch.set_num_threads(1)
         self._job = job
         self._cache = job.cache.attach()
-        self._source = BrokerClient(job.broker) if job.broker is not None else None
+        self._source = BrokerClient(job.broker, payer=job.folder.uri) if job.broker is not None else None
 
     def train(self, block: Block) -> Iterator[BlockProgress]:
         """Train to the budget, from the newest checkpoint if there is one. Yields after every round."""
@@ -157,14 +157,14 @@ class BlockActor:
             folder.remove(block.checkpoint(previous))
 
     def _add_relevance(self, block: Block, agents: DynaQBlock, rows: list[dict[str, Any]]) -> None:
-        """nDCG@10 of each agent's ranking after this round, for the learning curves."""
+        """How good each agent's ranking is after this round, for the learning curves."""
         if not block.grades:
             return
-        ranked = dict(zip(block.applicant_ids, agents.recommendations(K), strict=True))
+        ranked = dict(zip(block.applicant_ids, agents.recommendations(RECOMMENDATIONS_KEPT), strict=True))
         for row in rows:
             applicant_id = row["applicant_id"]
             job_ids = [job_id for job_id, _ in ranked[applicant_id]]
-            row["ndcg"] = ndcg_at_k(job_ids, block.grades.get(applicant_id, {}), K)
+            row |= ranking_metrics(job_ids, block.grades.get(applicant_id, {}), K)
 
 
 def _recommendations(block: Block, agents: DynaQBlock) -> pa.Table:

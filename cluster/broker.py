@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -88,14 +88,15 @@ class JudgeBroker:
         self._jobs: dict[str, Job] = {}
         self._candidates: dict[str, Candidate] = {}
         self._judged = self._replayed = self._abstained = 0
+        self._paid: Counter[str] = Counter()
 
-    async def fetch(self, slates: Sequence[Slate]) -> list[list[Judgement]]:
-        """One judgement per job of each slate, in order.
+    async def fetch(self, slates: Sequence[Slate], payer: str = "") -> list[list[Judgement]]:
+        """One judgement per job of each slate, in order. New pairs are put on the bill of `payer`, who asked first.
 
         Raises JudgeError, in every caller that waits for the pair, when the judge cannot answer.
         """
         await self._load_ledger(slate.applicant_id for slate in slates)
-        plan = [self._answers(slate) for slate in slates]
+        plan = [self._answers(slate, payer) for slate in slates]
         waiting = [answer for answers in plan for answer in answers if isinstance(answer, asyncio.Future)]
         for outcome in await asyncio.gather(*waiting, return_exceptions=True):
             if isinstance(outcome, BaseException):
@@ -113,7 +114,11 @@ class JudgeBroker:
     async def stats(self) -> BrokerStats:
         return BrokerStats(self._judged, self._replayed, self._abstained, self._judge is not None)
 
-    def _answers(self, slate: Slate) -> list[Judgement | asyncio.Future[Judgement]]:
+    async def paid(self, payer: str) -> int:
+        """Pairs that the judge was asked for on this payer's bill since the broker started."""
+        return self._paid[payer]
+
+    def _answers(self, slate: Slate, payer: str) -> list[Judgement | asyncio.Future[Judgement]]:
         """For each job what the ledger has, else the request that is under way, else a new one."""
         known = self._known[slate.applicant_id]
         pairs = [(slate.applicant_id, job_id) for job_id in dict.fromkeys(slate.job_ids)]
@@ -121,6 +126,7 @@ class JudgeBroker:
         self._replayed += sum(job_id in known for _, job_id in pairs)
         missing = [pair for pair in pairs if pair[1] not in known and pair not in self._in_flight]
         if missing:
+            self._paid[payer] += len(missing)
             loop = asyncio.get_running_loop()
             self._in_flight |= {pair: loop.create_future() for pair in missing}
             self._tasks.add(task := asyncio.create_task(self._ask(slate.applicant_id, [pair[1] for pair in missing])))
@@ -239,14 +245,14 @@ class JudgeBroker:
 
 
 class BrokerClient:
-    """A JudgementSource over the broker's actor."""
+    """A JudgementSource over the broker's actor; payer: on whose bill new pairs are put."""
 
-    def __init__(self, broker: ActorHandle[Any]) -> None:
-        self._broker = broker
+    def __init__(self, broker: ActorHandle[Any], payer: str = "") -> None:
+        self._broker, self._payer = broker, payer
 
     def fetch(self, slates: Sequence[Slate]) -> list[list[Judgement]]:
         try:
-            return ray.get(self._broker.fetch.remote(list(slates)))
+            return ray.get(self._broker.fetch.remote(list(slates), self._payer))
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, DynaqError):
                 raise error.cause from None

@@ -42,6 +42,16 @@ def reciprocal_rank(ranked: Sequence[str], grades: Mapping[str, float]) -> float
     return next((1.0 / rank for rank, job_id in enumerate(ranked, start=1) if grades.get(job_id, 0.0) > 0), 0.0)
 
 
+def ranking_metrics(ranked: Sequence[str], grades: Mapping[str, float], k: int = 10) -> dict[str, float]:
+    """`ndcg` and `recall` at k and `mrr` of one list; NaN throughout when nothing is relevant."""
+    known = any(grade > 0 for grade in grades.values())
+    return {
+        "ndcg": ndcg_at_k(ranked, grades, k),
+        "recall": recall_at_k(ranked, grades, k),
+        "mrr": reciprocal_rank(ranked, grades) if known else float("nan"),
+    }
+
+
 def bootstrap_interval(
     values: Sequence[float] | npt.NDArray[np.floating], *, confidence: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float]:

@@ -1,0 +1,88 @@
+"""Events of real people as answers: one per pair, whatever they did in whatever order it arrived."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+import pytest
+
+from dynaq.feedback import FEEDBACK_SCHEMA, FeedbackEvent, event_row
+from dynaq.judge import LABEL_VALUES
+from dynaq.ledger import judgements
+from dynaq.real_answers import KEPT, REAL, RealAnswers, real_answers
+
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def event(job: str, what: str, minute: int, applicant: str = "ann", key: str = "") -> FeedbackEvent:
+    return FeedbackEvent(
+        applicant, job, what, START + timedelta(minutes=minute), "page", key or f"{applicant}-{job}-{what}-{minute}"
+    )
+
+
+def table(events: Sequence[FeedbackEvent]) -> pa.Table:
+    return pa.Table.from_pylist([event_row(one) for one in events], schema=FEEDBACK_SCHEMA)
+
+
+def answers(events: Sequence[FeedbackEvent], jobs: Sequence[str] = ("a", "b")) -> RealAnswers:
+    return real_answers(table(events), ["ann", "bob"], jobs, LABEL_VALUES)
+
+
+@pytest.mark.parametrize(
+    ("events", "label"),
+    [
+        (["hire"], "APPLY"),
+        (["apply"], "APPLY"),
+        (["save"], "SAVE"),
+        (["click"], "CLICK"),
+        (["ignore"], "IGNORE"),
+        (["click", "save", "apply"], "APPLY"),
+        (["apply", "click"], "APPLY"),
+        (["save", "ignore"], "IGNORE"),
+        (["apply", "ignore"], "IGNORE"),
+        (["ignore", "apply"], "APPLY"),
+        (["apply", "ignore", "click"], "CLICK"),
+        (["hire", "ignore"], "APPLY"),
+        (["click", "click", "click"], "CLICK"),
+    ],
+)
+def test_several_events_on_a_pair_are_one_answer(events: list[str], label: str) -> None:
+    logged = [event("a", what, minute) for minute, what in enumerate(events)]
+    for arrived in itertools.permutations(logged):
+        (answer,) = judgements(answers(arrived).answers)
+        assert (answer.label, answer.reward, answer.judge) == (label, LABEL_VALUES[label], REAL)
+        assert max(answer.probabilities) == 1.0
+
+
+def test_events_of_the_same_time_are_taken_by_key() -> None:
+    both = [event("a", "ignore", 0, key="1"), event("a", "apply", 0, key="2")]
+    for arrived in (both, both[::-1]):
+        assert answers(arrived).answers.column("label").to_pylist() == ["APPLY"]
+
+
+def test_jobs_that_left_the_catalogue_are_passed_over_and_counted() -> None:
+    found = answers([event("a", "apply", 0), event("gone", "apply", 1), event("gone", "click", 2)])
+    assert found.answers.column("job_id").to_pylist() == ["a"]
+    assert (found.events, found.unknown_jobs, found.unknown_applicants) == (3, 2, 0)
+    assert found.until == START
+
+
+def test_people_outside_of_the_cohort_are_passed_over_and_counted() -> None:
+    found = answers([event("a", "apply", 0), event("a", "apply", 1, applicant="eve")])
+    assert found.answers.column("applicant_id").to_pylist() == ["ann"]
+    assert found.unknown_applicants == 1
+
+
+def test_of_very_many_answers_the_newest_are_kept() -> None:
+    jobs = [f"j{i}" for i in range(KEPT + 3)]
+    found = answers([event(job, "click", minute) for minute, job in enumerate(jobs)], jobs)
+    assert found.older == 3
+    assert found.answers.column("job_id").to_pylist() == jobs[3:]
+
+
+def test_no_events_are_no_answers() -> None:
+    found = answers([])
+    assert (found.answers.num_rows, found.until) == (0, None)

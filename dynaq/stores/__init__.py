@@ -9,23 +9,27 @@ from dynaq.stores.base import (
     CANDIDATES,
     JOBS,
     JUDGEMENT_SCHEMA,
+    FeedbackStore,
     FloatArray,
     Kind,
     Store,
     VectorBatch,
 )
 from dynaq.stores.folder import FolderStore
+from dynaq.stores.folder_events import FolderEvents
 from dynaq.stores.mongo import MongoStore, mask_uri
 
 __all__ = [
     "CANDIDATES",
     "JOBS",
     "JUDGEMENT_SCHEMA",
+    "FeedbackStore",
     "FloatArray",
     "Kind",
     "Store",
     "VectorBatch",
     "mask_uri",
+    "open_feedback",
     "open_store",
 ]
 
@@ -49,3 +53,15 @@ def open_store(uri: str | Path, *, create: bool = False, read_only: bool = False
         scheme = text.split("://", 1)[0]
         raise InputError(f"store scheme {scheme!r} is not known; use a folder, mongodb:// or mongodb+srv://")
     return FolderStore(Path(text).expanduser(), create=create, read_only=read_only)
+
+
+def open_feedback(uri: str | Path) -> FeedbackStore:
+    """Open a store to write feedback and exposures only, while others may write the rest of it.
+
+    Raises InputError when there is no store, or another process writes feedback to the folder.
+    """
+    store = open_store(uri, read_only=True)
+    if not isinstance(store, FolderStore):
+        store.close()
+        return open_store(uri)
+    return FolderEvents(Path(store.uri))

@@ -73,7 +73,34 @@ class VectorBatch:
     problems: list[tuple[str, str]] = field(default_factory=list)
 
 
-class Store(Protocol):
+class FeedbackStore(Protocol):
+    """What people did and what they were shown. Also a context manager."""
+
+    def add_feedback(self, events: Sequence[FeedbackEvent]) -> int:
+        """Keep events and return how many were new: of one key the first stays. On the disk when this returns."""
+        ...
+
+    def feedback(self, applicants: Sequence[str] | None = None) -> pa.Table:
+        """Events, oldest first, with the columns of `FEEDBACK_SCHEMA`."""
+        ...
+
+    def add_exposures(self, exposures: Sequence[Exposure]) -> None:
+        """Keep what people were shown, keyed and durable as events are."""
+        ...
+
+    def exposures(self, applicants: Sequence[str] | None = None) -> pa.Table:
+        """Exposures, oldest first, with the columns of `EXPOSURE_SCHEMA`."""
+        ...
+
+    def close(self) -> None: ...
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Store(FeedbackStore, Protocol):
     """A catalogue, a cohort, their vectors, the ledger and the relevance grades. Also a context manager.
 
     Writes are upserts by id: repeating one changes nothing. Records come back ordered by id.
@@ -123,32 +150,10 @@ class Store(Protocol):
         """Keep judgements; one that is already there for (applicant, job, judge) stays, abstentions are not kept."""
         ...
 
-    def add_feedback(self, events: Sequence[FeedbackEvent]) -> int:
-        """Keep events and return how many were new: of one key the first stays. On the disk when this returns."""
-        ...
-
-    def feedback(self, applicants: Sequence[str] | None = None) -> pa.Table:
-        """Events, oldest first, with the columns of `FEEDBACK_SCHEMA`."""
-        ...
-
-    def add_exposures(self, exposures: Sequence[Exposure]) -> None:
-        """Keep what people were shown, keyed and durable as events are."""
-        ...
-
-    def exposures(self, applicants: Sequence[str] | None = None) -> pa.Table:
-        """Exposures, oldest first, with the columns of `EXPOSURE_SCHEMA`."""
-        ...
-
     def qrels(self) -> Qrels | None: ...
     def put_qrels(self, qrels: Qrels) -> None: ...
     def meta(self) -> dict[str, Any]: ...
     def put_meta(self, **values: Any) -> None: ...
-    def close(self) -> None: ...
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
 
 
 def judgement_row(judgement: Judgement) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,14 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dynaq.feedback import (
-    EXPOSURE_SCHEMA,
-    FEEDBACK_SCHEMA,
-    Exposure,
-    FeedbackEvent,
-    event_row,
-    exposure_row,
-)
+from dynaq.feedback import EXPOSURE_SCHEMA, FEEDBACK_SCHEMA, Exposure, FeedbackEvent
 from dynaq.judge import Judgement
 from dynaq.layout import BLOCK_DIM
 from dynaq.qrels import QRELS_SCHEMA, Qrels, qrels_from_table
@@ -36,7 +28,7 @@ from dynaq.stores.base import (
     new_judgements,
     usable_rows,
 )
-from dynaq.stores.event_log import KEY, EventLog
+from dynaq.stores.folder_events import FolderEvents
 from dynaq.stores.segments import MAX_SEGMENTS_WHILE_OPEN, SegmentFolder, live_batches
 
 JOBS_TEXT_SCHEMA = pa.schema(
@@ -71,9 +63,7 @@ class FolderStore:
     def __init__(self, path: Path, *, create: bool = False, read_only: bool = False) -> None:
         self._folder = SegmentFolder(path, create=create, read_only=read_only)
         self._known_judgements: set[tuple[str, str, str]] | None = None
-        self._feedback = EventLog(self._folder, "feedback", FEEDBACK_SCHEMA)
-        self._exposures = EventLog(self._folder, "exposures", EXPOSURE_SCHEMA)
-        self._known_events: set[bytes] | None = None  # digests of keys: 80 MB for a million
+        self._events: FolderEvents | None = None  # once there is something to write
 
     @property
     def uri(self) -> str:
@@ -135,7 +125,9 @@ class FolderStore:
         table = pa.concat_tables([JUDGEMENT_SCHEMA.empty_table(), *(segment.read() for segment in segments)])
         if judge is not None:
             table = table.filter(pc.equal(table["judge"], judge))
-        return table if applicants is None else _only(table, applicants)
+        if applicants is not None:
+            table = table.filter(pc.is_in(table["applicant_id"], pa.array(list(applicants), pa.string())))
+        return table
 
     def add_judgements(self, judgements: Sequence[Judgement]) -> None:
         self._folder.check_writable()
@@ -155,27 +147,30 @@ class FolderStore:
             self._folder.merge("judgements", LEDGER_KEYS)
 
     def add_feedback(self, events: Sequence[FeedbackEvent]) -> int:
-        self._folder.check_writable()
-        if self._known_events is None:
-            self._known_events = {_digest(key) for key in self._feedback.all_keys()}
-        new: dict[bytes, FeedbackEvent] = {}
-        for event in events:
-            digest = _digest(event.key)
-            if digest not in self._known_events:
-                new.setdefault(digest, event)
-        self._feedback.append([event_row(event) for event in new.values()])
-        self._known_events.update(new)
-        return len(new)
+        return self._events_writer().add_feedback(events)
 
     def feedback(self, applicants: Sequence[str] | None = None) -> pa.Table:
-        return _of_applicants(self._feedback.table(), applicants)
+        reader = self._events_reader()
+        return FEEDBACK_SCHEMA.empty_table() if reader is None else reader.feedback(applicants)
 
     def add_exposures(self, exposures: Sequence[Exposure]) -> None:
-        # A repeated key is found when the table is read: there are too many exposures to remember all of them.
-        self._exposures.append([exposure_row(exposure) for exposure in exposures])
+        self._events_writer().add_exposures(exposures)
 
     def exposures(self, applicants: Sequence[str] | None = None) -> pa.Table:
-        return _of_applicants(self._exposures.table(), applicants)
+        reader = self._events_reader()
+        return EXPOSURE_SCHEMA.empty_table() if reader is None else reader.exposures(applicants)
+
+    def _events_writer(self) -> FolderEvents:
+        self._folder.check_writable()
+        if self._events is None:
+            self._events = FolderEvents(self._folder.path)
+        return self._events
+
+    def _events_reader(self) -> FolderEvents | None:
+        if self._events is not None:
+            return self._events
+        path = self._folder.path
+        return FolderEvents(path, read_only=True) if FolderEvents.there(path) else None
 
     def qrels(self) -> Qrels | None:
         segments = self._folder.open_segments("qrels")
@@ -193,15 +188,15 @@ class FolderStore:
         self._folder.put_meta(values)
 
     def close(self) -> None:
-        keys: dict[str, tuple[str, ...]] = {"judgements": LEDGER_KEYS, "feedback": (KEY,), "exposures": (KEY,)}
+        merge: dict[str, tuple[str, ...]] = {"judgements": LEDGER_KEYS}
         for kind in (JOBS, CANDIDATES):
-            keys |= {kind.text: ("_id",), kind.embeddings: (kind.reference,)}
+            merge |= {kind.text: ("_id",), kind.embeddings: (kind.reference,)}
         try:
-            if not self._folder.closed:
-                self._feedback.settle()
-                self._exposures.settle()
+            if self._events is not None:
+                self._events.close()
+                self._events = None
         finally:
-            self._folder.close(keys)
+            self._folder.close(merge)
 
     def __enter__(self) -> Self:
         return self
@@ -291,21 +286,6 @@ class FolderStore:
             table = segment.read(columns=[kind.reference, "content_hash"])
             hashes.update(zip(table[kind.reference].to_pylist(), table["content_hash"].to_pylist(), strict=True))
         return hashes
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.blake2b(key.encode(), digest_size=16).digest()
-
-
-def _only(table: pa.Table, applicants: Sequence[str]) -> pa.Table:
-    return table.filter(pc.is_in(table["applicant_id"], pa.array(list(applicants), pa.string())))
-
-
-def _of_applicants(table: pa.Table, applicants: Sequence[str] | None) -> pa.Table:
-    """Oldest first, equals by key."""
-    return (table if applicants is None else _only(table, applicants)).sort_by(
-        [("at", "ascending"), ("key", "ascending")]
-    )
 
 
 def _vector_schema(kind: Kind) -> pa.Schema:

@@ -21,7 +21,7 @@ from dynaq.judge import Judgement, abstention, judgement_from_probabilities
 from dynaq.layout import EXTENDED
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job
-from dynaq.stores import JUDGEMENT_SCHEMA, Store, open_store
+from dynaq.stores import JUDGEMENT_SCHEMA, Store, open_feedback, open_store
 
 rng = np.random.default_rng(0)
 
@@ -249,6 +249,17 @@ def test_events_are_there_for_a_reader_and_after_reopening_without_a_close(store
         assert reader.exposures().num_rows == 30
         store.add_feedback([event("30")])
         assert reader.feedback().num_rows == 31
+
+
+def test_feedback_is_taken_while_another_writes_the_catalogue(store: Store, store_uri: str) -> None:
+    with open_feedback(store_uri) as feedback:
+        feedback.add_feedback([event("1")])
+        store.put_jobs([job("a")])
+        feedback.add_feedback([event("1"), event("2")])
+        assert store.feedback().num_rows == 2
+        assert feedback.feedback(["a"]).num_rows == 2
+    assert store.add_feedback([event("2"), event("3")]) == 1
+    assert store.job_ids() == ["a"]
 
 
 def test_exposures_come_back_as_they_were_and_once(store: Store, store_uri: str) -> None:

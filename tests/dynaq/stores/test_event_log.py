@@ -16,7 +16,7 @@ import pytest
 
 from dynaq.errors import DynaqError
 from dynaq.feedback import FeedbackEvent
-from dynaq.stores import event_log, open_store
+from dynaq.stores import event_log, open_feedback, open_store
 
 
 def event(key: str) -> FeedbackEvent:
@@ -34,7 +34,7 @@ def crashed(tmp_path: Path) -> tuple[str, Path]:
     child = multiprocessing.get_context("fork").Process(target=_write_and_vanish, args=(uri,))
     child.start()
     child.join()
-    (log,) = Path(uri).glob("feedback/*.log")
+    (log,) = Path(uri).glob("events/feedback/*.log")
     return uri, log
 
 
@@ -64,7 +64,7 @@ def test_the_next_writer_goes_on_behind_a_torn_line(tmp_path: Path) -> None:
         assert store.add_feedback([event("k0"), event("k2"), event("k3")]) == 2
         assert keys(uri) == ["k0", "k2", "k3"]
     assert keys(uri) == ["k0", "k2", "k3"]
-    assert not list(Path(uri).glob("feedback/*.log"))
+    assert not list(Path(uri).glob("events/feedback/*.log"))
 
 
 def test_damage_before_the_end_is_an_error_not_a_loss(tmp_path: Path) -> None:
@@ -79,8 +79,7 @@ def test_damage_before_the_end_is_an_error_not_a_loss(tmp_path: Path) -> None:
 def test_a_crash_between_segment_and_log_doubles_nothing(tmp_path: Path) -> None:
     uri, log = crashed(tmp_path)
     before = log.read_bytes()
-    with open_store(uri):
-        pass
+    open_feedback(uri).close()
     assert not log.exists()
     log.write_bytes(before)
     assert keys(uri) == ["k0", "k1", "k2"]
@@ -95,9 +94,9 @@ def test_a_grown_log_becomes_a_segment_while_events_come_in(tmp_path: Path, monk
     with open_store(uri, create=True) as store:
         for i in range(100):
             store.add_feedback([event(f"{i:03d}")])
-        (log,) = Path(uri).glob("feedback/*.log")
+        (log,) = Path(uri).glob("events/feedback/*.log")
         assert log.stat().st_size < 1300
-        assert list(Path(uri).glob("feedback/*.parquet"))
+        assert list(Path(uri).glob("events/feedback/*.parquet"))
         assert keys(uri) == [f"{i:03d}" for i in range(100)]
         assert store.add_feedback([event("000"), event("099"), event("100")]) == 1
 

@@ -16,7 +16,7 @@ import pytest
 from dynaq.errors import DynaqError, InputError
 from dynaq.layout import EXTENDED
 from dynaq.records import Job
-from dynaq.stores import open_store
+from dynaq.stores import open_feedback, open_store
 from dynaq.stores.segments import MAX_SEGMENTS
 
 SRC = str(Path(__file__).parents[3])
@@ -41,10 +41,19 @@ def test_a_second_writer_gets_a_clear_error_and_a_reader_does_not(tmp_path: Path
 def test_another_process_that_writes_is_refused_and_named(tmp_path: Path) -> None:
     uri = str(tmp_path / "s")
     with open_store(uri, create=True):
-        code = f"from dynaq.stores import open_store; open_store({uri!r})"
+        code = f"from dynaq.stores import open_feedback, open_store; open_store({uri!r})"
         result = subprocess.run([sys.executable, "-c", code], cwd=SRC, capture_output=True, text=True)
     assert result.returncode != 0
     assert f"process {os.getpid()}" in result.stderr
+
+
+def test_one_process_at_a_time_writes_feedback(tmp_path: Path) -> None:
+    uri = str(tmp_path / "s")
+    open_store(uri, create=True).close()
+    with open_feedback(uri), pytest.raises(InputError, match=f"events is being written by process {os.getpid()}"):
+        open_feedback(uri)
+    with pytest.raises(InputError, match="does not exist"):
+        open_feedback(str(tmp_path / "nothing"))
 
 
 def _write_for_ever(uri: str, ready: object) -> None:

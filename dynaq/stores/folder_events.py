@@ -1,0 +1,95 @@
+"""Feedback and exposures of a folder store, in a folder of their own inside it.
+
+They have their own lock: the service that takes clicks writes for months, while catalogues are ingested and judgements
+are made beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dynaq.feedback import (
+    EXPOSURE_SCHEMA,
+    FEEDBACK_SCHEMA,
+    Exposure,
+    FeedbackEvent,
+    event_row,
+    exposure_row,
+)
+from dynaq.stores.event_log import KEY, EventLog
+from dynaq.stores.segments import SegmentFolder
+
+FOLDER = "events"
+
+
+class FolderEvents:
+    """The `FeedbackStore` of a folder. Raises InputError when another process writes events to it."""
+
+    def __init__(self, store: Path, *, read_only: bool = False) -> None:
+        self._segments = SegmentFolder(store / FOLDER, create=True, read_only=read_only)
+        self._feedback = EventLog(self._segments, "feedback", FEEDBACK_SCHEMA)
+        self._exposures = EventLog(self._segments, "exposures", EXPOSURE_SCHEMA)
+        self._known: set[bytes] | None = None  # digests of the events' keys: 80 MB for a million
+
+    @staticmethod
+    def there(store: Path) -> bool:
+        """Whether anything was ever written."""
+        return (store / FOLDER / "store.json").exists()
+
+    def add_feedback(self, events: Sequence[FeedbackEvent]) -> int:
+        self._segments.check_writable()
+        if self._known is None:
+            self._known = {_digest(key) for key in self._feedback.all_keys()}
+        new: dict[bytes, FeedbackEvent] = {}
+        for event in events:
+            digest = _digest(event.key)
+            if digest not in self._known:
+                new.setdefault(digest, event)
+        self._feedback.append([event_row(event) for event in new.values()])
+        self._known.update(new)
+        return len(new)
+
+    def feedback(self, applicants: Sequence[str] | None = None) -> pa.Table:
+        return select(self._feedback.table(), applicants)
+
+    def add_exposures(self, exposures: Sequence[Exposure]) -> None:
+        # A repeated key is found when the table is read: there are too many exposures to remember all of them.
+        self._exposures.append([exposure_row(exposure) for exposure in exposures])
+
+    def exposures(self, applicants: Sequence[str] | None = None) -> pa.Table:
+        return select(self._exposures.table(), applicants)
+
+    def close(self) -> None:
+        """Turn the logs into segments and let go of the lock. Twice is once."""
+        try:
+            if not self._segments.closed:
+                self._feedback.settle()
+                self._exposures.settle()
+        finally:
+            self._segments.close({"feedback": (KEY,), "exposures": (KEY,)})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def select(table: pa.Table, applicants: Sequence[str] | None) -> pa.Table:
+    """Rows of these applicants (None: of all), oldest first, equals by key."""
+    if applicants is not None:
+        table = table.filter(pc.is_in(table["applicant_id"], pa.array(list(applicants), pa.string())))
+    return table.sort_by([("at", "ascending"), (KEY, "ascending")])
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.blake2b(key.encode(), digest_size=16).digest()

@@ -16,6 +16,7 @@ from ray.actor import ActorHandle
 from cluster.broker import BrokerClient
 from cluster.cache import CacheRef
 from cluster.runfolder import METRICS, RECOMMENDATIONS, RunFolder
+from cluster.serving import write_q_values
 from dynaq.agents import DynaQBlock
 from dynaq.checkpoint import load_block, save_block
 from dynaq.config import DynaQConfig
@@ -151,6 +152,8 @@ class BlockActor:
             pq.write_table(pa.Table.from_pylist(history), path / METRICS)
             if done:
                 pq.write_table(_recommendations(block, agents), path / RECOMMENDATIONS)
+                whole = [i for i, one in enumerate(block.applicant_ids) if one not in agents.failures]
+                write_q_values(path, [block.applicant_ids[i] for i in whole], agents.q_values()[whole])
         last = asdict(_progress(block, round_, history, done=done, failures=agents.failures))
         folder.write_json(block.pointer, last)
         if 0 < previous != round_:

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -93,10 +93,20 @@ class RunFolder:
             raise DynaqError(f"cannot write {name} in run folder {self.uri!r}: {error}") from error
 
     def read_bytes(self, name: str) -> bytes:
+        return self._read(name, lambda file: file.read())
+
+    def read_range(self, name: str, offset: int, size: int) -> bytes:
+        """Part of a file. Raises DynaqError when it ends before."""
+        data = self._read(name, lambda file: file.read_at(size, offset))
+        if len(data) != size:
+            raise DynaqError(f"{name} in run folder {self.uri!r} ends before byte {offset + size}")
+        return data
+
+    def _read(self, name: str, read: Callable[[pa.NativeFile], bytes]) -> bytes:
         filesystem, path = self._place
         try:
-            with filesystem.open_input_stream(f"{path}/{name}") as stream:
-                return bytes(stream.read())
+            with filesystem.open_input_file(f"{path}/{name}") as file:
+                return bytes(read(file))
         except FileNotFoundError as error:
             raise InputError(f"run folder {self.uri!r} has no {name}; is it the folder of a finished run?") from error
         except OSError as error:

@@ -20,6 +20,7 @@ from ray.autoscaler.sdk import request_resources
 
 from cluster.block_actor import RECOMMENDATION_SCHEMA, Block, BlockActor, BlockProgress, TrainingJob, mean_known
 from cluster.runfolder import METRICS, RECOMMENDATIONS
+from cluster.serving import write_serving
 from dynaq.errors import DynaqError
 from dynaq.qrels import Qrels
 
@@ -237,10 +238,11 @@ class CohortTrainer:
 
     def _collect(self, seconds: float) -> CohortResult:
         folder = self._job.folder
-        metrics, recommendations = [], []
+        metrics, recommendations, blocks = [], [], []
         for progress in sorted(self._progress.values(), key=lambda progress: progress.index):
             if progress.done:
                 name = self._blocks[progress.index].checkpoint(progress.round)
+                blocks.append(name)
                 metrics.append(folder.read_table(f"{name}/{METRICS}"))
                 recommendations.append(folder.read_table(f"{name}/{RECOMMENDATIONS}"))
         result = CohortResult(
@@ -251,6 +253,8 @@ class CohortTrainer:
         )
         folder.write_table(METRICS, result.metrics)
         folder.write_table(RECOMMENDATIONS, result.recommendations)
+        cache = self._job.cache.attach()
+        write_serving(folder, cache.layout.name, cache.job_ids, blocks)
         return result
 
 

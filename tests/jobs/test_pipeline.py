@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from cluster.serving import ServedRun
 from jobs.cli import run
 from tests.markets import APPLICANTS, make_ledger, make_store
 
@@ -62,6 +63,17 @@ def test_a_run_folder_holds_what_the_design_fixes(trained: Path) -> None:
     assert table.column("rank").to_pylist()[:3] == [1, 2, 3]
     assert len(set(table.column("applicant_id").to_pylist())) == APPLICANTS
     assert yaml.safe_load((trained / "config.yaml").read_text())["strategy"] == "llm"
+
+
+def test_what_is_served_of_a_run_is_the_q_that_ranked_its_recommendations(trained: Path) -> None:
+    served = ServedRun.open(str(trained))
+    rows = pq.read_table(trained / "recommendations.parquet").to_pylist()
+    assert set(served.places) == {row["applicant_id"] for row in rows}
+    for row in rows:
+        q = served.q_values(row["applicant_id"])
+        assert q is not None
+        assert q[served.job_ids.index(row["job_id"])] == row["q_value"]
+        assert (q > row["q_value"]).sum() < row["rank"]
 
 
 def test_evaluate_prints_one_json_object(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,100 @@
+"""What of a run folder is served, and how a broken one is told from a whole one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster.runfolder import RunFolder
+from cluster.serving import CATALOGUE, Q_VALUES, SERVING, ServedRun, served_run_id, write_q_values, write_serving
+from dynaq.errors import DynaqError, InputError
+
+JOBS = tuple(f"j{i}" for i in range(7))
+Q = np.random.default_rng(0).standard_normal((5, len(JOBS))).astype(np.float32)
+
+
+def make_run(path: Path, q: np.ndarray = Q) -> str:
+    folder = RunFolder.at(path)
+    for block, rows in (("agents/block_00000-0003", range(3)), ("agents/block_00001-0003", range(3, 5))):
+        with folder.new_folder(block) as files:
+            write_q_values(files, [f"a{row}" for row in rows], q[list(rows)])
+    return write_serving(folder, "extended", JOBS, ["agents/block_00000-0003", "agents/block_00001-0003"])
+
+
+def test_every_agents_q_comes_back_exactly(tmp_path: Path) -> None:
+    run_id = make_run(tmp_path / "run")
+    run = ServedRun.open(str(tmp_path / "run"))
+    assert (run.run_id, run.layout, run.job_ids) == (run_id, "extended", JOBS)
+    for row in (4, 0, 2, 3, 1):
+        np.testing.assert_array_equal(run.q_values(f"a{row}"), Q[row])
+    assert run.q_values("nobody") is None
+
+
+def test_the_id_is_that_of_the_content(tmp_path: Path) -> None:
+    same = {make_run(tmp_path / "one"), make_run(tmp_path / "two"), served_run_id(str(tmp_path / "two"))}
+    assert len(same) == 1
+    assert make_run(tmp_path / "three", Q + 1) not in same
+
+
+def test_of_a_comparison_the_best_trial_is_served(tmp_path: Path) -> None:
+    run_id = make_run(tmp_path / "all" / "llm")
+    RunFolder.at(tmp_path / "all").write_yaml("config.yaml", {"trials": ["cosine", "llm"], "best": "llm"})
+    assert ServedRun.open(str(tmp_path / "all")).run_id == run_id
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 1
+    path.write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def rename(path: Path) -> None:
+    record = json.loads(path.read_text())
+    record["blocks"][0]["applicants"][0] = "somebody else"
+    path.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("file", "hurt", "reason"),
+    [
+        (f"agents/block_00001-0003/{Q_VALUES}", flip, "not the file that was written"),
+        (f"agents/block_00001-0003/{Q_VALUES}", cut, "not the file that was written"),
+        (f"agents/block_00000-0003/{Q_VALUES}", Path.unlink, Q_VALUES),
+        (CATALOGUE, flip, "not the file that was written"),
+        (CATALOGUE, Path.unlink, CATALOGUE),
+        (SERVING, cut, "cannot be read"),
+        (SERVING, rename, "was changed"),
+        (SERVING, Path.unlink, "not a finished run"),
+        (SERVING, lambda path: path.write_text('{"format": 1}'), "broken"),
+        (SERVING, lambda path: path.write_text('{"format": 9}'), "format 9"),
+    ],
+)
+def test_a_broken_run_is_refused_by_name(tmp_path: Path, file: str, hurt: Callable[[Path], None], reason: str) -> None:
+    make_run(tmp_path / "run")
+    hurt(tmp_path / "run" / file)
+    with pytest.raises(InputError, match=reason):
+        ServedRun.open(str(tmp_path / "run"))
+
+
+def test_q_that_is_not_finite_is_refused(tmp_path: Path) -> None:
+    bad = Q.copy()
+    bad[3, 3] = np.nan
+    make_run(tmp_path / "run", bad)
+    with pytest.raises(InputError, match="NaN"):
+        ServedRun.open(str(tmp_path / "run"))
+
+
+def test_a_file_that_shrinks_afterwards_is_an_error(tmp_path: Path) -> None:
+    make_run(tmp_path / "run")
+    run = ServedRun.open(str(tmp_path / "run"))
+    cut(tmp_path / "run" / "agents/block_00001-0003" / Q_VALUES)
+    with pytest.raises(DynaqError, match="ends before"):
+        run.q_values("a4")

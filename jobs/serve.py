@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from cluster.http_auth import refuse_open_address
 from cluster.session import ray_session
 from dynaq.errors import InputError
 from jobs.cli import run_verb
@@ -30,11 +31,10 @@ def main(
     """Serve over HTTP."""
     if not reward:
         raise InputError("nothing to serve; add --reward")
-    from reward_service.api import refuse_open_address
     from reward_service.app import start_service, stop_judge
 
     judge = JudgeConfig.load(config, store=store)
-    refuse_open_address(judge, host)
+    refuse_open_address(judge.with_secrets().api_key, host, "the judge")
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -6,8 +6,6 @@ It is a deployment of its own, light and up at once, so that /healthz answers wh
 from __future__ import annotations
 
 import asyncio
-import hmac
-import ipaddress
 import time
 from typing import Annotated, Any
 
@@ -18,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from cluster.http_auth import key_matches, refuse_open_address, served_host
 from dynaq.errors import DynaqError, InputError, JudgeError
 from dynaq.ingest.records import Rejected, parse_candidate, parse_job
 from dynaq.judge import Judgement, Label
@@ -113,36 +112,14 @@ def _answer(judgement: Judgement) -> JudgementAnswer:
     )
 
 
-def refuse_open_address(config: JudgeConfig, host: str) -> None:
-    """Raises InputError when anyone on the network could use this judge."""
-    if config.with_secrets().api_key is not None or host == "localhost":
-        return
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise InputError(
-            f"the judge would answer anyone on {host}; set an API key (api_key or $DYNAQ_API_KEY) or use 127.0.0.1"
-        )
-
-
-def _served_host() -> str:
-    """The address on which this cluster's Serve listens: the YAML of `serve deploy` sets it outside of our reach."""
-    from ray.serve.context import _get_global_client
-
-    client = _get_global_client()
-    return "127.0.0.1" if client is None else str(client.http_config.host)
-
-
 # Last in the file: serve.ingress copies the class with what its methods can see at this point.
 @serve.ingress(app)
 class JudgeApi:
     """Routes. Everything that costs or tells something needs the key, when there is one."""
 
     def __init__(self, config: JudgeConfig, judge: DeploymentHandle[Any]) -> None:
-        refuse_open_address(config, _served_host())
         self._config = config = config.with_secrets()  # `serve deploy`: the cluster's environment
+        refuse_open_address(config.api_key, served_host(), "the judge")
         self._handle = judge
         # Callers over HTTP hear at once that the judge is busy and wait themselves.
         self._judge = ServeJudge(judge, config.fingerprint, patience=0.0)
@@ -203,7 +180,7 @@ class JudgeApi:
         if key is None:
             return
         given = await _bearer(request)
-        if given is None or not hmac.compare_digest(given.credentials.encode(), key.encode()):
+        if not key_matches(given.credentials if given else None, key):
             raise HTTPException(401, "send the API key as `Authorization: Bearer KEY`", {"WWW-Authenticate": "Bearer"})
 
     async def _judgements(self, body: JudgementRequest) -> list[Judgement]:

@@ -18,10 +18,11 @@ from ray.serve.config import AutoscalingConfig, HTTPOptions, ProxyLocation
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from cluster.http_auth import refuse_open_address, shown_address
 from dynaq.errors import DynaqError, JudgeError
 from dynaq.judge import Judgement
 from dynaq.records import Candidate, Job
-from reward_service.api import JudgeApi, refuse_open_address
+from reward_service.api import JudgeApi
 from reward_service.client import ServeJudge
 from reward_service.config import JudgeConfig
 from reward_service.engine import Engine, VllmEngine
@@ -176,10 +177,10 @@ def start_service(config: JudgeConfig, *, host: str = "127.0.0.1", port: int = 8
 
     Raises InputError on an address that is open to others without an API key, JudgeError when it does not come up.
     """
-    refuse_open_address(config, host)
+    refuse_open_address(config.with_secrets().api_key, host, "the judge")
     _start_serve(HTTPOptions(host=host, port=port))
     _deploy(config, reward_application(config), name, route_prefix="/")
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return shown_address(host, port)
 
 
 def running_judge(name: str = "judge") -> ServeJudge | None:

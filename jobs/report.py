@@ -1,141 +1,222 @@
-"""dynaq report: one page with the comparison, the learning curves and everyone's recommendations.
+"""dynaq report: one page with the comparison, the learning curves, the judge and everyone's recommendations.
 
-The page stands alone: styles and plots are inside, nothing is loaded, every text from a store is escaped.
+The page stands alone: styles and plots are inside, it has no script and its policy forbids to load anything, every
+text from a store is escaped.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
-from jinja2 import Environment, PackageLoader
-from markupsafe import Markup
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cluster.runfolder import REPORT, RunFolder
-from dynaq.qrels import Qrels
-from dynaq.stores import Store
+from dynaq.judge import LABELS
 from jobs.cli import run_verb
-from jobs.console import say
-from jobs.evaluation import Evaluation, Judged, evaluate_run
+from jobs.console import say, speaking_to_people
 from jobs.inputs import relevance
-from jobs.judges import judged_pairs
-from jobs.plots import draw_curves, learning_curve
-from jobs.runs import Run, open_run_store, read_runs
+from jobs.judges import judged_pairs, judgement_table
+from jobs.plots import draw_curves, draw_histograms
+from jobs.report_judge import judge_health, top_rewards
+from jobs.report_people import people
+from jobs.report_runs import CURVES, METRICS, K, Line, line_name, lines_of, read_comparison
+from jobs.runs import open_run_store, read_runs
 from jobs.tables import number
 
-SHOWN = 10  # jobs per list
-PEOPLE = 500  # on the page; a browser copes with these
-CURVES = {"mean_reward": "Reward of each slate", "ndcg": "nDCG@10 of the ranking"}
+MAIN_CURVES = ("ndcg", "mean_reward", "cumulative_regret")
+REWARDS = (-0.1, 1.0)  # of the default label values; others are clipped into the outer bins
+# Without a judge there is no reward to learn from but the cosine, which is another unit than the others'.
+JUDGE_CURVES = {"mean_reward", "cumulative_reward", "cumulative_regret"}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written: where, its size, who is on it, and the comparison that it shows."""
+
+    uri: str
+    bytes: int
+    applicants: int
+    shown: int
+    comparison: Mapping[str, Any]
 
 
 def main(
     run: Annotated[str, typer.Option(help="run folder")],
     qrels: Annotated[str | None, typer.Option(help="relevance file; default: the store's")] = None,
     store: Annotated[str | None, typer.Option(help="where the store is now, if not where the run found it")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Write report.html into a run folder."""
     folder = RunFolder.at(run)
-    write_report(folder, store, qrels)
-    say(f"{folder.uri}/{REPORT}")
+    with speaking_to_people(machine_reads_stdout=as_json):
+        report = write_report(folder, store, qrels)
+    if as_json:
+        metrics = {line_name(one): one["metrics"] for one in report.comparison["strategies"]}
+        found = {"report": report.uri, "bytes": report.bytes, "applicants": report.applicants, "shown": report.shown}
+        print(json.dumps(found | {"strategies": metrics}))
+        return
+    kib = report.bytes / 1024
+    people_shown = f"{report.shown} of {report.applicants}" if report.shown < report.applicants else str(report.shown)
+    say(f"{report.uri} ({kib:.0f} KiB, {people_shown} applicants)")
 
 
-def write_report(folder: RunFolder, store_uri: str | None = None, qrels: str | None = None) -> None:
+def write_report(folder: RunFolder, store_uri: str | None = None, qrels: str | None = None) -> Report:
     """Render the page of a run or a comparison into its folder."""
     runs = read_runs(folder.uri)
-    with open_run_store(runs[0], store_uri) as store:
-        page = _render(runs, store, relevance(qrels, store))
-    folder.write_bytes(REPORT, page.encode())
-
-
-def _render(runs: list[Run], store: Store, qrels: Qrels | None) -> str:
     config = runs[0].config
-    judged = {run.name: judged_pairs(run, store) for run in runs}
-    evaluations = {run.name: evaluate_run(run, judged[run.name], qrels) for run in runs}
-    people = list(runs[0].ranked)
-    facts = [f"{len(people)} applicants", f"{config['jobs']} jobs", f"layout {config['layout']}"]
-    facts += [f"judge {config['judge_fingerprint']}"] if config.get("judge_fingerprint") else []
-    facts += [f"seed {config['config']['seed']}", str(config["started"])]
-    template = Environment(loader=PackageLoader("jobs"), autoescape=True).get_template("report.html.j2")
-    return template.render(
-        title="Which jobs would they apply to?",
-        facts=facts,
-        rows=_rows(evaluations),
-        notes=_notes(evaluations),
-        plots=_plots(runs),
-        people=_people(runs, people[:PEOPLE], store, qrels, judged),
-        hidden=max(0, len(people) - PEOPLE),
-        attribution=store.meta().get("attribution", ""),
+    with open_run_store(runs[0], store_uri) as store:
+        grades = relevance(qrels, store)
+        comparison = read_comparison(folder, runs, {run.name: judged_pairs(run, store) for run in runs}, grades)
+        lines = lines_of(comparison, runs)
+        judgements = judgement_table(_judging_run(lines), store)
+        cohort, hidden = people(lines, store, grades, judgements, config["layout"])
+        attribution = store.meta().get("attribution", "")
+    health = judge_health(judgements, lines)
+    rewards = top_rewards(judgements, lines)
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            title="Which jobs would they apply to?",
+            facts=_facts(config, comparison, lines),
+            columns=_columns(lines),
+            rows=_rows(lines, judged=health is not None),
+            early=[line for line in lines if line.stats.get("cold_start")],
+            verdicts=[pair for pair in comparison["pairs"] if pair["metric"] == comparison.get("primary")],
+            pairs=comparison["pairs"],
+            notes=[*comparison["notes"], *_notes(comparison, rewards)],
+            curves=_plots(lines, MAIN_CURVES),
+            more_curves=_plots(lines, [name for name in CURVES if name not in MAIN_CURVES]),
+            rewards=rewards,
+            reward_plot=_reward_plot(rewards),
+            health=health,
+            mass_plot=_mass_plot(health),
+            labels=LABELS,
+            people=cohort,
+            hidden=hidden,
+            config=_settings(config),
+            environment=_settings(config.get("environment") or {}),
+            attribution=attribution,
+        )
     )
+    folder.write_bytes(REPORT, page.encode())
+    everyone = len(lines[0].runs[0].ranked)
+    return Report(f"{folder.uri}/{REPORT}", len(page.encode()), everyone, everyone - hidden, comparison)
 
 
-def _rows(evaluations: dict[str, Evaluation]) -> list[dict[str, Any]]:
-    names = ("mean_reward", "apply_rate", "ndcg", "recall")
-    columns = {name: [number(getattr(one, name)) for one in evaluations.values()] for name in names}
-    best = {name: max((text for text in column if text != "–"), default="") for name, column in columns.items()}
+def _environment() -> Environment:
+    environment = Environment(loader=PackageLoader("jobs"), autoescape=True, undefined=StrictUndefined)
+    environment.trim_blocks = environment.lstrip_blocks = True
+    environment.filters["number"] = lambda value: number(float("nan") if value is None else value)
+    environment.filters["metric"] = lambda name: METRICS[name][0] if name in METRICS else name
+    return environment
+
+
+def _judging_run(lines: Sequence[Line]) -> Any:
+    """A run whose configuration names the judge; any, when none does."""
+    runs = [run for line in lines for run in line.runs]
+    return next((run for run in runs if run.config.get("judge")), runs[0])
+
+
+def _facts(config: Mapping[str, Any], comparison: Mapping[str, Any], lines: Sequence[Line]) -> list[tuple[str, str]]:
+    seeds = comparison["seeds"]
+    facts = [
+        ("applicants", f"{comparison['applicants']:,}"),
+        ("jobs", f"{config['jobs']:,}"),
+        ("budget", f"{config['config']['budget']} judgements each"),
+        ("strategies" if len(lines) > 1 else "strategy", ", ".join(line.name for line in lines)),
+        ("seeds" if len(seeds) > 1 else "seed", ", ".join(map(str, seeds))),
+    ]
+    facts += [("judge", config["judge_fingerprint"])] if config.get("judge_fingerprint") else []
+    return [*facts, ("started", str(config["started"]).replace("T", " ").removesuffix("+00:00") + " UTC")]
+
+
+def _columns(lines: Sequence[Line]) -> list[tuple[str, str, str]]:
+    """(name, title, meaning) of the metrics that any line knows."""
+    known = {name for line in lines for name, cell in line.stats["metrics"].items() if cell["mean"] is not None}
+    return [(name, title, meaning) for name, (title, meaning) in METRICS.items() if name in known]
+
+
+def _rows(lines: Sequence[Line], *, judged: bool) -> list[dict[str, Any]]:
+    """The table: per line and metric the mean, its interval, and where the interval lies between all lines' ends."""
+    cells = {name: [line.stats["metrics"].get(name) for line in lines] for name, _, _ in _columns(lines)}
+    ends = {}
+    for name, column in cells.items():
+        known = [cell for cell in column if cell and cell["mean"] is not None]
+        ends[name] = (min(cell["low"] for cell in known), max(cell["high"] for cell in known))
     return [
         {
-            "name": strategy,
-            "judgements": f"{one.judgements_per_applicant:.0f}",
-            "cells": [
-                {"text": columns[name][i], "best": len(evaluations) > 1 and columns[name][i] == best[name]}
-                for name in names
-            ],
+            "name": line.name,
+            "colour": line.colour,
+            "seeds": len(line.runs),
+            "per_applicant": line.stats["judgements_per_applicant"],
+            "paid": line.stats.get("judgements_paid") if judged else None,
+            "steps": line.stats.get("steps_to_threshold"),
+            "cells": {name: _cell(column[i], *ends[name]) for name, column in cells.items()},
         }
-        for i, (strategy, one) in enumerate(evaluations.items())
+        for i, line in enumerate(lines)
     ]
 
 
-def _notes(evaluations: dict[str, Evaluation]) -> list[str]:
+def _cell(cell: Mapping[str, Any] | None, start: float, end: float) -> dict[str, Any] | None:
+    if not cell or cell["mean"] is None:
+        return None
+    width = max(end - start, 1e-9)
+    place = {name: 100 * (cell[name] - start) / width for name in ("mean", "low", "high")}
+    return dict(cell) | {"left": place["low"], "width": place["high"] - place["low"], "dot": place["mean"]}
+
+
+def _notes(comparison: Mapping[str, Any], rewards: Sequence[Mapping[str, Any]]) -> list[str]:
     notes = [
-        f"{name}: the judge has judged {one.judged:.0%} of the top {one.k}; reward and apply rate are over these."
-        for name, one in evaluations.items()
-        if one.judged < 1
+        f"{one['name']}: the judge has judged {one['judged']:.0%} of the top {K}; its reward and rates are over these."
+        for one in rewards
+        if one["judged"] < 1
     ]
-    if all(one.ndcg != one.ndcg for one in evaluations.values()):
+    if all(one["metrics"].get(f"ndcg@{K}", {}).get("mean") is None for one in comparison["strategies"]):
         notes.append("No relevance is known for this store, so there is no nDCG; give one with --qrels.")
     return notes
 
 
-def _plots(runs: list[Run]) -> list[dict[str, Any]]:
+def _plots(lines: Sequence[Line], names: Sequence[str]) -> list[dict[str, Any]]:
+    colours = {line.name: line.colour for line in lines}
     plots = []
-    names = [run.name for run in runs]
-    for column, title in CURVES.items():
-        # The reward of a strategy that asks no judge is a cosine: another unit than the others'.
-        shown = [run for run in runs if column != "mean_reward" or run.judgements_per_applicant > 0 or len(runs) == 1]
-        curves = {run.name: curve for run in shown if (curve := learning_curve(run.metrics, column)) is not None}
+    for name in names:
+        asking = [line for line in lines if line.stats["judgements_per_applicant"] > 0]
+        shown = asking if name in JUDGE_CURVES and asking else lines
+        curves = {line.name: line.curves[name] for line in shown if name in line.curves}
         if curves:
-            label = "mean reward" if column == "mean_reward" else "nDCG@10"
-            plots.append({"title": title, "svg": Markup(draw_curves(curves, label, salt=column, names=names))})
+            plots.append({"title": CURVES[name], "svg": draw_curves(curves, "", salt=name, colours=colours)})
     return plots
 
 
-def _people(
-    runs: list[Run], applicants: list[str], store: Store, qrels: Qrels | None, judged: dict[str, Judged]
-) -> list[dict[str, Any]]:
-    shown = {job_id for run in runs for a in applicants for job_id, _ in run.ranked.get(a, [])[:SHOWN]}
-    titles = {job.id: job.title for job in store.jobs(sorted(shown))}
-    texts = {candidate.id: candidate for candidate in store.candidates(applicants)}
-    people = []
-    for applicant_id in applicants:
-        grades = qrels.grades(applicant_id) if qrels else {}
-        lists = [
-            {
-                "name": run.name,
-                "jobs": [
-                    {
-                        "title": titles.get(job_id, job_id),
-                        "label": judged[run.name].get((applicant_id, job_id), (0.0, ""))[1],
-                        "grade": f"{grades[job_id]:g}" if grades.get(job_id) else "",
-                    }
-                    for job_id, _ in run.ranked.get(applicant_id, [])[:SHOWN]
-                ],
-            }
-            for run in runs
-        ]
-        text = texts.get(applicant_id)
-        past = ", ".join(item.title for item in text.experience) if text else ""
-        people.append({"id": applicant_id, "bio": text.bio if text else "", "titles": past, "lists": lists})
-    return people
+def _reward_plot(rewards: Sequence[Mapping[str, Any]]) -> Any:
+    if not rewards:
+        return None
+    values = {one["name"]: one["rewards"] for one in rewards}
+    colours = {one["name"]: one["colour"] for one in rewards}
+    return draw_histograms(values, "judge's reward of a recommended job", "rewards", colours, REWARDS)
+
+
+def _mass_plot(health: Mapping[str, Any] | None) -> Any:
+    if health is None or health["mass_low"] >= 1:
+        return None
+    values = {"label mass": health["masses"]}
+    return draw_histograms(values, "probability on the four answers", "mass", {"label mass": "#3fa9a0"}, (0.0, 1.0))
+
+
+def _settings(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as (dotted name, value)."""
+    flat: list[tuple[str, str]] = []
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            flat += _settings(value, f"{prefix}{name}.")
+        elif name != "environment":
+            flat.append((f"{prefix}{name}", "–" if value is None else str(value)))
+    return flat
 
 
 if __name__ == "__main__":

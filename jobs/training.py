@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from dynaq.rewards import make_strategy
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from jobs.console import errors
+from jobs.environment import environment
 from jobs.inputs import LEDGER, cohort_digest, read_cohort, relevance
 
 NO_VECTORS = "has no usable vectors in the store; ingest it again"
@@ -77,7 +77,7 @@ def run_config(
         "judge_fingerprint": fingerprint,
         "pretrained": pretrained.fingerprint if pretrained else None,
         "config": config.model_dump(mode="json"),
-        "version": version("dynaq-jobs"),
+        "environment": environment(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -148,7 +148,7 @@ def test_a_comparison_has_a_run_folder_per_strategy_and_a_report(compared: Path)
 
 def test_the_report_stands_alone_and_escapes_what_comes_from_the_store(compared: Path) -> None:
     page = (compared / "report.html").read_text()
-    assert page.count("<svg") == 2
+    assert page.count("<svg") > 2
     assert "<script" not in page
     assert 'src="' not in page
     assert "Title of j0" in page

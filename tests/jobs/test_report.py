@@ -1,0 +1,229 @@
+"""The report as people see it: in a real browser, at the width of a phone and of a desk, and on paper."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from playwright.sync_api import Browser, Page
+
+from dynaq.ledger import read_ledger
+from dynaq.qrels import Qrels
+from dynaq.records import Candidate, Experience, Job
+from dynaq.stores import open_store
+from dynaq.tensor_cache import TensorCache
+from jobs.cli import run
+from jobs.evaluation import evaluate_run
+from jobs.runs import read_runs
+from tests.browser import DESKTOP, PHONE, visit
+from tests.markets import make_ledger, make_store
+from tests.runs import make_run
+
+JOBS, APPLICANTS = 40, 6
+JOB_IDS = [f"j{i:03d}" for i in range(JOBS)]
+PEOPLE = [f"a{i:03d}" for i in range(APPLICANTS)]
+HOSTILE = '<script>document.title = "taken"</script><img src=x onerror="document.title=1">"\'&'
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store and a ledger; every text of it comes from a stranger with bad intentions."""
+    folder = tmp_path_factory.mktemp("market")
+    make_store(str(folder / "store"))
+    make_ledger(folder / "ledger.parquet")
+    with open_store(folder / "store") as store:
+        store.put_jobs([Job(id=one, title=f"{HOSTILE} {one} {'Donaudampfschiff' * 9}") for one in JOB_IDS])
+        past = (Experience(title=HOSTILE),)
+        store.put_candidates(
+            [Candidate(id=one, bio=HOSTILE, hard_skills=(HOSTILE,) * 40, experience=past) for one in PEOPLE]
+        )
+        store.put_meta(attribution=HOSTILE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(market: Path) -> Path:
+    folder = make_run(market / "run", market / "store", PEOPLE, JOB_IDS, judge=f"ledger:{market}/ledger.parquet")
+    assert run(["report", "--run", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compared(market: Path) -> Path:
+    """A comparison of three lines over two seeds, its statistics as jobs.comparison describes them."""
+    folder = market / "comparison"
+    lines = [("llm", {}), ("cosine", {}), ("llm", {"gamma": f"{HOSTILE}"})]
+    entries, trials = [], []
+    for number, (strategy, setting) in enumerate(lines):
+        names = [f"{strategy}-{number}-seed{seed}" for seed in (0, 1)]
+        for seed, name in enumerate(names):
+            judge = f"ledger:{market}/ledger.parquet"
+            make_run(folder / name, market / "store", PEOPLE, JOB_IDS, strategy=strategy, judge=judge, seed=seed)
+        entries.append(_statistics(strategy, setting, names, number))
+        trials += names
+    pair = {"a": "llm", "b": "cosine", "difference": 0.1234, "low": 0.05, "high": 0.2, "better": "llm"}
+    verdict = {"metric": "ndcg@10", "phase": "final", "verdict": "llm is better than cosine."}
+    comparison = {"k": 10, "applicants": APPLICANTS, "seeds": [0, 1], "primary": "ndcg@10", "strategies": entries}
+    (folder / "comparison.json").write_text(json.dumps(comparison | {"pairs": [pair | verdict], "notes": ["A note."]}))
+    shown = yaml.safe_load((folder / trials[0] / "config.yaml").read_text()) | {"trials": trials, "best": trials[0]}
+    (folder / "config.yaml").write_text(yaml.safe_dump(shown))
+    assert run(["report", "--run", str(folder)]) == 0
+    return folder
+
+
+def _statistics(strategy: str, setting: dict[str, Any], trials: list[str], number: int) -> dict[str, Any]:
+    def interval(mean: float) -> dict[str, float]:
+        return {"mean": mean, "low": mean - 0.05, "high": mean + 0.04}
+
+    x = [5, 10, 15, 20] if strategy != "cosine" else [0]
+    curve = {"judgements": x, "mean": [0.5] * len(x), "low": [0.4] * len(x), "high": [None] * len(x)}
+    return {
+        "strategy": strategy,
+        "setting": setting,
+        "trials": trials,
+        "judgements_used": 240,
+        "judgements_paid": 200 + number,
+        "judgements_per_applicant": float(max(x)),
+        "metrics": {"ndcg@10": interval(0.7123 + number / 10), "mrr": dict.fromkeys(("mean", "low", "high"))},
+        "cold_start": {"judgements": 10, "metrics": {"ndcg": interval(0.4567)}},
+        "steps_to_threshold": {"metric": "ndcg", "threshold": 0.9, "judgements": None, "low": None, "high": None},
+        "curves": {"ndcg": curve},
+    }
+
+
+def cells(page: Page) -> dict[str, str]:
+    """What stands in the table: line and metric -> the mean."""
+    found: dict[str, str] = page.evaluate(
+        "Object.fromEntries([...document.querySelectorAll('[data-cell]')]"
+        ".map(cell => [cell.dataset.cell, cell.querySelector('.value')?.innerText ?? cell.innerText]))"
+    )
+    return found
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(PHONE, "dark"), (DESKTOP, "light")])
+@pytest.mark.parametrize("kind", ["trained", "compared"])
+def test_the_page_renders_without_a_fault_a_request_or_scrolling_sideways(
+    browser: Browser, request: pytest.FixtureRequest, kind: str, width: int, scheme: Any
+) -> None:
+    folder: Path = request.getfixturevalue(kind)
+    address = (folder / "report.html").as_uri()
+    seen = visit(browser, address, width=width, scheme=scheme)
+    seen.page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    assert (seen.errors, seen.overflow) == ([], 0)
+    assert seen.requests == [address]
+    assert seen.page.title() == "Which jobs would they apply to?"
+    ground = seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert ground == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(15, 18, 22)")
+    assert seen.page.locator("svg").first.bounding_box()["width"] > 250
+
+
+def test_the_numbers_of_a_run_are_those_of_its_data(browser: Browser, trained: Path, market: Path) -> None:
+    page = visit(browser, (trained / "report.html").as_uri()).page
+    (one,) = read_runs(str(trained))
+    ledger = read_ledger(market / "ledger.parquet").to_pylist()
+    judged = {(row["applicant_id"], row["job_id"]): (row["reward"], row["label"]) for row in ledger}
+    with open_store(market / "store", read_only=True) as store:
+        by_hand = evaluate_run(one, judged, store.qrels())
+        cache = TensorCache.copy_from_database(store)
+    names = {"ndcg@10": "ndcg", "mean_reward@10": "mean_reward", "apply_rate@10": "apply_rate", "mrr": "mrr"}
+    expected = {f"llm {name}": f"{getattr(by_hand, field):.3f}" for name, field in names.items()}
+    assert {name: cells(page)[name] for name in expected} == expected
+
+    entries = page.locator("details.person").first.locator("ol li")
+    assert entries.count() == 10
+    reward = {(row["applicant_id"], row["job_id"]): row for row in ledger}
+    cosines = dict(zip(cache.job_ids, cache.calculate_cosine_similarities("a000"), strict=True))
+    for entry, (job_id, q) in zip(entries.all(), one.jobs_for("a000", 10), strict=True):
+        text = entry.inner_text()
+        assert f"{HOSTILE} {job_id}" in text
+        assert f"Q {q:.3f}" in text
+        assert f"cosine {cosines[job_id]:.3f}" in text
+        assert reward["a000", job_id]["label"] in text
+        shown = entry.locator(".bar").get_attribute("title")
+        assert shown.startswith(f"APPLY {100 * reward['a000', job_id]['p_apply']:.0f} %")
+
+
+def test_the_numbers_of_a_comparison_are_those_of_its_statistics(browser: Browser, compared: Path) -> None:
+    page = visit(browser, (compared / "report.html").as_uri(), width=PHONE).page
+    shown = cells(page)
+    assert shown["llm ndcg@10"] == "0.712"
+    assert shown["cosine ndcg@10"] == "0.812"
+    assert shown[f"llm gamma={HOSTILE} ndcg@10"] == "0.912"
+    assert not any("mrr" in name for name in shown)  # nobody knows it
+    assert page.locator(".verdicts li").all_inner_texts() == ["llm is better than cosine."]
+    text = page.locator("body").inner_text()
+    assert "0.762 to 0.852" in text
+    assert [f"{200 + number} paid for" in text for number in range(3)] == [True] * 3
+    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    text = page.locator("body").inner_text()
+    assert "0.457" in text  # cold start
+    assert "not within the budget" in text
+    assert "0.123" in text  # the pair's difference
+    assert page.locator("details.person").first.locator(".lists h3").count() == 3
+
+
+def test_the_judge_is_looked_at(browser: Browser, trained: Path, market: Path) -> None:
+    page = visit(browser, (trained / "report.html").as_uri()).page
+    tiles = dict(
+        zip(page.locator(".tiles dt").all_inner_texts(), page.locator(".tiles dd").all_inner_texts(), strict=True)
+    )
+    assert tiles["judgements known"].startswith(f"{JOBS * APPLICANTS}\n")
+    assert tiles["label mass"].startswith("1.000")
+    share = APPLICANTS / (APPLICANTS + APPLICANTS * 20)
+    assert tiles["abstentions"].startswith(f"{APPLICANTS}\n{100 * share:.1f} %")
+    rows = read_ledger(market / "ledger.parquet").to_pylist()
+    apply = float(np.mean([row["p_apply"] for row in rows]))
+    assert f"APPLY {100 * apply:.0f} %" in page.locator("#judge ~ .plots .bar").first.get_attribute("title")
+
+
+def test_paper_gets_the_open_applicants_and_the_configuration(browser: Browser, trained: Path) -> None:
+    page = visit(browser, (trained / "report.html").as_uri()).page
+    page.emulate_media(media="print")
+    assert [person.is_visible() for person in page.locator("details.person").all()] == [True] + [False] * 5
+    assert page.locator(".settings").first.is_visible()
+    assert not page.locator("nav").is_visible()
+    assert "2.13.0" in page.locator(".settings").last.inner_text()
+
+
+def test_nothing_from_a_store_becomes_markup(trained: Path, compared: Path) -> None:
+    for folder in (trained, compared):
+        page = (folder / "report.html").read_text()
+        assert "<script" not in page
+        assert "<img" not in page
+        assert "&lt;script&gt;" in page
+        assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
+
+
+def test_a_large_cohort_makes_a_bounded_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    everyone = [f"a{i:05d}" for i in range(3000)]
+    with open_store(tmp_path / "store", create=True) as store:
+        store.put_jobs([Job(id=one, title=f"Title of {one}" * 5) for one in JOB_IDS])
+        store.put_candidates([Candidate(id=one, bio="word " * 900) for one in everyone])
+        store.put_qrels(Qrels({one: {JOB_IDS[0]: 1.0} for one in everyone}))
+    make_run(tmp_path / "run", tmp_path / "store", everyone, JOB_IDS)
+    assert run(["report", "--run", str(tmp_path / "run"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["applicants"], found["shown"]) == (3000, 400)
+    assert found["bytes"] == (tmp_path / "run" / "report.html").stat().st_size < 4_000_000
+    assert "2,600 more applicants" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_run_without_judge_relevance_or_texts_has_a_page_too(tmp_path: Path, browser: Browser) -> None:
+    make_store(str(tmp_path / "store"))
+    with open_store(tmp_path / "store") as store:
+        store.delete_jobs(JOB_IDS[:20])
+        store.delete_candidates(PEOPLE[:2])
+        store.put_qrels(Qrels({}))
+    folder = make_run(tmp_path / "run", tmp_path / "store", PEOPLE, JOB_IDS, strategy="cosine")
+    table = pq.read_table(folder / "metrics.parquet").drop_columns(["ndcg"])
+    pq.write_table(table, folder / "metrics.parquet")
+    assert run(["report", "--run", str(folder)]) == 0
+    seen = visit(browser, (folder / "report.html").as_uri(), width=PHONE)
+    assert (seen.errors, seen.overflow) == ([], 0)
+    assert seen.page.locator("#judge").count() == 0
+    assert "No relevance is known" in seen.page.locator("body").inner_text()

@@ -8,7 +8,9 @@ One round (Sutton 1990, Dyna-Q; Peng et al. 2018, arXiv 1801.06176, for a judged
     4. direct learning: Q updates on judged pairs, with the reward as the model believes it
     5. planning: Q updates on jobs of the catalogue, judged or not, with the model's reward
 
-The budget counts distinct pairs judged, from the ledger or by the judge alike.
+The budget counts distinct pairs judged, from the ledger or by the judge alike. What a person did themselves
+(`dynaq.real_answers`) costs no budget and outranks the judge: it is in the replay from the start, believed whatever the
+judge's noise, and its pairs are not asked about.
 """
 
 from __future__ import annotations
@@ -30,11 +32,12 @@ from dynaq.judge import LABELS, Judgement, JudgementSource, Slate
 from dynaq.mlp_model import MLPWorldModel
 from dynaq.networks import agent_generator
 from dynaq.q_learning import QFunction
-from dynaq.replay import JudgedPairs
+from dynaq.real_answers import KEPT
+from dynaq.replay import JudgedPairs, first_of_each
 from dynaq.rewards import RewardStrategy
 from dynaq.rounds import RoundMetrics, Update, count_label, mean_known, mean_loss
 from dynaq.tensor_cache import TensorCache
-from dynaq.world_model import BayesWorldModel, CosinePrior
+from dynaq.world_model import BayesWorldModel, CosinePrior, Prior
 
 if TYPE_CHECKING:
     from dynaq.pretrain import Pretrained
@@ -47,8 +50,10 @@ class DynaQBlock:
         strategy: which reward they learn from.
         pretrained: cohort-wide networks to start from; None for the cosine prior.
         device: where the tensors live.
+        feedback: what people did themselves; pairs of others and jobs that the catalogue lacks are passed over.
 
-    Raises InputError for an unknown applicant, a duplicate, an empty cohort or an empty catalogue.
+    Raises InputError for an unknown applicant, a duplicate, an empty cohort or an empty catalogue, and for feedback
+    with a strategy that needs no judge.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class DynaQBlock:
         config: DynaQConfig,
         pretrained: Pretrained | None = None,
         device: str = "cpu",
+        feedback: Iterable[Judgement] | None = None,
     ) -> None:
         self.applicant_ids = list(applicant_ids)
         if not self.applicant_ids:
@@ -74,35 +80,50 @@ class DynaQBlock:
         agents, self._n_jobs = len(self.applicant_ids), len(cache.job_ids)
         self.generators = [agent_generator(config.seed, a, "learn") for a in self.applicant_ids]
         self._budget = min(config.budget, self._n_jobs)
-        self.judged = JudgedPairs(agents, self._n_jobs, self._budget, self.device)
+        # As many slots whoever else is in the block and whatever they did.
+        slots = self._budget + (min(KEPT, self._n_jobs) if feedback is not None else 0)
+        self.judged = JudgedPairs(agents, self._n_jobs, slots, self.device)
+        self._given: list[list[Judgement]] = [[] for _ in self.applicant_ids]
         self.cumulative = [0.0] * agents
         self.finished: dict[int, torch.Tensor] = {}  # agent → its Q `[n_jobs]` when its budget was spent
         self._cosines = scaled_cosines(cache, self.applicant_ids).to(self.device)
-        features = pair_features(cache, self.applicant_ids).to(self.device)
-        self._inputs = self._make_inputs(features)
-        self.model = self._make_model(features, pretrained)
+        self._inputs = self._make_inputs()
+        self.model = self._make_model()
+        if feedback is not None:
+            self._give(feedback)
         self.q = QFunction(self._inputs, self.generators, config)
         if config.warm_start:
             self._warm_start()
 
-    def _make_inputs(self, features: torch.Tensor) -> PairInputs:
+    def _make_inputs(self) -> PairInputs:
         if self.config.representation == "interaction":
-            return InteractionInputs(features)
+            return InteractionInputs(pair_features(self.cache, self.applicant_ids).to(self.device))
         states, actions = raw_features(self.cache, self.applicant_ids)
         return RawInputs(states.to(self.device), actions.to(self.device))
 
-    def _make_model(self, features: torch.Tensor, pretrained: Pretrained | None) -> BayesWorldModel | MLPWorldModel:
+    def _make_model(self) -> BayesWorldModel | MLPWorldModel:
         if self.config.world_model == "mlp":
             return MLPWorldModel(self._inputs, self._cosines, self.generators, self.config)
         values = torch.tensor([self.config.label_values[label] for label in LABELS], device=self.device)
-        prior = pretrained.prior(self.cache.layout, self.device) if pretrained is not None else CosinePrior(values)
-        embedding = job_embedding(self.cache).to(self.device)
-        return BayesWorldModel(
-            prior, features, self._cosines, embedding, self.applicant_ids, values, self.config.judge_noise
-        )
+        prior: Prior
+        if self.pretrained is not None:
+            prior = self.pretrained.prior(self.cache, self.applicant_ids, self.device)
+        else:
+            prior = CosinePrior(self._cosines, values)
+        return BayesWorldModel(prior, job_embedding(self.cache).to(self.device), values, self.config.judge_noise)
+
+    def _give(self, feedback: Iterable[Judgement]) -> None:
+        """Put what people did themselves into the replay and the world model."""
+        if not self.strategy.needs_judge:
+            raise InputError(f"strategy {self.strategy.name!r} learns from no feedback; take llm or hybrid")
+        self._given = first_of_each(feedback, self.applicant_ids, self.cache.job_ids, KEPT)
+        given = [(i, self.cache.job_index(j.job_id), j) for i, own in enumerate(self._given) for j in own]
+        if given:
+            self.judged.give(*map(list, zip(*given, strict=True)))
+            self.model.observe(self.judged)
 
     def _warm_start(self) -> None:
-        """Fit Q on the rewards that the model expects before anything was judged."""
+        """Fit Q on the rewards that the model expects before a judge was asked."""
         self.q.start_from(self._expected_rewards())
         updates = []
         for _ in range(self.config.warm_start_updates):
@@ -117,7 +138,8 @@ class DynaQBlock:
 
     def _rooms(self) -> list[int]:
         """Pairs that each agent may still ask about."""
-        left = torch.minimum(self._budget - self.judged.counts, self._n_jobs - self.judged.asked.sum(1)).tolist()
+        unasked = self._n_jobs - self.judged.asked.sum(1)
+        left = torch.minimum(self._budget - self.judged.spent, unasked).tolist()
         return [0 if a in self.failures else room for a, room in zip(self.applicant_ids, left, strict=True)]
 
     @property
@@ -177,40 +199,33 @@ class DynaQBlock:
         """Learn from what is there, without acting: as many rounds as the budget would have had.
 
         judgements: of any applicants; each agent keeps the first `budget` of its own. Abstentions, pairs that came
-        before and jobs that the catalogue lacks are passed over. Returns one record per agent and round, whose
-        rewards are those of all its pairs. Raises InputError for a block that has learned before, and for a strategy
-        that needs no judge.
+        before or that the person answered, and jobs that the catalogue lacks are passed over. Returns one record per
+        agent and round, whose rewards are those of all its pairs. Raises InputError for a block that has learned
+        before, and for a strategy that needs no judge.
         """
         if not self.strategy.needs_judge:
             raise InputError(f"strategy {self.strategy.name!r} learns from no judgements; offline needs llm or hybrid")
         if self.round:
             raise InputError("offline training starts with a new block; this one has learned before")
-        answers = self._first_judgements(judgements)
+        real = [{j.job_id for j in own} for own in self._given]
+        answers = first_of_each(judgements, self.applicant_ids, self.cache.job_ids, self._budget, real)
         slates = {i: [self.cache.job_index(j.job_id) for j in own] for i, own in enumerate(answers)}
         counts = torch.tensor([len(own) for own in answers])
         rewards = self._keep(slates, answers, self.strategy.cosine_weight(counts).tolist())
+        weight = self.strategy.cosine_weight(self.judged.counts).tolist()
+        for i, own in enumerate(self._given):
+            cosines = [float(self._cosines[i, self.cache.job_index(j.job_id)]) for j in own]
+            real_rewards = [j.reward for j in own if j.reward is not None]
+            rewards[i] += [weight[i] * c + (1.0 - weight[i]) * r for c, r in zip(cosines, real_rewards, strict=True)]
         records = []
         nothing: dict[int, list[float]] = {i: [] for i in slates}
         for _ in range(math.ceil(self._budget / self.config.slate_size)):
             learning = {i: rewards[i] for i in slates if self.applicant_ids[i] not in self.failures}
             updates = self._train()
-            told = {i: answers[i] for i in learning}
+            told = {i: answers[i] + self._given[i] for i in learning}
             records += self._metrics(learning, updates, [0.0] * len(slates), nothing, dict.fromkeys(slates, 0), told)
         self._finish()
         return records
-
-    def _first_judgements(self, judgements: Iterable[Judgement]) -> list[list[Judgement]]:
-        """Per agent, the judgements of distinct pairs up to the budget."""
-        agent = {applicant_id: i for i, applicant_id in enumerate(self.applicant_ids)}
-        catalogue = set(self.cache.job_ids)
-        first: list[dict[str, Judgement]] = [{} for _ in agent]
-        for judgement in judgements:
-            i = agent.get(judgement.applicant_id)
-            if i is None or judgement.abstained or judgement.job_id not in catalogue:
-                continue
-            if len(first[i]) < self._budget:
-                first[i].setdefault(judgement.job_id, judgement)
-        return [list(own.values()) for own in first]
 
     def _train(self) -> list[Update]:
         """What follows a round's answers: world model, direct learning, planning, target network."""
@@ -244,14 +259,14 @@ class DynaQBlock:
         answers: dict[int, list[Judgement]],
     ) -> list[RoundMetrics]:
         """One record for each agent that `rewards` has."""
-        counts = self.judged.counts.tolist()
+        counts, spent = self.judged.counts.tolist(), self.judged.spent.tolist()
         weight = self.strategy.cosine_weight(self.judged.counts).tolist()
         direct, planning = mean_loss(updates, "direct"), mean_loss(updates, "planning")
         return [
             RoundMetrics(
                 applicant_id=self.applicant_ids[i],
                 round=self.round,
-                judgements_used=counts[i] if self.strategy.needs_judge else 0,
+                judgements_used=spent[i] if self.strategy.needs_judge else 0,
                 mean_reward=mean_known(own),
                 cumulative_reward=self.cumulative[i],
                 epsilon=epsilon[i],

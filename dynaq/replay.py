@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import torch
 
@@ -17,7 +17,8 @@ class JudgedPairs:
         probabilities: `[agents, capacity, 4]` in the order of LABELS.
         rewards: `[agents, capacity]` as the judge gave them.
         counts: `[agents]` int64.
-        asked: `[agents, n_jobs]` bool; judged, or abstained in this run.
+        given: `[agents]` int64; so many of the first slots hold what the person did themselves, not a judge's answer.
+        asked: `[agents, n_jobs]` bool; judged, given, or abstained in this run.
     """
 
     def __init__(self, agents: int, n_jobs: int, capacity: int, device: torch.device) -> None:
@@ -25,6 +26,7 @@ class JudgedPairs:
         self.probabilities = torch.zeros(agents, capacity, len(LABELS), device=device)
         self.rewards = torch.zeros(agents, capacity, device=device)
         self.counts = torch.zeros(agents, dtype=torch.int64, device=device)
+        self.given = torch.zeros(agents, dtype=torch.int64, device=device)
         self.asked = torch.zeros(agents, n_jobs, dtype=torch.bool, device=device)
 
     @property
@@ -39,6 +41,20 @@ class JudgedPairs:
     def filled(self) -> torch.Tensor:
         """The same for all slots, `[agents, capacity]`."""
         return torch.arange(self.jobs.shape[1], device=self.counts.device)[None] < self.counts[:, None]
+
+    def real(self) -> torch.Tensor:
+        """`[agents, longest]` bool, True where a slot holds what the person did themselves."""
+        return torch.arange(self.longest, device=self.counts.device)[None] < self.given[:, None]
+
+    @property
+    def spent(self) -> torch.Tensor:
+        """`[agents]` int64: pairs that count for the budget."""
+        return self.counts - self.given
+
+    def give(self, agents: Sequence[int], jobs: Sequence[int], judgements: Sequence[Judgement]) -> None:
+        """Keep what people did themselves, ahead of everything that a judge says."""
+        self.add(agents, jobs, judgements)
+        self.given = self.counts.clone()
 
     def add(self, agents: Sequence[int], jobs: Sequence[int], judgements: Sequence[Judgement]) -> None:
         """Keep what was judged, remember what was asked: one entry per pair. Abstentions are remembered only."""
@@ -88,10 +104,36 @@ class JudgedPairs:
             "judged.probabilities": self.probabilities,
             "judged.rewards": self.rewards,
             "judged.counts": self.counts,
+            "judged.given": self.given,
             "judged.asked": self.asked,
         }
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
-        """What `state` gave."""
-        for name, tensor in self.state().items():
-            tensor.copy_(state[name])
+        """What `state` gave, with as many slots as it had. Checkpoints without `judged.given` know a judge only."""
+        device = self.jobs.device
+        for name in self.state():
+            if name in state:
+                setattr(self, name.removeprefix("judged."), state[name].to(device, copy=True))
+
+
+def first_of_each(
+    judgements: Iterable[Judgement],
+    applicants: Sequence[str],
+    jobs: Collection[str],
+    limit: int,
+    known: Sequence[Collection[str]] | None = None,
+) -> list[list[Judgement]]:
+    """Per applicant, the first judgement of each of at most `limit` jobs.
+
+    Abstentions, other applicants, jobs outside of `jobs` and those that are `known` of the applicant are passed over.
+    """
+    row = {applicant_id: i for i, applicant_id in enumerate(applicants)}
+    catalogue = frozenset(jobs)
+    first: list[dict[str, Judgement]] = [{} for _ in row]
+    for judgement in judgements:
+        i = row.get(judgement.applicant_id)
+        if i is None or judgement.abstained or judgement.job_id not in catalogue:
+            continue
+        if len(first[i]) < limit and not (known and judgement.job_id in known[i]):
+            first[i].setdefault(judgement.job_id, judgement)
+    return [list(own.values()) for own in first]

@@ -9,7 +9,8 @@ Three steps, each a stacked computation over the agents of a block:
 
 A judge that answers at random with probability e is not believed blindly: with m the prediction for the pair made
 without its own answer, the answer is genuine with probability w = (1-e)·p / ((1-e)·p + e/4), p the predicted
-probability of the answer, and the believed reward is w·r + (1-w)·m. With e = 0 that is the answer itself.
+probability of the answer, and the believed reward is w·r + (1-w)·m. With e = 0 that is the answer itself. What the
+person did themselves is no judge's guess: there e = 0 whatever the judge's noise.
 """
 
 from __future__ import annotations
@@ -33,32 +34,29 @@ CHUNK_BYTES = 1 << 28  # of kernel rows at once
 
 
 class Prior(Protocol):
-    """Where the static prior and the head come from (`dynaq.pretrain.Pretrained` or `CosinePrior`)."""
+    """Static prior and head of a block's agents (`dynaq.pretrain.PretrainedPrior` or `CosinePrior`)."""
 
     noise: float
+    static: torch.Tensor  # p(label | s, a) [agents, n_jobs, 4]
 
-    def static(self, features: torch.Tensor, cosines: torch.Tensor, applicants: list[str]) -> torch.Tensor:
-        """p(label | s, a) `[agents, n_jobs, 4]`."""
-        ...
-
-    def head(self, context: Callable[[], torch.Tensor], applicants: list[str]) -> torch.Tensor | None:
+    def head(self, context: Callable[[], torch.Tensor]) -> torch.Tensor | None:
         """p(label | context) `[..., 4]` of a context `[agents, n, CONTEXT]`, or None when there is no head."""
         ...
 
 
 class CosinePrior:
-    """Cold start: the reward rises with the cosine's distance from the applicant's mean over the catalogue."""
+    """Cold start: the reward rises with the cosine's distance from the applicant's mean over the catalogue.
+
+    cosines `[agents, n_jobs]` scaled to [0, 1]; values `[4]`, the labels' rewards.
+    """
 
     noise = 0.0
 
-    def __init__(self, values: torch.Tensor) -> None:
-        self._values = values
-
-    def static(self, features: torch.Tensor, cosines: torch.Tensor, applicants: list[str]) -> torch.Tensor:
+    def __init__(self, cosines: torch.Tensor, values: torch.Tensor) -> None:
         centred = 2.0 * (cosines - cosines.mean(1, keepdim=True))  # back from [0, 1] to the cosine's own scale
-        return class_probabilities(COSINE_SLOPE * centred, torch.full_like(centred, CLASS_VARIANCE), self._values)
+        self.static = class_probabilities(COSINE_SLOPE * centred, torch.full_like(centred, CLASS_VARIANCE), values)
 
-    def head(self, context: Callable[[], torch.Tensor], applicants: list[str]) -> torch.Tensor | None:
+    def head(self, context: Callable[[], torch.Tensor]) -> torch.Tensor | None:
         return None
 
 
@@ -84,27 +82,24 @@ class BayesWorldModel:
     def __init__(
         self,
         prior: Prior,
-        features: torch.Tensor,
-        cosines: torch.Tensor,
         embedding: torch.Tensor,
-        applicants: list[str],
         values: torch.Tensor,
         noise: float | None = None,
     ) -> None:
-        self._prior, self._applicants, self._values = prior, applicants, values
+        self._prior, self._values = prior, values
         self.noise = prior.noise if noise is None else noise
         self._embedding = embedding
         self._norms = embedding.square().sum(1)
-        self._static = prior.static(features, cosines, applicants)
+        self._static = prior.static
         self._static_mean = self._static @ values
         self._distances: list[torch.Tensor] = []  # per slot: [agents, n_jobs] squared distance to that slot's job
-        self._seen = torch.zeros(len(applicants), dtype=torch.int64, device=embedding.device)  # slots conditioned on
+        self._seen = torch.zeros(len(self._static), dtype=torch.int64, device=embedding.device)  # slots conditioned on
         self.deviation = torch.full_like(self._static_mean, PROCESS_VARIANCE**0.5)
         self.believed = self._static_mean[:, :0]
         self.mean = self._predict(self._no_shift(self._static.shape[1]))[1]
 
     def _no_shift(self, n: int) -> torch.Tensor:
-        return self._static_mean.new_zeros(len(self._applicants), n, len(SHIFT_SCALES))
+        return self._static_mean.new_zeros(len(self._static), n, len(SHIFT_SCALES))
 
     def _context(self, shift: torch.Tensor) -> torch.Tensor:
         return head_context(self._static, self._static_mean, shift)
@@ -112,7 +107,7 @@ class BayesWorldModel:
     def _predict(self, shift: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Distribution over labels `[agents, n_jobs, 4]` and expected reward `[agents, n_jobs]`."""
         # The context is only made for a prior that reads it: ranking the catalogue is work of every round.
-        probabilities = self._prior.head(lambda: self._context(shift), self._applicants)
+        probabilities = self._prior.head(lambda: self._context(shift))
         if probabilities is not None:
             return probabilities, probabilities @ self._values
         mean = self._static_mean + shift[..., -1]
@@ -128,7 +123,7 @@ class BayesWorldModel:
         first = int(self._seen[filled].min()) if bool(filled.any()) else n
         self._distances[first:] = [self._distances_to(judged.jobs[:, slot]) for slot in range(first, n)]
         self._seen = judged.counts.clone()
-        agents = len(self._applicants)
+        agents = len(self._static)
         per_agent = 4 * n * self._static.shape[1]
         step = max(1, CHUNK_BYTES // per_agent)
         shifts, deviations = [], []
@@ -142,7 +137,7 @@ class BayesWorldModel:
         jobs = judged.jobs[:, :n]
         alone = mean.gather(1, jobs)  # at judged jobs the shift leaves their own answer out
         predicted = probabilities.gather(1, jobs[..., None].expand(-1, -1, 4))
-        trust = genuine(predicted, judged.probabilities[:, :n], self.noise)
+        trust = genuine(predicted, judged.probabilities[:, :n], self.noise).masked_fill(judged.real(), 1.0)
         self.believed = trust * judged.rewards[:, :n] + (1.0 - trust) * alone
         valid = judged.valid()
         rows = torch.arange(agents, device=jobs.device)[:, None].expand_as(jobs)
@@ -159,7 +154,13 @@ class BayesWorldModel:
         jobs, valid = judged.jobs[part, :n], judged.valid()[part]
         static = self._static[part].gather(1, jobs[..., None].expand(-1, -1, 4))
         surprise, variance = surprises(
-            static, judged.probabilities[part, :n], judged.rewards[part, :n], valid, self._values, self.noise
+            static,
+            judged.probabilities[part, :n],
+            judged.rewards[part, :n],
+            valid,
+            self._values,
+            self.noise,
+            judged.real()[part],
         )
         cross = torch.stack([d[part] for d in self._distances[:n]], dim=1)  # [part, n, n_jobs]
         among = cross.gather(2, jobs[:, None, :].expand(-1, n, -1))
@@ -179,14 +180,17 @@ def surprises(
     valid: torch.Tensor,
     values: torch.Tensor,
     noise: float,
+    real: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What answers say beyond the static prior, and how uncertain that is.
 
-    static, answers `[agents, n, 4]`; rewards, valid `[agents, n]`. Returns surprise and variance `[agents, n]`; an
-    empty slot gets a variance so large that it says nothing.
+    static, answers `[agents, n, 4]`; rewards, valid `[agents, n]`; real `[agents, n]`: no judge's. Returns surprise
+    and variance `[agents, n]`; an empty slot gets a variance so large that it says nothing.
     """
     mean = static @ values
     trust = genuine(static, answers, noise)
+    if real is not None:
+        trust = trust.masked_fill(real, 1.0)
     beyond = rewards - mean
     variance = OBSERVATION_VARIANCE + trust * (1.0 - trust) * beyond**2
     return trust * beyond * valid, torch.where(valid, variance, torch.full_like(variance, 1e6))

@@ -114,9 +114,9 @@ class JudgeBroker:
     async def stats(self) -> BrokerStats:
         return BrokerStats(self._judged, self._replayed, self._abstained, self._judge is not None)
 
-    async def paid(self, payer: str) -> int:
-        """Pairs that the judge was asked for on this payer's bill since the broker started."""
-        return self._paid[payer]
+    async def bills(self) -> dict[str, int]:
+        """Payer -> pairs that the judge was asked for on their bill since the broker started."""
+        return dict(self._paid)
 
     def _answers(self, slate: Slate, payer: str) -> list[Judgement | asyncio.Future[Judgement]]:
         """For each job what the ledger has, else the request that is under way, else a new one."""

@@ -74,6 +74,7 @@ class CohortProgress:
         reward, ndcg: means over the newest round of every block that has one; NaN before.
         seconds: since the start of this process's part of the run.
         spent_before: judgements that an earlier, interrupted run had spent.
+        mean_round: rounds behind an applicant, mean over the cohort; it moves where no judgements are spent too.
     """
 
     applicants: int
@@ -85,6 +86,7 @@ class CohortProgress:
     ndcg: float
     seconds: float
     spent_before: int = 0
+    mean_round: float = 0.0
 
     @property
     def per_second(self) -> float:
@@ -234,6 +236,7 @@ class CohortTrainer:
             ndcg=mean_known([progress.ndcg for progress in newest]),
             seconds=seconds,
             spent_before=self._spent_before,
+            mean_round=sum(p.round * len(self._blocks[p.index].applicant_ids) for p in newest) / len(self._cohort),
         )
 
     def _collect(self, seconds: float) -> CohortResult:

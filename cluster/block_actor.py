@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from ray.actor import ActorHandle
@@ -20,6 +21,7 @@ from cluster.serving import write_q_values
 from dynaq.agents import DynaQBlock
 from dynaq.checkpoint import load_block, save_block
 from dynaq.config import DynaQConfig
+from dynaq.judge import Judgement
 from dynaq.ledger import judgements
 from dynaq.metrics import ranking_metrics
 from dynaq.pretrain import Pretrained
@@ -89,6 +91,7 @@ class TrainingJob:
     device: str = "cpu"
     pretrained: Pretrained | None = None
     offline: pa.Table | None = None  # judgements to learn from instead of acting; columns of JUDGEMENT_SCHEMA
+    feedback: pa.Table | None = None  # what people did themselves, with the same columns
 
 
 class BlockActor:
@@ -127,13 +130,26 @@ class BlockActor:
         if not folder.exists(block.pointer):
             strategy = make_strategy(self._job.strategy, self._job.config)
             agents = DynaQBlock(
-                self._cache, block.applicant_ids, strategy, self._job.config, self._job.pretrained, self._job.device
+                self._cache,
+                block.applicant_ids,
+                strategy,
+                self._job.config,
+                self._job.pretrained,
+                self._job.device,
+                self._feedback(block),
             )
             return agents, [], 0
         round_ = int(folder.read_json(block.pointer)["round"])
         with folder.as_local(block.checkpoint(round_)) as path:
             history = pq.read_table(path / METRICS).to_pylist()
             return load_block(path, self._cache, self._job.pretrained, self._job.device), history, round_
+
+    def _feedback(self, block: Block) -> Iterator[Judgement] | None:
+        """What the block's applicants did themselves; None for a run that learns from no feedback."""
+        table = self._job.feedback
+        if table is None:
+            return None
+        return judgements(table.filter(pc.is_in(table.column("applicant_id"), pa.array(block.applicant_ids))))
 
     def _save(
         self,

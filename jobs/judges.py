@@ -23,6 +23,7 @@ from reward_service.config import JudgeConfig
 from reward_service.remote import judge_at
 
 VLLM = "vllm"
+NO_JUDGE = "none"
 
 
 class Replay:
@@ -51,12 +52,22 @@ def judge_backend(judge: str) -> JudgeBackend:
 
 
 def offline_ledger(judge: str, strategy: str) -> pa.Table:
-    """The pairs of `ledger:PATH`, for training without acting. Raises InputError for another judge or strategy."""
+    """The pairs of `ledger:PATH`, for training without acting; none for `none`. Raises InputError for other judges."""
     if strategy == "cosine":
         raise InputError("--offline learns from judgements, which --strategy cosine does not use; take llm or hybrid")
+    if judge == NO_JUDGE:
+        return JUDGEMENT_SCHEMA.empty_table()
     if not judge.startswith(LEDGER):
         raise InputError(f"--offline needs recorded judgements: --judge ledger:PATH, found {judge!r}")
     return read_ledger(judge.removeprefix(LEDGER))
+
+
+def check_feedback(strategy: str, judge: str, feedback: bool) -> None:
+    """Raises InputError where what to learn from does not go together."""
+    if feedback and strategy == "cosine":
+        raise InputError("--feedback is what people did, which --strategy cosine does not use; take llm or hybrid")
+    if judge == NO_JUDGE and not feedback and strategy != "cosine":
+        raise InputError("--judge none learns from logged events alone; add --feedback, or name a judge")
 
 
 def _start_engine(config: JudgeConfig) -> AsyncJudge:

@@ -13,10 +13,12 @@ from cluster.runfolder import RunFolder
 from cluster.session import ray_session
 from cluster.trainer import ActorSize, CohortProgress, CohortTrainer
 from dynaq.config import DynaQConfig
+from dynaq.errors import InputError
 from dynaq.pretrain import Pretrained
 from jobs.cli import run_verb
 from jobs.console import Bars, say
-from jobs.judges import judge_backend, offline_ledger
+from jobs.events import describe_feedback, learn_from_events
+from jobs.judges import NO_JUDGE, check_feedback, judge_backend, offline_ledger
 from jobs.report import write_report
 from jobs.training import check_strategies, open_run, prepare, report_failures, run_config
 
@@ -26,7 +28,9 @@ def main(
     out: Annotated[str, typer.Option(help="run folder: a path, s3:// or gs:// URI")],
     cohort: Annotated[str, typer.Option(help="all, a file with ids, or id,id")] = "all",
     strategy: Annotated[str, typer.Option(help="cosine, llm or hybrid")] = "hybrid",
-    judge: Annotated[str, typer.Option(help="vllm, vllm:CONFIG.yaml or ledger:PATH")] = "vllm",
+    judge: Annotated[
+        str, typer.Option(help="vllm, vllm:CONFIG.yaml, ledger:PATH or a URL; none: learn from --feedback alone")
+    ] = "vllm",
     budget: Annotated[int | None, typer.Option(min=1, help="judgements per applicant")] = None,
     layout: Annotated[str | None, typer.Option(help="classic or extended; default: the store's")] = None,
     config: Annotated[str | None, typer.Option(help="YAML with the agents' settings")] = None,
@@ -36,6 +40,13 @@ def main(
     offline: Annotated[
         bool, typer.Option("--offline", help="no acting: learn from the pairs of --judge ledger:PATH")
     ] = False,
+    feedback: Annotated[
+        bool, typer.Option("--feedback", help="learn from what people did, too; it outranks the judge")
+    ] = False,
+    feedback_until: Annotated[
+        str | None,
+        typer.Option(help="only events before this time, e.g. 2026-03-01T12:00:00Z; later ones test the run"),
+    ] = None,
     actors: Annotated[int | None, typer.Option(min=1, help="default: as many as fit")] = None,
     actor_cpus: Annotated[float, typer.Option(min=0, help="CPUs per actor")] = 1.0,
     actor_gpus: Annotated[float, typer.Option(min=0, help="GPUs per actor, may be a fraction")] = 0.0,
@@ -48,18 +59,35 @@ def main(
     settings = DynaQConfig.load(config, {"budget": budget, "seed": seed})
     needs_judge = check_strategies([strategy], settings)
     prepared = prepare(store, cohort, layout, qrels)
-    backend = judge_backend(judge) if needs_judge else None
+    check_feedback(strategy, judge, feedback or feedback_until is not None)
+    backend = judge_backend(judge) if needs_judge and judge != NO_JUDGE else None
     folder = RunFolder.at(out)
     fingerprint = backend.fingerprint if backend else None
     networks = Pretrained.load(pretrained) if pretrained else None
-    recorded = offline_ledger(judge, strategy) if offline else None
+    recorded = offline_ledger(judge, strategy) if offline or (needs_judge and judge == NO_JUDGE) else None
     shown = run_config(prepared, settings, judge if backend else None, fingerprint, networks)
     shown["offline"] = offline
+    answers = None
+    if feedback or feedback_until is not None:
+        answers, shown["feedback"] = learn_from_events(folder, prepared, settings, feedback_until)
+        if judge == NO_JUDGE and not answers.num_rows:
+            raise InputError(
+                f"nothing to learn from: none of the store's {shown['feedback']['events']} events is about this cohort "
+                "and catalogue; collect some with dynaq serve --recommend, or name a --judge"
+            )
+        describe_feedback(shown["feedback"])
     open_run(folder, {"strategy": strategy, **shown}, resume=resume)
     with ray_session(address), Bars() as bars:
         broker = start_broker(prepared.store_uri, backend) if backend else None
         job = TrainingJob(
-            put_cache(prepared.cache), strategy, settings, broker, folder, pretrained=networks, offline=recorded
+            put_cache(prepared.cache),
+            strategy,
+            settings,
+            broker,
+            folder,
+            pretrained=networks,
+            offline=recorded,
+            feedback=answers,
         )
         trainer = CohortTrainer(
             job,

@@ -82,7 +82,17 @@ def run_config(
     }
 
 
-MUST_MATCH = ("strategy", "layout", "cohort", "jobs", "judge_fingerprint", "pretrained", "offline", "config")
+MUST_MATCH = (
+    "strategy",
+    "layout",
+    "cohort",
+    "jobs",
+    "judge_fingerprint",
+    "pretrained",
+    "offline",
+    "feedback",
+    "config",
+)
 
 
 def open_run(folder: RunFolder, settings: dict[str, Any], *, resume: bool) -> None:

@@ -1,0 +1,74 @@
+"""What a run learns from people: events of the store, as answers, kept in the run folder."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.runfolder import CONFIG, RunFolder
+from dynaq.config import DynaQConfig
+from dynaq.errors import InputError
+from dynaq.real_answers import KEPT, real_answers
+from dynaq.stores import open_store
+from jobs.console import say
+from jobs.training import Prepared
+
+FEEDBACK = "feedback.parquet"  # in the run folder: the answers learned from
+
+
+def learn_from_events(
+    folder: RunFolder, prepared: Prepared, config: DynaQConfig, until: str | None = None
+) -> tuple[pa.Table, dict[str, Any]]:
+    """The answers of the cohort's own events, and a summary for config.yaml.
+
+    A run that goes on has the answers that it began with, whatever was done since. `until`: ISO time; only events
+    before it count, None is now. Raises InputError when it is not a time with a zone.
+    """
+    if folder.exists(CONFIG) and folder.exists(FEEDBACK):
+        found = folder.read_yaml(CONFIG)
+        return folder.read_table(FEEDBACK), found.get("feedback") or {}
+    limit = parse_time(until) if until else datetime.now(UTC)
+    with open_store(prepared.store_uri, read_only=True) as store:
+        events = store.feedback()
+    events = events.filter(pc.less(events.column("at"), pa.scalar(limit, events.schema.field("at").type)))
+    found = real_answers(events, prepared.cohort, prepared.cache.job_ids, config.label_values)
+    summary = {
+        "until": limit.isoformat(),
+        "events": found.events,
+        "answers": found.answers.num_rows,
+        "people": len(pc.unique(found.answers.column("applicant_id"))),
+        "unknown_jobs": found.unknown_jobs,
+        "unknown_applicants": found.unknown_applicants,
+        "older": found.older,
+    }
+    if not folder.exists(CONFIG):
+        folder.write_table(FEEDBACK, found.answers)
+    return found.answers, summary
+
+
+def describe_feedback(summary: dict[str, Any]) -> None:
+    """One line on what is learned from, one on what is not."""
+    say(f"learning from {summary['answers']} answers of {summary['people']} people, out of {summary['events']} events")
+    passed = [
+        (summary["unknown_jobs"], "on jobs that are not in the catalogue"),
+        (summary["unknown_applicants"], "of people outside of the cohort"),
+    ]
+    notes = [f"{count} events {what}" for count, what in passed if count]
+    if summary["older"]:
+        notes.append(f"{summary['older']} answers of people who have {KEPT} newer ones")
+    if notes:
+        say(f"  passed over: {', '.join(notes)}")
+
+
+def parse_time(text: str) -> datetime:
+    """An ISO time with a zone, in UTC. Raises InputError on anything else."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise InputError(f"{text!r} is not a time; write e.g. 2026-03-01T12:00:00Z") from None
+    if time.tzinfo is None:
+        raise InputError(f"time {text!r} has no zone; write e.g. 2026-03-01T12:00:00Z")
+    return time.astimezone(UTC)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from ray.actor import ActorHandle
 
 from cluster.broker import BrokerClient
 from cluster.cache import CacheRef
+from cluster.metrics import BlockMetrics
 from cluster.runfolder import METRICS, RECOMMENDATIONS, RunFolder
 from cluster.serving import write_q_values
 from dynaq.agents import DynaQBlock
@@ -30,6 +31,7 @@ from dynaq.rewards import make_strategy
 RECOMMENDATIONS_KEPT = 100  # per applicant in the run folder
 CHECKPOINT_SECONDS = 60.0  # training lost at most when an actor dies; its judgements are in the ledger either way
 K = 10
+LEARNING = ("q_loss", "model_loss", "planning_loss", "epsilon", "w_cosine")
 
 RECOMMENDATION_SCHEMA = pa.schema(
     [("applicant_id", pa.string()), ("rank", pa.int32()), ("job_id", pa.string()), ("q_value", pa.float32())]
@@ -68,6 +70,7 @@ class BlockProgress:
         ndcg: mean nDCG@10 over agents whose relevance is known; NaN when none is.
         done: the block's tables are in the run folder.
         failures: applicant -> why it could not be trained.
+        learning: means of the last round's losses, exploration and weights, by the names of RoundMetrics.
     """
 
     index: int
@@ -77,6 +80,7 @@ class BlockProgress:
     ndcg: float
     done: bool
     failures: dict[str, str]
+    learning: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,27 +105,35 @@ class BlockActor:
         torch.set_num_threads(1)
         self._job = job
         self._cache = job.cache.attach()
+        self._metrics = BlockMetrics(job.strategy)
         self._source = BrokerClient(job.broker, payer=job.folder.uri) if job.broker is not None else None
 
     def train(self, block: Block) -> Iterator[BlockProgress]:
         """Train to the budget, from the newest checkpoint if there is one. Yields after every round."""
         agents, history, round_ = self._restore(block)
-        saved, saved_round = time.monotonic(), round_
+        saved, saved_round, used = time.monotonic(), round_, 0
         if history:
-            yield _progress(block, round_, history, done=False, failures=agents.failures)
+            progress = _progress(block, round_, history, done=False, failures=agents.failures)
+            used = progress.judgements
+            yield progress
         if self._job.offline is not None and not history:
             rows = [asdict(metrics) for metrics in agents.learn_offline(judgements(self._job.offline))]
             history.extend(rows)
             round_ = agents.round
         while not agents.done and self._job.offline is None:
+            began = time.monotonic()
             rows = [asdict(metrics) for metrics in agents.step(self._source)]
+            seconds = time.monotonic() - began
             round_ += 1
             self._add_relevance(block, agents, rows)
             history.extend(rows)
             if time.monotonic() - saved > CHECKPOINT_SECONDS and not agents.done:
                 self._save(block, agents, history, round_, saved_round, done=False)
                 saved, saved_round = time.monotonic(), round_
-            yield _progress(block, round_, history, done=False, failures=agents.failures)
+            progress = _progress(block, round_, history, done=False, failures=agents.failures)
+            self._metrics.round_done(seconds, progress.judgements - used)
+            used = progress.judgements
+            yield progress
         self._save(block, agents, history, round_, saved_round, done=True)
         yield _progress(block, round_, history, done=True, failures=agents.failures)
 
@@ -212,6 +224,7 @@ def _progress(
         mean_known([row.get("ndcg", float("nan")) for row in newest]),
         done,
         dict(failures),
+        {name: mean_known([row.get(name) for row in newest]) for name in LEARNING},
     )
 
 

@@ -20,6 +20,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.metrics import BrokerMetrics
 from dynaq.errors import DynaqError, InputError, JudgeError
 from dynaq.judge import Judgement, Slate
 from dynaq.ledger import judgements
@@ -89,6 +90,7 @@ class JudgeBroker:
         self._candidates: dict[str, Candidate] = {}
         self._judged = self._replayed = self._abstained = 0
         self._paid: Counter[str] = Counter()
+        self._metrics = BrokerMetrics(backend.fingerprint)
 
     async def fetch(self, slates: Sequence[Slate], payer: str = "") -> list[list[Judgement]]:
         """One judgement per job of each slate, in order. New pairs are put on the bill of `payer`, who asked first.
@@ -123,12 +125,15 @@ class JudgeBroker:
         known = self._known[slate.applicant_id]
         pairs = [(slate.applicant_id, job_id) for job_id in dict.fromkeys(slate.job_ids)]
         self._requested[slate.applicant_id].update(slate.job_ids)
-        self._replayed += sum(job_id in known for _, job_id in pairs)
+        replayed = sum(job_id in known for _, job_id in pairs)
+        self._replayed += replayed
+        self._metrics.from_ledger(replayed)
         missing = [pair for pair in pairs if pair[1] not in known and pair not in self._in_flight]
         if missing:
             self._paid[payer] += len(missing)
             loop = asyncio.get_running_loop()
             self._in_flight |= {pair: loop.create_future() for pair in missing}
+            self._metrics.waiting(len(self._in_flight))
             self._tasks.add(task := asyncio.create_task(self._ask(slate.applicant_id, [pair[1] for pair in missing])))
             task.add_done_callback(self._tasks.discard)
         return [known.get(job_id) or self._in_flight[slate.applicant_id, job_id] for job_id in slate.job_ids]
@@ -136,6 +141,7 @@ class JudgeBroker:
     async def _ask(self, applicant_id: str, job_ids: list[str]) -> None:
         """Have one applicant's pairs judged and written down, then hand the answers to everyone who waits for them."""
         futures = [self._in_flight[applicant_id, job_id] for job_id in job_ids]
+        began = time.monotonic()
         try:
             applicant, jobs = await self._on_store(lambda: self._texts(applicant_id, job_ids))
             answers = await self._judge_pairs(applicant, jobs)
@@ -145,6 +151,7 @@ class JudgeBroker:
             if self._backend.keep:
                 self._unwritten.extend(kept)
                 await self._on_store(self._write)
+            self._metrics.from_judge(len(answers), len(answers) - len(kept), time.monotonic() - began)
             self._known.setdefault(applicant_id, {}).update({answer.job_id: answer for answer in kept})
             for future, answer in zip(futures, answers, strict=True):
                 future.set_result(answer)
@@ -155,6 +162,7 @@ class JudgeBroker:
         finally:
             for job_id in job_ids:
                 del self._in_flight[applicant_id, job_id]
+            self._metrics.waiting(len(self._in_flight))
 
     async def _judge_pairs(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
         """Ask the judge, which waits out a busy or lost replica by itself. Raises JudgeError."""

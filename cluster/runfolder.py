@@ -48,6 +48,11 @@ class RunFolder:
             raise InputError(f"run folder {text!r}: {error}; use a path or an s3://, gs:// or file:// URI") from error
         return folder
 
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.uri.partition("?")[0].rstrip("/").rpartition("/")[2]
+
     @cached_property
     def _place(self) -> tuple[fs.FileSystem, str]:
         if "://" not in self.uri:

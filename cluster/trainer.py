@@ -18,7 +18,16 @@ import ray
 from ray.actor import ActorHandle
 from ray.autoscaler.sdk import request_resources
 
-from cluster.block_actor import RECOMMENDATION_SCHEMA, Block, BlockActor, BlockProgress, TrainingJob, mean_known
+from cluster.block_actor import (
+    LEARNING,
+    RECOMMENDATION_SCHEMA,
+    Block,
+    BlockActor,
+    BlockProgress,
+    TrainingJob,
+    mean_known,
+)
+from cluster.metrics import RunMetrics
 from cluster.runfolder import METRICS, RECOMMENDATIONS
 from cluster.serving import write_serving
 from dynaq.errors import DynaqError
@@ -75,6 +84,7 @@ class CohortProgress:
         seconds: since the start of this process's part of the run.
         spent_before: judgements that an earlier, interrupted run had spent.
         mean_round: rounds behind an applicant, mean over the cohort; it moves where no judgements are spent too.
+        learning: means over the blocks of what BlockProgress says of their losses, exploration and weights.
     """
 
     applicants: int
@@ -87,6 +97,7 @@ class CohortProgress:
     seconds: float
     spent_before: int = 0
     mean_round: float = 0.0
+    learning: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def per_second(self) -> float:
@@ -145,6 +156,7 @@ class CohortTrainer:
         self._progress: dict[int, BlockProgress] = {}
         self._failures: dict[str, str] = {}
         self._spent_before = 0
+        self._metrics = RunMetrics(job.folder.name, job.strategy)
 
     def run(self) -> CohortResult:
         """Train what is not trained yet, write metrics and recommendations, return them."""
@@ -169,7 +181,11 @@ class CohortTrainer:
                     actor, work = running[stream]
                     outcome = self._next(stream, work)
                     if outcome is _RUNNING:
-                        self._on_progress(self._cohort_progress(time.monotonic() - began))
+                        progress = self._cohort_progress(time.monotonic() - began)
+                        left = progress.applicants - progress.done
+                        self._metrics.progress(progress.done, left, progress.reward, progress.ndcg)
+                        self._metrics.queue(len(running), len(pending))
+                        self._on_progress(progress)
                         continue
                     del running[stream]
                     if outcome is _LOST:
@@ -177,6 +193,7 @@ class CohortTrainer:
                     else:
                         idle.append(actor)
         finally:
+            self._metrics.queue(0, len(pending))
             request_resources(bundles=[])
             for actor in [*idle, *(actor for actor, _ in running.values())]:
                 ray.kill(actor)
@@ -201,6 +218,7 @@ class CohortTrainer:
             if getattr(error, "actor_init_failed", False):
                 raise DynaqError(f"training actors do not start: {str(error).strip().splitlines()[-1]}") from error
             work.deaths += 1
+            self._metrics.actor_died()
             if work.deaths <= DEATHS_ALLOWED:
                 return _LOST
             reason = f"its actor died {work.deaths} times in the same round: {_first_line(error)}"
@@ -237,6 +255,7 @@ class CohortTrainer:
             seconds=seconds,
             spent_before=self._spent_before,
             mean_round=sum(p.round * len(self._blocks[p.index].applicant_ids) for p in newest) / len(self._cohort),
+            learning={name: mean_known([progress.learning.get(name) for progress in newest]) for name in LEARNING},
         )
 
     def _collect(self, seconds: float) -> CohortResult:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -28,6 +29,7 @@ from reward_service.config import JudgeConfig
 from reward_service.engine import Engine, VllmEngine
 from reward_service.errors import JudgeBusy
 from reward_service.judging import LLMJudge
+from reward_service.metrics import ReplicaMetrics
 from reward_service.model import resolve_model
 from reward_service.openai_engine import OpenAIEngine
 
@@ -44,14 +46,17 @@ class JudgeReplica:
         self._variants: dict[str, LLMJudge] = {}
         self._pending = 0
         self._judged = 0
+        self._metrics = ReplicaMetrics()
 
     async def judge(
         self, applicant: Candidate, jobs: Sequence[Job], variant: Mapping[str, Any] | None = None
     ) -> list[Judgement]:
         """Raises JudgeBusy past `max_pending_pairs`, JudgeUnavailable when the engine is gone."""
+        judge, began = self._of(variant), time.monotonic()
         with self._held(len(jobs)):
-            judgements = await self._of(variant).judge_async(applicant, jobs)
+            judgements = await judge.judge_async(applicant, jobs)
         self._judged += len(jobs)
+        self._metrics.answered(judge.fingerprint, judgements, time.monotonic() - began)
         return judgements
 
     async def scores(
@@ -74,10 +79,12 @@ class JudgeReplica:
         if self._pending and self._pending + pairs > limit:
             raise JudgeBusy(f"the judge holds {self._pending} pairs and takes at most {limit}; ask again")
         self._pending += pairs
+        self._metrics.pending(self._pending)
         try:
             yield
         finally:
             self._pending -= pairs
+            self._metrics.pending(self._pending)
 
     def _of(self, variant: Mapping[str, Any] | None) -> LLMJudge:
         """The judge with other fields that concern the method, on the same engine."""

@@ -124,6 +124,7 @@ class VllmEngine:
         _set_environment(config)
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
+        from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
 
         self._llm = AsyncLLM.from_engine_args(
             AsyncEngineArgs(
@@ -140,7 +141,8 @@ class VllmEngine:
                 enforce_eager=_on_cpu(),  # compiling costs a CPU a minute and gains a small model nothing
                 enable_log_requests=False,
                 generation_config="vllm",
-            )
+            ),
+            stat_loggers=[RayPrometheusStatLogger],  # tokens, cache hits and queue beside the judge's own metrics
         )
         self._tokens = Tokens(self._llm.get_tokenizer())
         self._letters = self._tokens.letter_ids(LETTERS) if config.method_name == "choice" else {}

@@ -1,0 +1,96 @@
+"""Prometheus metrics of training and of the broker, through Ray: every node exports those of its processes.
+
+Ray puts `ray_` before each name. `docs/dashboards.md` says where to scrape them, `cluster/grafana/` draws them; the
+judge's own are in `reward_service.metrics`.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ray.util.metrics import Counter, Gauge, Histogram
+
+SECONDS = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0]
+
+
+class BrokerMetrics:
+    """What goes through a broker. judge: fingerprint."""
+
+    def __init__(self, judge: str) -> None:
+        self._tags = {"judge": judge}
+        self._judgements = Counter(
+            "dynaq_judgements_total",
+            "Pairs answered to trainers; source is ledger (free) or judge (paid).",
+            tag_keys=("judge", "source"),
+        )
+        self._abstentions = Counter(
+            "dynaq_abstentions_total", "Pairs on which the judge abstained.", tag_keys=("judge",)
+        )
+        self._waiting = Gauge("dynaq_broker_pairs_waiting", "Pairs that wait for the judge's answer.", ("judge",))
+        self._seconds = Histogram(
+            "dynaq_broker_ask_seconds",
+            "From asking the judge about one applicant's slate until its answers are in the ledger.",
+            boundaries=SECONDS,
+            tag_keys=("judge",),
+        )
+
+    def from_ledger(self, pairs: int) -> None:
+        if pairs:
+            self._judgements.inc(pairs, self._tags | {"source": "ledger"})
+
+    def from_judge(self, pairs: int, abstained: int, seconds: float) -> None:
+        self._judgements.inc(pairs, self._tags | {"source": "judge"})
+        if abstained:
+            self._abstentions.inc(abstained, self._tags)
+        self._seconds.observe(seconds, self._tags)
+
+    def waiting(self, pairs: int) -> None:
+        self._waiting.set(pairs, self._tags)
+
+
+class BlockMetrics:
+    """What one training actor does. strategy: of its run."""
+
+    def __init__(self, strategy: str) -> None:
+        self._tags = {"strategy": strategy}
+        self._rounds = Histogram(
+            "dynaq_round_seconds",
+            "One round of a block of agents: acting, the judge's answers, learning, planning.",
+            boundaries=SECONDS,
+            tag_keys=("strategy",),
+        )
+        self._used = Counter(
+            "dynaq_judgements_used_total", "Pairs that agents spent of their budgets.", tag_keys=("strategy",)
+        )
+
+    def round_done(self, seconds: float, judgements: int) -> None:
+        self._rounds.observe(seconds, self._tags)
+        if judgements > 0:
+            self._used.inc(judgements, self._tags)
+
+
+class RunMetrics:
+    """Where a run stands, from its driver. run: name of its folder."""
+
+    def __init__(self, run: str, strategy: str) -> None:
+        self._tags = {"run": run, "strategy": strategy}
+        keys = tuple(self._tags)
+        self._applicants = Gauge("dynaq_applicants", "Applicants by state: done or left.", (*keys, "state"))
+        self._blocks = Gauge("dynaq_blocks", "Blocks of agents by state: running or waiting.", (*keys, "state"))
+        self._reward = Gauge("dynaq_mean_reward", "Mean reward of the newest slates.", keys)
+        self._ndcg = Gauge("dynaq_ndcg", "Mean nDCG@10 of the rankings, where relevance is known.", keys)
+        self._deaths = Counter("dynaq_actor_deaths_total", "Training actors that died and were replaced.", keys)
+
+    def progress(self, done: int, left: int, reward: float, ndcg: float) -> None:
+        self._applicants.set(done, self._tags | {"state": "done"})
+        self._applicants.set(left, self._tags | {"state": "left"})
+        for gauge, value in ((self._reward, reward), (self._ndcg, ndcg)):
+            if not math.isnan(value):
+                gauge.set(value, self._tags)
+
+    def queue(self, running: int, waiting: int) -> None:
+        self._blocks.set(running, self._tags | {"state": "running"})
+        self._blocks.set(waiting, self._tags | {"state": "waiting"})
+
+    def actor_died(self) -> None:
+        self._deaths.inc(1, self._tags)

@@ -12,6 +12,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,11 @@ class ServedRun:
         except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
             reason = f"{type(error).__name__}: {error}"
             raise InputError(f"run {folder.uri!r} is broken ({reason}); train it again, or serve another") from error
+
+    @cached_property
+    def columns(self) -> Mapping[str, int]:
+        """Job id -> column of its Q."""
+        return {job_id: column for column, job_id in enumerate(self.job_ids)}
 
     def q_values(self, applicant_id: str) -> FloatArray | None:
         """Q of every job of `job_ids`, `[n_jobs]`, read from disk; None for an applicant without an agent.

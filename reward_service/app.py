@@ -7,7 +7,6 @@ cache holds the profile.
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,8 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from cluster.http_auth import refuse_open_address, shown_address
-from dynaq.errors import DynaqError, JudgeError
+from cluster.serve_http import start_serve, startup_failure
+from dynaq.errors import JudgeError
 from dynaq.judge import Judgement
 from dynaq.records import Candidate, Job
 from reward_service.api import JudgeApi
@@ -174,7 +174,7 @@ def start_judge(config: JudgeConfig, *, name: str = "judge") -> ServeJudge:
     running = running_judge(name)
     if running is not None and running.fingerprint == config.fingerprint:
         return running
-    _start_serve(HTTPOptions(location=ProxyLocation.Disabled))
+    start_serve(HTTPOptions(location=ProxyLocation.Disabled))
     _deploy(config, judge_deployment(config), name, route_prefix=None)
     return ServeJudge(serve.get_deployment_handle("judge", name), config.fingerprint)
 
@@ -185,7 +185,7 @@ def start_service(config: JudgeConfig, *, host: str = "127.0.0.1", port: int = 8
     Raises InputError on an address that is open to others without an API key, JudgeError when it does not come up.
     """
     refuse_open_address(config.with_secrets().api_key, host, "the judge")
-    _start_serve(HTTPOptions(host=host, port=port))
+    start_serve(HTTPOptions(host=host, port=port))
     _deploy(config, reward_application(config), name, route_prefix="/")
     return shown_address(host, port)
 
@@ -207,11 +207,6 @@ def stop_judge(name: str = "judge") -> None:
     serve.delete(name)
 
 
-def _start_serve(http: HTTPOptions) -> None:
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    serve.start(http_options=http, logging_config={"log_level": "WARNING", "enable_access_log": False})
-
-
 def _deploy(config: JudgeConfig, application: serve.Application, name: str, *, route_prefix: str | None) -> None:
     if config.endpoint is None:
         resolve_model(config.model)  # converts the packaged model here, once, where a failure can be read
@@ -219,17 +214,6 @@ def _deploy(config: JudgeConfig, application: serve.Application, name: str, *, r
         serve.run(application, name=name, route_prefix=route_prefix, logging_config={"log_level": "WARNING"})
     except RuntimeError as error:
         raise JudgeError(f"judge {name!r} did not start: {startup_failure(name) or error}") from error
-
-
-def startup_failure(name: str) -> str:
-    """The last line of what a replica said when it failed to start, or nothing."""
-    try:
-        application = serve.status().applications[name]
-    except (KeyError, DynaqError, RuntimeError):
-        return ""
-    messages = [d.message for d in application.deployments.values() if d.message] or [application.message]
-    lines = [line for line in messages[0].splitlines() if line.strip()]
-    return lines[-1].strip() if lines else ""
 
 
 def _gpus(config: JudgeConfig) -> int:

@@ -15,6 +15,7 @@ import typer
 from typer.exceptions import TyperException
 
 from dynaq.errors import DynaqError, InputError
+from jobs.console import speaking_to_people
 
 VERBS = {
     "demo": "Real occupations, a real LLM judge, three strategies compared; nothing to prepare.",
@@ -25,7 +26,7 @@ VERBS = {
     "evaluate": "Ranking quality and judge reward of a run.",
     "recommend": "The best jobs of a run for one applicant.",
     "judge": "Ask the judge about pairs, measure it, calibrate it, move its ledger.",
-    "serve": "Serve the judge over HTTP.",
+    "serve": "Serve the judge, or recommendations and their page, over HTTP.",
     "report": "Write the report page of a run.",
     "submit": "Run a command on a Ray cluster: submit [--address URL] -- COMMAND …",
     "doctor": "Check Ray, GPU, store, model, disk and versions.",
@@ -53,7 +54,8 @@ def run(arguments: list[str]) -> int:
         arguments = [*arguments]
         arguments.remove("--debug")
     try:
-        return _dispatch(arguments)
+        with speaking_to_people(machine_reads_stdout="--json" in ours):
+            return _dispatch(arguments)
     except KeyboardInterrupt:
         return _complain("interrupted", 130)
     except TyperException as error:

@@ -1,0 +1,234 @@
+"""The service over HTTP: a FastAPI application around a Recommender.
+
+It needs no Ray: `recommend_service.app` runs it in a Ray Serve replica, tests and notebooks in their own process.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Body, Depends, FastAPI, Header, Query, Request, Response
+from fastapi import Path as InPath
+from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from cluster.http_auth import key_matches
+from dynaq.feedback import MAX_TEXT
+from dynaq.ingest.records import Rejected, parse_candidate
+from dynaq.records import Candidate, Job
+from recommend_service import problems
+from recommend_service.config import MAX_K
+from recommend_service.docs import docs_page
+from recommend_service.guard import Guard
+from recommend_service.limits import TokenBuckets
+from recommend_service.problems import Problem, ProblemDetails, documented
+from recommend_service.records import (
+    ApplicantCreated,
+    ApplicantIn,
+    ApplicantList,
+    FeedbackAccepted,
+    FeedbackBatch,
+    FeedbackBody,
+    Id,
+    Preference,
+    Recommendations,
+    Status,
+)
+from recommend_service.service import Recommender
+
+PAGE = Path(__file__).parent / "page"
+DESCRIPTION = """Jobs for applicants, ranked by their own agents, and what they do with them.
+
+Errors are `application/problem+json`; their `type` names the problem and the version of its meaning."""
+
+_bearer = HTTPBearer(auto_error=False)
+ApplicantId = Annotated[Id, InPath(description="applicant")]
+JobId = Annotated[Id, InPath(description="job")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=MAX_TEXT,
+        description="the same events with the same key are kept once, however often they are sent",
+    ),
+]
+
+
+def make_app(service: Recommender) -> FastAPI:
+    """The application; the service starts, unless it has, and stops with it."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        try:
+            yield
+        finally:
+            await service.stop()
+
+    app = FastAPI(
+        title="Dyna-Q recommendations",
+        version=version("dynaq-jobs"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,  # FastAPI's page loads scripts from elsewhere; ours needs no network
+        redoc_url=None,
+    )
+    problems.install(app)
+    app.add_middleware(Guard, metrics=service.metrics, loopback_only=service.config.api_key is None)
+    guarded = [Depends(_authorise(service.config.api_key))] if service.config.api_key is not None else []
+    app.include_router(_open_routes(service, app))
+    app.include_router(_routes(service), dependencies=guarded, responses=documented(401) if guarded else {})
+    _document_problems(app)
+    return app
+
+
+def _authorise(key: str) -> Any:
+    async def authorise(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> None:
+        if not key_matches(given.credentials if given else None, key):
+            raise Problem(401, "unauthorized", "send the API key as `Authorization: Bearer KEY`")
+
+    return authorise
+
+
+def _open_routes(service: Recommender, app: FastAPI) -> APIRouter:
+    """What tells nothing about anybody: health, the empty page, the documentation."""
+    router = APIRouter()
+
+    @router.get("/healthz")
+    async def healthz() -> Status:
+        """Alive."""
+        return Status(status="ok")
+
+    @router.get("/readyz")
+    async def readyz() -> Status:
+        """Which run ranks, over which catalogue, and why nothing newer does."""
+        catalogue = service.ranker.catalogue
+        return Status(
+            status="ready",
+            run_id=service.run_id,
+            catalogue=catalogue.digest[:12],
+            jobs=len(catalogue.job_ids),
+            problem=service.problem,
+            process=os.getpid(),
+        )
+
+    @router.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(docs_page(app.openapi()))
+
+    for path, file, kind in (
+        ("/", "index.html", "text/html"),
+        ("/page.css", "page.css", "text/css"),
+        ("/page.js", "page.js", "text/javascript"),
+        ("/favicon.svg", "favicon.svg", "image/svg+xml"),
+    ):
+        router.add_api_route(path, _file(PAGE / file, kind), include_in_schema=False)
+    return router
+
+
+def _file(path: Path, kind: str) -> Any:
+    async def file() -> FileResponse:
+        return FileResponse(path, media_type=kind)
+
+    return file
+
+
+def _routes(service: Recommender) -> APIRouter:
+    router, config = APIRouter(), service.config
+    events = TokenBuckets(config.feedback_per_second, config.feedback_burst)
+    profiles = TokenBuckets(config.applicants_per_minute / 60, config.applicants_per_minute)
+
+    @router.get("/v1/applicants/{applicant_id:path}/recommendations", responses=documented(404, 409, 422, 503))
+    async def recommendations(
+        applicant_id: ApplicantId,
+        k: Annotated[int, Query(ge=1, le=MAX_K, description="length of the list")] = 10,
+        preference: Annotated[Preference | None, Query(description="a wish in free text, in any language")] = None,
+        explain: Annotated[bool, Query(description="why each job is on the list")] = False,
+    ) -> Recommendations:
+        """The applicant's list. Without an agent it is the warm-start ranking, and says so."""
+        return await service.recommend(applicant_id, k, preference, explain)
+
+    @router.get("/v1/applicants", responses=documented(422))
+    async def applicants(
+        after: Annotated[str, Query(max_length=MAX_TEXT, description="id behind which to begin")] = "",
+        limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    ) -> ApplicantList:
+        """Applicants by id."""
+        return service.applicants(after, limit)
+
+    @router.post("/v1/applicants", status_code=201, responses=documented(409, 413, 422, 429, 503))
+    async def create_applicant(request: Request, response: Response, body: ApplicantIn) -> ApplicantCreated:
+        """Create an applicant, who has recommendations at once."""
+        _take(profiles, request, 1)
+        candidate = _candidate(body)
+        await service.create(candidate)
+        where = f"/v1/applicants/{quote(candidate.id, safe='')}/recommendations"
+        response.headers["Location"] = where
+        return ApplicantCreated(id=candidate.id, recommendations=where)
+
+    @router.post("/v1/feedback", status_code=201, responses=documented(413, 422, 429, 503))
+    async def feedback(
+        request: Request, body: Annotated[FeedbackBody, Body()], idempotency_key: IdempotencyKey = None
+    ) -> FeedbackAccepted:
+        """Keep one event or several; they are on the disk when this answers."""
+        given = body.events if isinstance(body, FeedbackBatch) else [body]
+        if len(given) > config.max_batch:
+            raise Problem(413, "too-large", f"{len(given)} events in one call; at most {config.max_batch}")
+        _take(events, request, len(given))
+        kept = await service.feedback(given, idempotency_key)
+        return FeedbackAccepted(accepted=len(kept), keys=[event.key for event in kept])
+
+    @router.get("/v1/jobs/{job_id:path}", responses=documented(404, 422))
+    async def job(job_id: JobId) -> Job:
+        """One job of the catalogue."""
+        return service.job(job_id)
+
+    @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    async def metrics() -> Response:
+        """Prometheus text format."""
+        service.observe()
+        return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+def _take(buckets: TokenBuckets, request: Request, tokens: int) -> None:
+    caller = request.client.host if request.client else "unknown"
+    wait = buckets.wait(caller, tokens)
+    if wait > 0:
+        raise Problem(429, "too-many-requests", f"try again in {math.ceil(wait)} s", retry_after=wait)
+
+
+def _candidate(body: ApplicantIn) -> Candidate:
+    raw = body.model_dump(exclude_none=True) | {"id": body.id or f"p-{uuid.uuid4().hex[:12]}"}
+    try:
+        record = parse_candidate(raw).record
+    except Rejected as error:
+        raise Problem(422, "invalid-request", str(error)) from error
+    assert isinstance(record, Candidate)
+    return record
+
+
+def _document_problems(app: FastAPI) -> None:
+    """Every error in the OpenAPI document is a problem, also those that FastAPI adds by itself."""
+    original = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = original()
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            schemas["ProblemDetails"] = ProblemDetails.model_json_schema()
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
+        return app.openapi_schema or original()
+
+    app.openapi = openapi  # type: ignore[method-assign]

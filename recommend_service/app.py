@@ -1,0 +1,77 @@
+"""The recommendation service as a Ray Serve application: one replica, which Serve replaces when it dies.
+
+One, because feedback to a folder store has one writer, and because what a person did must leave their next list. A
+replica answers hundreds of lists a second.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.config import HTTPOptions
+
+from cluster.http_auth import refuse_open_address, served_host, shown_address
+from cluster.serve_http import QUIET, start_serve, startup_failure
+from dynaq.errors import DynaqError
+from recommend_service.api import make_app
+from recommend_service.config import RecommendConfig
+from recommend_service.service import Recommender
+
+NAME = "recommend"
+
+
+@serve.ingress()
+class RecommendReplica:
+    """Loads the store and the run, then answers."""
+
+    async def __init__(self, config: RecommendConfig) -> None:  # type: ignore[misc]
+        # Async, so that Serve runs it in the event loop in which the requests are answered.
+        refuse_open_address(config.with_secrets().api_key, served_host(), "the recommender")
+        self._service = Recommender(config)
+        await self._service.start()  # here, where a failure can be read; its end is the application's
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return make_app(self._service)
+
+
+def recommend_application(config: RecommendConfig) -> serve.Application:
+    """Bound, for `serve.run`."""
+    deployment: Any = serve.deployment(
+        name="recommender",
+        num_replicas=1,
+        max_ongoing_requests=512,
+        ray_actor_options={"num_cpus": 1},
+        health_check_period_s=2,
+        health_check_timeout_s=30,
+        graceful_shutdown_timeout_s=30,
+        graceful_shutdown_wait_loop_s=0.5,
+    )(RecommendReplica)
+    application: serve.Application = deployment.bind(config.with_secrets())
+    return application
+
+
+def build(args: dict[str, Any]) -> serve.Application:
+    """For `serve run` and serve_config.yaml: the fields of RecommendConfig, or `config: FILE` and fields over it."""
+    args = dict(args)
+    return recommend_application(RecommendConfig.load(args.pop("config", None), **args))
+
+
+def start_recommender(config: RecommendConfig, *, host: str = "127.0.0.1", port: int = 8000) -> str:
+    """Bring the service up on the Ray this process is connected to and return its address when it answers.
+
+    Raises InputError on an address that is open to others without an API key, DynaqError when it does not come up.
+    """
+    refuse_open_address(config.with_secrets().api_key, host, "the recommender")
+    start_serve(HTTPOptions(host=host, port=port))
+    try:
+        serve.run(recommend_application(config), name=NAME, route_prefix="/", logging_config=QUIET)
+    except RuntimeError as error:
+        raise DynaqError(f"the recommender did not start: {startup_failure(NAME) or error}") from error
+    return shown_address(host, port)
+
+
+def stop_recommender() -> None:
+    """Let it finish and write what it accepted, and take it down."""
+    serve.delete(NAME)

@@ -1,0 +1,162 @@
+"""Jobs and applicants as the service sees them at one moment, with the similarities it ranks and explains by."""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dynaq.cache_arrays import pack, sides
+from dynaq.features import JOB_BLOCK_WEIGHTS
+from dynaq.layout import BLOCK_DIM, Layout
+from dynaq.records import Candidate, Job
+from dynaq.stores import FloatArray, Store
+from dynaq.tensor_cache import TensorCache
+
+Rows = npt.NDArray[np.int64]
+CHUNK, SLICE = 1 << 13, 1 << 8  # jobs compared at once, and with how many
+TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Person:
+    """One applicant's vectors: the state `[state_dim]`, and the norm of each compared block `[n_pairs]`."""
+
+    id: str
+    state: FloatArray
+    norms: FloatArray
+
+
+def person(applicant_id: str, blocks: dict[str, FloatArray], layout: Layout) -> Person:
+    """From vectors by block name, each `[384]`."""
+    _, applicants = sides(layout)
+    norms = np.array([np.linalg.norm(blocks[name]) for name in applicants.compared], np.float32)
+    return Person(applicant_id, np.concatenate([blocks[name] for name in layout.state]), norms)
+
+
+class Catalogue:
+    """A snapshot of the store; never changed. `digest` tells two of them apart."""
+
+    def __init__(self, cache: TensorCache, digest: str) -> None:
+        self._cache, self.digest = cache, digest
+        self._manifest, self._arrays = cache.to_arrays()
+        self.layout = cache.layout
+        self.job_ids = cache.job_ids
+        self.applicant_ids = cache.applicant_ids
+        self._applicants = {applicant_id: row for row, applicant_id in enumerate(cache.applicant_ids)}
+        self.rows = {job_id: row for row, job_id in enumerate(cache.job_ids)}
+
+    @classmethod
+    def load(cls, store: Store, previous: Catalogue | None = None) -> Catalogue:
+        """What the store holds now; the previous one itself when nothing changed. Raises InputError, DynaqError."""
+        digest = _digest(store)
+        if previous is None:
+            return cls(TensorCache.copy_from_database(store, text=True), digest)
+        return previous if digest == previous.digest else cls(previous._cache.refresh(store), digest)
+
+    def applicant_ids_after(self, after: str, count: int) -> list[str]:
+        """Ids in order, those behind `after`."""
+        start = bisect_right(self.applicant_ids, after)
+        return list(self.applicant_ids[start : start + count])
+
+    def __contains__(self, applicant_id: str) -> bool:
+        return applicant_id in self._applicants
+
+    def person(self, applicant_id: str) -> Person | None:
+        """None when the store has no such applicant, or no vectors of theirs."""
+        row = self._applicants.get(applicant_id)
+        if row is None:
+            return None
+        return Person(applicant_id, self._cache.applicants[row], self._arrays["applicant_norms"][row])
+
+    def profile(self, applicant_id: str) -> Candidate:
+        """The record of an applicant who is there."""
+        return self._cache.applicant_text(self._applicants[applicant_id])
+
+    def job(self, row: int) -> Job:
+        return self._cache.job_text(row)
+
+    def similarities(self, who: Person, rows: Rows | None = None) -> FloatArray:
+        """Cosine by the layout's rule with every job, or with those of some rows, in [-1, 1]."""
+        jobs, norms = self._arrays["jobs"], self._arrays["job_norms"]
+        arrays: dict[str, Any] = {
+            "jobs": jobs if rows is None else jobs[rows],
+            "job_norms": norms if rows is None else norms[rows],
+            "applicants": who.state[None],
+            "applicant_norms": who.norms[None],
+            **pack([who.id], "applicant_id"),
+        }
+        return TensorCache.from_arrays(self._manifest, arrays).calculate_cosine_similarities(who.id)
+
+    def text_similarities(self, vector: FloatArray, rows: Rows) -> FloatArray:
+        """Cosine of a text's unit vector `[384]` with the descriptions of some jobs; the title stands in for none."""
+        title: FloatArray = self._unit(rows, "title") @ vector
+        if "description" not in self.layout.action:
+            return title
+        description = self._unit(rows, "description")
+        return np.where(description.any(axis=1), description @ vector, title)
+
+    def nearest(self, rows: Rows, among: Rows, count: int) -> tuple[Rows, FloatArray]:
+        """For each of `rows` the most similar jobs of `among`, `[len(rows), count]`, and weights that sum to 1.
+
+        Similar as the world model has it: a weighted mean of the blocks' cosines.
+        """
+        count = min(count, len(among))
+        found = np.empty((len(rows), count), np.int64)
+        best = np.empty((len(rows), count), np.float32)
+        for start in range(0, len(rows), SLICE):
+            part = slice(start, start + SLICE)
+            found[part], best[part] = self._nearest(rows[part], among, count)
+        weights = np.exp(10.0 * (best - best.max(axis=1, keepdims=True)))  # the nearest counts most
+        return found, weights / weights.sum(axis=1, keepdims=True)
+
+    def _nearest(self, rows: Rows, among: Rows, count: int) -> tuple[Rows, FloatArray]:
+        wanted = self._compared(rows)
+        best, found = np.empty((len(rows), 0), np.float32), np.empty((len(rows), 0), np.int64)
+        for start in range(0, len(among), CHUNK):
+            part = among[start : start + CHUNK]
+            best = np.concatenate([best, wanted @ self._compared(part).T], axis=1)
+            found = np.concatenate([found, np.broadcast_to(part, (len(rows), len(part)))], axis=1)
+            keep = np.argpartition(-best, min(count, best.shape[1]) - 1, axis=1)[:, :count]
+            best, found = np.take_along_axis(best, keep, 1), np.take_along_axis(found, keep, 1)
+        return found, best
+
+    def _compared(self, rows: Rows) -> FloatArray:
+        parts = [
+            weight**0.5 * self._unit(rows, block)
+            for block, weight in JOB_BLOCK_WEIGHTS.items()
+            if block in self.layout.action
+        ]
+        total = sum(weight for block, weight in JOB_BLOCK_WEIGHTS.items() if block in self.layout.action)
+        compared: FloatArray = np.concatenate(parts, axis=1) / np.float32(total**0.5)
+        return compared
+
+    def _unit(self, rows: Rows, block: str) -> FloatArray:
+        """`[len(rows), 384]` of unit length, zeros where there is no text."""
+        vectors: FloatArray = self._cache.jobs[rows, self.layout.action_slice(block)].astype(np.float32)
+        assert vectors.shape[1] == BLOCK_DIM
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), TINY)
+        return vectors
+
+
+def shared_skills(candidate: Candidate, job: Job) -> list[str]:
+    """Skills that both name, as the job writes them."""
+    own = {skill.casefold().strip() for skill in (*candidate.hard_skills, *candidate.soft_skills)}
+    asked: Sequence[str] = (*job.technical_skills, *job.soft_skills)
+    return [skill for skill in dict.fromkeys(asked) if skill.casefold().strip() in own]
+
+
+def _digest(store: Store) -> str:
+    """Changes when a record or its vectors do. Texts without vectors do not count: they are not ranked."""
+    digest = hashlib.sha256()
+    for hashes in (store.job_hashes(), store.candidate_hashes()):
+        for id_, content in sorted(hashes.items()):
+            digest.update(f"{len(id_)}:{id_}{content};".encode("utf-8", "surrogatepass"))
+        digest.update(b"|")
+    digest.update("\0".join(store.job_ids()).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()

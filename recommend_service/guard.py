@@ -1,0 +1,92 @@
+"""What every request passes: host, size and time of it, and the headers of its answer."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cluster.http_auth import is_loopback
+from recommend_service.metrics import Metrics
+from recommend_service.problems import Problem, problem_response
+
+MAX_BODY = 2 << 20  # bytes
+HEADERS = {
+    # No inline script or style, nothing from elsewhere, in nobody's frame.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+class Guard:
+    """ASGI middleware around the whole app.
+
+    loopback_only: without an API key only this machine may ask; a page of some site, whose name was pointed to this
+    machine's address, comes with another Host (DNS rebinding) and is refused.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, loopback_only: bool) -> None:
+        self._app, self._metrics, self._loopback_only = app, metrics, loopback_only
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status = time.perf_counter(), 500
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            problem = self._problem(Headers(scope=scope))
+            if problem is not None:
+                await problem_response(problem)(scope, receive, answer)
+            else:
+                await self._app(scope, _bounded(receive), answer)
+        finally:
+            route = getattr(scope.get("route"), "path", "none")
+            self._metrics.requests.labels(route, status).inc()
+            self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
+
+    def _problem(self, headers: Headers) -> Problem | None:
+        if self._loopback_only and not _names_loopback(headers.get("host", "")):
+            return Problem(403, "wrong-host", "without an API key this service answers to 127.0.0.1 and localhost only")
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > MAX_BODY:
+            return Problem(413, "too-large", f"a request may have {MAX_BODY} bytes")
+        return None
+
+
+def _names_loopback(host: str) -> bool:
+    try:
+        return is_loopback(urlsplit(f"//{host}").hostname or "")
+    except ValueError:
+        return False
+
+
+def _bounded(receive: Receive) -> Receive:
+    """A body that does not say its length is bounded too."""
+    read = 0
+
+    async def bounded() -> Any:
+        nonlocal read
+        message = await receive()
+        read += len(message.get("body", b""))
+        if read > MAX_BODY:
+            raise HTTPException(413, f"a request may have {MAX_BODY} bytes")
+        return message
+
+    return bounded

@@ -1,0 +1,103 @@
+"""From a ranking to the list that is shown, and why each job is on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from dynaq.exposure_policy import POOL, explore
+from dynaq.feedback import Event
+from dynaq.records import Candidate
+from dynaq.stores import FloatArray
+from recommend_service.catalogue import Catalogue, Person, Rows, shared_skills
+from recommend_service.marks import HIDDEN
+from recommend_service.ranking import Ranking
+from recommend_service.records import Explanation
+
+Judged = Mapping[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Jobs in shown order.
+
+    Args:
+        ranking: those jobs only.
+        wish: cosine of each with the preference, or None without one.
+        propensities: with which the policy shows each at its rank.
+    """
+
+    ranking: Ranking
+    wish: FloatArray | None
+    propensities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A preference: its unit vector `[384]`, its share in the order, and how many of the agent's best it orders."""
+
+    vector: FloatArray
+    weight: float
+    shortlist: int
+
+
+def choose(
+    ranking: Ranking,
+    catalogue: Catalogue,
+    marks: Mapping[str, Event],
+    wish: Wish | None,
+    k: int,
+    rng: np.random.Generator,
+    sharpness: float,
+) -> Shown:
+    """Leave out what is settled, order the shortlist by the wish, draw k around the order."""
+    hidden = [catalogue.rows[job] for job, event in marks.items() if event in HIDDEN and job in catalogue.rows]
+    order: Rows = np.arange(len(ranking.rows))
+    if hidden:
+        order = order[~np.isin(ranking.rows, hidden)]
+    similar: FloatArray | None = None
+    if wish is not None:
+        order = order[: wish.shortlist]
+        similar = np.zeros(len(ranking.rows), np.float32)
+        similar[order] = catalogue.text_similarities(wish.vector, ranking.rows[order])
+        order = order[np.argsort(-blend(ranking.scores[order], similar[order], wish.weight), kind="stable")]
+    places = [str(place) for place in order[:POOL]]
+    drawn, propensities = explore(places, k, rng, sharpness)
+    chosen: Rows = np.fromiter(map(int, drawn), np.int64, len(drawn))
+    return Shown(ranking.only(chosen), None if similar is None else similar[chosen], propensities)
+
+
+def blend(scores: FloatArray, similarities: FloatArray, weight: float) -> FloatArray:
+    """(1 - weight)·score + weight·similarity, each in standard deviations over the shortlist."""
+    if not len(scores):
+        return scores
+    return (1.0 - weight) * _standardised(scores) + weight * _standardised(similarities)
+
+
+def _standardised(values: FloatArray) -> FloatArray:
+    standardised: FloatArray = (values - values.mean()) / max(float(values.std()), 1e-6)
+    return standardised
+
+
+def explain(
+    shown: Shown, catalogue: Catalogue, who: Person, profile: Candidate, judged: Judged, by_agent: bool
+) -> list[Explanation]:
+    """One per shown job. judged: job -> probabilities of the newest judgement."""
+    ranking = shown.ranking
+    cosines = catalogue.similarities(who, ranking.rows)
+    explanations = []
+    for place, row in enumerate(ranking.rows.tolist()):
+        job = catalogue.job(row)
+        explanations.append(
+            Explanation(
+                cosine=float(cosines[place]),
+                q=float(ranking.scores[place]) if by_agent else None,
+                q_is_estimated=bool(ranking.estimated[place]),
+                judge=judged.get(job.id),
+                preference=None if shown.wish is None else float(shown.wish[place]),
+                shared_skills=shared_skills(profile, job),
+            )
+        )
+    return explanations

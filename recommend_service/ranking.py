@@ -1,0 +1,137 @@
+"""The order of the catalogue for one applicant: by their agent, or by similarity while they have none.
+
+Only the top is kept, and only of agents that were asked for lately; a row of Q is read from the run folder when it is
+needed. So memory is bounded by the number of agents kept, whatever the size of the catalogue.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from cluster.serving import ServedRun
+from dynaq.errors import DynaqError, InputError
+from dynaq.feedback import WARM_START
+from dynaq.stores import FloatArray
+from recommend_service.catalogue import Catalogue, Person, Rows
+
+logger = logging.getLogger(__name__)
+DEPTH = 1000  # jobs of a ranking that are kept
+NEIGHBOURS = 8  # trained jobs that stand in for one that came after training
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The top of the catalogue for one applicant, best first.
+
+    Args:
+        rows: of the catalogue.
+        scores: Q, or the cosine where there is no agent.
+        estimated: jobs that came after training; their Q is that of the most similar jobs.
+        policy: the run's id, or WARM_START.
+        whole: nothing of the catalogue was left out.
+    """
+
+    rows: Rows
+    scores: FloatArray
+    estimated: npt.NDArray[np.bool_]
+    policy: str
+    whole: bool
+
+    def only(self, places: Rows) -> Ranking:
+        """Some of its jobs, in another order."""
+        return Ranking(self.rows[places], self.scores[places], self.estimated[places], self.policy, whole=False)
+
+
+class Ranker:
+    """One run over one catalogue. Neither ever changes: when one does, there is a new ranker, with an empty cache.
+
+    Raises InputError for a run that shares no job with the catalogue.
+    """
+
+    def __init__(self, catalogue: Catalogue, run: ServedRun | None, cached: int) -> None:
+        self.catalogue, self.run = catalogue, run
+        self._cached = cached
+        self._cache: OrderedDict[str, Ranking] = OrderedDict()
+        self._lock = threading.Lock()
+        self.hits = self.misses = self.unreadable = 0
+        if run is not None:
+            self._map(run)
+
+    def _map(self, run: ServedRun) -> None:
+        """Where each job of the catalogue stands in the run, and which jobs stand in for those that do not."""
+        self._columns = np.fromiter((run.columns.get(j, -1) for j in self.catalogue.job_ids), np.int64)
+        self._new = np.flatnonzero(self._columns < 0)
+        known = np.flatnonzero(self._columns >= 0)
+        if not len(known):
+            raise InputError(f"run {run.run_id} knows none of the catalogue's jobs; was it trained on another store?")
+        if len(self._new):
+            self._similar, self._weights = self.catalogue.nearest(self._new, known, NEIGHBOURS)
+
+    @property
+    def cached(self) -> int:
+        return len(self._cache)
+
+    def has_agent(self, applicant_id: str) -> bool:
+        return self.run is not None and applicant_id in self.run.places
+
+    def peek(self, applicant_id: str, depth: int) -> Ranking | None:
+        """The ranking if it is in memory and deep enough."""
+        with self._lock:
+            ranking = self._cache.get(applicant_id)
+            if ranking is None or not (ranking.whole or len(ranking.rows) >= depth):
+                return None
+            self._cache.move_to_end(applicant_id)
+            self.hits += 1
+            return ranking
+
+    def rank(self, who: Person, depth: int) -> Ranking:
+        """The first `depth` jobs at least, read from disk or computed; milliseconds, or tens without an agent."""
+        q, policy = self._q_values(who.id), WARM_START
+        if q is None:
+            scores, estimated = self.catalogue.similarities(who), np.zeros(len(self.catalogue.job_ids), bool)
+        else:
+            assert self.run is not None
+            scores, estimated = self._over_catalogue(q), self._columns < 0
+            policy = self.run.run_id
+        rows = _top(scores, max(DEPTH, depth))
+        ranking = Ranking(rows, scores[rows], estimated[rows], policy, len(rows) == len(scores))
+        with self._lock:
+            self.misses += 1
+            self._cache[who.id] = ranking
+            self._cache.move_to_end(who.id)
+            while len(self._cache) > self._cached:
+                self._cache.popitem(last=False)
+        return ranking
+
+    def _q_values(self, applicant_id: str) -> FloatArray | None:
+        if self.run is None:
+            return None
+        try:
+            return self.run.q_values(applicant_id)
+        except DynaqError as error:  # somebody removed the run folder: better a weaker list than none
+            self.unreadable += 1
+            logger.error("agent of %r cannot be read: %s", applicant_id, error)
+            return None
+
+    def _over_catalogue(self, q: FloatArray) -> FloatArray:
+        values: FloatArray = q[self._columns]  # -1, the last column, for new jobs: replaced below
+        if len(self._new):
+            values[self._new] = (values[self._similar] * self._weights).sum(axis=1)
+        return values
+
+
+def _top(scores: FloatArray, count: int) -> Rows:
+    """Rows of the highest scores, best first, equals in row order."""
+    if count < len(scores):
+        threshold = np.partition(scores, len(scores) - count)[len(scores) - count]
+        rows = np.flatnonzero(scores >= threshold)
+    else:
+        rows = np.arange(len(scores))
+    best: Rows = rows[np.lexsort((rows, -scores[rows]))][:count]
+    return best

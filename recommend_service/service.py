@@ -1,0 +1,346 @@
+"""The service without HTTP: lists, feedback, new applicants, and what is looked for in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import math
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+import numpy as np
+
+from dynaq.encoder import Embedder, Encoder
+from dynaq.errors import DynaqError, InputError
+from dynaq.exposure_policy import POOL, rank_probabilities
+from dynaq.feedback import WARM_START, Exposure, FeedbackEvent
+from dynaq.ingest.embedding import candidate_texts, content_hash
+from dynaq.records import Candidate, Job
+from dynaq.stores import FloatArray, open_feedback, open_store
+from recommend_service.catalogue import Catalogue, Person, person
+from recommend_service.config import RecommendConfig
+from recommend_service.lists import Shown, Wish, choose, explain
+from recommend_service.marks import Marks
+from recommend_service.metrics import Metrics
+from recommend_service.problems import Problem
+from recommend_service.ranking import Ranker, Ranking
+from recommend_service.recorder import Recorder
+from recommend_service.records import (
+    ApplicantList,
+    ApplicantShown,
+    Explanation,
+    FeedbackIn,
+    Recommendation,
+    Recommendations,
+)
+from recommend_service.runs import RunWatch
+from recommend_service.texts import Texts
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+SUMMARY = 300  # characters of a description in a list
+FUTURE = timedelta(minutes=5)  # clocks differ
+LEDGER_SECONDS = 60.0  # an applicant's judgements are read again after so long
+LEDGERS = 1000  # applicants whose judgements are remembered
+NO_AGENT = "No agent has been trained for this applicant yet: ranked by how alike profile and jobs are."
+BY_AGENT = "Ranked by the applicant's own agent."
+
+
+class Recommender:
+    """One process's service. `start` before use, `stop` after, both in the event loop that serves.
+
+    encoder: instead of the one that the configuration names.
+    """
+
+    def __init__(self, config: RecommendConfig, encoder: Embedder | None = None) -> None:
+        self.config = config.with_secrets()
+        self._encoder = encoder or Encoder(config.encoder)
+        self.metrics = Metrics()
+        self._watch = RunWatch(self.config)
+        self._store = open_store(config.store, read_only=True)
+        self._reading = ThreadPoolExecutor(1, "store")  # stores need not be thread-safe
+        self._ranking = ThreadPoolExecutor(2, "ranking")
+        self._newcomers: dict[str, tuple[Person, Candidate]] = {}  # until the catalogue has them
+        self._ledgers: OrderedDict[str, tuple[float, dict[str, dict[str, float]]]] = OrderedDict()
+        self._store_problem: str | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._changing = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Load everything that a first list needs; once. Raises InputError, DynaqError."""
+        if self._tasks:
+            return
+        feedback = open_feedback(self.config.store)
+        try:
+            self._marks = await self._read(lambda: Marks.of(feedback.feedback()))
+            catalogue = await self._read(lambda: Catalogue.load(self._store))
+            self.ranker = await self._read(lambda: self._watch.ranker(catalogue, None))
+        except BaseException:
+            feedback.close()
+            raise
+        rank_probabilities(min(POOL, len(catalogue.job_ids)), self._sharpness)  # so that no request waits for it
+        self._recorder = Recorder(feedback, self.config.max_waiting)
+        self._texts = Texts(self.config.store, self._encoder)
+        self.metrics.show_run(self.run_id)
+        self._tasks = [
+            asyncio.create_task(_every(self.config.poll_seconds, self._look_for_run)),
+            asyncio.create_task(_every(self.config.catalogue_seconds, self._look_at_store)),
+        ]
+
+    async def stop(self) -> None:
+        """Write what was accepted and let go of the store."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._recorder.close()
+        self._texts.close()
+        for pool in (self._ranking, self._reading):
+            pool.shutdown(wait=True, cancel_futures=True)
+        self._store.close()
+
+    @property
+    def run_id(self) -> str | None:
+        return self.ranker.run.run_id if self.ranker.run is not None else None
+
+    @property
+    def problem(self) -> str | None:
+        """Why something newer is not used."""
+        return self._watch.problem or self._store_problem
+
+    # Lists
+
+    async def recommend(self, applicant_id: str, k: int, preference: str | None, explained: bool) -> Recommendations:
+        """The list, drawn around the ranking, and a note in the store that it was shown. Raises Problem, Overloaded."""
+        ranker, wish = self.ranker, None
+        who, profile = self._person(applicant_id, ranker.catalogue)
+        text = " ".join((preference or "").split()) or None
+        if text is not None:
+            wish = Wish(await self._wish(text), self.config.preference_weight, self.config.shortlist)
+        marks = self._marks.of_applicant(applicant_id)
+        ranking = await self._ranked(ranker, who, max(self.config.shortlist, POOL) + len(marks))
+        draw = _generator(applicant_id, ranking.policy, text or "", datetime.now(UTC).date().isoformat())
+        shown = choose(ranking, ranker.catalogue, marks, wish, k, draw, self._sharpness)
+        jobs = [ranker.catalogue.job(row) for row in shown.ranking.rows.tolist()]
+        exposure = self._expose(applicant_id, shown, jobs, text)
+        agent = ranking.policy != WARM_START
+        explanations: Sequence[Explanation | None] = [None] * len(jobs)
+        if explained:
+            judged = await self._judged(applicant_id)
+            explanations = explain(shown, ranker.catalogue, who, profile, judged, agent)
+        source = "agent" if agent else "warm-start"
+        self.metrics.lists.labels(source).inc()
+        return Recommendations(
+            applicant_id=applicant_id,
+            source="agent" if agent else "warm-start",
+            note=BY_AGENT if agent else NO_AGENT,
+            run_id=ranking.policy if agent else None,
+            preference=text,
+            exposure=exposure,
+            recommendations=[
+                Recommendation(
+                    rank=rank,
+                    job_id=job.id,
+                    title=job.title,
+                    summary=job.description[:SUMMARY],
+                    marked="save" if marks.get(job.id) == "save" else "click" if job.id in marks else None,
+                    explanation=explanation,
+                )
+                for rank, (job, explanation) in enumerate(zip(jobs, explanations, strict=True), start=1)
+            ],
+        )
+
+    @property
+    def _sharpness(self) -> float:
+        return self.config.sharpness if self.config.explore else math.inf
+
+    def _person(self, applicant_id: str, catalogue: Catalogue) -> tuple[Person, Candidate]:
+        who = catalogue.person(applicant_id)
+        if who is not None:
+            return who, catalogue.profile(applicant_id)
+        if applicant_id in self._newcomers:
+            return self._newcomers[applicant_id]
+        raise Problem(404, "unknown-applicant", f"applicant {applicant_id!r} is not in the store, or has no vectors")
+
+    async def _wish(self, text: str) -> FloatArray:
+        try:
+            return await self._texts.preference(text)
+        except InputError as error:
+            raise Problem(409, "no-encoder", f"preferences are not understood here: {error}") from error
+
+    async def _ranked(self, ranker: Ranker, who: Person, depth: int) -> Ranking:
+        ranking = ranker.peek(who.id, depth)
+        if ranking is None:
+            loop = asyncio.get_running_loop()
+            ranking = await loop.run_in_executor(self._ranking, ranker.rank, who, depth)
+        return ranking
+
+    def _expose(self, applicant_id: str, shown: Shown, jobs: list[Job], preference: str | None) -> str:
+        key = uuid.uuid4().hex
+        if jobs:
+            ids, policy = tuple(job.id for job in jobs), shown.ranking.policy
+            self._recorder.expose(
+                Exposure(applicant_id, key, datetime.now(UTC), ids, shown.propensities, policy, preference)
+            )
+        return key
+
+    async def _judged(self, applicant_id: str) -> dict[str, dict[str, float]]:
+        """Job -> p of the newest judgement in the ledger, of whatever judge."""
+        known = self._ledgers.get(applicant_id)
+        if known is None or time.monotonic() - known[0] > LEDGER_SECONDS:
+            rows = await self._read(lambda: self._store.judgements(applicants=[applicant_id]).to_pylist())
+            rows.sort(key=lambda row: row["created_at"])
+            labels = ("apply", "save", "click", "ignore")
+            known = (
+                time.monotonic(),
+                {row["job_id"]: {label: row[f"p_{label}"] for label in labels} for row in rows},
+            )
+            self._ledgers[applicant_id] = known
+            while len(self._ledgers) > LEDGERS:
+                self._ledgers.popitem(last=False)
+        return known[1]
+
+    def job(self, job_id: str) -> Job:
+        """Raises Problem."""
+        row = self.ranker.catalogue.rows.get(job_id)
+        if row is None:
+            raise Problem(404, "unknown-job", f"job {job_id!r} is not in the catalogue")
+        return self.ranker.catalogue.job(row)
+
+    def applicants(self, after: str, limit: int) -> ApplicantList:
+        """By id, those behind `after`."""
+        ranker = self.ranker
+        ids = ranker.catalogue.applicant_ids_after(after, limit + 1)
+        if self._newcomers:
+            newcomers = [one for one in self._newcomers if one > after and one not in ranker.catalogue]
+            ids = sorted([*ids, *newcomers])[: limit + 1]
+        shown = [
+            ApplicantShown(
+                id=one, headline=_headline(self._person(one, ranker.catalogue)[1]), has_agent=ranker.has_agent(one)
+            )
+            for one in ids[:limit]
+        ]
+        return ApplicantList(applicants=shown, next=ids[limit - 1] if len(ids) > limit else None)
+
+    # Feedback and new applicants
+
+    async def feedback(self, given: Sequence[FeedbackIn], key: str | None) -> list[FeedbackEvent]:
+        """Keep events; they are on the disk when this returns. Raises Problem, Overloaded."""
+        now = datetime.now(UTC)
+        events = []
+        for index, one in enumerate(given):
+            place = f"events[{index}]: " if len(given) > 1 else ""
+            self._check(one, now, place)
+            try:
+                events.append(one.record(now, key))
+            except (InputError, OverflowError) as error:
+                raise Problem(422, "invalid-request", f"{place}{error}") from error
+        try:
+            await self._recorder.add(events)
+        except InputError as error:
+            raise Problem(422, "invalid-request", str(error)) from error
+        except DynaqError as error:
+            raise Problem(503, "store-unavailable", f"nothing was kept: {error}", retry_after=5) from error
+        self._marks.add(events)
+        for event in events:
+            self.metrics.events.labels(event.event).inc()
+        return events
+
+    def _check(self, one: FeedbackIn, now: datetime, place: str) -> None:
+        catalogue, run = self.ranker.catalogue, self.ranker.run
+        if one.applicant_id not in catalogue and one.applicant_id not in self._newcomers:
+            raise Problem(422, "unknown-applicant", f"{place}applicant {one.applicant_id!r} is not in the store")
+        # A job that has just left the catalogue may still be on somebody's screen.
+        if one.job_id not in catalogue.rows and (run is None or one.job_id not in run.columns):
+            raise Problem(422, "unknown-job", f"{place}job {one.job_id!r} is not in the catalogue")
+        if one.at is not None and one.at > now + FUTURE:
+            raise Problem(422, "invalid-request", f"{place}at {one.at.isoformat()} lies in the future")
+
+    async def create(self, candidate: Candidate) -> None:
+        """Embed a profile and keep it; it can be asked for when this returns. Raises Problem."""
+        layout = self.ranker.catalogue.layout
+        try:
+            blocks = await self._texts.profile(candidate, layout)
+        except InputError as error:
+            raise Problem(409, "no-encoder", f"no applicants can be created here: {error}") from error
+        hash_ = content_hash(candidate_texts(candidate), layout)
+
+        def write() -> None:
+            if next(iter(self._store.candidates([candidate.id])), None) is not None:
+                raise Problem(409, "applicant-exists", f"applicant {candidate.id!r} is in the store already")
+            with open_store(self.config.store) as store:
+                store.put_candidates([candidate])
+                store.put_candidate_vectors([candidate.id], {b: v[None] for b, v in blocks.items()}, [hash_])
+
+        try:
+            await self._read(write)
+        except DynaqError as error:  # the folder has one writer at a time
+            raise Problem(503, "store-busy", str(error), retry_after=5) from error
+        self._newcomers[candidate.id] = (person(candidate.id, blocks, layout), candidate)
+
+    # In the background
+
+    async def _look_for_run(self) -> None:
+        async with self._changing:
+            await self._take(self.ranker.catalogue)
+
+    async def _look_at_store(self) -> None:
+        async with self._changing:
+            before = self.ranker.catalogue
+            try:
+                catalogue = await self._read(lambda: Catalogue.load(self._store, before))
+            except DynaqError as error:
+                logger.error("the store cannot be read, its last state goes on: %s", error)
+                self._store_problem = str(error)
+                return
+            self._store_problem = None
+            await self._take(catalogue)
+        for one in [one for one in self._newcomers if one in self.ranker.catalogue]:
+            del self._newcomers[one]
+
+    async def _take(self, catalogue: Catalogue) -> None:
+        """Rank by the newest run over this catalogue from now on."""
+        ranker = await self._read(lambda: self._watch.ranker(catalogue, self.ranker))
+        if ranker is not self.ranker:
+            self.ranker = ranker
+            self.metrics.show_run(self.run_id)
+
+    def observe(self) -> None:
+        """Bring the gauges up to date."""
+        ranker, metrics = self.ranker, self.metrics
+        metrics.jobs.set(len(ranker.catalogue.job_ids))
+        metrics.cached.set(ranker.cached)
+        metrics.hits.set(ranker.hits)
+        metrics.misses.set(ranker.misses)
+        metrics.unreadable.set(ranker.unreadable)
+        metrics.waiting.set(self._recorder.waiting)
+        metrics.lost.set(self._recorder.lost_exposures)
+        metrics.refused.set(self._watch.refused)
+
+    async def _read(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._reading, call)
+
+
+async def _every(seconds: float, look: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await look()
+        except Exception:  # whatever it was, the next look may do better
+            logger.exception("looking for something new")
+
+
+def _generator(*parts: str) -> np.random.Generator:
+    """The same list while a page is reloaded; another one tomorrow, or from another run."""
+    digest = hashlib.blake2b("\0".join(parts).encode(), digest_size=8).digest()
+    return np.random.default_rng(int.from_bytes(digest, "big"))
+
+
+def _headline(candidate: Candidate) -> str:
+    titles = ", ".join(position.title for position in candidate.experience[:2])
+    return (titles or candidate.bio or ", ".join(candidate.hard_skills))[:80]

@@ -1,0 +1,69 @@
+"""Vectors of what people type: preferences and new profiles. One thread, since the encoder uses all it gets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from dynaq.encoder import Embedder
+from dynaq.errors import DynaqError, InputError
+from dynaq.ingest.embedding import candidate_texts, check_encoder
+from dynaq.layout import BLOCK_DIM, Layout
+from dynaq.records import Candidate
+from dynaq.stores import FloatArray, open_store
+
+logger = logging.getLogger(__name__)
+REMEMBERED = 2000  # preferences
+
+
+class Texts:
+    """The encoder of a store, loaded in the background, since that takes seconds."""
+
+    def __init__(self, store_uri: str, encoder: Embedder) -> None:
+        self._thread = ThreadPoolExecutor(1, "encoder")
+        self._known: OrderedDict[str, FloatArray] = OrderedDict()
+        self._encoder = self._thread.submit(_load, store_uri, encoder)
+
+    async def preference(self, text: str) -> FloatArray:
+        """Unit vector `[384]`. Raises InputError when the store was embedded by another encoder."""
+        known = self._known.get(text)
+        if known is not None:
+            self._known.move_to_end(text)
+            return known
+        vector: FloatArray = (await self._encode([text]))[0]
+        self._known[text] = vector
+        while len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+        return vector
+
+    async def profile(self, candidate: Candidate, layout: Layout) -> dict[str, FloatArray]:
+        """Block name -> `[384]`. Raises as `preference`."""
+        texts = candidate_texts(candidate)
+        vectors = await self._encode([texts[block] for block in layout.state])
+        return dict(zip(layout.state, vectors, strict=True))
+
+    async def _encode(self, texts: list[str]) -> FloatArray:
+        encoder = await asyncio.shield(asyncio.wrap_future(self._encoder))  # a caller who goes away cancels nothing
+        loop = asyncio.get_running_loop()
+        vectors: FloatArray = await loop.run_in_executor(self._thread, encoder.encode, texts)
+        return vectors
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _load(store_uri: str, encoder: Embedder) -> Embedder:
+    try:
+        with open_store(store_uri, read_only=True) as store:
+            check_encoder(store, encoder)
+        warm = encoder.encode(["a job near the sea"])
+        assert warm.shape == (1, BLOCK_DIM)
+        assert np.isfinite(warm).all()
+    except DynaqError as error:
+        logger.warning("no preferences and no new applicants: %s", error)
+        raise InputError(str(error)) from error
+    return encoder

@@ -2,10 +2,10 @@
 
     hire, apply → APPLY      save → SAVE      click → CLICK      ignore ("not for me") → IGNORE
 
-Several events on one pair become one answer. In the order in which they happened: an ignore takes back what came
-before it; of what came since the last ignore the strongest counts (APPLY, SAVE, CLICK); a hire is never taken back.
-So save, then ignore is IGNORE; ignore, then apply is APPLY; apply, then click is APPLY. Events of the same time are
-taken in the order of their keys, so that the answer does not depend on the order in which they arrived.
+Several events on one pair become one answer, in the order in which they happened: an application or a hire is never
+taken back; of save and ignore the later counts; a click counts where there is nothing else (`standing`). So save, then
+ignore is IGNORE; ignore, then apply is APPLY; save, then click is SAVE. Events of the same time are taken in the order
+of their keys, so that the answer does not depend on the order in which they arrived.
 
 Only what somebody did is an answer. A job that was shown and not acted on is no evidence against it: it may not have
 been looked at, and what is not looked at depends on its rank more than on its fit (Joachims et al. 2005). It stays an
@@ -58,33 +58,24 @@ class RealAnswers:
     until: datetime | None
 
 
-@dataclass
-class _Answer:
-    """Where one pair stands after the events so far."""
-
-    event: Event
-    at: datetime
-
-    def hear(self, event: Event, at: datetime) -> None:
-        if self.event == "hire":
-            return
-        weaker = LABELS.index(EVENT_LABELS[event]) > LABELS.index(EVENT_LABELS[self.event])
-        if event == "hire" or event == "ignore" or self.event == "ignore" or not weaker:
-            self.event, self.at = event, at
+def standing(before: Event | None, event: Event) -> Event:
+    """The event that counts for a pair once `event` has followed what counted `before`."""
+    if before == "hire" or (before == "apply" and event != "hire"):
+        return before
+    return before if event == "click" and before is not None else event
 
 
 def settle(events: pa.Table) -> dict[tuple[str, str], tuple[Event, datetime]]:
-    """(applicant, job) → the event that decides, and its time. events: with the columns of FEEDBACK_SCHEMA."""
+    """(applicant, job) → the event that counts, and its time. events: with the columns of FEEDBACK_SCHEMA."""
     ordered = events.sort_by([("at", "ascending"), ("key", "ascending")])
     columns = (ordered.column(name).to_pylist() for name in ("applicant_id", "job_id", "event", "at"))
-    standing: dict[tuple[str, str], _Answer] = {}
+    settled: dict[tuple[str, str], tuple[Event, datetime]] = {}
     for applicant_id, job_id, event, at in zip(*columns, strict=True):
-        answer = standing.get((applicant_id, job_id))
-        if answer is None:
-            standing[applicant_id, job_id] = _Answer(event, at)
-        else:
-            answer.hear(event, at)
-    return {pair: (answer.event, answer.at) for pair, answer in standing.items()}
+        before = settled.get((applicant_id, job_id))
+        counts = standing(before[0] if before else None, event)
+        if before is None or counts != before[0]:
+            settled[applicant_id, job_id] = counts, at
+    return settled
 
 
 def real_answers(

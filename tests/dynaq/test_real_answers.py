@@ -14,7 +14,7 @@ from dynaq.judge import LABEL_VALUES
 from dynaq.ledger import judgements
 from dynaq.real_answers import KEPT, REAL, RealAnswers, real_answers
 
-START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+START = datetime(2025, 3, 1, 12, tzinfo=UTC)
 
 
 def event(job: str, what: str, minute: int, applicant: str = "ann", key: str = "") -> FeedbackEvent:
@@ -41,11 +41,14 @@ def answers(events: Sequence[FeedbackEvent], jobs: Sequence[str] = ("a", "b")) -
         (["ignore"], "IGNORE"),
         (["click", "save", "apply"], "APPLY"),
         (["apply", "click"], "APPLY"),
+        (["apply", "ignore"], "APPLY"),
+        (["apply", "hire", "ignore"], "APPLY"),
+        (["hire", "apply"], "APPLY"),
         (["save", "ignore"], "IGNORE"),
-        (["apply", "ignore"], "IGNORE"),
+        (["ignore", "save"], "SAVE"),
         (["ignore", "apply"], "APPLY"),
-        (["apply", "ignore", "click"], "CLICK"),
-        (["hire", "ignore"], "APPLY"),
+        (["save", "click"], "SAVE"),
+        (["ignore", "click"], "IGNORE"),
         (["click", "click", "click"], "CLICK"),
     ],
 )

@@ -18,7 +18,7 @@ from tests.markets import APPLICANTS, make_ledger, make_store
 
 pytestmark = pytest.mark.usefixtures("ray_session_fixture")
 
-START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+START = datetime(2025, 3, 1, 12, tzinfo=UTC)
 LAST_JOB = "j039"
 
 
@@ -95,7 +95,7 @@ def test_a_judge_is_asked_only_what_nobody_answered(market: Path, capsys: pytest
     given = {("a000", LAST_JOB), ("a000", "j001"), ("a001", "j002")}
     keep = [(row["applicant_id"], row["job_id"]) not in given for row in table.to_pylist()]
     pq.write_table(table.filter(keep), market / "rest.parquet")
-    options = ["--budget", "40", "--judge", f"ledger:{market}/rest.parquet", "--feedback-until", "2026-03-01T12:30:00Z"]
+    options = ["--budget", "40", "--judge", f"ledger:{market}/rest.parquet", "--feedback-until", "2025-03-01T12:30:00Z"]
     assert train(market, "both", *options) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "learning from 3 answers of 2 people, out of 6 events" in out
@@ -126,7 +126,7 @@ def test_a_resumed_run_goes_on_with_the_answers_it_began_with(
         (["--judge", "none", "--feedback", "--strategy", "cosine"], "take llm or hybrid"),
         (["--judge", "none", "--feedback-until", "2020-01-01T00:00:00Z"], "nothing to learn from"),
         (["--judge", "none", "--feedback-until", "yesterday"], "'yesterday' is not a time"),
-        (["--judge", "none", "--feedback-until", "2026-01-01"], "has no zone"),
+        (["--judge", "none", "--feedback-until", "2025-01-01"], "has no zone"),
     ],
 )
 def test_what_does_not_go_together_is_said_in_one_line(

@@ -1,0 +1,292 @@
+"""Off-policy evaluation: how a ranking would have done, from lists that another one drew.
+
+Lists were drawn with known probabilities (`dynaq.exposure_policy`), so what a logged list earned can be weighted by how
+much likelier the candidate is to show the same job at the same rank:
+
+    w_ir = P_candidate(job_ir at rank r) / P_logged(job_ir at rank r)
+    IPS     1/n · sum over lists i, ranks r of w_ir·y_ir                      (Li et al. 2018, item-position model)
+    SNIPS   per rank: sum of w·y over sum of w                                (Swaminathan & Joachims 2015)
+    DR      1/n · sum of E_candidate[q(x, j, r)] + w_ir·(y_ir - q_ir)         (Dudík et al. 2011)
+
+Assumptions: the reward of a job depends on the person, the job and its rank, not on the other jobs of the list; it is
+zero where nobody did anything; propensities are those with which lists were drawn. q is a ridge regression on the
+job's place in both rankings and on the rank, fitted without the people it is used for (cross-fitting), so that DR is
+unbiased whatever q is worth, and less uncertain than IPS where q is worth something.
+
+Weights are clipped at the square root of the number of lists (Ionides 2008). `coverage` is the mean clipped weight: the
+share of what the candidate would show about which the log speaks. A candidate that shows what was never shown, or a
+log without exploration, has little of it; then there is no number, only "cannot tell". Intervals are percentile
+bootstraps over people, since one person's lists are not independent.
+
+Libraries: obp 0.5.7 (2023) does not install on Python 3.11 and pulls in what is older; scope-rl 0.2.1 (2023) is about
+sequences of states. Neither is maintained, hence the few estimators here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dynaq.exposure_policy import SHARPNESS, rank_probabilities
+
+FloatArray = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.int64]
+
+MIN_PEOPLE = 8  # fewer make no interval worth its name
+MIN_COVERAGE = 0.7
+MIN_EFFECTIVE = 30.0  # lists that the weighted ones are worth (Kish 1965)
+FOLDS = 5
+RIDGE = 1.0
+DRAWS = 1000
+CHUNK = 512  # slates compared at once, draws summed at once
+
+
+@dataclass(frozen=True)
+class SlateLog:
+    """n logged lists of at most k ranks.
+
+    Args:
+        people: `[n]` whose list it was, numbered from 0.
+        shown: `[n, k]` job numbers, -1 after a list's end.
+        propensities: `[n, k]` of the policy that drew it.
+        rewards: `[n, k]` what each rank earned.
+    """
+
+    people: Numbers
+    shown: Numbers
+    propensities: FloatArray
+    rewards: FloatArray
+
+    @property
+    def filled(self) -> npt.NDArray[np.bool_]:
+        return self.shown >= 0
+
+    def __len__(self) -> int:
+        return len(self.people)
+
+
+@dataclass(frozen=True)
+class RankingPolicy:
+    """Draws lists around a ranking (`dynaq.exposure_policy.explore`).
+
+    Args:
+        rankings: `[n, pool]` for each logged list the job numbers it would have drawn from, best first, -1 after the
+            end.
+        sharpness: of the drawing.
+        as_logged: `[n]` lists that this policy drew itself: the log is its doing, whatever the ranking says now.
+    """
+
+    rankings: Numbers
+    sharpness: float = SHARPNESS
+    as_logged: npt.NDArray[np.bool_] | None = None
+
+    def probabilities(self, log: SlateLog) -> FloatArray:
+        """P(the shown job at its rank), `[n, k]`; 0 for a job outside of the ranking."""
+        result = np.zeros(log.shown.shape)
+        places, ranks = places_in(self.rankings, log.shown), np.arange(log.shown.shape[1])
+        for length, rows in self._by_length():
+            table = np.zeros((self.rankings.shape[1] + 1, len(ranks)))
+            table[:length, :length] = rank_probabilities(length, self.sharpness)[:, : len(ranks)]
+            result[rows] = table[places[rows], ranks]
+        if self.as_logged is not None:
+            result[self.as_logged] = log.propensities[self.as_logged]
+        return np.where(log.filled, result, 0.0)
+
+    def expected(self, base: FloatArray, slope: FloatArray, discount: FloatArray) -> FloatArray:
+        """Mean over the drawing of base + discount_r·slope at each rank, `[n, k]`; base, slope `[n, pool]`."""
+        result = np.zeros((len(self.rankings), len(discount)))
+        for length, rows in self._by_length():
+            table = np.zeros((length, len(discount)))
+            table[:, :length] = rank_probabilities(length, self.sharpness)[:, : len(discount)]
+            result[rows] = base[rows, :length] @ table + discount * (slope[rows, :length] @ table)
+        return result
+
+    def _by_length(self) -> list[tuple[int, Numbers]]:
+        lengths = (self.rankings >= 0).sum(1)
+        return [(int(n), np.flatnonzero(lengths == n)) for n in np.unique(lengths) if n > 0]
+
+
+def places_in(rankings: Numbers, jobs: Numbers) -> Numbers:
+    """Place of each job in its row's ranking, from 0; the width of the rankings where it is not there.
+
+    rankings `[n, pool]`, jobs `[n, m]` → `[n, m]`.
+    """
+    places = np.full(jobs.shape, rankings.shape[1], np.int64)
+    for start in range(0, len(jobs), CHUNK):
+        part = slice(start, start + CHUNK)
+        same = (jobs[part, :, None] == rankings[part, None, :]) & (jobs[part, :, None] >= 0)
+        places[part] = np.where(same.any(2), same.argmax(2), rankings.shape[1])
+    return places
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean reward per list, with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class OffPolicyEvaluation:
+    """What the log says about a candidate beside what serves now.
+
+    Args:
+        slates, people: in the log.
+        candidate, current: estimator (`ips`, `snips`, `dr`) → mean reward per list.
+        difference: candidate less current, by the same estimators.
+        coverage: share of what the candidate would show about which the log speaks; 1 where all of it could be seen.
+        effective: number of lists that the weighted ones are worth.
+        verdict: better, worse, no difference, or cannot tell.
+        reason: the verdict in a sentence.
+    """
+
+    slates: int
+    people: int
+    candidate: Mapping[str, Estimate]
+    current: Mapping[str, Estimate]
+    difference: Mapping[str, Estimate]
+    coverage: float
+    effective: float
+    verdict: str
+    reason: str
+
+
+def evaluate(
+    log: SlateLog, candidate: RankingPolicy, current: RankingPolicy, *, confidence: float = 0.95, seed: int = 0
+) -> OffPolicyEvaluation:
+    """Compare two policies on one log. The verdict goes by the interval of DR's difference."""
+    people = len(np.unique(log.people))
+    if people < MIN_PEOPLE:
+        reason = f"the log has lists of {people} people, and at least {MIN_PEOPLE} are needed for an interval"
+        return OffPolicyEvaluation(len(log), people, {}, {}, {}, np.nan, np.nan, "cannot tell", reason)
+    discount = 1.0 / np.log2(np.arange(2, log.shown.shape[1] + 2))
+    model = _Regression(log, (candidate.rankings, current.rankings), discount)
+    parts = {name: _Contributions(log, policy, model) for name, policy in (("a", candidate), ("b", current))}
+    totals = np.concatenate([parts["a"].per_person, parts["b"].per_person], axis=1)
+    width = parts["a"].per_person.shape[1]
+    point = totals.sum(0)[None]
+    draws = _resampled(totals, seed)
+    values = {}
+    for name, sums in (("point", point), ("draws", draws)):
+        a, b = _estimates(sums[:, :width]), _estimates(sums[:, width:])
+        values[name] = {"a": a, "b": b, "d": {key: a[key] - b[key] for key in a}}
+    tails = [(1.0 - confidence) / 2.0, (1.0 + confidence) / 2.0]
+    found = {
+        side: {
+            key: Estimate(float(values["point"][side][key][0]), *np.quantile(values["draws"][side][key], tails))
+            for key in values["point"][side]
+        }
+        for side in ("a", "b", "d")
+    }
+    coverage, effective = parts["a"].coverage, parts["a"].effective
+    verdict, reason = _verdict(log, found["d"]["dr"], coverage, effective, confidence)
+    return OffPolicyEvaluation(
+        len(log), people, found["a"], found["b"], found["d"], coverage, effective, verdict, reason
+    )
+
+
+def _verdict(
+    log: SlateLog, difference: Estimate, coverage: float, effective: float, confidence: float
+) -> tuple[str, str]:
+    if bool((log.propensities[log.filled] >= 1.0).all()) and coverage < 1.0:
+        return "cannot tell", (
+            "lists were shown without exploration (every propensity is 1), so the log knows nothing of other lists"
+        )
+    if coverage < MIN_COVERAGE:
+        return "cannot tell", (
+            f"the log speaks about {coverage:.0%} of what the candidate would show, and {MIN_COVERAGE:.0%} are needed"
+        )
+    if effective < MIN_EFFECTIVE:
+        return "cannot tell", (
+            f"the weighted lists are worth {effective:.0f} of the candidate's own, and {MIN_EFFECTIVE:.0f} are needed"
+        )
+    figures = (
+        f"{difference.value:+.3f} per list ({confidence:.0%} interval {difference.low:+.3f} to {difference.high:+.3f})"
+    )
+    if difference.high < 0.0:
+        return "worse", f"the candidate earns less than what serves now: {figures}"
+    if difference.low > 0.0:
+        return "better", f"the candidate earns more than what serves now: {figures}"
+    return "no difference", f"no difference to what serves now can be told from chance: {figures}"
+
+
+class _Regression:
+    """q(x, j, r) = base(x, j) + discount_r·slope(x, j), both linear in the job's discounted places, cross-fitted."""
+
+    def __init__(self, log: SlateLog, rankings: tuple[Numbers, Numbers], discount: FloatArray) -> None:
+        self._rankings, self._discount = rankings, discount
+        features = self._features(log.shown)
+        rows = np.concatenate([features, features * discount[:, None]], axis=2)
+        self._weights = np.zeros((len(log), rows.shape[2]))
+        order = {person: i for i, person in enumerate(np.unique(log.people))}
+        folds = np.array([order[person] % FOLDS for person in log.people.tolist()])
+        for fold in np.unique(folds):
+            use = (folds != fold)[:, None] & log.filled
+            x, y = rows[use], log.rewards[use]
+            gram = x.T @ x + RIDGE * np.eye(x.shape[1])
+            self._weights[folds == fold] = np.linalg.solve(gram, x.T @ y)
+        self.shown = np.einsum("nkd,nd->nk", rows, self._weights)
+
+    def _features(self, jobs: Numbers) -> FloatArray:
+        """`[n, m, 3]`: one, and the discounted place in each ranking, 0 outside."""
+        columns = [np.ones(jobs.shape)]
+        for ranking in self._rankings:
+            places = places_in(ranking, jobs)
+            columns.append(np.where(places < ranking.shape[1], 1.0 / np.log2(places + 2.0), 0.0))
+        return np.stack(columns, axis=2)
+
+    def expected(self, policy: RankingPolicy) -> FloatArray:
+        """E over the policy's lists of q at each rank, `[n, k]`."""
+        features = self._features(policy.rankings)
+        half = features.shape[2]
+        base = np.einsum("npd,nd->np", features, self._weights[:, :half])
+        slope = np.einsum("npd,nd->np", features, self._weights[:, half:])
+        return policy.expected(base, slope, self._discount)
+
+
+class _Contributions:
+    """One policy's sums per person: lists, IPS, DR, and per rank weighted rewards and weights `[people, 3 + 2k]`."""
+
+    def __init__(self, log: SlateLog, policy: RankingPolicy, model: _Regression) -> None:
+        filled = log.filled
+        weights = policy.probabilities(log) / np.where(filled, log.propensities, 1.0)
+        weights = np.minimum(weights, np.sqrt(len(log)))
+        earned = weights * log.rewards
+        robust = model.expected(policy) + weights * (log.rewards - model.shown)
+        if policy.as_logged is not None:  # its own lists: what they earned, without a model
+            robust[policy.as_logged] = log.rewards[policy.as_logged]
+        robust = np.where(filled, robust, 0.0)
+        columns = np.concatenate(
+            [np.ones((len(log), 1)), earned.sum(1, keepdims=True), robust.sum(1, keepdims=True), earned, weights],
+            axis=1,
+        )
+        _, person = np.unique(log.people, return_inverse=True)
+        self.per_person = np.zeros((person.max() + 1, columns.shape[1]))
+        np.add.at(self.per_person, person, columns)
+        self.coverage = float(weights.sum() / filled.sum())
+        by_rank = weights.sum(0) ** 2 / np.maximum((weights**2).sum(0), 1e-300)
+        self.effective = float(by_rank[filled.any(0)].mean())
+
+
+def _estimates(sums: FloatArray) -> dict[str, FloatArray]:
+    """The estimators from summed contributions `[draws, 3 + 2k]`."""
+    n, k = sums[:, 0], (sums.shape[1] - 3) // 2
+    earned, weights = sums[:, 3 : 3 + k], sums[:, 3 + k :]
+    normalised = np.divide(earned, weights, out=np.zeros_like(earned), where=weights > 0).sum(1)
+    return {"ips": sums[:, 1] / n, "snips": normalised, "dr": sums[:, 2] / n}
+
+
+def _resampled(totals: FloatArray, seed: int) -> FloatArray:
+    """Sums over people drawn with replacement, `[DRAWS, columns]`."""
+    rng = np.random.default_rng(seed)
+    people = len(totals)
+    parts = []
+    for start in range(0, DRAWS, 50):
+        times = rng.multinomial(people, np.full(people, 1.0 / people), size=min(50, DRAWS - start))
+        parts.append(times @ totals)
+    return np.concatenate(parts)

@@ -11,22 +11,27 @@ import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
+from ray import serve
 
 from cluster.block_actor import TrainingJob
-from cluster.broker import start_broker
+from cluster.broker import JudgeBackend, start_broker
 from cluster.cache import put_cache
 from cluster.runfolder import RECOMMENDATIONS, RunFolder
 from cluster.trainer import ActorSize, CohortProgress, CohortResult, CohortTrainer
 from dynaq.config import DynaQConfig
+from dynaq.judge import Judgement
+from dynaq.records import Candidate, Job
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
-from tests.cluster.judges import RuleJudge
+from reward_service.client import ServeJudge
+from tests.cluster.judges import FINGERPRINT, RuleJudge
 from tests.markets import APPLICANTS, make_store
 from tests.mongod import running_mongod
 
@@ -222,3 +227,52 @@ def test_a_database_that_is_away_for_a_while_delays_a_run_and_changes_nothing(
     assert result.failures == {}
     assert result.recommendations == undisturbed
     assert len(judge.answered) == len(set(judge.answered))
+
+
+@serve.deployment(health_check_period_s=1)
+class RuleReplica:
+    """The rule judge as the Serve deployment that the real engine is."""
+
+    def __init__(self, log: Path) -> None:
+        self._judge = RuleJudge(log, delay=0.15)
+
+    async def judge(self, applicant: Candidate, jobs: list[Job], variant: dict[str, Any]) -> list[Judgement]:
+        return await self._judge.judge_async(applicant, jobs)
+
+    async def pid(self) -> int:
+        return os.getpid()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session_fixture")
+def test_a_serve_replica_that_is_killed_is_waited_for(store: str, tmp_path: Path, undisturbed: pa.Table) -> None:
+    serve.start(proxy_location="Disabled")
+    handle = serve.run(RuleReplica.bind(tmp_path / "asked.log"), name="rule", route_prefix=None)
+    replica = handle.pid.remote().result()
+    judge = ServedRule(tmp_path / "asked.log", handle)
+    killed: list[int] = []
+
+    def kill_replica(progress: CohortProgress) -> None:
+        if progress.round >= 3 and not killed:
+            killed.append(replica)
+            psutil.Process(replica).kill()
+
+    result = train(store, tmp_path, judge, on_progress=kill_replica)
+    serve.delete("rule")
+    assert killed == [replica]
+    assert not psutil.pid_exists(replica)
+    assert result.failures == {}
+    assert result.recommendations == undisturbed
+    assert len(judge.answered) == len(set(judge.answered))
+
+
+class ServedRule(RuleJudge):
+    """Asks the deployment, through the client that the real judge has."""
+
+    def __init__(self, log: Path, handle: Any) -> None:
+        super().__init__(log)
+        self._client = ServeJudge(handle, FINGERPRINT)
+
+    def backend(self) -> JudgeBackend:
+        client = self._client
+        return JudgeBackend(FINGERPRINT, lambda: client)

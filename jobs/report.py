@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from cluster.runfolder import REPORT, RunFolder
 from dynaq.judge import LABELS
 from jobs.cli import run_verb
-from jobs.console import say, speaking_to_people
+from jobs.console import say
 from jobs.inputs import relevance
 from jobs.judges import judged_pairs, judgement_table
 from jobs.plots import draw_curves, draw_histograms
@@ -26,6 +26,7 @@ from jobs.report_people import people
 from jobs.report_runs import CURVES, METRICS, K, Line, line_name, lines_of, read_comparison
 from jobs.runs import open_run_store, read_runs
 from jobs.tables import number
+from jobs.tensorboard import write_curves
 
 MAIN_CURVES = ("ndcg", "mean_reward", "cumulative_regret")
 REWARDS = (-0.1, 1.0)  # of the default label values; others are clipped into the outer bins
@@ -50,10 +51,9 @@ def main(
     store: Annotated[str | None, typer.Option(help="where the store is now, if not where the run found it")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
-    """Write report.html into a run folder."""
+    """Write report.html into a run folder, and what TensorBoard shows of it."""
     folder = RunFolder.at(run)
-    with speaking_to_people(machine_reads_stdout=as_json):
-        report = write_report(folder, store, qrels)
+    report = write_report(folder, store, qrels)
     if as_json:
         metrics = {line_name(one): one["metrics"] for one in report.comparison["strategies"]}
         found = {"report": report.uri, "bytes": report.bytes, "applicants": report.applicants, "shown": report.shown}
@@ -65,8 +65,10 @@ def main(
 
 
 def write_report(folder: RunFolder, store_uri: str | None = None, qrels: str | None = None) -> Report:
-    """Render the page of a run or a comparison into its folder."""
+    """Render the page of a run or a comparison into its folder, and its learning curves for TensorBoard."""
     runs = read_runs(folder.uri)
+    for run in runs:
+        write_curves(run)
     config = runs[0].config
     with open_run_store(runs[0], store_uri) as store:
         grades = relevance(qrels, store)

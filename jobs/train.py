@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+import math
+from collections.abc import Callable
+from typing import Annotated, Any
 
+import ray
 import typer
 
 from cluster.block_actor import TrainingJob
-from cluster.broker import start_broker
-from cluster.cache import put_cache
+from cluster.broker import JudgeBackend, start_broker
+from cluster.cache import CacheRef, put_cache
 from cluster.runfolder import RunFolder
 from cluster.session import ray_session
-from cluster.trainer import ActorSize, CohortProgress, CohortTrainer
+from cluster.trainer import ActorSize, CohortProgress, CohortResult, CohortTrainer
 from dynaq.config import DynaQConfig
 from dynaq.errors import InputError
 from dynaq.pretrain import Pretrained
 from jobs.cli import run_verb
-from jobs.console import Bars, say
+from jobs.console import LiveTable, console
 from jobs.events import describe_feedback, learn_from_events
 from jobs.judges import NO_JUDGE, check_feedback, judge_backend, offline_ledger
 from jobs.report import write_report
-from jobs.training import check_strategies, open_run, prepare, report_failures, run_config
+from jobs.summary import training_summary, training_table
+from jobs.tables import number
+from jobs.tensorboard import RunEvents
+from jobs.training import Prepared, check_strategies, open_run, prepare, report_failures, run_config
 
 
 def main(
@@ -54,6 +61,9 @@ def main(
         str | None, typer.Option(help="running Ray cluster; default: RAY_ADDRESS, else a local one")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="continue the run in --out")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print one JSON object at the end, the rest to stderr")
+    ] = False,
 ) -> None:
     """Train one Dyna-Q agent per applicant."""
     settings = DynaQConfig.load(config, {"budget": budget, "seed": seed})
@@ -77,40 +87,51 @@ def main(
             )
         describe_feedback(shown["feedback"])
     open_run(folder, {"strategy": strategy, **shown}, resume=resume)
-    with ray_session(address), Bars() as bars:
-        broker = start_broker(prepared.store_uri, backend) if backend else None
-        job = TrainingJob(
-            put_cache(prepared.cache),
-            strategy,
-            settings,
-            broker,
-            folder,
-            pretrained=networks,
-            offline=recorded,
-            feedback=answers,
+    size = ActorSize(actor_cpus, actor_gpus, actors, backend.cpus if backend else 0.0)
+
+    def job(cache: CacheRef, broker: Any) -> TrainingJob:
+        return TrainingJob(
+            cache, strategy, settings, broker, folder, pretrained=networks, offline=recorded, feedback=answers
         )
-        trainer = CohortTrainer(
-            job,
-            prepared.cohort,
-            size=ActorSize(actor_cpus, actor_gpus, actors, backend.cpus if backend else 0.0),
-            qrels=prepared.qrels,
-            on_progress=lambda progress: bars.update(
-                strategy, progress.judgements, progress.budget, describe(progress)
-            ),
-        )
+
+    with ray_session(address):
+        result, paid = _train(prepared, backend, job, size)
+    failures = prepared.failures | result.failures
+    summary = training_summary(write_report(folder, prepared.store_uri, qrels), failures, paid, result.seconds)
+    if as_json:
+        print(json.dumps(summary))
+    else:
+        console.print(training_table(summary))
+    report_failures(failures)
+
+
+def _train(
+    prepared: Prepared, backend: JudgeBackend | None, make_job: Callable[[CacheRef, Any], TrainingJob], size: ActorSize
+) -> tuple[CohortResult, int]:
+    """Train where Ray is connected, in view. Returns what came out and how many pairs the ledger lacked."""
+    broker: Any = start_broker(prepared.store_uri, backend) if backend else None
+    job = make_job(put_cache(prepared.cache), broker)
+    rounds = math.ceil(job.config.budget / job.config.slate_size)
+    with LiveTable("judgements" if broker else "rounds") as table, RunEvents(job.folder) as events:
+
+        def show(progress: CohortProgress) -> None:
+            if broker:
+                table.update(job.strategy, progress.judgements, progress.budget, cells(progress))
+            else:
+                table.update(job.strategy, progress.mean_round, rounds, cells(progress))
+            events.progress(progress)
+
+        trainer = CohortTrainer(job, prepared.cohort, size=size, qrels=prepared.qrels, on_progress=show)
         result = trainer.run()
-    write_report(folder, prepared.store_uri)
-    say(f"{len(prepared.cohort) - len(result.failures)} applicants trained in {result.seconds:.0f} s: {folder.uri}")
-    report_failures(prepared.failures | result.failures)
+    return result, ray.get(broker.stats.remote()).judged if broker else 0
 
 
-def describe(progress: CohortProgress) -> str:
-    """The note behind a bar."""
+def cells(progress: CohortProgress) -> dict[str, str]:
+    """What stands behind a run's bar."""
     left = progress.seconds_left
-    return (
-        f"judgements, {progress.done}/{progress.applicants} applicants, {progress.per_second:.1f}/s, "
-        f"mean reward {progress.reward:.3f}" + (f", {left:.0f} s left" if left is not None else "")
-    )
+    found = {"applicants": f"{progress.done}/{progress.applicants}", "mean reward": number(progress.reward)}
+    found |= {} if math.isnan(progress.ndcg) else {"nDCG@10": number(progress.ndcg)}
+    return found | {"per second": f"{progress.per_second:.1f}"} | ({"seconds left": f"{left:.0f}"} if left else {})
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cluster.serving import ServedRun
 from jobs.cli import run
@@ -74,6 +75,31 @@ def test_what_is_served_of_a_run_is_the_q_that_ranked_its_recommendations(traine
         assert q is not None
         assert q[served.job_ids.index(row["job_id"])] == row["q_value"]
         assert (q > row["q_value"]).sum() < row["rank"]
+
+
+def test_train_ends_with_one_json_object_and_nothing_else_on_stdout(
+    trained: Path, market: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    capfd.readouterr()
+    assert run([*train(market), "--strategy", "llm", "--out", str(market / "json"), "--json"]) == 0
+    out, err = capfd.readouterr()
+    found = json.loads(out)
+    assert (found["strategy"], found["applicants"], found["failures"]) == ("llm", APPLICANTS, {})
+    assert found["judgements_used"] == found["judgements_paid"] == 10 * APPLICANTS
+    assert run(["evaluate", "--run", str(market / "json"), "--json"]) == 0
+    evaluated = json.loads(capfd.readouterr().out)
+    for name in ("ndcg@10", "recall@10", "mrr", "mean_reward@10", "apply_rate@10"):
+        assert found[name] == pytest.approx(evaluated[name])
+    assert "60/60 judgements" in err
+    assert found["report"] == str(market / "json" / "report.html")
+
+
+def test_a_trained_run_can_be_looked_at_in_tensorboard(trained: Path) -> None:
+    events = EventAccumulator(str(trained)).Reload()
+    rows = pq.read_table(trained / "metrics.parquet").to_pylist()
+    last = [row["ndcg"] for row in rows if row["judgements_used"] == 10]
+    assert events.Scalars("curve/ndcg")[-1].value == pytest.approx(sum(last) / len(last), rel=1e-5)
+    assert events.Scalars("live/applicants_done")[-1].value == APPLICANTS
 
 
 def test_evaluate_prints_one_json_object(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

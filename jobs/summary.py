@@ -1,0 +1,56 @@
+"""What `dynaq train` says at its end: as a table for people, as one object for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+from jobs.report import Report
+from jobs.report_runs import METRICS
+from jobs.tables import number
+
+
+def training_summary(report: Report, failures: Mapping[str, str], paid: int, seconds: float) -> dict[str, Any]:
+    """One JSON object; metrics by the names of `dynaq evaluate --json`, null where they are not known.
+
+    paid: pairs that the judge was asked for, the rest of those used came from the ledger.
+    """
+    (stats,) = report.comparison["strategies"]
+    metrics: dict[str, Any] = {}
+    for name in METRICS:
+        cell = stats["metrics"].get(name) or {}
+        metrics |= {name: cell.get("mean"), f"{name}_interval": [cell.get("low"), cell.get("high")]}
+    return {
+        "run": report.uri.rpartition("/")[0],
+        "report": report.uri,
+        "strategy": stats["strategy"],
+        "applicants": report.applicants,
+        "failures": dict(failures),
+        "judgements_used": stats["judgements_used"],
+        "judgements_paid": paid,
+        "judgements_per_applicant": stats["judgements_per_applicant"],
+        "seconds": round(seconds, 3),
+        **metrics,
+    }
+
+
+def training_table(summary: Mapping[str, Any]) -> Table:
+    """The same as two columns; metrics with their 95 % interval over applicants."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    used, paid = summary["judgements_used"], summary["judgements_paid"]
+    table.add_row("applicants trained", f"{summary['applicants']:,} in {summary['seconds']:.0f} s")
+    table.add_row(
+        "judgements",
+        f"{used:,} used, {paid:,} of them new to the ledger" if used else "none",
+    )
+    for name, (title, _) in METRICS.items():
+        if summary[name] is not None:
+            low, high = summary[f"{name}_interval"]
+            table.add_row(title, f"{number(summary[name])}  ({number(low)} to {number(high)})")
+    table.add_row("run folder", summary["run"])
+    table.add_row("report", summary["report"])
+    return table

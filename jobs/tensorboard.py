@@ -1,0 +1,93 @@
+"""Run folders for TensorBoard: `tensorboard --logdir RUN`, or a folder of runs, or that of a comparison.
+
+While it trains: tags `live/…`, by judgements of the whole cohort. Afterwards: `curve/…`, means over applicants by
+judgements per applicant, the same as in the report. Where no judge is asked, both go by rounds.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import yaml
+
+from cluster.runfolder import CONFIG, RunFolder
+from jobs.plots import learning_curve
+from jobs.report_runs import CURVES
+from jobs.runs import Run
+
+if TYPE_CHECKING:
+    from cluster.trainer import CohortProgress
+
+CURVES_SUFFIX = ".curves"
+FLUSH_SECONDS = 5
+
+
+class RunEvents:
+    """Event files of one run. Local ones grow while it trains; those of a remote folder are there when it ends."""
+
+    def __init__(self, folder: RunFolder, suffix: str = "") -> None:
+        self._folder = folder
+        self._suffix = suffix
+        self._staging = None if folder.local else tempfile.TemporaryDirectory()
+        self._where = folder.local or Path(self._staging.name if self._staging else "")
+
+    @cached_property
+    def _writer(self) -> Any:
+        """Made for the first point: a run that is resumed when it is finished leaves no empty file."""
+        from tensorboardX import SummaryWriter
+
+        return SummaryWriter(str(self._where), filename_suffix=self._suffix, flush_secs=FLUSH_SECONDS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if "_writer" in vars(self):
+            self._writer.close()
+        if self._staging:
+            for file in self._where.iterdir():
+                self._folder.write_bytes(file.name, file.read_bytes())
+            self._staging.cleanup()
+
+    def scalars(self, group: str, values: dict[str, float], step: int) -> None:
+        """One point each; what is not known is left out."""
+        for name, value in values.items():
+            if not math.isnan(value):
+                self._writer.add_scalar(f"{group}/{name}", value, step)
+
+    def text(self, name: str, text: str) -> None:
+        """Text as TensorBoard shows it in its own tab, indented so that none of it is Markdown."""
+        self._writer.add_text(name, "\n".join(f"    {line}" for line in text.splitlines()))
+
+    def progress(self, progress: CohortProgress) -> None:
+        """Where the cohort stands."""
+        values = {
+            "mean_reward": progress.reward,
+            "ndcg": progress.ndcg,
+            "applicants_done": progress.done,
+            "judgements_per_second": progress.per_second,
+            **progress.learning,
+        }
+        self.scalars("live", values, progress.judgements or progress.round)
+
+
+def write_curves(run: Run) -> None:
+    """The learning curves of a finished run, once."""
+    if not run.metrics.num_rows or any(name.endswith(CURVES_SUFFIX) for name in run.folder.names()):
+        return
+    metrics = run.metrics
+    if run.judgements_per_applicant == 0:
+        metrics = metrics.set_column(metrics.column_names.index("judgements_used"), "judgements_used", metrics["round"])
+    with RunEvents(run.folder, CURVES_SUFFIX) as events:
+        for name in CURVES:
+            curve = learning_curve(metrics, name)
+            for step, value in zip(curve.x, curve.mean, strict=True) if curve else ():
+                events.scalars("curve", {name: value}, round(step))
+        events.text("config", yaml.safe_dump(run.folder.read_yaml(CONFIG), sort_keys=False))

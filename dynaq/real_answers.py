@@ -33,6 +33,7 @@ EVENT_LABELS: Mapping[Event, Label] = {
     "click": "CLICK",
     "ignore": "IGNORE",
 }
+HIDES: tuple[Event, ...] = ("apply", "hire", "ignore")  # what stands for a job that is not shown again
 REAL = "feedback"  # stands where a judge's fingerprint does
 KEPT = 200  # newest answers of one person: conditioning on more costs time and memory and moves little
 

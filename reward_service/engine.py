@@ -11,6 +11,7 @@ import itertools
 import logging
 import math
 import os
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Protocol
@@ -24,6 +25,7 @@ from reward_service.prompts import LETTERS, ChatPrompt
 BLOCK_SIZE = (
     32  # the smallest on CPU; vLLM's default of 128 is longer than most of our prompts, which then share nothing
 )
+ASKED_KEPT = 65_536  # continuations known to be in the prefix cache, or to have been
 _FIELD = (
     "\ue000{}\ue000"  # stands for a segment while the chat template is rendered; `neutralise` removes this character
 )
@@ -138,6 +140,7 @@ class VllmEngine:
                 max_num_seqs=config.max_ongoing_requests,
                 block_size=BLOCK_SIZE,
                 enable_prefix_caching=config.prefix_caching,
+                worker_cls="reward_service.scoring_worker.ScoringWorker" if _on_cpu() else "auto",
                 enforce_eager=_on_cpu(),  # compiling costs a CPU a minute and gains a small model nothing
                 enable_log_requests=False,
                 generation_config="vllm",
@@ -148,6 +151,7 @@ class VllmEngine:
         self._letters = self._tokens.letter_ids(LETTERS) if config.method_name == "choice" else {}
         self._ids = itertools.count()
         self._reads_cache = config.prefix_caching
+        self._asked: OrderedDict[int, None] = OrderedDict()
 
     def offsets(self, text: str) -> Sequence[tuple[int, int]]:
         return self._tokens.offsets(text)
@@ -175,17 +179,36 @@ class VllmEngine:
     async def _logprobs(self, before: Sequence[int], after: Sequence[int]) -> list[float]:
         ids = [*before, *after]
         # vLLM leaves the log-probabilities of cached tokens undefined, and by default reads no cache when they are
-        # asked for. Only the continuation's matter here, so the cache may serve the prefix; where it happened to
-        # serve more (the same pair asked twice), ask again without it.
-        for skip_cache in (False, True) if self._reads_cache else (True,):
-            output = await self._run(ids, prompt_logprobs=0, skip_reading_prefix_cache=skip_cache)
-            if (output.num_cached_tokens or 0) < len(before):
-                break
-        rows = output.prompt_logprobs[len(before) :]
-        values = [row[token].logprob for row, token in zip(rows, after, strict=True)]
+        # asked for. Only the continuation's matter here, so the cache may serve the prefix. Where it would serve more
+        # (the same pair asked twice), it is not read; where it happened to, the prompt is run again without it.
+        skip = not self._reads_cache or self._was_asked(ids)
+        output = await self._score(ids, len(before), skip)
+        if (output.num_cached_tokens or 0) >= len(before):
+            output = await self._score(ids, len(before), skip_cache=True)
+        scored = output.prompt_logprobs
+        values = [scored.logprobs[scored.start_indices[i]] for i in range(len(before), len(ids))]
         if not all(math.isfinite(value) for value in values):
             raise PairError("the model gave no finite probability to the text")
         return values
+
+    def _was_asked(self, ids: list[int]) -> bool:
+        """Whether these very tokens were asked for before; from now on they were."""
+        key = hash(tuple(ids))
+        known = key in self._asked
+        self._asked[key] = None
+        self._asked.move_to_end(key)
+        if len(self._asked) > ASKED_KEPT:
+            self._asked.popitem(last=False)
+        return known
+
+    async def _score(self, ids: list[int], start: int, skip_cache: bool) -> Any:
+        return await self._run(
+            ids,
+            prompt_logprobs=0,
+            flat_logprobs=True,
+            skip_reading_prefix_cache=skip_cache,
+            extra_args={"score_from": start},
+        )
 
     async def letters(self, prompt: ChatPrompt) -> dict[str, float]:
         self._letters = self._letters or self._tokens.letter_ids(LETTERS)

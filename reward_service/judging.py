@@ -113,8 +113,9 @@ class LLMJudge:
     async def _score(self, profile: Text, job: Text) -> float:
         """Mean over the job's tokens of log p(token | profile) - log p(token | nobody's profile), in nats."""
         suffix = likelihood_suffix(job)
-        given = await self.engine.continuation(likelihood_prefix(profile), suffix)
-        return sum(given) / len(given) - await self._baseline(suffix)
+        given = self._mean_logprob(likelihood_prefix(profile), suffix)
+        conditional, unconditional = await wait_for_all([given, self._baseline(suffix)])
+        return float(conditional - unconditional)
 
     async def _baseline(self, suffix: str) -> float:
         """Mean log p of a job's text behind the content-free profile: once per job, shared by all who wait."""

@@ -1,53 +1,74 @@
-"""Comparing strategies as Ray Tune trials that share one cache, one broker and one judge.
+"""Comparing strategies and settings as Ray Tune trials that share one cache, one broker and one judge.
 
-A trial is the driver of a CohortTrainer and takes next to no CPU of its own; its actors compete for the cluster's.
+A trial is the driver of a CohortTrainer and takes next to no CPU of its own; its actors compete for the cluster's. The
+baseline `rllib-dqn` trains inside its trial.
+
+A trial writes its own run folder and goes on from it, so a retried or restored trial does not begin anew, whatever Tune
+itself remembers of it.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 # Read when ray.tune is imported.
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_SYNCER", "1")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends the command; --resume takes it up again
 
+import ray
 from ray import tune
-from ray.tune import Callback, RunConfig, TuneConfig
+from ray.tune import Callback, FailureConfig, PlacementGroupFactory, RunConfig
 
 from cluster.block_actor import TrainingJob
+from cluster.plan import PROGRESS, SCORE, Plan, Trial, param_space, tune_config
 from cluster.runfolder import CONFIG, RunFolder
-from cluster.trainer import TRIAL_CPUS, ActorSize, CohortProgress, CohortTrainer
+from cluster.trainer import TRIAL_CPUS, ActorSize, CohortProgress, CohortResult, CohortTrainer
+from dynaq.config import DynaQConfig
 from dynaq.errors import DynaqError
 from dynaq.qrels import Qrels
 from dynaq.rewards import make_strategy
 
 TUNE_FOLDER = "tune"
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One strategy with changes to the config; its run folder is a subfolder of that name."""
-
-    name: str
-    strategy: str
-    overrides: dict[str, Any]
+BILLS = "bills.json"  # trial -> judgements paid, over all sessions of a comparison
+BILL_SECONDS = 2.0  # between two looks at the broker's bills
+RETRIES = 2  # of a trial that failed, and of applicants whose actors or judge did
+RLLIB_DQN = "rllib-dqn"
+PROCESS_BYTES = 1 << 30  # of memory for a trial, and for each of its actors
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """seconds: of training; failures: applicant -> why it could not be trained."""
+    """How a trial ended.
+
+    Args:
+        status: done, stopped (by the scheduler) or failed.
+        seconds: of training, in the last session; per_second: judgements in it.
+        judgements, paid: pairs spent of the budgets; pairs for which the judge had to be asked on its bill.
+        score: the last that it reported.
+        failures: applicant -> why it could not be trained.
+        error: why the whole trial failed.
+    """
 
     trial: Trial
-    seconds: float
-    failures: dict[str, str]
+    status: str
+    seconds: float = math.nan
+    per_second: float = math.nan
+    judgements: int = 0
+    paid: int = 0
+    score: float = math.nan
+    failures: dict[str, str] = field(default_factory=dict)
+    error: str = ""
 
 
 def run_trials(
-    trials: Sequence[Trial],
+    plan: Plan,
     job: TrainingJob,
     cohort: Sequence[str],
     run_config: dict[str, Any],
@@ -55,52 +76,96 @@ def run_trials(
     size: ActorSize,
     qrels: Qrels | None,
     on_progress: Callable[[str, dict[str, Any]], None],
+    concurrent: int | None = None,
+    callbacks: Sequence[Callback] = (),
+    resume: bool = False,
 ) -> list[TrialResult]:
-    """Run each trial into `job.folder/<trial name>` and return them in the order given.
+    """Run each trial into `job.folder/<trial name>`; results in the order of strategies, seeds and settings.
 
     Args:
-        trials: what differs between them.
-        job: what they share; strategy and folder are replaced per trial.
+        plan: what differs between them.
+        job: what they share; strategy, config and folder are replaced per trial. It must have a broker.
         cohort: applicant ids.
-        run_config: written to every trial's config.yaml, with the trial's own strategy and overrides.
+        run_config: written to every trial's config.yaml, with the trial's own strategy and config.
         size: of the actors of one trial.
         qrels: relevance for the learning curves.
         on_progress: called with a trial's name and its report after each round.
+        concurrent: trials at once; None: as many as CPUs, GPUs and memory of the cluster have room for.
+        callbacks: of Ray Tune, for trackers such as MLflow.
+        resume: go on with what `job.folder` holds. Trusts the folder: Tune keeps its state as pickles.
 
-    Raises DynaqError when a trial ends with an error.
+    Raises DynaqError when no trial came to its end.
     """
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    by_name = {trial.name: trial for trial in trials}
+    for name in ("ray.tune", "ray.rllib"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    concurrent = concurrent or concurrency(plan, size)
+    size = replace(size, trials=concurrent)
 
     def train_trial(params: dict[str, Any]) -> None:
-        trial = by_name[params["trial"]]
+        trial = plan.trial(params)
         mine = trial_job(job, trial)
         mine.folder.write_yaml(
-            CONFIG, run_config | {"strategy": trial.strategy, "config": mine.config.model_dump(mode="json")}
+            CONFIG,
+            run_config | {"strategy": trial.strategy, "config": mine.config.model_dump(mode="json")},
         )
-        trainer = CohortTrainer(mine, cohort, size=size, qrels=qrels, on_progress=_reporter())
-        result = trainer.run()
-        tune.report({"trial": trial.name, "seconds": result.seconds, "failures": result.failures})
+        tune.report(_train(mine, cohort, size, qrels))
 
-    results = tune.Tuner(
-        tune.with_resources(train_trial, {"cpu": TRIAL_CPUS}),
-        param_space={"trial": tune.grid_search(list(by_name))},
-        tune_config=TuneConfig(max_concurrent_trials=len(trials), trial_dirname_creator=_directory),
-        run_config=RunConfig(name=TUNE_FOLDER, storage_path=job.folder.uri, verbose=0, callbacks=[_Relay(on_progress)]),
-    ).fit()
-    found = {}
-    for result in (results[i] for i in range(len(results))):
-        if result.error is not None:
-            raise DynaqError(f"a trial failed: {str(result.error).strip().splitlines()[-1]}") from result.error
-        last = result.metrics or {}
-        found[last["trial"]] = TrialResult(by_name[last["trial"]], last["seconds"], last["failures"])
-    return [found[trial.name] for trial in trials]
+    def resources(params: dict[str, Any]) -> PlacementGroupFactory:
+        inside = plan.trial(params).strategy == RLLIB_DQN
+        return PlacementGroupFactory([{"CPU": 1.0 if inside else TRIAL_CPUS}])
+
+    bills = _Bills(job, resume)
+
+    def heard(params: dict[str, Any], report: dict[str, Any]) -> None:
+        name = plan.trial(params).name
+        bills.note(name)
+        on_progress(name, report)
+
+    _Relay.listener = staticmethod(heard)
+    trainable = tune.with_resources(train_trial, resources)
+    path = job.folder.child(TUNE_FOLDER).uri
+    if resume and tune.Tuner.can_restore(path):
+        tuner = tune.Tuner.restore(path, trainable=trainable, resume_errored=True)
+    else:
+        tuner = tune.Tuner(
+            trainable,
+            param_space=param_space(plan),
+            tune_config=tune_config(plan, job.config, concurrent),
+            run_config=RunConfig(
+                name=TUNE_FOLDER,
+                storage_path=job.folder.uri,
+                verbose=0,
+                failure_config=FailureConfig(max_failures=RETRIES),
+                callbacks=[_Relay(), *callbacks],
+            ),
+        )
+    grid = tuner.fit()
+    found = [_result(plan, grid[i], bills) for i in range(len(grid))]
+    if not any(result.status == "done" for result in found):
+        reason = next((result.error for result in found if result.error), "the scheduler stopped all of them")
+        raise DynaqError(f"no trial came to its end: {reason}")
+    order = {strategy: place for place, strategy in enumerate(plan.strategies)}
+    return sorted(found, key=lambda result: (order[result.trial.strategy], result.trial.seed))
+
+
+def concurrency(plan: Plan, size: ActorSize) -> int:
+    """Trials that fit into the cluster side by side, with one actor each or as many as asked for; at least one."""
+    have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    actors = size.actors or 1
+    room = (have.get("CPU", 1.0) - size.reserved_cpus) / (actors * size.cpus + TRIAL_CPUS)
+    room = min(room, have.get("memory", math.inf) / ((1 + actors) * PROCESS_BYTES))
+    if size.gpus:
+        room = min(room, have.get("GPU", 0.0) / (actors * size.gpus))
+    return max(1, min(int(room), plan.size))
 
 
 def trial_job(job: TrainingJob, trial: Trial) -> TrainingJob:
-    """The shared job with the trial's strategy, config and folder; no broker for a strategy that asks no judge."""
-    config = job.config.model_copy(update=trial.overrides)
-    asks = make_strategy(trial.strategy, config).needs_judge
+    """The shared job with the trial's strategy, config and folder; no broker for a strategy that asks no judge.
+
+    Raises InputError for settings that do not go together.
+    """
+    config = DynaQConfig.load(None, job.config.model_dump() | trial.setting | {"seed": trial.seed})
+    asks = trial.strategy == RLLIB_DQN or make_strategy(trial.strategy, config).needs_judge
     return replace(
         job,
         strategy=trial.strategy,
@@ -110,44 +175,120 @@ def trial_job(job: TrainingJob, trial: Trial) -> TrainingJob:
     )
 
 
-def _reporter() -> Callable[[CohortProgress], None]:
-    """Report to Tune whenever a round or an applicant is done, not on every block's message."""
-    seen = (-1, -1)
-
-    def report(progress: CohortProgress) -> None:
-        nonlocal seen
-        if (progress.round, progress.done) != seen:
-            seen = (progress.round, progress.done)
-            tune.report(
-                {
-                    "applicants": progress.applicants,
-                    "applicants_done": progress.done,
-                    "round": progress.round,
-                    "judgements": progress.judgements,
-                    "budget_used": progress.judgements / progress.applicants,
-                    "mean_reward": progress.reward,
-                    "ndcg@10": progress.ndcg,
-                }
-            )
-
-    return report
+def _train(job: TrainingJob, cohort: Sequence[str], size: ActorSize, qrels: Qrels | None) -> dict[str, Any]:
+    """Train in the trial's process. Returns its last report. What failed is tried again, finished blocks are kept."""
+    reporter = _Reporter(job.config, qrels is not None)
+    for attempt in range(1 + RETRIES):
+        result = _train_once(job, cohort, size, qrels, reporter)
+        if not result.failures or attempt == RETRIES:
+            break
+    if set(result.failures) >= set(cohort):
+        return {"failed": next(iter(result.failures.values())), SCORE: math.nan, PROGRESS: 100.0}
+    return {
+        **reporter.last,
+        PROGRESS: 100.0,
+        "done": True,
+        "seconds": result.seconds,
+        "failures": result.failures,
+    }
 
 
-def _directory(trial: Any) -> str:
-    return str(trial.config["trial"])
+def _train_once(
+    job: TrainingJob, cohort: Sequence[str], size: ActorSize, qrels: Qrels | None, reporter: _Reporter
+) -> CohortResult:
+    if job.strategy != RLLIB_DQN:
+        return CohortTrainer(job, cohort, size=size, qrels=qrels, on_progress=reporter).run()
+    from cluster.rllib_trial import train_rllib_dqn  # RLlib takes seconds to import
+
+    return train_rllib_dqn(job, cohort, qrels, reporter)
+
+
+class _Reporter:
+    """Reports to Tune whenever a round or an applicant is done, not on every block's message."""
+
+    def __init__(self, config: DynaQConfig, relevance: bool) -> None:
+        self._rounds = math.ceil(config.budget / config.slate_size)
+        self._relevance = relevance
+        self._seen = (-1, -1)
+        self.last: dict[str, Any] = {}
+
+    def __call__(self, progress: CohortProgress) -> None:
+        self.last = {
+            "applicants": progress.applicants,
+            "applicants_done": progress.done,
+            "round": progress.round,
+            # 100 is for the last report: a scheduler ends a trial that is there, and the tables are written after it.
+            PROGRESS: min(99.0, 100.0 * progress.mean_round / self._rounds),
+            "judgements": progress.judgements,
+            "budget_used": progress.judgements / progress.applicants,
+            "per_second": progress.per_second,
+            "mean_reward": progress.reward,
+            "ndcg@10": progress.ndcg,
+            SCORE: progress.ndcg if self._relevance else progress.reward,
+        }
+        if (progress.round, progress.done) != self._seen:
+            self._seen = (progress.round, progress.done)
+            tune.report(self.last)
+
+
+class _Bills:
+    """What each trial paid, over all sessions of a comparison."""
+
+    def __init__(self, job: TrainingJob, resume: bool) -> None:
+        self._job, self._looked = job, 0.0
+        found: Any = job.folder.read_json(BILLS) if resume and job.folder.exists(BILLS) else {}
+        self._before: dict[str, int] = found
+        self._trials: set[str] = set(found)
+
+    def note(self, name: str) -> None:
+        """Look now and then, so that an interruption loses next to nothing."""
+        self._trials.add(name)
+        if time.monotonic() - self._looked > BILL_SECONDS:
+            self.paid(name)
+
+    def paid(self, name: str) -> int:
+        """Judgements on a trial's bill; written down on the way."""
+        self._trials.add(name)
+        self._looked = time.monotonic()
+        now: Any = ray.get(self._job.broker.bills.remote()) if self._job.broker else {}
+        totals: dict[str, int] = {
+            one: self._before.get(one, 0) + now.get(RunFolder.at(self._job.folder.child(one).uri).uri, 0)
+            for one in sorted(self._trials)
+        }
+        self._job.folder.write_json(BILLS, totals)
+        return totals[name]
+
+
+def _result(plan: Plan, outcome: Any, bills: _Bills) -> TrialResult:
+    trial = plan.trial(outcome.config)
+    last: dict[str, Any] = outcome.metrics or {}
+    error = str(last.get("failed", ""))
+    if outcome.error is not None:
+        error = str(outcome.error).strip().splitlines()[-1]
+    return TrialResult(
+        trial,
+        "failed" if error else "done" if last.get("done") else "stopped",
+        seconds=last.get("seconds", last.get("time_total_s", math.nan)),
+        per_second=last.get("per_second", math.nan),
+        judgements=last.get("judgements", 0),
+        paid=bills.paid(trial.name),
+        score=last.get(SCORE, math.nan),
+        failures=last.get("failures", {}),
+        error=error,
+    )
 
 
 class _Relay(Callback):
-    """Hands each trial's reports to the caller, in the driver."""
+    """Hands each trial's reports to the caller, in the driver.
 
-    def __init__(self, on_progress: Callable[[str, dict[str, Any]], None]) -> None:
-        self._on_progress = on_progress
+    Tune saves its callbacks with the experiment and takes the saved ones when it is restored; a terminal cannot be
+    saved, so the listener belongs to the class.
+    """
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune saves its callbacks with the experiment; a terminal cannot be saved
+    listener: Callable[[dict[str, Any], dict[str, Any]], Any] = staticmethod(lambda params, report: None)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         if "applicants" in result:
-            self._on_progress(trial.config["trial"], result)
+            type(self).listener(trial.config, result)

@@ -20,7 +20,7 @@ What lies in the folder, beside one run folder per trial (`OUT/<trial>/`, as `dy
     comparison.json    the statistics:
 
     {"k": 10, "confidence": 0.95, "budget": 50, "applicants": 32, "seeds": [0, 1, 2], "jobs": 856,
-     "primary": "ndcg@10",                     the metric that `best` and the first verdicts go by
+     "primary": "mean_reward@10",              what agents are trained for: `best` and the first verdicts go by it
      "judgements_used": …, "judgements_paid": …, "judged_for_the_table": …, "notes": ["…"],
      "strategies": [
        {"strategy": "llm", "setting": {}, "trials": ["llm-seed0", …], "judgements_used": …, "judgements_paid": …,
@@ -41,31 +41,39 @@ judge had to be asked for because the ledger lacked them: whoever asks first pay
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import ray
+from ray.tune import Callback
+from rich.table import Table
 
 from cluster.block_actor import TrainingJob
 from cluster.broker import BrokerClient, JudgeBackend, start_broker
 from cluster.cache import put_cache
+from cluster.plan import Plan
 from cluster.runfolder import CONFIG, RunFolder
+from cluster.space import setting_json
 from cluster.trainer import ActorSize
-from cluster.tuning import Trial, TrialResult, run_trials
+from cluster.tuning import TrialResult, run_trials
 from dynaq.config import DynaQConfig
 from dynaq.judge import Slate
 from dynaq.pretrain import Pretrained
-from jobs.console import Bars, console, say
-from jobs.evaluation import Evaluation, evaluate_run
+from dynaq.statistics import mean_known
+from jobs.console import LiveTable, console, say
 from jobs.judges import judged_pairs
-from jobs.runs import open_run_store, read_runs
-from jobs.tables import comparison_table
+from jobs.outcomes import CURVE_SCHEMA, FINAL_SCHEMA, FINALS, K, Known, as_table, curve_rows, final_rows
+from jobs.report_runs import COMPARISON, line_name
+from jobs.runs import Run, open_run_store, read_runs
+from jobs.tables import number
 from jobs.training import Prepared, open_run, run_config
+from jobs.verdicts import statistics
 
-K = 10
-RESULTS = "results.parquet"
+TRIALS, APPLICANTS, CURVES = "trials.parquet", "applicants.parquet", "curves.parquet"
 
 
 @dataclass(frozen=True)
@@ -73,26 +81,20 @@ class Comparison:
     """What came out.
 
     Args:
-        evaluations, seconds: per trial, in the order given.
-        asked: pairs that the final judging asked about and training had not, over all trials.
-        judged: of all pairs of training and final judging, how many the judge was asked (the rest: ledger).
-        failures: applicant -> why it could not be trained, over all trials.
+        results: every trial's end.
+        statistics: the content of comparison.json.
+        best: the trial that the judge likes best.
+        failures: applicant or trial -> why it could not be trained.
     """
 
-    evaluations: dict[str, Evaluation]
-    seconds: dict[str, float]
-    asked: int
-    judged: int
+    results: list[TrialResult]
+    statistics: dict[str, Any]
+    best: str
     failures: dict[str, str]
-
-    @property
-    def best(self) -> str:
-        """The trial with the highest judge reward; the first when no judge is there to say."""
-        return max(self.evaluations, key=lambda name: _or_lowest(self.evaluations[name].mean_reward))
 
 
 def compare(
-    trials: Sequence[Trial],
+    plan: Plan,
     prepared: Prepared,
     config: DynaQConfig,
     folder: RunFolder,
@@ -102,54 +104,58 @@ def compare(
     size: ActorSize,
     pretrained: Pretrained | None = None,
     broker: Any = None,
+    concurrent: int | None = None,
+    callbacks: Sequence[Callback] = (),
+    resume: bool = False,
+    threshold: float | None = None,
 ) -> Comparison:
-    """Run the trials on the Ray that is connected, judge their top lists, write results into the folder."""
-    shown = run_config(prepared, config, judge, backend.fingerprint, pretrained)
-    open_run(folder, shown | {"trials": [trial.name for trial in trials]}, resume=False)
+    """Run the trials on the Ray that is connected, judge their top lists, write everything into the folder."""
+    shown = run_config(prepared, config, judge, backend.fingerprint, pretrained) | {"tune": plan.to_json()}
+    open_run(folder, shown | {"trials": plan.names()}, resume=resume)
     broker = broker or start_broker(prepared.store_uri, backend)
     job = TrainingJob(put_cache(prepared.cache), "", config, broker, folder, pretrained=pretrained)
-    with Bars() as bars:
-
-        def show(name: str, report: dict[str, Any]) -> None:
-            note = f"judgements, {report['applicants_done']} applicants done, mean reward {report['mean_reward']:.3f}"
-            bars.update(name, report["judgements"], config.budget * report["applicants"], note)
-
-        done = run_trials(trials, job, prepared.cohort, shown, size=size, qrels=prepared.qrels, on_progress=show)
-    asked = _judge_top_lists(folder, broker)
-    result = _evaluate(folder, prepared, done, asked, ray.get(broker.stats.remote()).judged)
-    folder.write_yaml(CONFIG, shown | {"trials": [trial.name for trial in trials], "best": result.best})
-    rows = [
-        {"trial": trial.name, "strategy": trial.strategy, "seconds": result.seconds[trial.name]}
-        | {
-            name: value
-            for name, value in result.evaluations[trial.name].to_json().items()
-            if not isinstance(value, list)
-        }
-        for trial in trials
-    ]
-    folder.write_table(RESULTS, pa.Table.from_pylist(rows))
-    return result
-
-
-def show_comparison(result: Comparison) -> None:
-    """The table and what its figures rest on."""
-    console.print(comparison_table(result.evaluations, result.seconds))
-    say(
-        f"Judge reward and apply rate are the judge's opinion of each strategy's final top {K}. Training had not "
-        f"bought {result.asked} of these pairs; they were judged for this table alone. "
-        "nDCG is against the relevance that came with the data."
-    )
-    total = (
-        "no pair was new to the ledger, the engine was not started"
-        if result.judged == 0
-        else (f"{result.judged} pairs were new to the ledger and judged now")
-    )
-    say(f"Ledger: {total}.")
+    with LiveTable("% done") as table:
+        results = run_trials(
+            plan,
+            job,
+            prepared.cohort,
+            shown,
+            size=size,
+            qrels=prepared.qrels,
+            on_progress=lambda name, report: _show(table, name, report),
+            concurrent=concurrent,
+            callbacks=callbacks,
+            resume=resume,
+        )
+    ended = [result.trial.name for result in results if result.status == "done"]
+    folder.write_yaml(CONFIG, shown | {"trials": ended, "best": ended[0]})
+    runs = {run.name: run for run in read_runs(folder.uri)}
+    asked = _judge_top_lists(list(runs.values()), broker)
+    found = _write(folder, prepared, plan, config, results, runs, asked, threshold)
+    finals = {one["trial"]: one["mean_reward@10"] for one in folder.read_table(TRIALS).to_pylist()}
+    best = max(ended, key=lambda name: -math.inf if finals[name] is None else finals[name])
+    folder.write_yaml(CONFIG, shown | {"trials": ended, "best": best})
+    failures = dict(prepared.failures)
+    for result in results:
+        failures |= result.failures
+        if result.status == "failed":
+            failures[result.trial.name] = result.error
+    return Comparison(results, found, best, failures)
 
 
-def _judge_top_lists(folder: RunFolder, broker: Any) -> int:
+def _show(table: LiveTable, name: str, report: dict[str, Any]) -> None:
+    cells = {
+        "judgements": f"{report['judgements']}",
+        "applicants": f"{report['applicants_done']}/{report['applicants']}",
+        "nDCG@10": number(report["ndcg@10"]),
+        "reward": number(report["mean_reward"]),
+        "judgements/s": f"{report['per_second']:.1f}",
+    }
+    table.update(name, report["progress"], 100.0, cells)
+
+
+def _judge_top_lists(runs: Sequence[Run], broker: Any) -> int:
     """Have each trial's top K judged. Returns how many of these distinct pairs no agent had bought in training."""
-    runs = read_runs(folder.uri)
     wanted: dict[str, dict[str, None]] = {}
     for run in runs:
         for applicant_id, ranked in run.ranked.items():
@@ -159,20 +165,123 @@ def _judge_top_lists(folder: RunFolder, broker: Any) -> int:
     return sum((applicant_id, job_id) not in before for applicant_id, jobs in wanted.items() for job_id in jobs)
 
 
-def _evaluate(
-    folder: RunFolder, prepared: Prepared, done: Sequence[TrialResult], asked: int, judged: int
-) -> Comparison:
-    runs = {run.name: run for run in read_runs(folder.uri)}
-    names = [result.trial.name for result in done]
-    with open_run_store(runs[names[0]], prepared.store_uri) as store:
-        evaluations = {
-            name: evaluate_run(runs[name], judged_pairs(runs[name], store), prepared.qrels, K) for name in names
+def _write(
+    folder: RunFolder,
+    prepared: Prepared,
+    plan: Plan,
+    config: DynaQConfig,
+    results: Sequence[TrialResult],
+    runs: dict[str, Run],
+    asked: int,
+    threshold: float | None,
+) -> dict[str, Any]:
+    """Write the tables and the statistics. Returns the statistics."""
+    trials = {result.trial.name: result.trial for result in results}
+    everyone = max(runs.values(), key=lambda run: len(run.ranked))
+    with open_run_store(everyone, prepared.store_uri) as store:
+        known = Known(judged_pairs(everyone, store))
+    finals = [row for name, run in runs.items() for row in final_rows(trials[name], run, known, prepared.qrels)]
+    curves = [row for name, run in runs.items() for row in curve_rows(trials[name], run, known)]
+    folder.write_table(APPLICANTS, as_table(finals, FINAL_SCHEMA))
+    folder.write_table(CURVES, as_table(curves, CURVE_SCHEMA))
+    folder.write_table(TRIALS, _trial_table(results, finals))
+    found = statistics(results, finals, curves, plan.seeds, threshold) | {
+        "budget": config.budget,
+        "jobs": len(prepared.cache.job_ids),
+        "judgements_used": sum(result.judgements for result in results),
+        "judgements_paid": sum(result.paid for result in results),
+        "judged_for_the_table": asked,
+    }
+    stopped = sum(result.status == "stopped" for result in results)
+    if stopped:
+        found["notes"].append(f"the scheduler ended {stopped} of {len(results)} trials early; they are not compared")
+    folder.write_json(COMPARISON, found)
+    return found
+
+
+def _trial_table(results: Sequence[TrialResult], finals: Sequence[dict[str, Any]]) -> pa.Table:
+    rows = []
+    for result in results:
+        own = [row for row in finals if row["trial"] == result.trial.name]
+        means = {name: mean_known(np.array([row[name] for row in own])) for name in FINALS}
+        rows.append(
+            {
+                "trial": result.trial.name,
+                "strategy": result.trial.strategy,
+                "setting": setting_json(result.trial.setting),
+                "seed": result.trial.seed,
+                "status": result.status,
+                "error": result.error,
+                "seconds": result.seconds,
+                "judgements_used": result.judgements,
+                "judgements_paid": result.paid,
+                "judgements_per_second": result.per_second,
+                **{name: None if math.isnan(value) else value for name, value in means.items()},
+            }
+        )
+    return pa.Table.from_pylist(rows)
+
+
+def show_comparison(result: Comparison) -> None:
+    """The table with its intervals, the verdicts, and what the figures rest on."""
+    found = result.statistics
+    console.print(_table(found))
+    for metric in (found["primary"], f"ndcg@{K}"):
+        for pair in found["pairs"]:
+            if pair["metric"] == metric and pair["phase"] == "final":
+                say(pair["verdict"])
+    seeds = len(found["seeds"])
+    say(
+        f"Means over {found['applicants']} applicants and {seeds} seed{'s' if seeds > 1 else ''} with "
+        f"{found['confidence']:.0%} bootstrap intervals; those of the sentences hold for all pairs at once. Judge "
+        f"reward and apply rate are the judge's opinion of each strategy's final top {K}; no agent had bought "
+        f"{found['judged_for_the_table']} of these pairs, they were judged for this table alone. nDCG is against the "
+        f"relevance that came with the data; `first` is nDCG@{K} after the first judgements, `to` the judgements until "
+        "the mean curve is there."
+    )
+    for note in found["notes"]:
+        say(f"Note: {note}.")
+    say(
+        f"Ledger: {found['judgements_used']} judgements used by the agents, {found['judgements_paid']} of them paid: "
+        "the judge had to be asked only for pairs that the ledger lacked, and whoever asked first paid."
+    )
+
+
+def _table(found: dict[str, Any]) -> Table:
+    """One line per strategy and setting, intervals below their means; fits into 80 columns."""
+    arms = found["strategies"]
+    goal, cold = arms[0]["steps_to_threshold"]["threshold"], arms[0]["cold_start"]["judgements"]
+    relevance = any(arm["metrics"][f"ndcg@{K}"]["mean"] is not None for arm in arms)
+    columns: dict[str, Callable[[dict[str, Any]], str]] = {
+        "used": lambda arm: f"{arm['judgements_used']}",
+        "paid": lambda arm: f"{arm['judgements_paid']}",
+        f"reward@{K}": lambda arm: _cell(arm["metrics"][f"mean_reward@{K}"]),
+        f"apply@{K}": lambda arm: _cell(arm["metrics"][f"apply_rate@{K}"]),
+    }
+    if relevance:
+        columns |= {
+            f"nDCG@{K}": lambda arm: _cell(arm["metrics"][f"ndcg@{K}"]),
+            f"first {cold}": lambda arm: number(_nan(arm["cold_start"]["metrics"]["ndcg"]["mean"])),
         }
-    failures = dict(prepared.failures)
-    for result in done:
-        failures |= result.failures
-    return Comparison(evaluations, {result.trial.name: result.seconds for result in done}, asked, judged, failures)
+    columns[f"to {goal:g}"] = lambda arm: _steps(arm["steps_to_threshold"]["judgements"])
+    columns["s"] = lambda arm: f"{arm['seconds']:.0f}"
+    table = Table(box=None, pad_edge=False)
+    table.add_column("strategy", overflow="fold", min_width=6)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for arm in arms:
+        table.add_row(line_name(arm), *(cell(arm) for cell in columns.values()))
+    return table
 
 
-def _or_lowest(value: float) -> float:
-    return value if value == value else float("-inf")
+def _cell(value: dict[str, float | None]) -> str:
+    mean, low, high = (_nan(value[name]) for name in ("mean", "low", "high"))
+    return number(mean) if math.isnan(low) else f"{number(mean)}\n{low:.2f}–{high:.2f}"
+
+
+def _steps(judgements: float | None) -> str:
+    return "–" if judgements is None else f"{judgements:.0f}"
+
+
+def _nan(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from cluster.broker import JudgeBackend, start_broker
+from cluster.plan import Plan
 from cluster.runfolder import REPORT, RunFolder
 from cluster.session import ray_session
 from cluster.trainer import ActorSize
-from cluster.tuning import Trial
 from dynaq.config import DynaQConfig
 from dynaq.ingest import ingest_market
 from dynaq.markets import esco_market
@@ -47,9 +47,8 @@ def main(
     with ray_session():
         prepared, broker = _prepare_market(store, layout, backend)
         with step("Training: cosine, llm and hybrid as three Ray Tune trials"):
-            trials = [Trial(name, name, {}) for name in STRATEGIES]
-            size = ActorSize(actors=ACTORS_PER_TRIAL, reserved_cpus=backend.cpus, trials=len(trials))
-            result = compare(trials, prepared, config, folder, "vllm", backend, size=size, broker=broker)
+            size = ActorSize(actors=ACTORS_PER_TRIAL, reserved_cpus=backend.cpus)
+            result = compare(Plan(STRATEGIES), prepared, config, folder, "vllm", backend, size=size, broker=broker)
     console.print()
     show_comparison(result)
     _show_one_applicant(prepared)

@@ -67,6 +67,8 @@ def read_runs(directory: str) -> list[Run]:
     if "trials" not in config:
         return [_read_run(config["strategy"], folder, config)]
     names = sorted(config["trials"], key=lambda name: name != config.get("best"))
+    if not names:
+        raise InputError(f"comparison {folder.uri!r} is not finished; continue it with the same command and --resume")
     children = [(name, RunFolder.at(folder.child(name).uri)) for name in names]
     return [_read_run(name, child, child.read_yaml(CONFIG)) for name, child in children]
 

@@ -90,6 +90,7 @@ MUST_MATCH = (
     "judge_fingerprint",
     "pretrained",
     "offline",
+    "tune",
     "feedback",
     "config",
 )

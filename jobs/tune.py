@@ -1,18 +1,20 @@
-"""dynaq tune: strategies, and settings if a space is given, compared as Ray Tune trials."""
+"""dynaq tune: strategies, seeds and settings compared as Ray Tune trials."""
 
 from __future__ import annotations
 
-import itertools
+import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-import yaml
 
+from cluster.plan import SCHEDULERS, SEARCHERS, Plan, make_searcher
 from cluster.runfolder import REPORT, RunFolder
 from cluster.session import ray_session
+from cluster.space import Space, read_space
+from cluster.trackers import trackers
 from cluster.trainer import ActorSize
-from cluster.tuning import Trial
+from cluster.tuning import RLLIB_DQN
 from dynaq.config import DynaQConfig
 from dynaq.errors import InputError
 from dynaq.pretrain import Pretrained
@@ -23,78 +25,127 @@ from jobs.judges import judge_backend
 from jobs.report import write_report
 from jobs.training import check_strategies, prepare, report_failures
 
+DRAWN = 10  # settings, where the space has something to draw and --samples does not say
+
 
 def main(
     store: Annotated[str, typer.Option(help="folder or mongodb:// URI")],
     out: Annotated[str, typer.Option(help="run folder: a path, s3:// or gs:// URI")],
     cohort: Annotated[str, typer.Option(help="all, a file with ids, or id,id")] = "all",
-    strategies: Annotated[str, typer.Option(help="separated by commas")] = "cosine,llm,hybrid",
-    judge: Annotated[str, typer.Option(help="vllm, vllm:CONFIG.yaml or ledger:PATH")] = "vllm",
+    strategies: Annotated[
+        str, typer.Option(help="cosine, llm, hybrid or rllib-dqn, separated by commas")
+    ] = "cosine,llm,hybrid",
+    judge: Annotated[str, typer.Option(help="vllm, vllm:CONFIG.yaml, ledger:PATH or a URL")] = "vllm",
     budget: Annotated[int | None, typer.Option(min=1, help="judgements per applicant")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="runs of every strategy, from --seed on")] = 1,
     qrels: Annotated[str | None, typer.Option(help="relevance file; default: the store's")] = None,
-    space: Annotated[str | None, typer.Option(help="YAML: setting -> list of values to try")] = None,
+    space: Annotated[str | None, typer.Option(help="YAML: setting -> values to try or to draw from")] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="settings drawn from the space; default: 10 where it has any to draw")
+    ] = None,
+    search: Annotated[str, typer.Option(help="who draws settings: random, hyperopt or optuna")] = "random",
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="asha ends settings that lag behind others of their strategy (default with --space); "
+            "none gives every trial the full budget (default without)"
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="steps to it are counted; default: nDCG@10 of 0.9, or a reward of 0.5")
+    ] = None,
     layout: Annotated[str | None, typer.Option(help="classic or extended; default: the store's")] = None,
     config: Annotated[str | None, typer.Option(help="YAML with the agents' settings")] = None,
-    seed: Annotated[int | None, typer.Option(help="of all agents")] = None,
+    seed: Annotated[int | None, typer.Option(help="the first one")] = None,
     pretrained: Annotated[str | None, typer.Option(help="folder that dynaq pretrain wrote")] = None,
     actors: Annotated[int | None, typer.Option(min=1, help="per trial; default: as many as fit")] = None,
+    actor_cpus: Annotated[float, typer.Option(min=0, help="CPUs per actor")] = 1.0,
+    actor_gpus: Annotated[float, typer.Option(min=0, help="GPUs per actor, may be a fraction")] = 0.0,
+    concurrent: Annotated[
+        int | None, typer.Option(min=1, help="trials at once; default: as CPUs, GPUs and memory allow")
+    ] = None,
+    mlflow: Annotated[str | None, typer.Option(help="MLflow's tracking URI, such as http://127.0.0.1:5000")] = None,
+    wandb: Annotated[str | None, typer.Option(help="project of Weights & Biases; the key is WANDB_API_KEY")] = None,
     address: Annotated[
         str | None, typer.Option(help="running Ray cluster; default: RAY_ADDRESS, else a local one")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="continue the comparison in --out, which is trusted")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
-    """Compare strategies on one cohort."""
+    """Compare strategies and settings on one cohort."""
     settings = DynaQConfig.load(config, {"budget": budget, "seed": seed})
-    names = list(dict.fromkeys(part.strip() for part in strategies.split(",") if part.strip()))
-    if not names:
-        raise InputError(f"--strategies {strategies!r} names none; use cosine,llm,hybrid")
-    check_strategies(names, settings)
-    trials = make_trials(names, read_space(space, settings))
+    names = _strategies(strategies, settings)
+    plan = _plan(names, settings, seeds, read_space(space, settings), samples, search, scheduler)
+    callbacks = trackers(mlflow, wandb, Path(out).name or "dynaq")
     prepared = prepare(store, cohort, layout, qrels)
     backend = judge_backend(judge)
     folder = RunFolder.at(out)
     with ray_session(address):
         result = compare(
-            trials,
+            plan,
             prepared,
             settings,
             folder,
             judge,
             backend,
             pretrained=Pretrained.load(pretrained) if pretrained else None,
-            size=ActorSize(actors=actors, reserved_cpus=backend.cpus, trials=len(trials)),
+            size=ActorSize(actor_cpus, actor_gpus, actors, backend.cpus),
+            concurrent=concurrent,
+            callbacks=callbacks,
+            resume=resume,
+            threshold=threshold,
         )
-    show_comparison(result)
     write_report(folder, prepared.store_uri, qrels)
-    say(f"Best by judge reward: {result.best}. Report: {folder.uri}/{REPORT}")
+    if as_json:
+        trials = [{"trial": one.trial.name, "status": one.status, "error": one.error or None} for one in result.results]
+        print(json.dumps({"run": folder.uri, "best": result.best, "trials": trials, **result.statistics}))
+    else:
+        show_comparison(result)
+        say(f"Best by judge reward: {result.best}. Report: {folder.uri}/{REPORT}")
     report_failures(result.failures)
 
 
-def read_space(path: str | None, config: DynaQConfig) -> dict[str, list[Any]]:
-    """Setting -> values. Raises InputError on an unknown setting or one without a list of valid values."""
-    if path is None:
-        return {}
-    try:
-        space = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"space file {path} cannot be read: {str(error).splitlines()[0]}") from None
-    if not isinstance(space, dict) or not all(isinstance(values, list) and values for values in space.values()):
-        raise InputError(f"space file {path} must map settings to lists of values, such as `gamma: [0.8, 0.9]`")
-    for name, values in space.items():
-        for value in values:
-            DynaQConfig.load(None, config.model_dump() | {name: value})
-    return space
+def _strategies(text: str, settings: DynaQConfig) -> list[str]:
+    names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not names:
+        raise InputError(f"--strategies {text!r} names none; use cosine,llm,hybrid,{RLLIB_DQN}")
+    check_strategies([name for name in names if name != RLLIB_DQN], settings)
+    return names
 
 
-def make_trials(strategies: list[str], space: dict[str, list[Any]]) -> list[Trial]:
-    """Every strategy with every combination of the space's values."""
-    trials = []
-    for strategy, values in itertools.product(strategies, itertools.product(*space.values())):
-        overrides = dict(zip(space, values, strict=True))
-        suffix = "".join(f"-{name}={value}" for name, value in overrides.items())
-        trials.append(
-            Trial("".join(c if c.isalnum() or c in "-_=." else "_" for c in strategy + suffix), strategy, overrides)
+def _plan(
+    names: list[str],
+    settings: DynaQConfig,
+    seeds: int,
+    space: Space,
+    samples: int | None,
+    search: str,
+    scheduler: str | None,
+) -> Plan:
+    """What the options mean together. Raises InputError for those that do not go together."""
+    for option, value, known in (("search", search, SEARCHERS), ("scheduler", scheduler, (*SCHEDULERS, None))):
+        if value not in known:
+            raise InputError(f"--{option} {value!r} does not exist; use {' or '.join(filter(None, known))}")
+    if space.fields and RLLIB_DQN in names:
+        raise InputError(
+            f"--space changes settings of our own agents, {RLLIB_DQN} has others; search first, then compare the "
+            f"winner with {RLLIB_DQN} by --config"
         )
-    return trials
+    if not space.fields:
+        for option, wrong in (("samples", samples), ("search", search != "random"), ("scheduler", scheduler == "asha")):
+            if wrong:
+                raise InputError(f"--{option} is about settings to try; name them with --space FILE")
+    if search != "random":
+        make_searcher(search, settings.seed)  # now rather than when everything is loaded
+    if samples is None:
+        samples = DRAWN if space.drawn or search != "random" else 1
+    if samples > 1 and not space.drawn and search == "random":
+        raise InputError("--samples draws settings, and --space has only lists, which are tried in full; leave it out")
+    chosen = scheduler or ("asha" if space.fields else "none")
+    firsts = tuple(range(settings.seed, settings.seed + seeds))
+    return Plan(tuple(names), firsts, space, samples, search, chosen)
 
 
 if __name__ == "__main__":

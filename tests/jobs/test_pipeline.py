@@ -166,7 +166,7 @@ def test_a_comparison_has_a_run_folder_per_strategy_and_a_report(compared: Path)
     for strategy in ("cosine", "llm", "hybrid"):
         assert (compared / strategy / "recommendations.parquet").exists()
         assert list((compared / "tune" / strategy).glob("events.out.tfevents*"))
-    rows = pq.read_table(compared / "results.parquet").to_pylist()
+    rows = pq.read_table(compared / "trials.parquet").to_pylist()
     assert [row["strategy"] for row in rows] == ["cosine", "llm", "hybrid"]
     assert all(row["judged@10"] == 1.0 for row in rows)
     assert rows[1]["mean_reward@10"] > rows[0]["mean_reward@10"]

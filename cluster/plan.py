@@ -1,0 +1,167 @@
+"""What a comparison tries, and which of Ray Tune's searchers and schedulers draw and end its trials."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray import tune
+from ray.tune import TuneConfig
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import BasicVariantGenerator, Repeater, create_searcher
+from ray.tune.search.repeater import TRIAL_INDEX
+
+from cluster.space import Space, label_of
+from dynaq.config import DynaQConfig
+from dynaq.errors import InputError
+
+SEARCHERS = ("random", "hyperopt", "optuna")
+SCHEDULERS = ("asha", "none")
+SCORE = "score"  # what schedulers and searchers go by: nDCG@10 where relevance is known, else the slates' reward
+PROGRESS = "progress"  # percent of a trial's work
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One strategy with a seed and changes to the config; its run folder is a subfolder of that name."""
+
+    name: str
+    strategy: str
+    seed: int
+    setting: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared: every strategy with every seed and every setting.
+
+    Args:
+        strategies: of `dynaq.rewards`, or `rllib-dqn`.
+        seeds: of the agents.
+        space: settings to try; empty for those of the config alone.
+        samples: settings drawn from the space.
+        search: who draws them, one of SEARCHERS.
+        scheduler: who ends settings that lag behind, one of SCHEDULERS. It compares settings of the same strategy.
+    """
+
+    strategies: tuple[str, ...]
+    seeds: tuple[int, ...] = (0,)
+    space: Space = field(default_factory=lambda: Space({}))
+    samples: int = 1
+    search: str = "random"
+    scheduler: str = "none"
+
+    @property
+    def size(self) -> int:
+        """Number of trials."""
+        lists = [values for values in self.space.fields.values() if isinstance(values, list)]
+        grid = math.prod(map(len, lists)) if self.search == "random" else 1
+        return len(self.strategies) * len(self.seeds) * self.samples * grid
+
+    def trial(self, params: Mapping[str, Any]) -> Trial:
+        """The trial that Tune drew."""
+        if TRIAL_INDEX in params:
+            strategy = self.strategies[params[TRIAL_INDEX] // len(self.seeds)]
+            seed = self.seeds[params[TRIAL_INDEX] % len(self.seeds)]
+        else:
+            strategy, seed = params["strategy"], params["seed"]
+        setting = {name: params[name] for name in self.space.fields}
+        parts = [strategy, f"seed{seed}" if len(self.seeds) > 1 else "", label_of(setting)]
+        return Trial("-".join(part for part in parts if part), strategy, seed, setting)
+
+    def names(self) -> list[str]:
+        """Of the trials, as far as they are known before anything is drawn."""
+        if self.search != "random" or self.space.drawn:
+            return []
+        values = itertools.product(self.strategies, self.seeds, *self.space.fields.values())
+        keys = ("strategy", "seed", *self.space.fields)
+        return [self.trial(dict(zip(keys, one, strict=True))).name for one in values]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "strategies": list(self.strategies),
+            "seeds": list(self.seeds),
+            "space": dict(self.space.fields),
+            "samples": self.samples,
+            "search": self.search,
+            "scheduler": self.scheduler,
+        }
+
+
+def param_space(plan: Plan) -> dict[str, Any]:
+    if plan.search != "random":
+        return dict(plan.space.domains())
+    both = {"strategy": tune.grid_search(list(plan.strategies)), "seed": tune.grid_search(list(plan.seeds))}
+    return both | plan.space.grid()
+
+
+def tune_config(plan: Plan, config: DynaQConfig, concurrent: int) -> TuneConfig:
+    scheduler = PerStrategy(plan) if plan.scheduler == "asha" else FIFOScheduler()  # type: ignore[no-untyped-call]
+    shared: dict[str, Any] = {
+        "metric": SCORE,
+        "mode": "max",
+        "scheduler": scheduler,
+        "trial_dirname_creator": lambda trial: plan.trial(trial.config).name,
+    }
+    if plan.search == "random":
+        generator = BasicVariantGenerator(
+            max_concurrent=concurrent, constant_grid_search=True, random_state=config.seed
+        )
+        return TuneConfig(num_samples=plan.samples, search_alg=generator, **shared)
+    # Every setting is tried with every strategy and seed; the searcher learns from the mean.
+    repeat = len(plan.strategies) * len(plan.seeds)
+    searcher = Repeater(make_searcher(plan.search, config.seed), repeat=repeat)
+    return TuneConfig(
+        num_samples=plan.samples * repeat, search_alg=searcher, max_concurrent_trials=concurrent, **shared
+    )
+
+
+def make_searcher(name: str, seed: int) -> Any:
+    """One of Tune's searchers. Raises InputError when its package is missing."""
+    try:
+        return create_searcher(name, metric=SCORE, mode="max", random_state_seed=seed, seed=seed)
+    except (AssertionError, ImportError):
+        raise InputError(
+            f"--search {name} needs the package {name}, which is not installed; install it, or use --search random"
+        ) from None
+
+
+class PerStrategy(FIFOScheduler):
+    """ASHA (Li et al. 2020, arXiv 1810.05934) among the settings of each strategy apart.
+
+    Of one strategy the settings that lag behind are ended; that another strategy is ahead is a result of the
+    comparison, not a reason to end it.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._plan = plan
+        self._asha = {
+            strategy: ASHAScheduler(time_attr=PROGRESS, max_t=100, grace_period=20, reduction_factor=2)
+            for strategy in plan.strategies
+        }
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        done = [asha.set_search_properties(metric, mode, **spec) for asha in self._asha.values()]
+        return all(done)
+
+    def _of(self, trial: Any) -> ASHAScheduler:
+        return self._asha[self._plan.trial(trial.config).strategy]
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        self._of(trial).on_trial_add(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if math.isnan(result.get(SCORE, math.nan)):
+            return TrialScheduler.CONTINUE  # nothing is known yet
+        return self._of(trial).on_trial_result(tune_controller, trial, result)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        if not math.isnan(result.get(SCORE, math.nan)):
+            self._of(trial).on_trial_complete(tune_controller, trial, result)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        self._of(trial).on_trial_remove(tune_controller, trial)

@@ -1,0 +1,134 @@
+"""A trial of `rllib-dqn`: the same budget, judge, curves and run folder as a trial of our own agents."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cluster.block_actor import RECOMMENDATION_SCHEMA, RECOMMENDATIONS_KEPT, TrainingJob, mean_known
+from cluster.broker import BrokerClient
+from cluster.rllib_dqn import RllibDqn, RllibDqnConfig
+from cluster.runfolder import CONFIG, METRICS, RECOMMENDATIONS
+from cluster.trainer import CohortProgress, CohortResult
+from dynaq.errors import DynaqError
+from dynaq.judge import Judgement
+from dynaq.metrics import ranking_metrics
+from dynaq.qrels import Qrels
+from dynaq.rounds import RoundMetrics, count_label
+
+Ranked = list[list[tuple[str, float]]]  # per applicant (job, Q), best first
+
+
+def train_rllib_dqn(
+    job: TrainingJob, cohort: Sequence[str], qrels: Qrels | None, on_progress: Callable[[CohortProgress], None]
+) -> CohortResult:
+    """Train on the whole cohort and write metrics and recommendations. A failing judge fails everyone."""
+    if job.broker is None:
+        raise DynaqError("rllib-dqn learns from a judge, and none was given")
+    began = time.monotonic()
+    settings = RllibDqnConfig()
+    job.folder.write_yaml(CONFIG, job.folder.read_yaml(CONFIG) | {"rllib_dqn": settings.model_dump(mode="json")})
+    source = BrokerClient(job.broker, payer=job.folder.uri)
+    learner = RllibDqn(job.cache.attach(), cohort, source, settings, job.config.budget, job.config.seed)
+    rows: list[dict[str, Any]] = []
+    ranked: Ranked = []
+    round_ = 0
+    try:
+        while learner.spent < learner.budget:
+            epsilon, losses, behind, round_ = learner.epsilon, [], learner.spent, round_ + 1
+            while learner.spent < min(behind + job.config.slate_size, learner.budget):
+                learner.step()
+                losses.append(learner.loss)
+            ranked = _ranked(learner)
+            new = _round(learner, ranked, qrels, round_, behind, epsilon, mean_known(losses))
+            rows += new
+            on_progress(_progress(learner, new, round_, time.monotonic() - began))
+    except DynaqError as error:
+        return CohortResult(
+            pa.table({}),
+            RECOMMENDATION_SCHEMA.empty_table(),
+            dict.fromkeys(cohort, str(error)),
+            time.monotonic() - began,
+        )
+    finally:
+        learner.close()
+    listed = [
+        {"applicant_id": name, "rank": rank, "job_id": job_id, "q_value": q}
+        for name, own in zip(learner.applicants, ranked, strict=True)
+        for rank, (job_id, q) in enumerate(own, start=1)
+    ]
+    result = CohortResult(
+        pa.Table.from_pylist(rows),
+        pa.Table.from_pylist(listed, schema=RECOMMENDATION_SCHEMA),
+        {},
+        time.monotonic() - began,
+    )
+    job.folder.write_table(METRICS, result.metrics)
+    job.folder.write_table(RECOMMENDATIONS, result.recommendations)
+    return result
+
+
+def _ranked(learner: RllibDqn) -> Ranked:
+    ids = learner.cache.job_ids
+    values = learner.q_values()
+    order = np.argsort(-values, axis=1, kind="stable")[:, :RECOMMENDATIONS_KEPT]
+    return [[(ids[j], float(q[j])) for j in own] for q, own in zip(values, order, strict=True)]
+
+
+def _round(
+    learner: RllibDqn, ranked: Ranked, qrels: Qrels | None, round_: int, behind: int, epsilon: float, loss: float
+) -> list[dict[str, Any]]:
+    """A row per applicant with the figures of the steps since `behind`."""
+    rows = []
+    for name, own in zip(learner.applicants, ranked, strict=True):
+        answers = learner.answers(name, 0)
+        new = learner.answers(name, behind)
+        reward = mean_known([judgement.reward for judgement in new])
+        metrics = RoundMetrics(
+            applicant_id=name,
+            round=round_,
+            judgements_used=len(answers),
+            mean_reward=reward,
+            cumulative_reward=_total(answers),
+            epsilon=epsilon,
+            w_cosine=0.0,
+            q_loss=loss,
+            model_loss=math.nan,
+            planning_loss=math.nan,
+            abstained=learner.spent - behind - len(new),
+            judge_reward=reward,
+            applied=count_label(new, "APPLY"),
+            saved=count_label(new, "SAVE"),
+            clicked=count_label(new, "CLICK"),
+            ignored=count_label(new, "IGNORE"),
+        )
+        rows.append(asdict(metrics))
+        if qrels:
+            rows[-1] |= ranking_metrics([job_id for job_id, _ in own], qrels.grades(name))
+    return rows
+
+
+def _total(judgements: Sequence[Judgement]) -> float:
+    return sum(judgement.reward for judgement in judgements if judgement.reward is not None)
+
+
+def _progress(learner: RllibDqn, rows: list[dict[str, Any]], round_: int, seconds: float) -> CohortProgress:
+    applicants = len(learner.applicants)
+    done = learner.spent >= learner.budget
+    return CohortProgress(
+        applicants=applicants,
+        done=applicants if done else 0,
+        round=round_,
+        judgements=sum(row["judgements_used"] for row in rows),
+        budget=learner.budget * applicants,
+        reward=mean_known([row["mean_reward"] for row in rows]),
+        ndcg=mean_known([row.get("ndcg") for row in rows]),
+        seconds=seconds,
+        mean_round=float(round_),
+    )

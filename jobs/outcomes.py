@@ -1,0 +1,171 @@
+"""The rows of a comparison: each trial's final values and learning curves, applicant by applicant."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cluster.plan import Trial
+from cluster.space import setting_json
+from dynaq.judge import LABELS
+from dynaq.metrics import ranking_metrics
+from dynaq.qrels import Qrels
+from jobs.evaluation import Judged
+from jobs.runs import Run
+
+K = 10
+RATES = {label: f"{label.lower()}_rate" for label in LABELS}
+COUNTS = {"APPLY": "applied", "SAVE": "saved", "CLICK": "clicked", "IGNORE": "ignored"}
+FINALS = (
+    f"ndcg@{K}",
+    f"recall@{K}",
+    "mrr",
+    f"mean_reward@{K}",
+    *(f"{rate}@{K}" for rate in RATES.values()),
+    f"regret@{K}",
+    f"judged@{K}",
+    "cumulative_reward",
+)
+CURVES = (
+    "ndcg",
+    "recall",
+    "mrr",
+    "mean_reward",
+    "cumulative_reward",
+    "cumulative_regret",
+    *RATES.values(),
+    "q_loss",
+    "model_loss",
+    "planning_loss",
+    "epsilon",
+    "w_cosine",
+)
+KEY_SCHEMA = [
+    ("trial", pa.string()),
+    ("strategy", pa.string()),
+    ("setting", pa.string()),
+    ("seed", pa.int64()),
+    ("applicant_id", pa.string()),
+]
+FINAL_SCHEMA = pa.schema([*KEY_SCHEMA, ("judgements_used", pa.int64()), *((name, pa.float64()) for name in FINALS)])
+CURVE_SCHEMA = pa.schema(
+    [
+        *KEY_SCHEMA,
+        ("round", pa.int64()),
+        ("judgements_used", pa.int64()),
+        *((name, pa.float64()) for name in CURVES),
+    ]
+)
+
+
+class Known:
+    """What the ledger knows of each applicant, the best first."""
+
+    def __init__(self, judged: Judged) -> None:
+        self.judged = judged
+        best: dict[str, list[float]] = {}
+        for (applicant_id, _), (reward, _) in judged.items():
+            best.setdefault(applicant_id, []).append(reward)
+        # [n] is the most that n distinct pairs can have brought.
+        self._sums = {name: [0.0, *accumulate(sorted(own, reverse=True))] for name, own in best.items()}
+
+    def best_sum(self, applicant_id: str, n: int) -> float:
+        """Sum of the n best rewards known; NaN when fewer are known."""
+        sums = self._sums.get(applicant_id, [0.0])
+        return sums[n] if n < len(sums) else math.nan
+
+
+def final_rows(trial: Trial, run: Run, known: Known, qrels: Qrels | None) -> Iterator[dict[str, Any]]:
+    """Final values of a trial, a row per applicant, with the columns of FINAL_SCHEMA."""
+    used, totals = _spent(run)
+    for applicant_id, ranked in run.ranked.items():
+        job_ids = [job_id for job_id, _ in ranked]
+        top = job_ids[:K]
+        answers = [known.judged[applicant_id, job_id] for job_id in top if (applicant_id, job_id) in known.judged]
+        ranking = ranking_metrics(job_ids, qrels.grades(applicant_id) if qrels else {}, K)
+        reward = float(np.mean([reward for reward, _ in answers])) if answers else math.nan
+        best = known.best_sum(applicant_id, len(answers)) / len(answers) if answers else math.nan
+        labels = [label for _, label in answers]
+        rates = {
+            f"{rate}@{K}": labels.count(label) / len(labels) if labels else math.nan for label, rate in RATES.items()
+        }
+        yield _key(trial, applicant_id) | {
+            "judgements_used": used.get(applicant_id, 0),
+            f"ndcg@{K}": ranking["ndcg"],
+            f"recall@{K}": ranking["recall"],
+            "mrr": ranking["mrr"],
+            f"mean_reward@{K}": reward,
+            **rates,
+            f"regret@{K}": best - reward,
+            f"judged@{K}": len(answers) / len(top) if top else math.nan,
+            "cumulative_reward": totals.get(applicant_id, math.nan),
+        }
+
+
+def _spent(run: Run) -> tuple[dict[str, int], dict[str, float]]:
+    """Applicant -> judgements used, and -> sum of the judge's rewards (NaN where nobody was asked)."""
+    used: dict[str, int] = {}
+    totals: dict[str, float] = {}
+    for row in run.metrics.to_pylist():
+        applicant_id = row["applicant_id"]
+        used[applicant_id] = max(used.get(applicant_id, 0), row["judgements_used"])
+        count = sum(_counts(row).values())
+        if count:
+            totals[applicant_id] = totals.get(applicant_id, 0.0) + count * row["judge_reward"]
+    return used, totals
+
+
+def curve_rows(trial: Trial, run: Run, known: Known) -> Iterator[dict[str, Any]]:
+    """A trial's learning curves, a row per applicant and round, with the columns of CURVE_SCHEMA."""
+    so_far: dict[str, dict[str, float]] = {}
+    for row in sorted(run.metrics.to_pylist(), key=lambda row: row["round"]):
+        applicant_id = row["applicant_id"]
+        sums = so_far.setdefault(applicant_id, dict.fromkeys([*COUNTS, "reward"], 0.0))
+        counts = _counts(row)
+        new = sum(counts.values())
+        for label, count in counts.items():
+            sums[label] += count
+        sums["reward"] += new * row["judge_reward"] if new else 0.0
+        asked = sum(sums[label] for label in COUNTS)
+        total = sums["reward"] if asked else math.nan
+        yield _key(trial, applicant_id) | {
+            "round": row["round"],
+            "judgements_used": row["judgements_used"],
+            **{name: _number(row.get(name)) for name in CURVES},
+            "mean_reward": row["judge_reward"] if new else math.nan,
+            "cumulative_reward": total,
+            "cumulative_regret": known.best_sum(applicant_id, int(asked)) - total,
+            **{rate: sums[label] / asked if asked else math.nan for label, rate in RATES.items()},
+        }
+
+
+def _counts(row: Mapping[str, Any]) -> dict[str, int]:
+    return {label: row.get(name) or 0 for label, name in COUNTS.items()}
+
+
+def _key(trial: Trial, applicant_id: str) -> dict[str, Any]:
+    return {
+        "trial": trial.name,
+        "strategy": trial.strategy,
+        "setting": setting_json(trial.setting),
+        "seed": trial.seed,
+        "applicant_id": applicant_id,
+    }
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def as_table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Rows as a table; what is not known is null."""
+    columns = {
+        name: [None if (value := row[name]) is None or value != value else value for row in rows]
+        for name in schema.names
+    }
+    return pa.table(columns, schema=schema)

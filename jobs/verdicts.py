@@ -1,0 +1,272 @@
+"""What a comparison's rows tell: intervals, differences pair by pair, learning curves. The content of comparison.json.
+
+An *arm* is a strategy with a setting; its trials differ by their seed alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from cluster.space import setting_json
+from cluster.tuning import TrialResult
+from dynaq.statistics import (
+    NO_SEED,
+    Interval,
+    Values,
+    band,
+    interval,
+    mean_known,
+    on_grid,
+    paired_difference,
+    steps_to_threshold,
+)
+from jobs.outcomes import CURVES, FINALS, K
+from jobs.report_runs import METRICS, line_name
+
+CONFIDENCE = 0.95
+COLD = 10  # judgements of the cold start
+SHOWN = 6  # arms that are compared; a page has as many colours
+POINTS = 60  # of a learning curve at most
+PRIMARY = f"mean_reward@{K}"
+NDCG_THRESHOLD, REWARD_THRESHOLD = 0.9, 0.5
+PAIRED = (PRIMARY, f"ndcg@{K}", f"apply_rate@{K}", f"recall@{K}", "mrr", f"regret@{K}")
+LOWER_IS_BETTER = {f"regret@{K}"}
+COLD_PAIRED = ("ndcg", "mean_reward")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A strategy with a setting, and its trials by seed."""
+
+    strategy: str
+    setting: dict[str, Any]
+    trials: tuple[TrialResult, ...]
+
+    @property
+    def name(self) -> str:
+        return line_name({"strategy": self.strategy, "setting": self.setting})
+
+
+class Rows:
+    """Values `[applicants, seeds]` of an arm out of the rows of all trials."""
+
+    def __init__(
+        self, finals: Sequence[Mapping[str, Any]], curves: Sequence[Mapping[str, Any]], seeds: Sequence[int]
+    ) -> None:
+        self.applicants = list(dict.fromkeys(row["applicant_id"] for row in finals))
+        self._seeds = list(seeds)
+        self._finals = {(row["trial"], row["applicant_id"]): row for row in finals}
+        self._curves: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+        for row in curves:
+            self._curves.setdefault((row["trial"], row["applicant_id"]), []).append(row)
+        self.grid = _grid([row["judgements_used"] for row in curves])
+        self.cold_at = max(1, int(min(COLD, self.grid[-1])))
+
+    def final(self, arm: Arm, metric: str) -> Values:
+        return self._cells(arm, lambda trial, who: np.array(self._finals.get((trial, who), {}).get(metric, math.nan)))
+
+    def curve(self, arm: Arm, metric: str, grid: Values | None = None) -> Values:
+        """`[applicants, seeds, points]`."""
+        at = self.grid if grid is None else grid
+
+        def one(trial: str, who: str) -> Values:
+            rows = self._curves.get((trial, who), [])
+            return on_grid([row["judgements_used"] for row in rows], [row[metric] for row in rows], at)
+
+        return self._cells(arm, one, (len(at),))
+
+    def cold(self, arm: Arm, metric: str) -> Values:
+        """A curve's value after the first COLD judgements; the reward is their mean."""
+        if metric == "mean_reward":
+            return self.curve(arm, "cumulative_reward", np.array([self.cold_at]))[:, :, 0] / self.cold_at
+        return self.curve(arm, metric, np.array([self.cold_at]))[:, :, 0]
+
+    def _cells(self, arm: Arm, value: Any, shape: tuple[int, ...] = ()) -> Values:
+        found = np.full((len(self.applicants), len(self._seeds), *shape), np.nan)
+        for result in arm.trials:
+            column = self._seeds.index(result.trial.seed)
+            for row, applicant_id in enumerate(self.applicants):
+                found[row, column] = value(result.trial.name, applicant_id)
+        return found
+
+
+def _grid(used: Sequence[int]) -> Values:
+    """Numbers of judgements at which curves are drawn."""
+    points = np.unique(np.asarray([0, *used], np.float64))
+    if len(points) > 1:
+        points = points[1:]
+    if len(points) > POINTS:
+        points = points[np.unique(np.linspace(0, len(points) - 1, POINTS).round().astype(int))]
+    return points
+
+
+def statistics(
+    results: Sequence[TrialResult],
+    finals: Sequence[Mapping[str, Any]],
+    curves: Sequence[Mapping[str, Any]],
+    seeds: Sequence[int],
+    threshold: float | None = None,
+) -> dict[str, Any]:
+    """Everything that follows from the rows; see `jobs.comparison` for its form.
+
+    threshold: of the learning curve, in nDCG where relevance is known, else in the judge's reward.
+    """
+    rows = Rows(finals, curves, seeds)
+    every = arms_of(results, rows)
+    arms = choose_arms(every, rows)
+    seen = [rows.final(arm, f"ndcg@{K}") for arm in arms]
+    curve = "ndcg" if any(not np.isnan(values).all() for values in seen) else "mean_reward"
+    goal = threshold if threshold is not None else NDCG_THRESHOLD if curve == "ndcg" else REWARD_THRESHOLD
+    notes = [NO_SEED] if len(seeds) == 1 else []
+    if len(every) > len({arm.strategy for arm in arms}):
+        notes.append(
+            f"{len(arms)} of {len(every)} settings are compared, chosen by the same figures: the best of many looks "
+            "better than it is; compare the winner anew, on other applicants"
+        )
+    found: dict[str, Any] = _plain(
+        {
+            "k": K,
+            "confidence": CONFIDENCE,
+            "applicants": len(rows.applicants),
+            "seeds": list(seeds),
+            "primary": PRIMARY,
+            "notes": notes,
+            "strategies": [_arm_statistics(arm, rows, curve, goal) for arm in arms],
+            "pairs": _pairs(arms, rows),
+        }
+    )
+    return found
+
+
+def arms_of(results: Sequence[TrialResult], rows: Rows) -> list[Arm]:
+    """Arms with at least one trial that came to its end."""
+    found: dict[tuple[str, str], list[TrialResult]] = {}
+    for result in results:
+        if result.status == "done":
+            found.setdefault((result.trial.strategy, setting_json(result.trial.setting)), []).append(result)
+    return [Arm(strategy, json.loads(setting), tuple(trials)) for (strategy, setting), trials in found.items()]
+
+
+def choose_arms(arms: Sequence[Arm], rows: Rows) -> list[Arm]:
+    """The best setting of every strategy, then the next best ones as far as there is room; in the order given.
+
+    A setting of which the scheduler ended some seeds comes after those with all of them.
+    """
+
+    def rank(arm: Arm) -> tuple[int, float]:
+        value = mean_known(rows.final(arm, PRIMARY))
+        return len(arm.trials), -math.inf if math.isnan(value) else value
+
+    order = sorted(arms, key=rank, reverse=True)
+    first = [next(arm for arm in order if arm.strategy == name) for name in dict.fromkeys(a.strategy for a in arms)]
+    chosen = [*first, *(arm for arm in order if arm not in first)][: max(SHOWN, len(first))]
+    return [arm for arm in arms if arm in chosen]
+
+
+def _arm_statistics(arm: Arm, rows: Rows, curve: str, threshold: float) -> dict[str, Any]:
+    results = arm.trials
+    steps = steps_to_threshold(rows.curve(arm, curve), rows.grid, threshold, CONFIDENCE)
+    bands = {name: band(rows.curve(arm, name), rows.grid, CONFIDENCE) for name in CURVES}
+    used = sum(result.judgements for result in results)
+    return {
+        "strategy": arm.strategy,
+        "setting": arm.setting,
+        "trials": [result.trial.name for result in results],
+        "judgements_used": used,
+        "judgements_paid": sum(result.paid for result in results),
+        "judgements_per_applicant": used / len(results) / len(rows.applicants),
+        "judgements_per_second": mean_known(np.array([result.per_second for result in results])),
+        "seconds": sum(result.seconds for result in results),
+        "metrics": {name: _interval(interval(rows.final(arm, name), CONFIDENCE)) for name in FINALS},
+        "cold_start": {
+            "judgements": rows.cold_at,
+            "metrics": {name: _interval(interval(rows.cold(arm, name), CONFIDENCE)) for name in COLD_PAIRED},
+        },
+        "steps_to_threshold": {
+            "metric": curve,
+            "threshold": threshold,
+            "judgements": steps.mean,
+            "low": steps.low,
+            "high": steps.high,
+        },
+        "curves": {
+            name: {
+                "judgements": one.judgements.tolist(),
+                "mean": one.mean.tolist(),
+                "low": one.low.tolist(),
+                "high": one.high.tolist(),
+            }
+            for name, one in bands.items()
+            if not np.isnan(one.mean).all()
+        },
+    }
+
+
+def _pairs(arms: Sequence[Arm], rows: Rows) -> list[dict[str, Any]]:
+    """Every pair of arms on every metric that both know."""
+    questions = [("final", name) for name in PAIRED] + [("cold_start", name) for name in COLD_PAIRED]
+    found = []
+    for phase, metric in questions:
+        values = [rows.final(arm, metric) if phase == "final" else rows.cold(arm, metric) for arm in arms]
+        pairs = [(i, j) for i, j in combinations(range(len(arms)), 2) if not np.isnan(values[i] - values[j]).all()]
+        for i, j in pairs:
+            difference = paired_difference(
+                values[i],
+                values[j],
+                comparisons=len(pairs),
+                confidence=CONFIDENCE,
+                higher_is_better=metric not in LOWER_IS_BETTER,
+            )
+            a, b = arms[i].name, arms[j].name
+            better = {"a": a, "b": b}.get(difference.better or "")
+            found.append(
+                {
+                    "a": a,
+                    "b": b,
+                    "metric": metric,
+                    "phase": phase,
+                    "difference": difference.interval.mean,
+                    "low": difference.interval.low,
+                    "high": difference.interval.high,
+                    "better": better,
+                    "verdict": verdict(a, b, metric, phase, difference.interval, better),
+                }
+            )
+    return found
+
+
+def verdict(a: str, b: str, metric: str, phase: str, difference: Interval, better: str | None) -> str:
+    """One sentence: which is better, or that the data cannot tell."""
+    titles = {"ndcg": f"nDCG@{K}", "mean_reward": "judge reward"} | {name: one[0] for name, one in METRICS.items()}
+    what = titles.get(metric, metric)
+    if phase == "cold_start":
+        what += f" of the first {COLD} judgements" if metric == "mean_reward" else f" after {COLD} judgements"
+    if not difference.known:
+        return f"Too little is known to compare {a} and {b} on {what}."
+    d, low, high = difference.mean, difference.low, difference.high
+    if better is None:
+        return f"The data cannot tell {a} from {b} on {what}: difference {d:+.3f} ({low:+.3f} to {high:+.3f})."
+    worse = b if better == a else a
+    if better == b:
+        d, low, high = -d, -high, -low
+    return f"{better} is better than {worse} on {what}: {d:+.3f} ({low:+.3f} to {high:+.3f})."
+
+
+def _interval(found: Interval) -> dict[str, float]:
+    return {"mean": found.mean, "low": found.low, "high": found.high}
+
+
+def _plain(value: Any) -> Any:
+    """JSON has neither NaN nor infinity: what is not known, or not reached, is null."""
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,128 @@
+"""What Prometheus gets from a real Ray while a cohort trains."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import re
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import ray
+from ray.util.metrics import Metric
+
+from cluster.block_actor import TrainingJob
+from cluster.broker import BrokerClient, start_broker
+from cluster.cache import put_cache
+from cluster.metrics import BlockMetrics, BrokerMetrics, RunMetrics
+from cluster.runfolder import RunFolder
+from cluster.trainer import ActorSize, CohortTrainer
+from dynaq.config import DynaQConfig
+from dynaq.judge import Slate
+from dynaq.stores import open_store
+from dynaq.tensor_cache import TensorCache
+from reward_service.metrics import ReplicaMetrics
+from tests.cluster.judges import RuleJudge
+from tests.markets import APPLICANTS, make_store
+
+BUDGET = 10
+COHORT = [f"a{i:03d}" for i in range(APPLICANTS)]
+GRAFANA = Path(__file__).parents[2] / "cluster" / "grafana"
+PATIENCE = 40.0  # Ray's processes report every ten seconds
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def scrape() -> Samples:
+    """(name, labels) -> value, over all nodes, of our own metrics; labels that Ray adds are left out."""
+    samples: Samples = {}
+    for node in ray.nodes():
+        text = httpx.get(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics").text
+        for name, labels, value in re.findall(r"^(ray_dynaq\w+)\{(.*)\} (\S+)$", text, re.MULTILINE):
+            ours = [(k, v) for k, v in re.findall(r'(\w+)="([^"]*)"', labels) if k.islower() and k != "le"]
+            key = (name, frozenset((k, v) for k, v in ours if k in ("judge", "source", "strategy", "run", "state")))
+            samples[key] = samples.get(key, 0.0) + float(value)
+    return samples
+
+
+def value(samples: Samples, name: str, **labels: str) -> float:
+    return samples.get((name, frozenset(labels.items())), math.nan)
+
+
+def test_prometheus_sees_what_a_run_asked_spent_and_reached(tmp_path: Path, ray_session_fixture: None) -> None:
+    make_store(str(tmp_path / "store"))
+    rule = RuleJudge(tmp_path / "asked.log", abstaining=("j003", "j004", "j005"))
+    judge, run = f"rule-{tmp_path.name}", f"run-{tmp_path.name}"  # others train in the same Ray
+    broker = start_broker(str(tmp_path / "store"), replace(rule.backend(), fingerprint=judge))
+    with open_store(tmp_path / "store", read_only=True) as opened:
+        cache = put_cache(TensorCache.copy_from_database(opened))
+    config = DynaQConfig(budget=BUDGET, slate_size=5, block_size=2, warm_start_updates=5)
+    folder = RunFolder.at(tmp_path / run)
+    rewards = []
+    job = TrainingJob(cache, "llm", config, broker, folder)
+    CohortTrainer(
+        job, COHORT, size=ActorSize(actors=2), on_progress=lambda progress: rewards.append(progress.reward)
+    ).run()
+    abstained = sum(job_id in rule.abstaining for _, job_id in rule.answered)
+    fetched = [Slate(one, tuple(f"j{i:03d}" for i in range(6, 40))) for one in COHORT]
+    known = {(one, job_id) for one, job_id in rule.answered} & {(s.applicant_id, j) for s in fetched for j in s.job_ids}
+    BrokerClient(broker).fetch(fetched)  # what training bought comes from the ledger now
+
+    def all_there() -> bool:
+        return value(scrape(), "ray_dynaq_judgements_total", judge=judge, source="judge") == len(rule.answered)
+
+    wait_until(all_there)
+    seen = scrape()
+    assert value(seen, "ray_dynaq_judgements_total", judge=judge, source="judge") == len(rule.answered)
+    assert value(seen, "ray_dynaq_judgements_total", judge=judge, source="ledger") == len(known) > 0
+    assert value(seen, "ray_dynaq_abstentions_total", judge=judge) == abstained > 0
+    assert value(seen, "ray_dynaq_broker_pairs_waiting", judge=judge) == 0
+    assert value(seen, "ray_dynaq_applicants", run=run, strategy="llm", state="done") == APPLICANTS
+    assert value(seen, "ray_dynaq_applicants", run=run, strategy="llm", state="left") == 0
+    assert value(seen, "ray_dynaq_blocks", run=run, strategy="llm", state="running") == 0
+    assert value(seen, "ray_dynaq_mean_reward", run=run, strategy="llm") == pytest.approx(rewards[-1])
+    asks = value(seen, "ray_dynaq_broker_ask_seconds_count", judge=judge)
+    assert 0 < asks <= len(rule.answered)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Ray's processes report every ten seconds; the asserts after this say what never came."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(1)
+
+
+def our_metrics() -> dict[str, Metric]:
+    """Every metric that the code makes, by the name that Prometheus knows."""
+    owners = [BrokerMetrics("j"), BlockMetrics("llm"), RunMetrics("r", "llm"), ReplicaMetrics()]
+    metrics = [one for owner in owners for one in vars(owner).values() if isinstance(one, Metric)]
+    return {f"ray_{metric.info['name']}": metric for metric in metrics}
+
+
+def test_every_metric_of_the_dashboard_is_made_by_the_code() -> None:
+    vllm = Path(importlib.util.find_spec("vllm.v1.metrics.loggers").origin).read_text()
+    ours = our_metrics()
+    named = set()
+    for panel in dashboard()["panels"]:
+        for expression in (target["expr"] for target in panel.get("targets", [])):
+            for name, labels in re.findall(r"\b(ray_\w+)(?:\{([^}]*)\})?", expression):
+                named.add(base := re.sub(r"_(bucket|sum|count)$", "", name))
+                if base.startswith("ray_vllm_"):
+                    plain = base.removeprefix("ray_vllm_").removesuffix("_total")
+                    assert f'"vllm:{plain}"' in vllm, base
+                    continue
+                assert base in ours, base
+                used = set(re.findall(r"(\w+)\s*=~?", labels)) - {"le"}
+                assert used <= {*ours[base].info["tag_keys"]}, expression
+    assert set(ours) <= named  # and every metric of the code is on the dashboard
+
+
+def dashboard() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((GRAFANA / "dashboard.json").read_text())
+    return found

@@ -1,0 +1,86 @@
+"""Which run serves, and which did before: `current.json` of a serving folder, replaced in one step, and its history.
+
+current.json                       what serves now, read by `dynaq serve --recommend --serving`
+history/<time>-<action>.json       every promotion and rollback, oldest first by name
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from cluster.runfolder import RunFolder
+from cluster.serving import ServedRun
+from dynaq.errors import InputError
+from recommend_service.runs import CURRENT
+
+HISTORY = "history"
+PROMOTE, ROLLBACK = "promote", "rollback"
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """One change of what serves.
+
+    Args:
+        run, run_id: the run that serves from here on, and where it lies.
+        promoted_at: ISO time in UTC.
+        action: PROMOTE or ROLLBACK.
+        verdict, reason: of the evaluation before it; empty for a rollback.
+    """
+
+    run: str
+    run_id: str
+    promoted_at: str
+    action: str = PROMOTE
+    verdict: str = ""
+    reason: str = ""
+
+
+class ServingFolder:
+    """A folder in which promotions are kept. Raises InputError for an unknown URI."""
+
+    def __init__(self, uri: str) -> None:
+        self.folder = RunFolder.at(uri)
+
+    def current(self) -> Promotion | None:
+        """What serves now; None before the first promotion. Raises InputError when the file cannot be read."""
+        if not self.folder.exists(CURRENT):
+            return None
+        return self._read(CURRENT)
+
+    def history(self) -> list[Promotion]:
+        """All changes, oldest first."""
+        return [self._read(f"{HISTORY}/{name}") for name in self.folder.names(HISTORY) if name.endswith(".json")]
+
+    def promote(self, run: ServedRun, action: str = PROMOTE, verdict: str = "", reason: str = "") -> Promotion:
+        """Make a run serve. The history has it first: whatever serves can be looked up there."""
+        now = datetime.now(UTC)
+        promotion = Promotion(run.folder.uri, run.run_id, now.isoformat(), action, verdict, reason)
+        self.folder.write_json(f"{HISTORY}/{now:%Y%m%dT%H%M%S.%fZ}-{action}.json", asdict(promotion))
+        self.folder.write_json(CURRENT, asdict(promotion))
+        return promotion
+
+    def before(self) -> Promotion:
+        """What served before the run that serves now was promoted. Raises InputError when there is nothing."""
+        stack: list[Promotion] = []
+        for promotion in self.history():
+            if promotion.action == ROLLBACK and len(stack) > 1:
+                stack.pop()
+            elif promotion.action == PROMOTE:
+                stack.append(promotion)
+        if len(stack) < 2:
+            raise InputError(f"nothing served before in {self.folder.uri!r}; there is nothing to roll back to")
+        return stack[-2]
+
+    def _read(self, name: str) -> Promotion:
+        try:
+            record: dict[str, Any] = self.folder.read_json(name)
+            return Promotion(
+                **{key: str(record.get(key, "")) for key in Promotion.__dataclass_fields__ if key in record}
+            )
+        except (ValueError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{name} in {self.folder.uri!r} cannot be read ({error}); it must be as promote left it"
+            ) from error

@@ -52,10 +52,10 @@ def _reward(host: str, port: int, config: str | None, store: str | None, address
 
     judge = JudgeConfig.load(config, store=store)
     refuse_open_address(judge.with_secrets().api_key, host, "the judge")
-    stop = _stop_signal()
     with ray_session(address):
         with step("Starting the judge"):
             url = start_service(judge, host=host, port=port)
+        stop = _stop_signal()
         say(f"judge {judge.fingerprint} answers at {url}, described at {url}/docs; Ctrl-C stops it")
         stop.wait()
         say("finishing what was accepted")
@@ -84,10 +84,10 @@ def _recommend(
     open_store(settings.store, read_only=True).close()  # here, where a person reads what is wrong
     if settings.run is not None:
         ServedRun.open(settings.run)
-    stop = _stop_signal()
     with ray_session(address):
         with step("Starting the recommender"):
             url = start_recommender(settings, host=host, port=port)
+        stop = _stop_signal()
         say(f"the page is at {url}, the API described at {url}/docs; Ctrl-C stops it")
         stop.wait()
         say("writing what was accepted")
@@ -100,6 +100,7 @@ def _absolute(place: str | None) -> str | None:
 
 
 def _stop_signal() -> threading.Event:
+    """Set by SIGINT and SIGTERM. Made once Ray runs, which brings a SIGTERM handler of its own."""
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

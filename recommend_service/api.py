@@ -165,7 +165,7 @@ def _routes(service: Recommender) -> APIRouter:
         """Applicants by id."""
         return service.applicants(after, limit)
 
-    @router.post("/v1/applicants", status_code=201, responses=documented(409, 413, 422, 429, 503))
+    @router.post("/v1/applicants", status_code=201, responses=documented(400, 409, 413, 422, 429, 503))
     async def create_applicant(request: Request, response: Response, body: ApplicantIn) -> ApplicantCreated:
         """Create an applicant, who has recommendations at once."""
         _take(profiles, request, 1)
@@ -175,7 +175,7 @@ def _routes(service: Recommender) -> APIRouter:
         response.headers["Location"] = where
         return ApplicantCreated(id=candidate.id, recommendations=where)
 
-    @router.post("/v1/feedback", status_code=201, responses=documented(413, 422, 429, 503))
+    @router.post("/v1/feedback", status_code=201, responses=documented(400, 404, 413, 422, 429, 503))
     async def feedback(
         request: Request, body: Annotated[FeedbackBody, Body()], idempotency_key: IdempotencyKey = None
     ) -> FeedbackAccepted:

@@ -86,6 +86,10 @@ class RecommendConfig(BaseModel):
             return cls(**values)
         except ValidationError as error:
             first = error.errors()[0]
+            if first["type"] == "missing":
+                raise InputError(
+                    f"serve --recommend needs {first['loc'][0]}; name it with --{first['loc'][0]}"
+                ) from error
             field = ".".join(str(part) for part in first["loc"]) or "serve --recommend"
             raise InputError(f"{field}: {first['msg'].removeprefix('Value error, ')}") from error
 

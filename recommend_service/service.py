@@ -254,10 +254,10 @@ class Recommender:
     def _check(self, one: FeedbackIn, now: datetime, place: str) -> None:
         catalogue, run = self.ranker.catalogue, self.ranker.run
         if one.applicant_id not in catalogue and one.applicant_id not in self._newcomers:
-            raise Problem(422, "unknown-applicant", f"{place}applicant {one.applicant_id!r} is not in the store")
+            raise Problem(404, "unknown-applicant", f"{place}applicant {one.applicant_id!r} is not in the store")
         # A job that has just left the catalogue may still be on somebody's screen.
         if one.job_id not in catalogue.rows and (run is None or one.job_id not in run.columns):
-            raise Problem(422, "unknown-job", f"{place}job {one.job_id!r} is not in the catalogue")
+            raise Problem(404, "unknown-job", f"{place}job {one.job_id!r} is not in the catalogue")
         if one.at is not None and one.at > now + FUTURE:
             raise Problem(422, "invalid-request", f"{place}at {one.at.isoformat()} lies in the future")
 

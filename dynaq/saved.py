@@ -20,7 +20,13 @@ def write_saved(folder: str | Path, name: str, tensors: Mapping[str, torch.Tenso
     """Write `name.safetensors` and `name.json` into a folder, which is made."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    plain = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
+    plain: dict[str, torch.Tensor] = {}
+    kept: set[int] = set()
+    for key, tensor in tensors.items():  # copied only where it must be: a block's tensors are most of its memory
+        own = tensor.detach().cpu().contiguous()
+        shared = own.untyped_storage().data_ptr() in kept or own.untyped_storage().nbytes() != own.nbytes
+        plain[key] = own.clone() if shared else own
+        kept.add(plain[key].untyped_storage().data_ptr())
     save_file(plain, folder / f"{name}.safetensors")
     (folder / f"{name}.json").write_text(json.dumps({"version": VERSION, **record}, indent=1), encoding="utf-8")
 

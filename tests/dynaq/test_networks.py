@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -12,21 +14,23 @@ def generators(n: int = 3) -> list[torch.Generator]:
     return [agent_generator(0, f"ann{i}", "test") for i in range(n)]
 
 
+def applicant_states(width: int) -> torch.Tensor:
+    return torch.randn(3, 1, width, generator=torch.Generator().manual_seed(1))
+
+
 def network(state_width: int = 4, dropout: float = 0.0, learning_rate: float = 0.01) -> StackedMLP:
-    state = torch.randn(3, 1, state_width, generator=torch.Generator().manual_seed(1))
-    return StackedMLP(state, SIZES, generators(), learning_rate, dropout)
+    return StackedMLP(applicant_states(state_width), SIZES, generators(), learning_rate, dropout)
 
 
-def plain(stacked: StackedMLP, agent: int, state_width: int) -> torch.nn.Sequential:
-    """The same network as PyTorch writes it."""
-    p = stacked.parameters
+def plain(agent: int, state_width: int) -> torch.nn.Sequential:
+    """The same network as PyTorch writes it, with weights for the state: drawn as the stacked one draws them."""
+    generator = generators()[agent]
     modules: list[torch.nn.Module] = []
-    for layer, (weight, bias) in enumerate(zip(p.weights, p.biases, strict=True)):
-        weight = weight[agent]
-        if layer == 0:
-            weight = torch.cat([p.state_weight[agent], weight])
-        linear = torch.nn.Linear(*weight.shape)
-        linear.weight.data, linear.bias.data = weight.T.clone(), bias[agent, 0].clone()
+    for layer, (fan_in, fan_out) in enumerate(pairwise([*SIZES, 1])):
+        rows = fan_in + (state_width if layer == 0 else 0)
+        drawn = (torch.rand(rows + 1, fan_out, generator=generator) * 2 - 1) / rows**0.5
+        linear = torch.nn.Linear(rows, fan_out)
+        linear.weight.data, linear.bias.data = drawn[:-1].T.clone(), drawn[-1].clone()
         modules += [linear, torch.nn.ReLU()]
     return torch.nn.Sequential(*modules[:-1])
 
@@ -34,15 +38,15 @@ def plain(stacked: StackedMLP, agent: int, state_width: int) -> torch.nn.Sequent
 @pytest.mark.parametrize("state_width", [0, 4])
 def test_it_trains_as_plain_pytorch_does(state_width: int) -> None:
     """Output, gradients and Adam's steps, against autograd and torch.optim on one agent at a time."""
-    stacked = network(state_width)
-    nets = [plain(stacked, agent, state_width) for agent in range(3)]
+    stacked, states = network(state_width), applicant_states(state_width)
+    nets = [plain(agent, state_width) for agent in range(3)]
     optimizers = [torch.optim.Adam(net.parameters(), lr=0.01) for net in nets]
     rng = torch.Generator().manual_seed(2)
     for _ in range(20):
         x, goal = torch.randn(3, 9, 7, generator=rng), torch.randn(3, 9, generator=rng)
         output = stacked.forward(x)
         for agent, (net, optimizer) in enumerate(zip(nets, optimizers, strict=True)):
-            own = torch.cat([stacked._state[agent].expand(9, -1), x[agent]], dim=1)
+            own = torch.cat([states[agent].expand(9, -1), x[agent]], dim=1)
             expected = net(own).squeeze(-1)
             torch.testing.assert_close(output[agent], expected.detach(), atol=1e-5, rtol=1e-5)
             optimizer.zero_grad()
@@ -69,7 +73,7 @@ def test_gradients_pass_through_the_dropout_that_was_drawn() -> None:
     before = total()
     stacked.descend(torch.ones(3, 9))
     for layer in range(3):
-        weight, gradient = stacked.parameters.weights[layer], stacked._gradients.weights[layer]
+        weight, gradient = stacked.parameters.weights[layer], stacked.gradients.weights[layer]
         position = gradient.abs().flatten().argmax()
         weight.view(-1)[position] += 1e-3
         slope = float((total() - before) / 1e-3)
@@ -111,8 +115,7 @@ def test_initial_weights_depend_on_seed_and_applicant_alone() -> None:
 def test_initial_weights_have_pytorchs_spread() -> None:
     stacked = StackedMLP(torch.zeros(1, 1, 60), [40, 50], generators(1), 0.01)
     bound = 1 / 10  # 100 inputs in all
-    for tensor in (stacked.parameters.state_weight, stacked.parameters.weights[0]):
-        assert bound * 0.95 < float(tensor.abs().max()) <= bound
+    assert bound * 0.95 < float(stacked.parameters.weights[0].abs().max()) <= bound
 
 
 def test_state_restores_parameters_and_moments() -> None:
@@ -125,3 +128,16 @@ def test_state_restores_parameters_and_moments() -> None:
         net.descend(net.forward(x))
     assert torch.equal(first.parameters.flat, second.parameters.flat)
     assert set(first.state()) == {"parameters", "step", "exp_avg", "exp_avg_sq"}
+
+
+def test_networks_share_one_buffer_of_gradients_and_learn_as_if_alone() -> None:
+    x, goal = torch.randn(3, 9, 7), torch.randn(3, 9)
+    alone, first, second = network(), network(), network(state_width=0)
+    for _ in range(3):
+        alone.descend(alone.forward(x) - goal)
+    for _ in range(3):
+        output, other = first.forward(x), second.forward(x)
+        second.descend(other - goal)
+        first.descend(output - goal)
+    assert torch.equal(first.parameters.flat, alone.parameters.flat)
+    assert first.gradients.flat.data_ptr() == second.gradients.flat.data_ptr()

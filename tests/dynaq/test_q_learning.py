@@ -117,7 +117,7 @@ def test_a_huber_step_has_the_slope_of_its_loss() -> None:
         criterion = torch.nn.functional.huber_loss if loss == "huber" else torch.nn.functional.mse_loss
         criterion(predicted, rewards + 0.9 * q.next_max, reduction="none").mean(1).sum().backward()
         q.update(jobs, rewards, torch.ones(2, 2))
-        torch.testing.assert_close(q.network._gradients.weights[0], weight.grad)
+        torch.testing.assert_close(q.network.gradients.weights[0], weight.grad)
 
 
 def test_double_q_picks_by_q_and_values_by_the_target() -> None:
@@ -144,9 +144,11 @@ def test_raw_inputs_are_state_and_action_side_by_side() -> None:
     inputs = RawInputs(states, actions)
     q = QFunction(inputs, [torch.Generator().manual_seed(i) for i in range(2)], small_config(tabular=False))
     p = q.network.parameters
-    weight = torch.cat([p.state_weight, p.weights[0]], dim=1)
+    hidden = p.biases[0].shape[2]
+    drawn = torch.stack([torch.rand(8, hidden, generator=torch.Generator().manual_seed(i)) for i in range(2)])
+    weight = (2 * drawn - 1) / 7**0.5  # seven inputs, then the bias
     pairs = torch.cat([states[:, None].expand(-1, JOBS, -1), actions.expand(2, -1, -1)], dim=-1)
-    x = torch.relu(pairs @ weight + p.biases[0])
+    x = torch.relu(pairs @ weight[:, :-1] + weight[:, -1:])
     x = torch.relu(x @ p.weights[1] + p.biases[1])
     expected = (x @ p.weights[2] + p.biases[2]).squeeze(-1) + q.value
     torch.testing.assert_close(q.values(), expected)

@@ -198,7 +198,11 @@ class HttpJudge(RewardClient):
 
 
 def checked(response: httpx.Response, who: str) -> Any:
-    """The JSON of a good answer. Raises JudgeBusy on 429, JudgeUnavailable on 503 and 504, JudgeError on the rest."""
+    """The JSON of a good answer.
+
+    Raises JudgeBusy on 429, JudgeUnavailable on 503, 504 and 500 (Serve's proxy when the process behind it died;
+    asking for a judgement again does no harm), JudgeError on the rest.
+    """
     if response.is_success:
         return response.json()
     try:
@@ -208,7 +212,7 @@ def checked(response: httpx.Response, who: str) -> Any:
     message = f"{who} answered {response.status_code}: {detail or response.reason_phrase}"
     if response.status_code == 429:
         raise JudgeBusy(message, _retry_after(response))
-    if response.status_code in (503, 504):
+    if response.status_code in (500, 503, 504):
         raise JudgeUnavailable(message)
     raise JudgeError(message)
 

@@ -68,6 +68,35 @@ def test_the_prefix_cache_does_not_change_a_judgement(judge_service: JudgeServic
         assert a.probabilities == pytest.approx(b.probabilities, abs=0.03)  # bfloat16 in batches of other sizes
 
 
+def test_scores_are_those_of_the_model_itself(judge_service: JudgeService) -> None:
+    """Beside transformers in float32: what the engine skips and shares leaves the values right, asked twice too."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from reward_service.engine import Tokens
+    from reward_service.model import default_model_path
+    from reward_service.prompts import CONTENT_FREE, job_text, likelihood_prefix, likelihood_suffix, profile_text
+
+    model: Any = AutoModelForCausalLM.from_pretrained(default_model_path(), dtype=torch.float32)
+    tokens = Tokens(AutoTokenizer.from_pretrained(default_model_path()))
+    config, jobs = judge_service.config, judge_service.market.jobs[:60:20]
+
+    def mean_logprob(prefix: str, text: str) -> float:
+        before, after = tokens.untrusted(prefix), tokens.untrusted(text)
+        with torch.inference_mode():
+            logprobs = model(torch.tensor([[*before, *after]])).logits[0].log_softmax(-1)
+        rows = logprobs[len(before) - 1 : -1]
+        return float(rows.gather(1, torch.tensor(after)[:, None]).mean())
+
+    applicant = judge_service.market.candidates[3]
+    profile = likelihood_prefix(profile_text(applicant, config.profile_limit, tokens.offsets))
+    texts = [likelihood_suffix(job_text(job, config.job_limit, tokens.offsets, description=False)) for job in jobs]
+    expected = [mean_logprob(profile, text) - mean_logprob(CONTENT_FREE, text) for text in texts]
+    for _ in range(2):
+        scores = judge_service.judge._run(judge_service.judge.scores(applicant, jobs))
+        assert scores == pytest.approx(expected, abs=0.08)  # 0.03 is what bfloat16 costs; scores span 3
+
+
 def test_http_answers_what_the_handle_answers(judge_service: JudgeService, http: httpx.Client) -> None:
     applicant = judge_service.market.candidates[1]
     own, other = graded(judge_service, applicant)
@@ -253,22 +282,60 @@ def _until(condition: Any, seconds: float = 30.0) -> None:
         time.sleep(0.02)
 
 
+def test_an_api_that_dies_in_a_call_is_replaced_and_no_judgement_is_written_twice(
+    judge_service: JudgeService, http: httpx.Client
+) -> None:
+    """The process that writes the ledger is killed while the judge works for it."""
+    applicant, jobs = judge_service.market.candidates[1], judge_service.market.jobs[:20]
+    request = stored(applicant, jobs)
+    api = next(p for p in psutil.Process().children(recursive=True) if "judge:api" in " ".join(p.cmdline()))
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(lambda: http.post("/v1/judgements", json=request))
+        _until(lambda: _status(judge_service)["pending_pairs"] > 0)
+        api.kill()
+        assert call.result(60).status_code == 500  # Serve's proxy has no other word for it; our clients ask again
+    client = HttpJudge(judge_service.url, api_key=judge_service.api_key)
+    answer = client._run(client._retried(lambda: client._request("POST", "/v1/judgements", request)))
+    assert [row["job_id"] for row in answer["judgements"]] == [job.id for job in jobs]
+    assert _written(judge_service, applicant) == sorted(job.id for job in jobs)
+
+
+def stored(applicant: Candidate, jobs: list[Job]) -> dict[str, Any]:
+    """A request that names the store's records, whose answers are kept in the ledger."""
+    return {"applicant": {"id": applicant.id}, "jobs": [{"id": job.id} for job in jobs]}
+
+
+def _written(service: JudgeService, applicant: Candidate) -> list[str]:
+    """Job ids of the applicant's judgements in the ledger, repetitions included."""
+    with open_store(service.store_uri, read_only=True) as store:
+        rows = store.judgements(service.config.fingerprint, [applicant.id])
+    return sorted(rows.column("job_id").to_pylist())
+
+
 def test_an_engine_that_dies_is_replaced_and_callers_may_ask_again(
     judge_service: JudgeService, http: httpx.Client
 ) -> None:
-    """Last in this file: the next caller waits for the new engine."""
+    """Last in this file: the next caller waits for the new engine. Nothing of the calls that failed is written."""
     applicant, jobs = judge_service.market.candidates[0], judge_service.market.jobs[:60]
     replica = psutil.Process(_status(judge_service)["process"])
     impatient = ServeJudge(judge_service.judge._handle, judge_service.judge.fingerprint, patience=0.0)
-    with ThreadPoolExecutor(2) as pool:
+    request = stored(applicant, jobs[:30])
+    with ThreadPoolExecutor(3) as pool:
         failing = pool.submit(lambda: impatient.judge(applicant, jobs))
         waiting = pool.submit(lambda: judge_service.judge.judge(applicant, jobs[:5]))
-        _until(lambda: _status(judge_service)["pending_pairs"] > 0)
+        over_http = pool.submit(lambda: http.post("/v1/judgements", json=request))
+        _until(lambda: _status(judge_service)["pending_pairs"] > len(jobs) + 5)
         for process in replica.children(recursive=True):
             if "EngineCore" in process.name():
                 process.kill()
         with pytest.raises(JudgeUnavailable, match="ask again"):
             failing.result(60)
+        refused = over_http.result(60)
+        assert refused.status_code == 503
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert _written(judge_service, applicant) == []
         assert [j.job_id for j in waiting.result(300)] == [job.id for job in jobs[:5]]
     assert _status(judge_service)["process"] != replica.pid
     assert http.get("/readyz").status_code == 200
+    assert http.post("/v1/judgements", json=request).status_code == 200
+    assert _written(judge_service, applicant) == sorted(job.id for job in jobs[:30])

@@ -28,6 +28,7 @@ VERBS = {
     "judge": "Ask the judge about pairs, measure it, calibrate it, move its ledger.",
     "serve": "Serve the judge, or recommendations and their page, over HTTP.",
     "promote": "Let a run serve, once it is whole and the log does not speak against it.",
+    "simulate": "Let a judge play the applicants against a running API.",
     "report": "Write the report page of a run.",
     "submit": "Run a command on a Ray cluster: submit [--address URL] -- COMMAND …",
     "doctor": "Check Ray, GPU, store, model, disk and versions.",

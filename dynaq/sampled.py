@@ -1,0 +1,33 @@
+"""A judge in `sampled` mode: a label is drawn from its distribution instead of averaged, to play a person's behaviour.
+
+The draw belongs to the pair: a person who is shown the same job again answers the same. So a simulation is repeatable
+whatever the order of the visits, and two policies can be compared on the same people.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+
+from dynaq.judge import LABEL_VALUES, LABELS, Judgement, Label
+
+
+def chance(seed: int, *parts: str) -> float:
+    """A number in [0, 1) that the seed and the parts decide."""
+    text = "".join(f"{len(part)}:{part}" for part in (str(seed), *parts))
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()) / 2**64
+
+
+def draw(judgement: Judgement, seed: int, values: Mapping[Label, float] = LABEL_VALUES) -> Judgement:
+    """The judgement with a drawn label and that label's value as its reward. An abstention stays one."""
+    if judgement.abstained:
+        return judgement
+    left = chance(seed, judgement.applicant_id, judgement.job_id) * sum(judgement.probabilities)
+    label = LABELS[-1]
+    for name, probability in zip(LABELS, judgement.probabilities, strict=True):
+        left -= probability
+        if left < 0:
+            label = name
+            break
+    return replace(judgement, label=label, reward=values[label])

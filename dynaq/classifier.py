@@ -1,4 +1,4 @@
-"""A small classifier of judgements, p(label | x), that knows the judge's noise.
+"""Small classifiers of judgements, p(label | x) or p(label | s, a), that know the judge's noise.
 
     p(answer) = (1 - e)·softmax(net(x)) + e/4
 
@@ -9,6 +9,7 @@ With the share of random answers e in the likelihood the network learns what the
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -20,62 +21,126 @@ STEPS = 2000
 BATCH = 512
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 0.3
-CHECK_EVERY = 50
+CHECK_EVERY, CHECK_ROWS = 50, 4096
 PATIENCE = 400
 HELD_OUT = 0.2
+METRIC_SCALE = 8.0  # brings the products of projected unit vectors to the order of standardised features
+RAREST = 1e-3  # a label's share at the start of a fit is not below this
 
 
 class Classifier(nn.Module):
-    """x `[..., width]` → p(label) `[..., 4]`; standardises its input itself."""
+    """x `[..., width]` → p(label) `[..., 4]`. Standardises the first columns of x itself, those of `standardise`.
+
+    corrects: the first four columns of x are log-probabilities, and the network learns what to add to them. A fit that
+    stops early then stays near them, where one that starts from nothing would stay near uniform answers.
+    """
 
     mean: torch.Tensor
     scale: torch.Tensor
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, corrects: bool = False) -> None:
         super().__init__()
+        self.corrects = corrects
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
         self.net = nn.Sequential(
             nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, len(LABELS))
         )
+        if corrects:
+            nn.init.zeros_(self.net[-1].weight)  # type: ignore[arg-type]
+            nn.init.zeros_(self.net[-1].bias)  # type: ignore[arg-type]
+
+    def standardise(self, x: torch.Tensor) -> None:
+        """Take mean and scale of the first columns from data `[rows, columns]`."""
+        columns = x.shape[1]
+        self.mean[:columns] = x.mean(0)
+        self.scale[:columns] = x.std(0).clamp_min(1e-6)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.net((x - self.mean) / self.scale)
-        return torch.softmax(logits, dim=-1)
+        return torch.softmax(logits + x[..., : len(LABELS)] if self.corrects else logits, dim=-1)
+
+    def expect(self, answers: torch.Tensor, noise: float) -> None:
+        """Start at each label's genuine share of the answers `[rows, 4]` (Lin et al. 2017, sec. 4.1)."""
+        share = ((answers.mean(0) - noise / len(LABELS)) / (1.0 - noise)).clamp_min(RAREST)
+        with torch.no_grad():
+            self.net[-1].bias.copy_(torch.log(share / share.sum()))  # type: ignore[operator]
+
+
+class PairClassifier(nn.Module):
+    """p(label | s, a) from the pair's similarities and from the texts under a learned metric.
+
+    A map `[dim, rank]` projects the blocks of state and action, each side weighted block by block; the element-wise
+    product of the two projections is read beside the similarities, so that the network learns which directions of the
+    encoder matter for who suits what (a bilinear form of low rank, as in Rendle 2010). Blocks are given in principal
+    coordinates (`principal_directions`), of which the map starts with the first.
+    """
+
+    def __init__(self, width: int, hidden: int, state_blocks: int, action_blocks: int, dim: int, rank: int) -> None:
+        super().__init__()
+        self.projection = nn.Parameter(torch.eye(dim, rank))
+        self.state_weights = nn.Parameter(torch.full((state_blocks,), 1.0 / state_blocks))
+        self.action_weights = nn.Parameter(torch.full((action_blocks,), 1.0 / action_blocks))
+        self.classifier = Classifier(width + rank, hidden)
+
+    def forward(self, features: torch.Tensor, states: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        """features `[rows, width]`, what `project_states` and `project_actions` gave `[rows or 1, rank]`."""
+        p: torch.Tensor = self.classifier(torch.cat([features, states * actions], dim=-1))
+        return p
+
+    def project_states(self, blocks: torch.Tensor) -> torch.Tensor:
+        """`[rows, state_blocks, dim]` → `[rows, rank]`."""
+        return METRIC_SCALE * torch.matmul(self.state_weights @ blocks, self.projection)
+
+    def project_actions(self, blocks: torch.Tensor) -> torch.Tensor:
+        """`[rows, action_blocks, dim]` → `[rows, rank]`."""
+        return METRIC_SCALE * torch.matmul(self.action_weights @ blocks, self.projection)
+
+
+def principal_directions(vectors: torch.Tensor, rank: int) -> torch.Tensor:
+    """`[dim, rank]`, orthonormal, of the most variance first, of rows `[n, dim]`."""
+    centred = vectors - vectors.mean(0)
+    directions: torch.Tensor = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[:, :rank]
+    largest = directions.abs().argmax(0, keepdim=True)  # an eigenvector's sign is arbitrary
+    # In memory as it is when loaded from a file: products with it are then the same to the last bit.
+    return (directions * directions.gather(0, largest).sign()).contiguous()
 
 
 def fit_classifier(
-    x: torch.Tensor, answers: torch.Tensor, groups: torch.Tensor, noise: float, hidden: int, seed: int
-) -> Classifier:
+    model: nn.Module,
+    predict: Callable[[torch.Tensor], torch.Tensor],
+    answers: torch.Tensor,
+    groups: torch.Tensor,
+    noise: float,
+    seed: int,
+) -> None:
     """Maximum likelihood with early stopping on held-out groups (applicants), so that it generalises to new ones.
 
-    x `[rows, width]`, answers `[rows, 4]` distributions, groups `[rows]` int.
+    predict: rows `[batch]` int64 → the model's p(label) of them `[batch, 4]`. answers `[rows, 4]` distributions,
+    groups `[rows]` int.
     """
-    torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     names = rng.permutation(np.unique(groups.numpy()))
     held = torch.from_numpy(np.isin(groups.numpy(), names[: max(1, int(len(names) * HELD_OUT))]))
-    model = Classifier(x.shape[1], hidden)
-    model.mean.copy_(x.mean(0))
-    model.scale.copy_(x.std(0).clamp_min(1e-6))
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    train = torch.nonzero(~held).squeeze(1)
+    train, check = torch.nonzero(~held).squeeze(1), torch.nonzero(held).squeeze(1)
     best, best_state, best_step = float("inf"), copy.deepcopy(model.state_dict()), 0
     for step in range(STEPS):
         if step % CHECK_EVERY == 0:
             with torch.no_grad():
-                loss = float(_negative_log_likelihood(model(x[held]), answers[held], noise))
+                predicted = torch.cat([predict(rows) for rows in torch.split(check, CHECK_ROWS)])
+                loss = float(_negative_log_likelihood(predicted, answers[check], noise))
             if loss < best:
                 best, best_state, best_step = loss, copy.deepcopy(model.state_dict()), step
             elif step - best_step > PATIENCE:
                 break
         rows = train[torch.from_numpy(rng.integers(0, len(train), BATCH))]
-        objective = _negative_log_likelihood(model(x[rows]), answers[rows], noise)
+        objective = _negative_log_likelihood(predict(rows), answers[rows], noise)
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(objective)
         optimizer.step()
     model.load_state_dict(best_state)
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
 
 
 def _negative_log_likelihood(predicted: torch.Tensor, answers: torch.Tensor, noise: float) -> torch.Tensor:

@@ -20,6 +20,16 @@ JOB_BLOCK_WEIGHTS = {"title": 1.0, "description": 1.0, "technical_skills": 0.5, 
 STANDARDISED_SCALE = 0.3
 
 
+def state_blocks(cache: TensorCache, applicant_ids: Sequence[str]) -> torch.Tensor:
+    """`[applicants, state_blocks, BLOCK_DIM]`, each of norm one, or zeros where it is missing."""
+    return _unit_blocks(cache.applicants[[cache.applicant_index(applicant_id) for applicant_id in applicant_ids]])
+
+
+def action_blocks(cache: TensorCache) -> torch.Tensor:
+    """`[n_jobs, action_blocks, BLOCK_DIM]`, each of norm one, or zeros where it is missing."""
+    return _unit_blocks(cache.jobs)
+
+
 def _unit_blocks(vectors: np.ndarray) -> torch.Tensor:
     """[n, blocks·BLOCK_DIM] → [n, blocks, BLOCK_DIM] float32 with unit norm; zero blocks stay zero."""
     blocks = torch.from_numpy(np.array(vectors, dtype=np.float32, copy=True)).view(len(vectors), -1, BLOCK_DIM)
@@ -30,9 +40,7 @@ def _unit_blocks(vectors: np.ndarray) -> torch.Tensor:
 def pair_features(cache: TensorCache, applicant_ids: Sequence[str]) -> torch.Tensor:
     """`[applicants, n_jobs, 3·state_blocks·action_blocks]`: block cosines, the same standardised per applicant, and
     their relative log-rank in (0, 1], small for the best."""
-    rows = [cache.applicant_index(applicant_id) for applicant_id in applicant_ids]
-    states = _unit_blocks(cache.applicants[rows])
-    actions = _unit_blocks(cache.jobs)
+    states, actions = state_blocks(cache, applicant_ids), action_blocks(cache)
     cosines = torch.einsum("asd,jbd->ajsb", states, actions).flatten(2)
     centred = cosines - cosines.mean(1, keepdim=True)
     spread = cosines.std(1, keepdim=True, unbiased=False).clamp_min(1e-3)
@@ -63,7 +71,7 @@ def scaled_cosines(cache: TensorCache, applicant_ids: Sequence[str]) -> torch.Te
 def job_embedding(cache: TensorCache) -> torch.Tensor:
     """`[n_jobs, d]`: unit blocks scaled so that squared distances are the weighted sum of the blocks' distances."""
     layout = cache.layout
-    actions = _unit_blocks(cache.jobs)
+    actions = action_blocks(cache)
     parts = [
         weight**0.5 * actions[:, layout.action.index(block)]
         for block, weight in JOB_BLOCK_WEIGHTS.items()

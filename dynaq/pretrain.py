@@ -12,21 +12,22 @@ cross-fitting). An applicant who is not in the ledger uses the mean of all folds
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from dynaq.classifier import Classifier, fit_classifier
+from dynaq.classifier import Classifier, PairClassifier, fit_classifier, principal_directions
 from dynaq.errors import InputError
-from dynaq.features import job_embedding, pair_features, scaled_cosines
+from dynaq.features import action_blocks, job_embedding, pair_features, scaled_cosines, state_blocks
 from dynaq.judge import LABEL_VALUES, LABELS, Label
-from dynaq.layout import Layout
 from dynaq.saved import read_saved, write_saved
 from dynaq.tensor_cache import TensorCache
 from dynaq.world_model import CONTEXT, condition, head_context, surprises
@@ -36,12 +37,14 @@ MIN_APPLICANTS = 8  # fewer make no folds worth fitting
 MEMBERS = 3  # networks per fold that differ in their seed; averaged
 CONTEXTS = 4  # drawn per applicant for the head
 PRIOR_HIDDEN, HEAD_HIDDEN = 32, 16
+COORDINATES, METRIC_RANK = 96, 32  # of the texts' vectors
 FLOOR_QUANTILE = 0.25
 FLOOR_ROWS = 200
 MIN_NOISE = 1e-3
 NAME = "pretrained"
 
 Progress = Callable[[str], None]
+Network = TypeVar("Network", Classifier, PairClassifier)
 
 
 def fold_of(applicant_id: str) -> int:
@@ -62,19 +65,21 @@ class Pairs:
 class Pretrained:
     """Networks per fold (MEMBERS of each, averaged), the judge's noise, and who was in the ledger.
 
-    Made by `pretrain` or `load`. `applicants`: those whose judgements were used.
+    Made by `pretrain` or `load`. `applicants`: those whose judgements were used. `basis` `[BLOCK_DIM, COORDINATES]`:
+    the coordinates in which the priors read the texts.
     """
 
     def __init__(
         self,
         layout: str,
         noise: float,
+        basis: torch.Tensor,
         applicants: Sequence[str],
-        priors: Sequence[Sequence[Classifier]],
+        priors: Sequence[Sequence[PairClassifier]],
         heads: Sequence[Sequence[Classifier]],
         label_values: Mapping[Label, float],
     ) -> None:
-        self.layout, self.noise = layout, noise
+        self.layout, self.noise, self.basis = layout, noise, basis
         self.applicants = frozenset(applicants)
         self.priors, self.heads = list(priors), list(heads)
         self.label_values = dict(label_values)
@@ -89,11 +94,13 @@ class Pretrained:
                     digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return f"pretrained-{digest.hexdigest()[:12]}"
 
-    def prior(self, layout: Layout, device: torch.device) -> PretrainedPrior:
-        """For a world model. Raises InputError when the store has another layout."""
-        if layout.name != self.layout:
-            raise InputError(f"pre-trained in the {self.layout} layout, the store is in {layout.name}; pre-train anew")
-        return PretrainedPrior(self, device)
+    def prior(self, cache: TensorCache, applicants: Sequence[str], device: torch.device) -> PretrainedPrior:
+        """For a world model of these applicants. Raises InputError when the cache has another layout."""
+        if cache.layout.name != self.layout:
+            raise InputError(
+                f"pre-trained in the {self.layout} layout, the store is in {cache.layout.name}; pre-train anew"
+            )
+        return PretrainedPrior(self, cache, applicants, device)
 
     def save(self, folder: str | Path) -> None:
         """Write `pretrained.safetensors` and `pretrained.json`."""
@@ -104,6 +111,7 @@ class Pretrained:
             for member, network in enumerate(members)
             for name, tensor in network.state_dict().items()
         }
+        tensors["basis"] = self.basis
         record = {
             "layout": self.layout,
             "noise": self.noise,
@@ -116,52 +124,78 @@ class Pretrained:
     def load(cls, folder: str | Path) -> Pretrained:
         """Raises InputError when the folder is not a pre-trained checkpoint."""
         tensors, record = read_saved(folder, NAME, "pre-trained networks in")
-        networks = {
-            kind: [[_classifier(tensors, f"{kind}.{fold}.{m}.") for m in range(MEMBERS)] for fold in range(FOLDS)]
-            for kind in ("prior", "head")
-        }
-        return cls(
-            record["layout"],
-            record["noise"],
-            record["applicants"],
-            networks["prior"],
-            networks["head"],
-            record["label_values"],
-        )
+
+        def networks(kind: str, make: Callable[[dict[str, torch.Tensor]], Network]) -> list[list[Network]]:
+            return [[_load(tensors, f"{kind}.{fold}.{m}.", make) for m in range(MEMBERS)] for fold in range(FOLDS)]
+
+        try:
+            return cls(
+                record["layout"],
+                record["noise"],
+                tensors["basis"],
+                record["applicants"],
+                networks("prior", _empty_prior),
+                networks("head", _empty_head),
+                record["label_values"],
+            )
+        except KeyError as error:
+            raise InputError(f"pre-trained networks in {folder} lack {error}; pre-train anew") from error
 
 
-def _classifier(tensors: Mapping[str, torch.Tensor], prefix: str) -> Classifier:
-    state = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+def _empty_prior(state: dict[str, torch.Tensor]) -> PairClassifier:
+    hidden, width = state["classifier.net.0.weight"].shape
+    blocks = len(state["state_weights"]), len(state["action_weights"])
+    dim, rank = state["projection"].shape
+    return PairClassifier(width - rank, hidden, *blocks, dim, rank)
+
+
+def _empty_head(state: dict[str, torch.Tensor]) -> Classifier:
     hidden, width = state["net.0.weight"].shape
-    network = Classifier(width, hidden)
+    return Classifier(width, hidden, corrects=True)
+
+
+def _load(
+    tensors: Mapping[str, torch.Tensor], prefix: str, make: Callable[[dict[str, torch.Tensor]], Network]
+) -> Network:
+    state = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    network = make(state)
     network.load_state_dict(state)
-    return network.eval().requires_grad_(False)
+    network.eval().requires_grad_(False)
+    return network
 
 
 class PretrainedPrior:
-    """`dynaq.world_model.Prior` from the folds that never saw an applicant."""
+    """`dynaq.world_model.Prior` of some applicants, each from the folds that never saw it."""
 
-    def __init__(self, pretrained: Pretrained, device: torch.device) -> None:
+    def __init__(
+        self, pretrained: Pretrained, cache: TensorCache, applicants: Sequence[str], device: torch.device
+    ) -> None:
         self.noise = pretrained.noise
-        self._seen = pretrained.applicants
-        self._priors = [[network.to(device) for network in members] for members in pretrained.priors]
-        self._heads = [[network.to(device) for network in members] for members in pretrained.heads]
+        self._heads = [[copy.deepcopy(network).to(device) for network in members] for members in pretrained.heads]
+        self._folds = [[fold_of(a)] if a in pretrained.applicants else list(range(FOLDS)) for a in applicants]
+        self.static = self._static(pretrained, cache, applicants).to(device)
 
-    def static(self, features: torch.Tensor, cosines: torch.Tensor, applicants: list[str]) -> torch.Tensor:
-        return self._apply(self._priors, features, applicants)
+    def _static(self, pretrained: Pretrained, cache: TensorCache, applicants: Sequence[str]) -> torch.Tensor:
+        states, actions = state_blocks(cache, applicants) @ pretrained.basis, action_blocks(cache) @ pretrained.basis
+        projected = [
+            [(n, n.project_states(states), n.project_actions(actions)) for n in members]
+            for members in pretrained.priors
+        ]
+        rows = []
+        for i, applicant in enumerate(applicants):
+            features = pair_features(cache, [applicant])[0]
+            chosen = [member for fold in self._folds[i] for member in projected[fold]]
+            rows.append(torch.stack([network(features, s[i][None], a) for network, s, a in chosen]).mean(0))
+        return torch.stack(rows)
 
-    def head(self, context: Callable[[], torch.Tensor], applicants: list[str]) -> torch.Tensor | None:
-        return self._apply(self._heads, context(), applicants)
-
-    def _apply(self, folds: list[list[Classifier]], x: torch.Tensor, applicants: list[str]) -> torch.Tensor:
-        with torch.no_grad():
-            rows = []
-            for i, applicant in enumerate(applicants):
-                chosen = (
-                    folds[fold_of(applicant)] if applicant in self._seen else [n for members in folds for n in members]
-                )
-                rows.append(torch.stack([network(x[i]) for network in chosen]).mean(0))
-            return torch.stack(rows)
+    def head(self, context: Callable[[], torch.Tensor]) -> torch.Tensor | None:
+        x = context()
+        return torch.stack(
+            [
+                torch.stack([network(x[i]) for fold in folds for network in self._heads[fold]]).mean(0)
+                for i, folds in enumerate(self._folds)
+            ]
+        )
 
 
 def pretrain(
@@ -197,14 +231,30 @@ def pretrain(
     noise = estimate_noise(cosines[pairs.applicant, pairs.job], pairs.answers)
     progress(f"share of random answers: {noise:.3f}")
     rows = features[pairs.applicant, pairs.job]
+    actions = action_blocks(cache)
+    basis = principal_directions(actions.flatten(0, 1), COORDINATES)
+    states, actions = state_blocks(cache, pairs.applicants) @ basis, actions @ basis
     folds = torch.tensor([fold_of(a) for a in pairs.applicants])
     row_folds = folds[pairs.applicant]
 
-    def fit_prior(member: int, *without: int) -> Classifier:
-        keep = ~torch.isin(row_folds, torch.tensor(without))
-        progress(f"prior without fold {' and '.join(map(str, without))}: {int(keep.sum())} pairs")
+    def fit_prior(member: int, *without: int) -> PairClassifier:
+        keep = torch.nonzero(~torch.isin(row_folds, torch.tensor(without))).squeeze(1)
+        progress(f"prior without fold {' and '.join(map(str, without))}: {len(keep)} pairs")
         start = seed + 1000 * member + 31 * sum(without)
-        return fit_classifier(rows[keep], pairs.answers[keep], pairs.applicant[keep], noise, PRIOR_HIDDEN, start)
+        torch.manual_seed(start)
+        blocks = states.shape[1], actions.shape[1]
+        network = PairClassifier(rows.shape[1], PRIOR_HIDDEN, *blocks, basis.shape[1], METRIC_RANK)
+        network.classifier.standardise(rows[keep])
+        network.classifier.expect(pairs.answers[keep], noise)
+
+        def predict(batch: torch.Tensor) -> torch.Tensor:
+            of = keep[batch]
+            s, a = network.project_states(states[pairs.applicant[of]]), network.project_actions(actions[pairs.job[of]])
+            p: torch.Tensor = network(rows[of], s, a)
+            return p
+
+        fit_classifier(network, predict, pairs.answers[keep], pairs.applicant[keep], noise, start)
+        return network
 
     priors = [[fit_prior(member, k) for member in range(MEMBERS)] for k in range(FOLDS)]
     nested = {(j, k): fit_prior(0, j, k) for k in range(FOLDS) for j in range(k)}
@@ -217,16 +267,24 @@ def pretrain(
             members = torch.nonzero(folds == j).squeeze(1).tolist()
             rng = np.random.default_rng([seed, k, j])
             for i in members:
-                with torch.no_grad():
-                    static = network(features[i])[None]
+                projected = network.project_states(states[i][None]), network.project_actions(actions)
+                static = network(features[i], *projected)[None]
                 drawn = _draw_contexts(pairs, i, static, embedding, values, noise, rng)
                 x.append(drawn[0])
                 answers.append(drawn[1])
                 groups.append(torch.full((len(drawn[1]),), i))
         progress(f"head without fold {k}: {sum(map(len, x))} contexts")
         data = torch.cat(x), torch.cat(answers), torch.cat(groups)
-        heads.append([fit_classifier(*data, noise, HEAD_HIDDEN, seed + 1000 * member + k) for member in range(MEMBERS)])
-    return Pretrained(cache.layout.name, noise, pairs.applicants, priors, heads, label_values)
+        heads.append([_fit_head(*data, noise, seed + 1000 * member + k) for member in range(MEMBERS)])
+    return Pretrained(cache.layout.name, noise, basis, pairs.applicants, priors, heads, label_values)
+
+
+def _fit_head(x: torch.Tensor, answers: torch.Tensor, groups: torch.Tensor, noise: float, seed: int) -> Classifier:
+    torch.manual_seed(seed)
+    network = Classifier(x.shape[1], HEAD_HIDDEN, corrects=True)
+    network.standardise(x)
+    fit_classifier(network, lambda rows: network(x[rows]), answers, groups, noise, seed)
+    return network
 
 
 def _pairs(cache: TensorCache, judgements: pa.Table, exclude: set[str]) -> Pairs:

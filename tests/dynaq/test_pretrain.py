@@ -12,11 +12,12 @@ from dynaq import pretrain as module
 from dynaq.agents import DynaQBlock
 from dynaq.errors import InputError
 from dynaq.judge import judgement_from_probabilities
-from dynaq.layout import CLASSIC
 from dynaq.metrics import ndcg_at_k
 from dynaq.pretrain import Pretrained, estimate_noise, fold_of, pretrain
 from dynaq.rewards import make_strategy
+from dynaq.stores import open_store
 from dynaq.stores.base import JUDGEMENT_SCHEMA, judgement_row
+from dynaq.tensor_cache import TensorCache
 from tests.dynaq.toy_market import ToyMarket, small_config, toy_market
 
 CPU = torch.device("cpu")
@@ -118,9 +119,11 @@ def test_a_small_ledger_is_an_input_error(market: ToyMarket) -> None:
         pretrain(market.cache, ledger(market, list(market.cache.applicant_ids)[:3]))
 
 
-def test_another_layout_is_an_input_error(honest: Pretrained) -> None:
+def test_another_layout_is_an_input_error(market: ToyMarket, honest: Pretrained) -> None:
+    with open_store(market.store, read_only=True) as store:
+        classic = TensorCache.copy_from_database(store, "classic")
     with pytest.raises(InputError, match="classic"):
-        honest.prior(CLASSIC, CPU)
+        honest.prior(classic, ["ann00"], CPU)
 
 
 def test_a_folder_that_holds_no_networks_is_an_input_error(tmp_path: Path) -> None:

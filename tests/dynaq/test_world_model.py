@@ -21,13 +21,7 @@ VALUES = torch.tensor([LABEL_VALUES[label] for label in LABELS])
 def model_of(market: ToyMarket, applicants: int = 2, noise: float = 0.0) -> BayesWorldModel:
     names = list(market.cache.applicant_ids[:applicants])
     return BayesWorldModel(
-        CosinePrior(VALUES),
-        pair_features(market.cache, names),
-        scaled_cosines(market.cache, names),
-        job_embedding(market.cache),
-        names,
-        VALUES,
-        noise,
+        CosinePrior(scaled_cosines(market.cache, names), VALUES), job_embedding(market.cache), VALUES, noise
     )
 
 

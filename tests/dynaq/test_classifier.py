@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from dynaq.classifier import Classifier, PairClassifier, fit_classifier, principal_directions
+
+APPLICANTS, JOBS, DIM = 60, 80, 12
+
+
+def labels(truth: torch.Tensor, noise: float, seed: int = 0) -> torch.Tensor:
+    """One-hot `[rows, 4]` answers of a judge that errs."""
+    rng = np.random.default_rng(seed)
+    wrong = torch.from_numpy(rng.random(len(truth)) < noise)
+    random = torch.from_numpy(rng.integers(0, 4, len(truth)))
+    return torch.eye(4)[torch.where(wrong, random, truth)]
+
+
+def test_a_fit_starts_at_the_genuine_share_of_each_label() -> None:
+    answers = labels(torch.tensor([0] * 100 + [3] * 9900), noise=0.3)
+    network = Classifier(2, 8)
+    with torch.no_grad():
+        network.net[-1].weight.zero_()
+    network.expect(answers, 0.3)
+    p = network(torch.randn(5, 2))
+    torch.testing.assert_close(p[:, 0], torch.full((5,), 0.01), atol=0.01, rtol=0)
+    assert (p[:, 3] > 0.96).all()
+
+
+def test_a_correction_is_the_probabilities_themselves_until_it_is_fitted() -> None:
+    p = torch.softmax(torch.randn(7, 4), dim=-1)
+    x = torch.cat([torch.log(p), torch.randn(7, 3)], dim=1)
+    network = Classifier(7, 8, corrects=True)
+    network.standardise(x)
+    torch.testing.assert_close(network(x), p)
+
+
+def test_rare_answers_stay_rare_though_the_judge_errs() -> None:
+    """One pair in two hundred suits, and it can be told from x; nine answers in ten of that label are false."""
+    rng = np.random.default_rng(1)
+    x = torch.from_numpy(rng.exponential(size=(20_000, 1)).astype(np.float32))
+    truth = torch.where(x[:, 0] > 5.3, 0, 3)
+    network = Classifier(1, 8)
+    network.standardise(x)
+    answers = labels(truth, noise=0.3)
+    network.expect(answers, 0.3)
+    fit_classifier(network, lambda rows: network(x[rows]), answers, torch.arange(len(x)) % 50, 0.3, seed=0)
+    assert network(torch.tensor([[0.5], [1.0], [2.0]]))[:, 0].max() < 0.02
+    assert network(torch.tensor([[7.0]]))[0, 0] > 0.5
+
+
+def test_the_metric_learns_what_the_similarities_do_not_say() -> None:
+    """Who suits what depends on the product of one coordinate; the features are random."""
+    rng = np.random.default_rng(2)
+    states = torch.from_numpy(rng.standard_normal((APPLICANTS, 2, DIM)).astype(np.float32)) / DIM**0.5
+    actions = torch.from_numpy(rng.standard_normal((JOBS, 3, DIM)).astype(np.float32)) / DIM**0.5
+    applicant = torch.arange(APPLICANTS).repeat_interleave(JOBS)
+    job = torch.arange(JOBS).repeat(APPLICANTS)
+    suits = states.mean(1)[applicant, 3] * actions.mean(1)[job, 3] > 0
+    answers = labels(torch.where(suits, 0, 3), noise=0.0)
+    features = torch.randn(len(job), 2)
+    torch.manual_seed(0)
+    network = PairClassifier(2, 16, 2, 3, DIM, 8)
+    network.classifier.standardise(features)
+    network.classifier.expect(answers, 0.0)
+
+    def predict(rows: torch.Tensor) -> torch.Tensor:
+        s, a = network.project_states(states[applicant[rows]]), network.project_actions(actions[job[rows]])
+        return network(features[rows], s, a)
+
+    fit_classifier(network, predict, answers, applicant, 0.0, seed=0)
+    right = (predict(torch.arange(len(job)))[:, 0] > 0.5) == suits
+    assert right.float().mean() > 0.8
+
+
+def test_principal_directions_are_orthonormal_and_ordered() -> None:
+    rng = np.random.default_rng(3)
+    scale = torch.tensor([1.0, 5.0, 0.1, 3.0])
+    rows = torch.from_numpy(rng.standard_normal((500, 4)).astype(np.float32)) * scale
+    found = principal_directions(rows, 2)
+    torch.testing.assert_close(found.T @ found, torch.eye(2), atol=1e-5, rtol=0)
+    assert found.abs().argmax(0).tolist() == [1, 3]
+    assert found.is_contiguous()
+
+
+@pytest.mark.parametrize("blocks", [(1, 2), (3, 5)])
+def test_a_projection_weighs_the_blocks(blocks: tuple[int, int]) -> None:
+    network = PairClassifier(1, 4, *blocks, 6, 2)
+    states = torch.randn(9, blocks[0], 6)
+    torch.testing.assert_close(network.project_states(states), 8.0 * states.mean(1)[:, :2], atol=1e-5, rtol=1e-5)

@@ -3,7 +3,9 @@
     python -m bench.scale [--preset reference]
 
 Synthetic vectors, the `llm` strategy, a judge that answers by rule at once: what is measured is training, the broker
-and checkpoints, not the LLM. Memory is what each actor holds for itself (USS), which leaves the shared cache out.
+and checkpoints, not the LLM. Memory is what each actor holds for itself (USS), Python and torch included, which leaves
+the shared cache out. Growth is judged on cohorts that fill a block on every actor, as a straight line: seconds before
+the first round, which do not grow, plus seconds per applicant.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from __future__ import annotations
 import argparse
 import tempfile
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -86,8 +87,8 @@ def fill_store(uri: str, applicants: int) -> None:
             put(ids, {block: rng.standard_normal((len(ids), BLOCK_DIM)).astype(np.float32) for block in blocks})
 
 
-def measure(folder: Path, applicants: int, config: DynaQConfig) -> tuple[float, float]:
-    """Seconds of training and the largest actor's MiB."""
+def measure(folder: Path, applicants: int, config: DynaQConfig) -> tuple[float, float, float]:
+    """Seconds until the first round is done, of training in all, and the largest actor's MiB."""
     fill_store(str(folder / "store"), applicants)
     with open_store(str(folder / "store"), read_only=True) as store:
         cache = TensorCache.copy_from_database(store, "extended")
@@ -95,11 +96,21 @@ def measure(folder: Path, applicants: int, config: DynaQConfig) -> tuple[float, 
     job = TrainingJob(put_cache(cache), "llm", config, broker, RunFolder.at(folder / "run"))
     memory = PeakMemory()
     memory.start()
-    began = time.monotonic()
-    CohortTrainer(job, cache.applicant_ids, size=ActorSize(actors=ACTORS)).run()
-    seconds = time.monotonic() - began
+    first: list[float] = []
+    result = CohortTrainer(
+        job, cache.applicant_ids, size=ActorSize(actors=ACTORS), on_progress=lambda p: first.append(p.seconds)
+    ).run()
     ray.kill(broker)
-    return seconds, memory.stop()
+    if result.failures:
+        raise SystemExit(f"not trained: {result.failures}")
+    return first[0], result.seconds, memory.stop()
+
+
+def line(sizes: Sequence[int], seconds: Sequence[float]) -> tuple[float, float, float]:
+    """Least squares of the relative error: fixed seconds, seconds per applicant, largest deviation as a share."""
+    x, y = np.array(sizes, float), np.array(seconds)
+    each, fixed = np.polyfit(x, y, 1, w=1 / y)
+    return float(fixed), float(each), float(np.abs(y / (fixed + each * x) - 1).max())
 
 
 def main() -> None:
@@ -109,12 +120,21 @@ def main() -> None:
     arguments = parser.parse_args()
     config = DynaQConfig.load(None, {"preset": arguments.preset, "budget": BUDGET})
     print(f"{JOBS} jobs, {BUDGET} judgements each, blocks of {config.block_size}, {ACTORS} actors, {arguments.preset}")
-    print("applicants   seconds   s/applicant   largest actor MiB   MiB/agent in a block")
+    print("applicants  first round s   seconds   s/applicant   largest actor MiB   MiB/agent in a block")
+    filled: dict[int, float] = {}
     with ray_session(), tempfile.TemporaryDirectory() as folder:
         for applicants in arguments.sizes:
-            seconds, mib = measure(Path(folder) / str(applicants), applicants, config)
+            first, seconds, mib = measure(Path(folder) / str(applicants), applicants, config)
             agents = min(applicants, config.block_size)
-            print(f"{applicants:10} {seconds:9.1f} {seconds / applicants:13.3f} {mib:19.0f} {mib / agents:22.1f}")
+            print(f"{applicants:10} {first:14.1f} {seconds:9.1f} {seconds / applicants:13.3f} {mib:19.0f}", end="")
+            print(f" {mib / agents:22.1f}", flush=True)
+            if applicants >= ACTORS * config.block_size:
+                filled[applicants] = seconds
+    if len(filled) > 2:
+        fixed, each, off = line(list(filled), list(filled.values()))
+        print(
+            f"{fixed:.1f} s once and {each:.3f} s per applicant; no size is further than {off:.0%} from that (aim 15 %)"
+        )
 
 
 if __name__ == "__main__":

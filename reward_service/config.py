@@ -70,9 +70,10 @@ class JudgeConfig(BaseModel):
         question: last line of `choice`, after the options.
         thresholds: of `likelihood`; None takes those of the packaged model, and every judgement of another model then
             says that it is not calibrated.
-        profile_tokens, job_tokens: longest profile and job in tokens; None takes 96 and 32 for `likelihood`, 384 and
-            512 for `choice`. Longer texts are cut, and the judgement says so. With `choice` the longer one of the two
-            comes first in the prompt, where prefix caching saves most.
+        profile_tokens, job_tokens: longest profile and job in tokens; None takes 96 and 32 for `likelihood`, 512 each
+            for `choice`. Longer texts are cut, and the judgement says so. With `choice` the longer one of the two comes
+            first in the prompt, where prefix caching saves most; at equal length the profile, which all jobs of a call
+            share.
         dtype, quantization, tensor_parallel_size, gpu_memory_utilization, max_model_len: as vLLM knows them.
         kv_cache_gib: memory of the KV cache on CPU, in GiB.
         prefix_caching: reuse what prompts share; off only to measure its gain.
@@ -159,7 +160,7 @@ class JudgeConfig(BaseModel):
 
     @property
     def profile_limit(self) -> int:
-        return self.profile_tokens or (96 if self.method_name == "likelihood" else 384)
+        return self.profile_tokens or (96 if self.method_name == "likelihood" else 512)
 
     @property
     def job_limit(self) -> int:
@@ -167,7 +168,7 @@ class JudgeConfig(BaseModel):
 
     @property
     def applicant_first(self) -> bool:
-        """Whether the profile comes first in the `choice` prompt: the longer part does, for prefix caching."""
+        """Whether the profile comes first in the `choice` prompt: the longer part does, at equal length the profile."""
         return self.profile_limit >= self.job_limit
 
     @property

@@ -45,6 +45,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "hidden 128, 64": {"hidden": (128, 64)},
     "epsilon from 0.3": {"epsilon_start": 0.3},
     "epsilon over half": {"epsilon_share": 0.5},
+    "400, 0.3, 32": {"slate_size": 400, "epsilon_start": 0.3, "batch_size": 32},
+    "800, 0.3, 32": {"slate_size": 800, "epsilon_start": 0.3, "batch_size": 32},
     "a network each": {},
 }
 

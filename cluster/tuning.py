@@ -40,6 +40,7 @@ BILLS = "bills.json"  # trial -> judgements paid, over all sessions of a compari
 BILL_SECONDS = 2.0  # between two looks at the broker's bills
 RETRIES = 2  # of a trial that failed, and of applicants whose actors or judge did
 RLLIB_DQN = "rllib-dqn"
+TRAINED = "trained"  # in a trial's last report; Tune says `done` of trials that were stopped as well
 PROCESS_BYTES = 1 << 30  # of memory for a trial, and for each of its actors
 
 
@@ -187,7 +188,7 @@ def _train(job: TrainingJob, cohort: Sequence[str], size: ActorSize, qrels: Qrel
     return {
         **reporter.last,
         PROGRESS: 100.0,
-        "done": True,
+        TRAINED: True,
         "seconds": result.seconds,
         "failures": result.failures,
     }
@@ -267,7 +268,7 @@ def _result(plan: Plan, outcome: Any, bills: _Bills) -> TrialResult:
         error = str(outcome.error).strip().splitlines()[-1]
     return TrialResult(
         trial,
-        "failed" if error else "done" if last.get("done") else "stopped",
+        "failed" if error else "done" if last.get(TRAINED) else "stopped",
         seconds=last.get("seconds", last.get("time_total_s", math.nan)),
         per_second=last.get("per_second", math.nan),
         judgements=last.get("judgements", 0),

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import math
+import textwrap
 import time
 import uuid
 from collections import OrderedDict
@@ -147,7 +148,7 @@ class Recommender:
                     rank=rank,
                     job_id=job.id,
                     title=job.title,
-                    summary=job.description[:SUMMARY],
+                    summary=textwrap.shorten(job.description[: 2 * SUMMARY], SUMMARY, placeholder=" …"),
                     marked="save" if marks.get(job.id) == "save" else "click" if job.id in marks else None,
                     explanation=explanation,
                 )

@@ -1,0 +1,337 @@
+"""The recommendation service under load, and under SIGKILL.
+
+    python -m bench.recommend latency     [--jobs 100000] [--agents 1000] [--rate 50] [--seconds 120]
+    python -m bench.recommend durability  [--events 100000] [--kills 10]
+
+Both start `dynaq serve --recommend` as a person does, on synthetic vectors, and talk HTTP to it from the same machine.
+
+Latency counts from the moment at which a request was due, not from when it could be sent: requests come at random times
+(Poisson) at the given rate whether or not the ones before were answered. Every applicant is as likely as any other,
+and fewer agents are kept in memory than there are, so that most lists begin on disk.
+
+Durability sends batches of events from several clients while the process that takes them is killed again and again.
+A client repeats a batch under its Idempotency-Key until it is acknowledged. In the end every acknowledged event must be
+in the store once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+import psutil
+import yaml
+
+from cluster.runfolder import RunFolder
+from cluster.serving import write_q_values, write_serving
+from dynaq.encoder import Encoder
+from dynaq.layout import BLOCK_DIM, CANDIDATE_BLOCKS, JOB_BLOCKS
+from dynaq.records import Candidate, Job
+from dynaq.stores import FloatArray, open_store
+
+CHUNK = 10_000
+BLOCK = 16  # agents of one file
+MIB = 1 << 20
+DUE = {"p50": 30.0, "p99": 150.0}  # ms
+WISHES = ("outdoors, with animals", "remote", "nachts arbeiten", "près de la mer", "with children", "no travel")
+SEEDS = {"vectors": 0, "requests": 1, "events": 2}
+
+
+def make_store(folder: Path, jobs: int, applicants: int) -> None:
+    """Jobs j0… and applicants a0… with random unit vectors, said to be those of the packaged encoder."""
+    rng = np.random.default_rng(SEEDS["vectors"])
+    encoder = Encoder()
+    with open_store(str(folder), create=True) as store:
+        for start in range(0, jobs, CHUNK):
+            ids = [f"j{i}" for i in range(start, min(jobs, start + CHUNK))]
+            store.put_jobs(
+                Job(id=id_, title=f"Job {id_}", description="What is done here. " * 30, technical_skills=("Python",))
+                for id_ in ids
+            )
+            store.put_job_vectors(ids, {block: _unit(rng, len(ids)) for block in JOB_BLOCKS}, ids)
+        ids = [f"a{i}" for i in range(applicants)]
+        store.put_candidates(Candidate(id=id_, bio="Someone.", hard_skills=("Python",)) for id_ in ids)
+        store.put_candidate_vectors(ids, {block: _unit(rng, len(ids)) for block in CANDIDATE_BLOCKS}, ids)
+        store.put_meta(encoder=encoder.name, encoder_revision=encoder.revision, layout="extended")
+
+
+def make_run(folder: Path, store: Path, agents: int) -> None:
+    """A run folder with a random Q for each of the first `agents` applicants."""
+    rng = np.random.default_rng(SEEDS["vectors"])
+    with open_store(str(store), read_only=True) as opened:
+        job_ids, applicant_ids = opened.job_ids(), opened.candidate_ids()[:agents]
+    run, blocks = RunFolder.at(folder), []
+    for start in range(0, agents, BLOCK):
+        ids = applicant_ids[start : start + BLOCK]
+        name = f"agents/block_{start // BLOCK:05d}-0010"
+        with run.new_folder(name) as files:
+            write_q_values(files, ids, rng.random((len(ids), len(job_ids)), np.float32))
+        blocks.append(name)
+    write_serving(run, "extended", job_ids, blocks)
+
+
+def _unit(rng: np.random.Generator, rows: int) -> FloatArray:
+    vectors: FloatArray = rng.standard_normal((rows, BLOCK_DIM), np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
+
+
+@contextmanager
+def served(folder: Path, **settings: Any) -> Iterator[str]:
+    """`dynaq serve --recommend` over the store and the run of a folder; its address."""
+    (folder / "serve.yaml").write_text(yaml.safe_dump(settings))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "jobs.serve", "--recommend", "--port", str(port)]
+    for option, name in (("--store", "store"), ("--run", "run"), ("--config", "serve.yaml")):
+        command += [option, str(folder / name)]
+    with (folder / "serve.log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            asyncio.run(_until_ready(url, lambda: process.poll() is None))
+            yield url
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(120)
+
+
+async def _until_ready(url: str, alive: Callable[[], bool], seconds: float = 300) -> dict[str, Any]:
+    deadline = time.monotonic() + seconds
+    async with aiohttp.ClientSession(url) as session:
+        while True:
+            try:
+                async with session.get("/readyz", timeout=aiohttp.ClientTimeout(5)) as response:
+                    if response.status == 200:
+                        status: dict[str, Any] = await response.json()
+                        return status
+            except (aiohttp.ClientError, TimeoutError):
+                pass
+            if not alive() or time.monotonic() > deadline:
+                raise RuntimeError("the service did not come up; see serve.log")
+            await asyncio.sleep(0.1)
+
+
+async def _next_process(url: str, before: Sequence[int]) -> int:
+    """The process that answers, once it is none of those before."""
+    while True:
+        process = int((await _until_ready(url, lambda: True))["process"])
+        if process not in before:
+            return process
+        await asyncio.sleep(0.1)
+
+
+# Latency
+
+
+async def measure_latency(url: str, agents: int, rate: float, seconds: float) -> dict[str, list[float]]:
+    """Milliseconds by kind of request: plain, explained, with a wish."""
+    generator = random.Random(SEEDS["requests"])
+    took: dict[str, list[float]] = {"plain": [], "explained": [], "wish": []}
+    failed: list[str] = []
+
+    async def ask(session: aiohttp.ClientSession, kind: str, path: str, due: float) -> None:
+        try:
+            async with session.get(path) as response:
+                body = await response.json()
+                if response.status != 200 or len(body["recommendations"]) != 10 or body["source"] != "agent":
+                    failed.append(f"{response.status} {str(body)[:200]}")
+        except (aiohttp.ClientError, TimeoutError) as error:
+            failed.append(repr(error))
+        took[kind].append(1000 * (time.perf_counter() - due))
+
+    async with aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=0)) as session:
+        due, end, asked = time.perf_counter(), time.perf_counter() + seconds, set[asyncio.Task[None]]()
+        while due < end:
+            kind = generator.choices(list(took), (8, 1, 1))[0]
+            path = f"/v1/applicants/a{generator.randrange(agents)}/recommendations"
+            path += {"plain": "", "explained": "?explain=true", "wish": f"?preference={generator.choice(WISHES)}"}[kind]
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            task = asyncio.create_task(ask(session, kind, path, due))
+            asked.add(task)
+            task.add_done_callback(asked.discard)
+            due += generator.expovariate(rate)
+        await asyncio.gather(*asked)
+    if failed:
+        raise RuntimeError(f"{len(failed)} requests failed, e.g. {failed[0]}")
+    return took
+
+
+def latency(folder: Path, jobs: int, agents: int, rate: float, seconds: float, cached: int) -> None:
+    prepare(folder, jobs, agents)
+    print(f"{jobs} jobs, {agents} agents on disk, {cached} kept in memory, {rate:g} requests/s for {seconds:g} s")
+    with served(folder, cached_agents=cached) as url:
+        status = asyncio.run(_until_ready(url, lambda: True))
+        replica = psutil.Process(status["process"])
+        asyncio.run(measure_latency(url, agents, rate, min(10.0, seconds)))  # encoder, connections, page cache
+        before = replica.memory_info().rss / MIB
+        took = asyncio.run(measure_latency(url, agents, rate, seconds))
+        after = replica.memory_info().rss / MIB
+        shown = _cache_metrics(url)
+    everything = [x for times in took.values() for x in times]
+    for kind, times in {"all": everything, **took}.items():
+        p50, p99 = np.percentile(times, [50, 99])
+        print(f"  {kind:10} {len(times):6} requests: p50 {p50:6.1f} ms, p99 {p99:6.1f} ms, max {max(times):6.1f} ms")
+    print(f"  memory of the replica: {before:.0f} MiB before, {after:.0f} MiB after; {shown}")
+    p50, p99 = np.percentile(everything, [50, 99])
+    print("  within the bound" if p50 <= DUE["p50"] and p99 <= DUE["p99"] else f"  ABOVE the bound {DUE}")
+
+
+def _cache_metrics(url: str) -> str:
+    async def read() -> str:
+        async with aiohttp.ClientSession(url) as session, session.get("/metrics") as response:
+            return await response.text()
+
+    lines = [line.split() for line in asyncio.run(read()).splitlines() if line.startswith("recommend_cache")]
+    return ", ".join(f"{name.removeprefix('recommend_')} {float(value):.0f}" for name, value in lines)
+
+
+def prepare(folder: Path, jobs: int, agents: int) -> None:
+    """Make store and run, unless they are there."""
+    if not (folder / "store" / "store.json").exists():
+        make_store(folder / "store", jobs, agents)
+    if not (folder / "run" / "serving.json").exists():
+        make_run(folder / "run", folder / "store", agents)
+
+
+# Durability
+
+
+def event_batches(events: int, applicants: int, jobs: int) -> list[list[dict[str, str]]]:
+    """Events in batches of 1 to 50; what each says makes it one of its kind."""
+    generator = random.Random(SEEDS["events"])
+    every = [
+        {
+            "applicant_id": f"a{generator.randrange(applicants)}",
+            "job_id": f"j{generator.randrange(jobs)}",
+            "event": generator.choice(("apply", "save", "click", "ignore", "hire")),
+            "source": f"bench {number}",
+        }
+        for number in range(events)
+    ]
+    batches, start = [], 0
+    while start < events:
+        size = generator.randint(1, 50)
+        batches.append(every[start : start + size])
+        start += size
+    return batches
+
+
+async def send_all(
+    url: Callable[[], str], batches: Sequence[list[dict[str, str]]], kill: Callable[[int], Awaitable[None]]
+) -> dict[str, int]:
+    """Send every batch until it is acknowledged. Returns source -> how often it was acknowledged.
+
+    url: where the service is now. kill: called with the number of acknowledged events after each batch.
+    """
+    acknowledged: dict[str, int] = {}
+    waiting = list(enumerate(batches))[::-1]
+
+    async def client() -> None:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(20)) as session:
+            while waiting:
+                number, batch = waiting.pop()
+                while not await _send(session, url(), number, batch):
+                    await asyncio.sleep(0.05)
+                for event in batch:
+                    acknowledged[event["source"]] = acknowledged.get(event["source"], 0) + 1
+                await kill(len(acknowledged))
+
+    await asyncio.gather(*(client() for _ in range(8)))
+    return acknowledged
+
+
+async def _send(session: aiohttp.ClientSession, url: str, number: int, batch: list[dict[str, str]]) -> bool:
+    try:
+        headers = {"Idempotency-Key": f"batch {number}"}
+        async with session.post(f"{url}/v1/feedback", json={"events": batch}, headers=headers) as response:
+            if response.status == 201:
+                return True
+            if response.status in (404, 422):
+                raise RuntimeError(await response.text())
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        pass
+    return False
+
+
+def check_once(store: Path | str, acknowledged: dict[str, int]) -> str:
+    """Raises RuntimeError unless every acknowledged event is in the store once."""
+    with open_store(str(store), read_only=True) as opened:
+        sources = opened.feedback()["source"].to_pylist()
+    counts: dict[str, int] = {}
+    for source in sources:
+        counts[source] = counts.get(source, 0) + 1
+    lost = [source for source in acknowledged if source not in counts]
+    twice = [source for source, count in counts.items() if count > 1]
+    if lost or twice:
+        raise RuntimeError(f"{len(lost)} acknowledged events lost, {len(twice)} there more than once")
+    return f"{len(acknowledged)} events acknowledged, {len(sources)} in the store, each once"
+
+
+def durability(folder: Path, events: int, kills: int) -> None:
+    applicants, jobs = 100, 1000
+    prepare(folder, jobs, applicants)
+    shutil.rmtree(folder / "store" / "events", ignore_errors=True)
+    generator = random.Random(SEEDS["events"])
+    due = sorted(generator.sample(range(events // 20, events * 19 // 20), kills))
+    batches = event_batches(events, applicants, jobs)
+    killed: list[int] = []
+    began = time.monotonic()
+    with served(folder, feedback_per_second=1e6, feedback_burst=10**6) as url:
+        one_at_a_time = asyncio.Lock()
+
+        async def kill(acknowledged: int) -> None:
+            async with one_at_a_time:
+                if len(killed) < kills and acknowledged >= due[len(killed)]:
+                    process = await _next_process(url, killed)
+                    await asyncio.sleep(generator.uniform(0.0, 0.2))
+                    os.kill(process, signal.SIGKILL)
+                    killed.append(process)
+
+        acknowledged = asyncio.run(send_all(lambda: url, batches, kill))
+        print(f"  {check_once(folder / 'store', acknowledged)}; {len(killed)} processes killed")
+    print(f"  after the service ended: {check_once(folder / 'store', acknowledged)}")
+    print(f"  {time.monotonic() - began:.0f} s")
+    if len(acknowledged) != events or len(killed) != kills:
+        raise RuntimeError(f"{len(acknowledged)} of {events} events and {len(killed)} of {kills} kills happened")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("latency", "durability"))
+    parser.add_argument("--folder", help="where store and run are kept between runs; default: a temporary one")
+    parser.add_argument("--jobs", type=int, default=100_000)
+    parser.add_argument("--agents", type=int, default=1000)
+    parser.add_argument("--cached", type=int, default=250, help="agents kept in memory")
+    parser.add_argument("--rate", type=float, default=50.0)
+    parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--events", type=int, default=100_000)
+    parser.add_argument("--kills", type=int, default=10)
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="bench-recommend-") as temporary:
+        folder = Path(options.folder or temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        if options.what == "latency":
+            latency(folder, options.jobs, options.agents, options.rate, options.seconds, options.cached)
+        else:
+            durability(folder, options.events, options.kills)
+
+
+if __name__ == "__main__":
+    main()

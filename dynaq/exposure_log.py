@@ -2,7 +2,8 @@
 
 An event belongs to the newest list that showed the pair before it; events without such a list (found elsewhere, or
 imported) are answers to learn from, but say nothing about lists. Of several events in one list the one that stands
-counts (`dynaq.real_answers.standing`); a job that was shown and not acted on earned 0.
+counts (`dynaq.real_answers.standing`); a job that was shown and not acted on earned 0. What a person had saved earlier
+and is shown again is worth what it was: nobody saves twice, and the reward belongs to the pair.
 
 Lists that a preference ordered anew are left out: what a candidate would have made of the preference is not known.
 Jobs that a person had applied to or declined by then are out of every ranking, as the service leaves them out.
@@ -128,7 +129,7 @@ def _outcomes(
     lists: dict[str, list[int]] = {}
     for row, one in enumerate(shown):
         lists.setdefault(one.applicant_id, []).append(row)
-    stands: list[list[Event | None]] = [[None] * len(one.job_ids) for one in shown]
+    stands: list[list[Event | None]] = [[] for _ in shown]
     hidden: list[frozenset[str]] = [frozenset()] * len(shown)
     done: dict[str, dict[str, Event]] = {}
     reached = dict.fromkeys(lists, 0)  # lists of each applicant that the events have come past
@@ -139,6 +140,7 @@ def _outcomes(
     def come_past(applicant_id: str, count: int) -> None:
         settled = done.get(applicant_id, {})
         for row in lists[applicant_id][reached[applicant_id] : count]:
+            stands[row] = [settled.get(job_id) for job_id in shown[row].job_ids]
             hidden[row] = frozenset(job_id for job_id, event in settled.items() if event in HIDES)
         reached[applicant_id] = max(count, reached[applicant_id])
 

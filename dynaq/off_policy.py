@@ -199,7 +199,7 @@ def _verdict(
         )
     if coverage < MIN_COVERAGE:
         return "cannot tell", (
-            f"the log speaks about {coverage:.0%} of what the candidate would show, and {MIN_COVERAGE:.0%} are needed"
+            f"the log speaks about {coverage:.1%} of what the candidate would show, and {MIN_COVERAGE:.0%} are needed"
         )
     if effective < MIN_EFFECTIVE:
         return "cannot tell", (

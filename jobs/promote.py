@@ -181,7 +181,7 @@ def _show_evaluation(found: OffPolicyEvaluation, lists: LoggedLists) -> None:
     table.add_column("reward per list")
     for name in ("now", "candidate", "difference (95 %)"):
         table.add_column(name, justify="right", no_wrap=True)
-    for name, title in (("dr", "doubly robust"), ("ips", "weighted"), ("snips", "self-normalised")):
+    for name, title in (("dr", "doubly robust"), ("ips", "weighted, clipped"), ("snips", "self-normalised")):
         apart = found.difference[name]
         interval = f"{apart.value:+.3f} ({apart.low:+.3f} to {apart.high:+.3f})"
         table.add_row(title, f"{found.current[name].value:.3f}", f"{found.candidate[name].value:.3f}", interval)

@@ -22,8 +22,7 @@ from recommend_service.config import API_KEY
 __all__ = ["API_KEY", "Api", "Behaviour", "Visits"]
 
 EVENTS: Mapping[Label, str] = {"APPLY": "apply", "SAVE": "save", "CLICK": "click", "IGNORE": "ignore"}
-TRIES = 5  # of a call that was told to wait
-LONGEST_WAIT = 30.0  # seconds that a service may ask for
+PATIENCE = 60.0  # seconds for which a call waits when it is told to
 PAGE = 500
 
 
@@ -104,14 +103,16 @@ class Api:
 
     async def _call(self, name: str, method: str, path: str, **options: Any) -> dict[str, Any]:
         """Raises httpx.HTTPError, with the service's own words where it gave some."""
-        for left in reversed(range(TRIES)):
+        deadline = time.monotonic() + PATIENCE
+        while True:
             began = time.perf_counter()
             answer = await self._http.request(method, path, **options)
             self.seconds[name].append(time.perf_counter() - began)
-            if answer.status_code not in (429, 503) or not left:
+            pause = _seconds(answer.headers.get("Retry-After"))
+            if answer.status_code not in (429, 503) or time.monotonic() + pause > deadline:
                 break
             self.waited += 1
-            await asyncio.sleep(min(LONGEST_WAIT, _seconds(answer.headers.get("Retry-After"))))
+            await asyncio.sleep(pause)
         if answer.is_error or answer.is_redirect:
             problem = answer.json().get("detail", "") if "json" in answer.headers.get("content-type", "") else ""
             text = f"{answer.status_code} {problem or answer.reason_phrase}"
@@ -171,12 +172,13 @@ class Visits:
     async def _visit(self, applicant_id: str, room: asyncio.Semaphore, total: int) -> None:
         try:
             shown = await self._api.recommendations(applicant_id, self._behaviour.k)
-            jobs = tuple(item["job_id"] for item in shown["recommendations"])
-            if jobs:
-                (answers,) = await asyncio.to_thread(self._source.fetch, [Slate(applicant_id, jobs)])
+            marks = {item["job_id"]: item["marked"] for item in shown["recommendations"]}
+            if marks:
+                slate = Slate(applicant_id, tuple(marks))
+                (answers,) = await asyncio.to_thread(self._source.fetch, [slate])
                 drawn = [draw(answer, self._behaviour.seed) for answer in answers]
                 self._rewards[shown["run_id"] or WARM_START].append(sum(one.reward or 0.0 for one in drawn))
-                await self._send(applicant_id, drawn, shown["exposure"])
+                await self._send(applicant_id, drawn, marks, shown["exposure"])
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             self._failures[str(error) or type(error).__name__] += 1
         finally:
@@ -184,8 +186,12 @@ class Visits:
             self._done += 1
             self._on_progress(self._done, total)
 
-    async def _send(self, applicant_id: str, answers: list[Judgement], exposure: str) -> None:
-        sent = [(answer.job_id, event) for answer in answers if (event := self._behaviour.event(answer)) is not None]
+    async def _send(
+        self, applicant_id: str, answers: list[Judgement], marks: Mapping[str, str | None], exposure: str
+    ) -> None:
+        """Nobody saves again what is marked as saved."""
+        chosen = [(answer.job_id, self._behaviour.event(answer)) for answer in answers]
+        sent = [(job_id, event) for job_id, event in chosen if event is not None and event != marks[job_id]]
         if not sent:
             return
         events = [

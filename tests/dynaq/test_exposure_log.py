@@ -40,7 +40,7 @@ def logged(lists: Sequence[Exposure], events: Sequence[FeedbackEvent], after: in
 def test_an_event_belongs_to_the_newest_list_that_showed_the_job_before_it() -> None:
     lists = [shown(0, "a", "b"), shown(10, "b", "c"), shown(20, "c", "a")]
     found = logged(lists, [did(12, "apply", "a"), did(15, "save", "b"), did(25, "ignore", "c")])
-    assert found.rewards == [[1.0, 0.0], [0.5, 0.0], [-0.1, 0.0]]
+    assert found.rewards == [[1.0, 0.0], [0.5, 0.0], [-0.1, 1.0]]
     assert found.unshown_events == 0
 
 
@@ -49,8 +49,14 @@ def test_of_several_events_in_one_list_the_one_that_stands_counts() -> None:
     assert logged([shown(0, "a", "b")], events).rewards == [[0.5, -0.1]]
 
 
+def test_what_was_saved_stays_worth_it_while_it_is_shown() -> None:
+    lists = [shown(0, "a", "b"), shown(10, "b", "a"), shown(20, "a")]
+    found = logged(lists, [did(1, "save", "a"), did(2, "click", "b"), did(15, "ignore", "a")])
+    assert found.rewards == [[0.5, 0.0], [0.0, -0.1], [-0.1]]
+
+
 def test_events_without_a_list_earn_nothing_and_are_counted() -> None:
-    found = logged([shown(10, "a")], [did(5, "apply", "a"), did(11, "apply", "z")])
+    found = logged([shown(10, "a")], [did(5, "click", "a"), did(11, "apply", "z")])
     assert found.rewards == [[0.0]]
     assert found.unshown_events == 2
 

@@ -18,7 +18,7 @@ from tests.recommend_service.live import live
 from tests.recommend_service.market import config, make_market, make_run, prefers
 
 pytestmark = pytest.mark.slow
-EXAMPLES = 60
+EXAMPLES = 40
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,188 @@
+"""dynaq tune on real actors: what it writes, what it pays for, and that neither a crash nor a kill costs a trial."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import ray
+
+from cluster.block_actor import TrainingJob
+from cluster.broker import start_broker
+from cluster.cache import put_cache
+from cluster.plan import Plan
+from cluster.runfolder import RunFolder
+from cluster.trainer import ActorSize
+from cluster.tuning import run_trials
+from dynaq.config import DynaQConfig
+from dynaq.errors import JudgeError
+from dynaq.judge import Judgement
+from dynaq.records import Candidate, Job
+from dynaq.stores import open_store
+from dynaq.tensor_cache import TensorCache
+from jobs.cli import run
+from tests.cluster.judges import RuleJudge
+from tests.markets import APPLICANTS, make_ledger, make_store
+
+COHORT = [f"a{i:03d}" for i in range(APPLICANTS)]
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("market")
+    make_store(str(folder / "store"))
+    make_ledger(folder / "ledger.parquet")
+    (folder / "config.yaml").write_text("block_size: 3\nwarm_start_updates: 5\n")
+    return folder
+
+
+def tune(market: Path, out: Path, *options: str) -> list[str]:
+    shared = ["--store", f"{market}/store", "--judge", f"ledger:{market}/ledger.parquet", "--budget", "10"]
+    return ["tune", *shared, "--config", f"{market}/config.yaml", "--actors", "1", "--out", str(out), *options]
+
+
+@pytest.mark.usefixtures("ray_session_fixture")
+def test_a_comparison_with_rllibs_dqn_over_seeds(
+    market: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run(tune(market, out, "--strategies", "llm,rllib-dqn", "--seeds", "2", "--json")) == 0
+    found = json.loads(capsys.readouterr().out)
+    names = ["llm-seed0", "llm-seed1", "rllib-dqn-seed0", "rllib-dqn-seed1"]
+    assert [(one["trial"], one["status"]) for one in found["trials"]] == [(name, "done") for name in names]
+    assert found["seeds"] == [0, 1]
+    trials = {row["trial"]: row for row in pq.read_table(out / "trials.parquet").to_pylist()}
+    assert {row["judgements_used"] for row in trials.values()} == {10 * APPLICANTS}
+    # One judge and one ledger: a pair is paid for once, whoever needs it.
+    curves = pq.read_table(out / "curves.parquet").to_pylist()
+    assert {row["trial"] for row in curves} == set(names)
+    paid, used = found["judgements_paid"], found["judgements_used"]
+    assert used == 40 * APPLICANTS
+    assert sum(row["judgements_paid"] for row in trials.values()) == paid < used
+    finals = pq.read_table(out / "applicants.parquet").to_pylist()
+    assert len(finals) == 4 * APPLICANTS
+    assert all(row["judged@10"] == 1.0 for row in finals)
+    mean = sum(row["mean_reward@10"] for row in finals if row["strategy"] == "llm") / (2 * APPLICANTS)
+    llm, dqn = found["strategies"]
+    assert llm["metrics"]["mean_reward@10"]["mean"] == pytest.approx(mean)
+    assert llm["trials"] == names[:2]
+    assert dqn["curves"]["ndcg"]["judgements"] == llm["curves"]["ndcg"]["judgements"] == [5, 10]
+    assert {pair["metric"] for pair in found["pairs"]} >= {"ndcg@10", "mean_reward@10", "regret@10"}
+    assert all(pair["verdict"] for pair in found["pairs"])
+    assert json.loads((out / "comparison.json").read_text()) == {
+        name: value for name, value in found.items() if name not in ("run", "best", "trials")
+    }
+    page = (out / "report.html").read_text()
+    assert "rllib-dqn" in page
+
+
+@pytest.mark.usefixtures("ray_session_fixture")
+def test_a_searcher_and_asha_over_a_space(market: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    space, out = tmp_path / "space.yaml", tmp_path / "out"
+    space.write_text("gamma: [0.0, 0.9]\nlearning_rate: {loguniform: [1e-4, 1e-2]}\n")
+    options = ("--strategies", "llm", "--space", str(space), "--search", "hyperopt", "--samples", "3", "--json")
+    assert run(tune(market, out, *options)) == 0
+    found = json.loads(capsys.readouterr().out)
+    trials = pq.read_table(out / "trials.parquet").to_pylist()
+    settings = [json.loads(row["setting"]) for row in trials]
+    assert len(trials) == len({row["trial"] for row in trials}) == 3
+    assert all(one["gamma"] in (0.0, 0.9) and 1e-4 <= one["learning_rate"] <= 1e-2 for one in settings)
+    assert {row["status"] for row in trials} <= {"done", "stopped"}
+    assert "chosen by the same figures" in found["notes"][1] or len(found["strategies"]) == 1
+    config = RunFolder.at(out / found["best"]).read_yaml("config.yaml")["config"]
+    assert config["learning_rate"] in [one["learning_rate"] for one in settings]
+
+
+class FlakyJudge(RuleJudge):
+    """Fails on its first request, then answers."""
+
+    async def judge_async(self, applicant: Candidate, jobs: list[Job]) -> list[Judgement]:  # type: ignore[override]
+        marker = self.log.with_suffix(".failed")
+        if not marker.exists():
+            marker.touch()
+            raise JudgeError("the judge is away")
+        return await super().judge_async(applicant, jobs)
+
+
+def trial_processes() -> list[psutil.Process]:
+    """Processes of this session's Tune trials, which Ray names by their function."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if process.cmdline()[0].startswith(("ray::ImplicitFunc", "ray::train_trial")):
+                found.append(process)
+        except (psutil.Error, IndexError):
+            continue
+    return found
+
+
+@pytest.mark.usefixtures("ray_session_fixture")
+def test_a_trial_that_fails_is_tried_again_and_pays_for_nothing_twice(market: Path, tmp_path: Path) -> None:
+    store = str(tmp_path / "store")
+    make_store(store)
+    with open_store(store, read_only=True) as opened:
+        cache = TensorCache.copy_from_database(opened)
+    judge = FlakyJudge(tmp_path / "asked.log", delay=0.05)
+    broker = start_broker(store, judge.backend())
+    job = TrainingJob(
+        put_cache(cache), "", DynaQConfig(budget=20, block_size=3), broker, RunFolder.at(tmp_path / "run")
+    )
+    killed: list[int] = []
+
+    def kill_once(name: str, report: dict[str, Any]) -> None:
+        for process in trial_processes() if not killed else []:
+            killed.append(process.pid)
+            process.kill()
+
+    try:
+        [result] = run_trials(
+            Plan(("llm",)), job, COHORT, {}, size=ActorSize(actors=2), qrels=None, on_progress=kill_once
+        )
+    finally:
+        ray.kill(broker)
+    assert killed
+    assert (result.status, result.failures, result.judgements) == ("done", {}, 20 * APPLICANTS)
+    assert len(judge.answered) == len(set(judge.answered)) == 20 * APPLICANTS
+    assert result.paid >= 20 * APPLICANTS  # and what was asked for while the judge was away
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("ray_session_fixture")
+def test_a_killed_comparison_goes_on_where_it_was(
+    market: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    options = ("--strategies", "cosine,llm,hybrid", "--concurrent", "1")
+    command = [sys.executable, "-m", "jobs.cli", *tune(market, out, *options)]
+    first = out / "cosine" / "recommendations.parquet"
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 240
+        while not (first.exists() and (out / "llm" / "config.yaml").exists()):
+            assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not (out / "comparison.json").exists()
+    before = first.stat().st_mtime_ns
+    assert run(tune(market, out, *options)) == 2  # without --resume nothing is overwritten
+    assert "--resume" in capsys.readouterr().err
+    again = subprocess.run([*command, "--resume", "--json"], capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    found = json.loads(again.stdout)
+    assert [one["status"] for one in found["trials"]] == ["done"] * 3
+    assert found["judgements_used"] == 2 * 10 * APPLICANTS
+    assert found["judgements_paid"] <= found["judgements_used"]
+    assert first.stat().st_mtime_ns == before  # what was done stays done

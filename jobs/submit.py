@@ -63,7 +63,8 @@ def connect(address: str) -> JobSubmissionClient:
 
 def send(client: JobSubmissionClient, line: str) -> str:
     """Submit with this working tree; a cluster that has just started gets a minute until it takes jobs."""
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    for name in ("ray", "ray.dashboard.modules.dashboard_sdk"):  # the second is set up anew by its client
+        logging.getLogger(name).setLevel(logging.ERROR)
     deadline = time.monotonic() + STARTING_SECONDS
     while True:
         try:
@@ -71,8 +72,13 @@ def send(client: JobSubmissionClient, line: str) -> str:
                 entrypoint=line, runtime_env={"working_dir": str(project_root()), "excludes": LEFT_HERE}
             )
         except RuntimeError as error:
-            if "No available agent" not in str(error) or time.monotonic() > deadline:
+            if "No available agent" not in str(error):
                 raise DynaqError(f"the cluster does not take the job: {str(error).splitlines()[0]}") from error
+            if time.monotonic() > deadline:
+                raise DynaqError(
+                    "the cluster's head has no agent that takes jobs; if several Rays run on that machine, start this "
+                    "one with `ray start --head --dashboard-agent-listen-port` and a free port"
+                ) from error
         time.sleep(1.0)
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from ray.job_submission import JobStatus, JobSubmissionClient
 
 from dynaq.errors import InputError
 from jobs.cli import run
@@ -87,6 +90,45 @@ def test_a_stranger_without_the_token_cannot_submit(dashboard: str, tmp_path: Pa
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert "job " not in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stops", [True, False])
+def test_ctrl_c_ends_the_view_and_the_job_only_when_asked(dashboard: str, tmp_path: Path, stops: bool) -> None:
+    make_store(str(tmp_path / "store"))
+    config = tmp_path / "endless.yaml"
+    config.write_text("warm_start_updates: 100000000\n")
+    command = ["--", "train", "--store", f"{tmp_path}/store", "--strategy", "cosine", "--out", f"{tmp_path}/run"]
+    option = ["--stop-on-interrupt"] if stops else []
+    view = subprocess.Popen(
+        [sys.executable, "-m", "jobs.submit", "--address", dashboard, *option, *command, "--config", str(config)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ,
+    )
+    assert view.stdout is not None
+    job = next(line.split()[1] for line in view.stdout if line.startswith("job "))
+    client = JobSubmissionClient(dashboard)
+    _until(lambda: client.get_job_status(job) == JobStatus.RUNNING)
+    time.sleep(1.0)  # until the output is followed
+    view.send_signal(signal.SIGINT)
+    said = view.communicate(timeout=60)[0]
+    assert view.returncode == 130
+    if stops:
+        assert "is being stopped" in said
+        _until(lambda: client.get_job_status(job) == JobStatus.STOPPED)
+    else:
+        assert "goes on" in said
+        assert client.get_job_status(job) == JobStatus.RUNNING
+        client.stop_job(job)
+
+
+def _until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
 
 
 def test_only_commands_of_this_project_are_submitted() -> None:

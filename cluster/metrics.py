@@ -7,10 +7,55 @@ judge's own are in `reward_service.metrics`.
 from __future__ import annotations
 
 import math
+import threading
+import time
+from functools import cache
+from weakref import WeakSet
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
+REFRESH_SECONDS = 1.0
 SECONDS = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0]
+
+
+class SteadyGauge(Gauge):
+    """A gauge whose last value stays to be seen for as long as its owner lives.
+
+    Ray forgets a gauge that was not set for two reports: a queue that stands still would look like none.
+    """
+
+    def __init__(self, name: str, description: str = "", tag_keys: tuple[str, ...] | None = None) -> None:
+        super().__init__(name, description, tag_keys)
+        self._last: dict[tuple[tuple[str, str], ...], float] = {}
+        _steady.add(self)
+        _keep_refreshing()
+
+    def set(self, value: int | float | None, tags: dict[str, str] = {}) -> None:  # noqa: B006 - as Ray declares it; not changed
+        """Remember and report a value."""
+        if value is not None:
+            self._last[tuple(tags.items())] = value
+        super().set(value, tags)
+
+    def again(self) -> None:
+        """Report the last value of every combination of tags."""
+        for tags, value in list(self._last.items()):
+            super().set(value, dict(tags))
+
+
+_steady: WeakSet[SteadyGauge] = WeakSet()
+
+
+@cache
+def _keep_refreshing() -> None:
+    """One thread for all gauges of the process."""
+    threading.Thread(target=_refresh, name="steady-gauges", daemon=True).start()
+
+
+def _refresh() -> None:
+    while True:
+        time.sleep(REFRESH_SECONDS)
+        for gauge in list(_steady):
+            gauge.again()
 
 
 class BrokerMetrics:
@@ -26,7 +71,7 @@ class BrokerMetrics:
         self._abstentions = Counter(
             "dynaq_abstentions_total", "Pairs on which the judge abstained.", tag_keys=("judge",)
         )
-        self._waiting = Gauge("dynaq_broker_pairs_waiting", "Pairs that wait for the judge's answer.", ("judge",))
+        self._waiting = SteadyGauge("dynaq_broker_pairs_waiting", "Pairs that wait for the judge's answer.", ("judge",))
         self._seconds = Histogram(
             "dynaq_broker_ask_seconds",
             "From asking the judge about one applicant's slate until its answers are in the ledger.",
@@ -75,10 +120,10 @@ class RunMetrics:
     def __init__(self, run: str, strategy: str) -> None:
         self._tags = {"run": run, "strategy": strategy}
         keys = tuple(self._tags)
-        self._applicants = Gauge("dynaq_applicants", "Applicants by state: done or left.", (*keys, "state"))
-        self._blocks = Gauge("dynaq_blocks", "Blocks of agents by state: running or waiting.", (*keys, "state"))
-        self._reward = Gauge("dynaq_mean_reward", "Mean reward of the newest slates.", keys)
-        self._ndcg = Gauge("dynaq_ndcg", "Mean nDCG@10 of the rankings, where relevance is known.", keys)
+        self._applicants = SteadyGauge("dynaq_applicants", "Applicants by state: done or left.", (*keys, "state"))
+        self._blocks = SteadyGauge("dynaq_blocks", "Blocks of agents by state: running or waiting.", (*keys, "state"))
+        self._reward = SteadyGauge("dynaq_mean_reward", "Mean reward of the newest slates.", keys)
+        self._ndcg = SteadyGauge("dynaq_ndcg", "Mean nDCG@10 of the rankings, where relevance is known.", keys)
         self._deaths = Counter("dynaq_actor_deaths_total", "Training actors that died and were replaced.", keys)
 
     def progress(self, done: int, left: int, reward: float, ndcg: float) -> None:

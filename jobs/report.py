@@ -88,7 +88,7 @@ def write_report(folder: RunFolder, store_uri: str | None = None, qrels: str | N
             columns=_columns(lines),
             rows=_rows(lines, judged=health is not None),
             early=[line for line in lines if line.stats.get("cold_start")],
-            verdicts=[pair for pair in comparison["pairs"] if pair["metric"] == comparison.get("primary")],
+            verdicts=_verdicts(comparison),
             pairs=comparison["pairs"],
             notes=[*comparison["notes"], *_notes(comparison, rewards)],
             curves=_plots(lines, MAIN_CURVES),
@@ -148,8 +148,8 @@ def _rows(lines: Sequence[Line], *, judged: bool) -> list[dict[str, Any]]:
     cells = {name: [line.stats["metrics"].get(name) for line in lines] for name, _, _ in _columns(lines)}
     ends = {}
     for name, column in cells.items():
-        known = [cell for cell in column if cell and cell["mean"] is not None]
-        ends[name] = (min(cell["low"] for cell in known), max(cell["high"] for cell in known))
+        values = [value for cell in column if cell for value in cell.values() if value is not None]
+        ends[name] = (min(values), max(values))
     return [
         {
             "name": line.name,
@@ -167,9 +167,17 @@ def _rows(lines: Sequence[Line], *, judged: bool) -> list[dict[str, Any]]:
 def _cell(cell: Mapping[str, Any] | None, start: float, end: float) -> dict[str, Any] | None:
     if not cell or cell["mean"] is None:
         return None
-    width = max(end - start, 1e-9)
-    place = {name: 100 * (cell[name] - start) / width for name in ("mean", "low", "high")}
-    return dict(cell) | {"left": place["low"], "width": place["high"] - place["low"], "dot": place["mean"]}
+    low, high = (cell["mean"] if cell[bound] is None else cell[bound] for bound in ("low", "high"))
+    scale = 100 / max(end - start, 1e-9)
+    place = {"left": (low - start) * scale, "width": (high - low) * scale, "dot": (cell["mean"] - start) * scale}
+    return dict(cell) | place
+
+
+def _verdicts(comparison: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What the data says in the end: by the first metric, and by relevance where it is known."""
+    metrics = list(dict.fromkeys([comparison.get("primary"), f"ndcg@{K}"]))
+    final = [pair for pair in comparison["pairs"] if pair["phase"] == "final"]
+    return [pair for metric in metrics for pair in final if pair["metric"] == metric]
 
 
 def _notes(comparison: Mapping[str, Any], rewards: Sequence[Mapping[str, Any]]) -> list[str]:

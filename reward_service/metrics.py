@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ray.util.metrics import Counter, Gauge, Histogram
+from ray.util.metrics import Counter, Histogram
 
+from cluster.metrics import SteadyGauge
 from dynaq.judge import Judgement
 
 MASS = [0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99]
@@ -30,7 +31,8 @@ class ReplicaMetrics:
         self._seconds = Histogram(
             "dynaq_judge_call_seconds", "One call: one applicant's slate.", boundaries=SECONDS, tag_keys=("judge",)
         )
-        self._pending = Gauge("dynaq_judge_pending_pairs", "Pairs that this replica holds.")
+        self._pending = SteadyGauge("dynaq_judge_pending_pairs", "Pairs that this replica holds.")
+        self._pending.set(0)
 
     def answered(self, judge: str, judgements: Sequence[Judgement], seconds: float) -> None:
         for judgement in judgements:

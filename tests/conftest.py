@@ -30,7 +30,7 @@ def ray_session_fixture() -> Iterator[None]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         patch.setenv(name, "testing")
     patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    patch.setenv("RAY_metrics_report_interval_ms", "1000")  # ten seconds else, for which a test would wait
+    patch.setenv("RAY_metrics_report_interval_ms", "2000")  # ten seconds else, for which a test would wait
     with ray_session(num_cpus=8, object_store_gib=0.5):
         yield
     patch.undo()

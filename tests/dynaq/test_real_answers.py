@@ -12,7 +12,8 @@ import pytest
 from dynaq.feedback import FEEDBACK_SCHEMA, FeedbackEvent, event_row
 from dynaq.judge import LABEL_VALUES
 from dynaq.ledger import judgements
-from dynaq.real_answers import KEPT, REAL, RealAnswers, real_answers
+from dynaq.real_answers import EVENT_LABELS, HIDES, KEPT, REAL, RealAnswers, real_answers
+from recommend_service.marks import HIDDEN, Marks
 
 START = datetime(2025, 3, 1, 12, tzinfo=UTC)
 
@@ -89,3 +90,12 @@ def test_of_very_many_answers_the_newest_are_kept() -> None:
 def test_no_events_are_no_answers() -> None:
     found = answers([])
     assert (found.answers.num_rows, found.until) == (0, None)
+
+
+def test_the_service_marks_and_hides_jobs_by_the_same_rule() -> None:
+    """Else a list would leave out a job that off-policy evaluation thinks it could have shown."""
+    assert set(HIDDEN) == set(HIDES)
+    for kinds in itertools.product(EVENT_LABELS, repeat=3):
+        done = [event("a", kind, minute) for minute, kind in enumerate(kinds)]
+        marks = Marks.of(table(done)).of_applicant("ann")
+        assert [EVENT_LABELS[marks["a"]]] == answers(done).answers.column("label").to_pylist(), kinds

@@ -24,8 +24,9 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from dynaq.acting import ask, explore, valued
 from dynaq.config import DynaQConfig
-from dynaq.errors import InputError, JudgeError
+from dynaq.errors import InputError
 from dynaq.features import job_embedding, pair_features, raw_features, scaled_cosines
 from dynaq.inputs import InteractionInputs, PairInputs, RawInputs
 from dynaq.judge import LABELS, Judgement, JudgementSource, Slate
@@ -116,6 +117,7 @@ class DynaQBlock:
         """Put what people did themselves into the replay and the world model."""
         if not self.strategy.needs_judge:
             raise InputError(f"strategy {self.strategy.name!r} learns from no feedback; take llm or hybrid")
+        feedback = valued(feedback, self.config.label_values)
         self._given = first_of_each(feedback, self.applicant_ids, self.cache.job_ids, KEPT)
         given = [(i, self.cache.job_index(j.job_id), j) for i, own in enumerate(self._given) for j in own]
         if given:
@@ -208,6 +210,7 @@ class DynaQBlock:
         if self.round:
             raise InputError("offline training starts with a new block; this one has learned before")
         real = [{j.job_id for j in own} for own in self._given]
+        judgements = valued(judgements, self.config.label_values)
         answers = first_of_each(judgements, self.applicant_ids, self.cache.job_ids, self._budget, real)
         slates = {i: [self.cache.job_index(j.job_id) for j in own] for i, own in enumerate(answers)}
         counts = torch.tensor([len(own) for own in answers])
@@ -295,20 +298,10 @@ class DynaQBlock:
                 continue
             slate: list[int] = best[i][: rooms[i]]
             if epsilon[i] > 0:
-                slate = self._explore(i, slate, epsilon[i], generator)
+                free = torch.nonzero(~self.judged.asked[i]).squeeze(1).cpu()
+                slate = explore(slate, free, epsilon[i], generator)
             slates[i] = slate
         return slates
-
-    def _explore(self, agent: int, slate: list[int], epsilon: float, generator: torch.Generator) -> list[int]:
-        free = torch.nonzero(~self.judged.asked[agent]).squeeze(1).cpu()
-        order = iter(free[torch.randperm(len(free), generator=generator)].tolist())
-        swap = (torch.rand(len(slate), generator=generator) < epsilon).tolist()
-        kept = [job for job, swapped in zip(slate, swap, strict=True) if not swapped]
-        while len(kept) < len(slate):
-            job = next(order)
-            if job not in kept:
-                kept.append(job)
-        return kept
 
     def _ask(self, slates: dict[int, list[int]], source: JudgementSource | None) -> list[list[Judgement]]:
         """The judge's answers, one list per slate; none for a strategy that needs no judge."""
@@ -317,11 +310,7 @@ class DynaQBlock:
         if source is None:
             raise InputError(f"strategy {self.strategy.name!r} needs a judge; name one with --judge")
         asked = [Slate(self.applicant_ids[i], tuple(self.cache.job_ids[j] for j in jobs)) for i, jobs in slates.items()]
-        answers = source.fetch(asked)
-        for slate, answer in zip(asked, answers, strict=True):
-            if [j.job_id for j in answer] != list(slate.job_ids):
-                raise JudgeError(f"the judge answered other jobs than those asked for {slate.applicant_id!r}")
-        return answers
+        return ask(source, asked, self.config.label_values)
 
     def _keep(
         self, slates: dict[int, list[int]], answers: list[list[Judgement]], weight: list[float]

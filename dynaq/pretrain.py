@@ -7,7 +7,7 @@ judgements are shown, others are to be predicted, as in a neural process (Garnel
 
 Nobody's judgements are in the networks that an agent of theirs starts from. Applicants are dealt into folds; agent of
 fold k uses networks that were fitted without fold k, down to the priors inside the head's training contexts (nested
-cross-fitting). An applicant who is not in the ledger uses the mean of all folds.
+cross-fitting). An applicant who is not in the ledger uses all folds'.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ from dynaq.world_model import CONTEXT, condition, head_context, surprises
 
 FOLDS = 4
 MIN_APPLICANTS = 8  # fewer make no folds worth fitting
-MEMBERS = 3  # networks per fold that differ in their seed; averaged
+MEMBERS = 3  # networks per fold that differ in their seed; pooled
 CONTEXTS = 4  # drawn per applicant for the head
 PRIOR_HIDDEN, HEAD_HIDDEN = 32, 16
 COORDINATES, METRIC_RANK = 96, 32  # of the texts' vectors
 FLOOR_QUANTILE = 0.25
 FLOOR_ROWS = 200
 MIN_NOISE = 1e-3
+RARE = 1e-9
 NAME = "pretrained"
 
 Progress = Callable[[str], None]
@@ -63,7 +64,7 @@ class Pairs:
 
 
 class Pretrained:
-    """Networks per fold (MEMBERS of each, averaged), the judge's noise, and who was in the ledger.
+    """Networks per fold (MEMBERS of each, pooled), the judge's noise, and who was in the ledger.
 
     Made by `pretrain` or `load`. `applicants`: those whose judgements were used. `basis` `[BLOCK_DIM, COORDINATES]`:
     the coordinates in which the priors read the texts.
@@ -185,17 +186,25 @@ class PretrainedPrior:
         for i, applicant in enumerate(applicants):
             features = pair_features(cache, [applicant])[0]
             chosen = [member for fold in self._folds[i] for member in projected[fold]]
-            rows.append(torch.stack([network(features, s[i][None], a) for network, s, a in chosen]).mean(0))
+            rows.append(pooled([network(features, s[i][None], a) for network, s, a in chosen]))
         return torch.stack(rows)
 
     def head(self, context: Callable[[], torch.Tensor]) -> torch.Tensor | None:
         x = context()
         return torch.stack(
             [
-                torch.stack([network(x[i]) for fold in folds for network in self._heads[fold]]).mean(0)
+                pooled([network(x[i]) for fold in folds for network in self._heads[fold]])
                 for i, folds in enumerate(self._folds)
             ]
         )
+
+
+def pooled(members: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Geometric mean of distributions `[..., 4]`, normalised (a logarithmic opinion pool, Genest & Zidek 1986).
+
+    The arithmetic mean of rare labels is that of the member who thinks them least rare.
+    """
+    return torch.softmax(torch.log(torch.stack(list(members)) + RARE).mean(0), dim=-1)
 
 
 def pretrain(

@@ -1,0 +1,42 @@
+"""What an agent does in a round before it learns: some jobs of its slate at random, and the question to the judge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from dynaq.errors import JudgeError
+from dynaq.judge import Judgement, JudgementSource, Label, Slate, expected_reward
+
+
+def explore(slate: Sequence[int], free: torch.Tensor, epsilon: float, generator: torch.Generator) -> list[int]:
+    """The slate with each of its jobs exchanged with probability epsilon for a random one of `free` `[n]`."""
+    order = iter(free[torch.randperm(len(free), generator=generator)].tolist())
+    swap = (torch.rand(len(slate), generator=generator) < epsilon).tolist()
+    kept = [job for job, swapped in zip(slate, swap, strict=True) if not swapped]
+    while len(kept) < len(slate):
+        job = next(order)
+        if job not in kept:
+            kept.append(job)
+    return kept
+
+
+def ask(source: JudgementSource, slates: Sequence[Slate], values: Mapping[Label, float]) -> list[list[Judgement]]:
+    """The judge's answers, one list per slate, with the rewards that `values` give them.
+
+    Raises JudgeError when the judge fails or answers about other jobs.
+    """
+    answers = source.fetch(slates)
+    for slate, answer in zip(slates, answers, strict=True):
+        if [j.job_id for j in answer] != list(slate.job_ids):
+            raise JudgeError(f"the judge answered other jobs than those asked for {slate.applicant_id!r}")
+    return [list(valued(answer, values)) for answer in answers]
+
+
+def valued(judgements: Iterable[Judgement], values: Mapping[Label, float]) -> Iterable[Judgement]:
+    """The same answers with the rewards that `values` give them; a recorded one may have been made with others."""
+    for judgement in judgements:
+        known = not judgement.abstained
+        yield replace(judgement, reward=expected_reward(judgement.probabilities, values)) if known else judgement

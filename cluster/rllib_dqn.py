@@ -221,7 +221,12 @@ def build(env: CohortEnv, config: RllibDqnConfig, budget: int, seed: int, width:
         )
         .debugging(seed=seed, log_level="ERROR")
     )
-    return settings.build_algo()
+    algorithm = settings.build_algo()
+    # RLlib seeds all but what is drawn from the buffer.
+    buffer: Any = algorithm.local_replay_buffer
+    buffer.rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    return algorithm
 
 
 class RllibDqn:

@@ -135,13 +135,15 @@ class DynaQBlock:
 
     @property
     def done(self) -> bool:
-        """Every agent has spent its budget, asked about the whole catalogue, or failed."""
+        """Every agent has spent its budget, had as many abstentions, asked about the whole catalogue, or failed."""
         return not any(self._rooms())
 
     def _rooms(self) -> list[int]:
         """Pairs that each agent may still ask about."""
-        unasked = self._n_jobs - self.judged.asked.sum(1)
-        left = torch.minimum(self._budget - self.judged.spent, unasked).tolist()
+        asked = self.judged.asked.sum(1)
+        # An abstention costs no budget but a call: a judge that can say nothing is not asked about the whole catalogue.
+        patience = self._budget - (asked - self.judged.counts)
+        left = torch.minimum(torch.minimum(self._budget - self.judged.spent, patience), self._n_jobs - asked).tolist()
         return [0 if a in self.failures else room for a, room in zip(self.applicant_ids, left, strict=True)]
 
     @property

@@ -118,6 +118,14 @@ def test_an_agent_whose_judge_only_abstains_learns_nothing_from_it(market: ToyMa
     assert np.abs(block.model.mean[0].numpy() - cosines).max() < 0.03
 
 
+def test_a_judge_that_can_say_nothing_is_asked_no_more_often_than_the_budget(market: ToyMarket) -> None:
+    mute, heard = market.cache.applicant_ids[:2]
+    source = GradeSource(market.grades, {(mute, job_id) for job_id in market.cache.job_ids})
+    run(block_of(market, 2), source)
+    assert len(source.asked_of(mute)) == 20
+    assert len(source.asked_of(heard)) == 20
+
+
 @pytest.mark.parametrize("values", [{}, EXPLORING, {"budget": 7}, {"budget": 500}], ids=str)
 def test_no_pair_is_asked_twice_and_the_budget_is_kept(market: ToyMarket, values: dict[str, Any]) -> None:
     source = GradeSource(market.grades)

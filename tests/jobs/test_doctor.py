@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from jobs import doctor
 from jobs.cli import run
@@ -38,3 +39,12 @@ def test_a_pinned_package_at_another_version_is_bad(monkeypatch: pytest.MonkeyPa
     found = [one for one in doctor.versions() if one.state == "bad"]
     assert ["typer" in found[0].what, "no-such-package" in found[1].what] == [True, True]
     assert all("make setup" in one.advice for one in found)
+
+
+def test_a_gpu_that_torch_cannot_use_is_bad_and_none_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(doctor, "_host_has_gpu", lambda: True)
+    assert [(one.state, "make clean setup" in one.advice) for one in doctor.gpu()] == [("bad", True)]
+    monkeypatch.setattr(doctor, "_host_has_gpu", lambda: False)
+    assert [one.state for one in doctor.gpu()] == ["ok"]

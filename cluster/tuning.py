@@ -41,7 +41,7 @@ BILL_SECONDS = 2.0  # between two looks at the broker's bills
 RETRIES = 2  # of a trial that failed, and of applicants whose actors or judge did
 RLLIB_DQN = "rllib-dqn"
 TRAINED = "trained"  # in a trial's last report; Tune says `done` of trials that were stopped as well
-PROCESS_BYTES = 1 << 30  # of memory for a trial, and for each of its actors
+PROCESS_BYTES = 1 << 29  # of memory for a trial, and for each of its actors
 
 
 @dataclass(frozen=True)
@@ -177,14 +177,17 @@ def trial_job(job: TrainingJob, trial: Trial) -> TrainingJob:
 
 
 def _train(job: TrainingJob, cohort: Sequence[str], size: ActorSize, qrels: Qrels | None) -> dict[str, Any]:
-    """Train in the trial's process. Returns its last report. What failed is tried again, finished blocks are kept."""
+    """Train in the trial's process. Returns its last report. What failed is tried again, finished blocks are kept.
+
+    Raises DynaqError when nobody could be trained, for Tune to try again.
+    """
     reporter = _Reporter(job.config, qrels is not None)
     for attempt in range(1 + RETRIES):
         result = _train_once(job, cohort, size, qrels, reporter)
+        if set(result.failures) >= set(cohort):
+            raise DynaqError(next(iter(result.failures.values())))
         if not result.failures or attempt == RETRIES:
             break
-    if set(result.failures) >= set(cohort):
-        return {"failed": next(iter(result.failures.values())), SCORE: math.nan, PROGRESS: 100.0}
     return {
         **reporter.last,
         PROGRESS: 100.0,
@@ -263,9 +266,7 @@ class _Bills:
 def _result(plan: Plan, outcome: Any, bills: _Bills) -> TrialResult:
     trial = plan.trial(outcome.config)
     last: dict[str, Any] = outcome.metrics or {}
-    error = str(last.get("failed", ""))
-    if outcome.error is not None:
-        error = str(outcome.error).strip().splitlines()[-1]
+    error = "" if outcome.error is None else str(outcome.error).strip().splitlines()[-1]
     return TrialResult(
         trial,
         "failed" if error else "done" if last.get(TRAINED) else "stopped",

@@ -61,10 +61,11 @@ from cluster.space import setting_json
 from cluster.trainer import ActorSize
 from cluster.tuning import TrialResult, run_trials
 from dynaq.config import DynaQConfig
+from dynaq.errors import DynaqError
 from dynaq.judge import Slate
 from dynaq.pretrain import Pretrained
 from dynaq.statistics import mean_known
-from jobs.console import LiveTable, console, say
+from jobs.console import LiveTable, console, errors, say
 from jobs.judges import judged_pairs
 from jobs.outcomes import CURVE_SCHEMA, FINAL_SCHEMA, FINALS, K, Known, as_table, curve_rows, final_rows
 from jobs.report_runs import COMPARISON, line_name
@@ -84,7 +85,7 @@ class Comparison:
         results: every trial's end.
         statistics: the content of comparison.json.
         best: the trial that the judge likes best.
-        failures: applicant or trial -> why it could not be trained.
+        failures: applicant -> why they could not be trained.
     """
 
     results: list[TrialResult]
@@ -138,8 +139,6 @@ def compare(
     failures = dict(prepared.failures)
     for result in results:
         failures |= result.failures
-        if result.status == "failed":
-            failures[result.trial.name] = result.error
     return Comparison(results, found, best, failures)
 
 
@@ -192,9 +191,9 @@ def _write(
         "judgements_paid": sum(result.paid for result in results),
         "judged_for_the_table": asked,
     }
-    stopped = sum(result.status == "stopped" for result in results)
-    if stopped:
-        found["notes"].append(f"the scheduler ended {stopped} of {len(results)} trials early; they are not compared")
+    for status, what in (("stopped", "were ended early by the scheduler"), ("failed", "failed")):
+        if count := sum(result.status == status for result in results):
+            found["notes"].append(f"{count} of {len(results)} trials {what} and are not compared")
     folder.write_json(COMPARISON, found)
     return found
 
@@ -220,6 +219,18 @@ def _trial_table(results: Sequence[TrialResult], finals: Sequence[dict[str, Any]
             }
         )
     return pa.Table.from_pylist(rows)
+
+
+def report_failed_trials(results: Sequence[TrialResult]) -> None:
+    """Name every trial that failed. Raises DynaqError when there is one."""
+    failed = [result for result in results if result.status == "failed"]
+    for result in failed:
+        errors.print(f"  failed: {result.trial.name}: {result.error}", soft_wrap=True, markup=False)
+    if failed:
+        raise DynaqError(
+            f"{len(failed)} of {len(results)} trials failed (see above); the others are compared, and the same command "
+            "with --resume tries them again"
+        )
 
 
 def show_comparison(result: Comparison) -> None:

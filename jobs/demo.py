@@ -17,7 +17,7 @@ from dynaq.ingest import ingest_market
 from dynaq.markets import esco_market
 from dynaq.stores import open_store
 from jobs.cli import run_verb
-from jobs.comparison import compare, show_comparison
+from jobs.comparison import compare, report_failed_trials, show_comparison
 from jobs.console import Bars, console, say, step
 from jobs.judges import judge_backend
 from jobs.recommend import titled
@@ -54,6 +54,7 @@ def main(
     _show_one_applicant(prepared)
     write_report(folder, store)
     say(f"\nReport: {OUT}/{REPORT}   ({time.monotonic() - began:.0f} s in all)")
+    report_failed_trials(result.results)
     report_failures(result.failures)
 
 

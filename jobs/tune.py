@@ -19,7 +19,7 @@ from dynaq.config import DynaQConfig
 from dynaq.errors import InputError
 from dynaq.pretrain import Pretrained
 from jobs.cli import run_verb
-from jobs.comparison import compare, show_comparison
+from jobs.comparison import compare, report_failed_trials, show_comparison
 from jobs.console import say
 from jobs.judges import judge_backend
 from jobs.report import write_report
@@ -104,6 +104,7 @@ def main(
     else:
         show_comparison(result)
         say(f"Best by judge reward: {result.best}. Report: {folder.uri}/{REPORT}")
+    report_failed_trials(result.results)
     report_failures(result.failures)
 
 

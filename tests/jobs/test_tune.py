@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,13 @@ from cluster.runfolder import RunFolder
 from cluster.trainer import ActorSize
 from cluster.tuning import run_trials
 from dynaq.config import DynaQConfig
-from dynaq.errors import JudgeError
+from dynaq.errors import DynaqError, JudgeError
 from dynaq.judge import Judgement
 from dynaq.records import Candidate, Job
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from jobs.cli import run
+from jobs.comparison import report_failed_trials
 from tests.cluster.judges import RuleJudge
 from tests.markets import APPLICANTS, make_ledger, make_store
 
@@ -113,6 +116,21 @@ class FlakyJudge(RuleJudge):
         return await super().judge_async(applicant, jobs)
 
 
+@contextmanager
+def trials_of(folder: Path, judge: RuleJudge) -> Iterator[TrainingJob]:
+    """A job for trials in a folder, on a store of its own and with this judge."""
+    store = str(folder / "store")
+    make_store(store)
+    with open_store(store, read_only=True) as opened:
+        cache = TensorCache.copy_from_database(opened)
+    broker = start_broker(store, judge.backend())
+    config = DynaQConfig(budget=20, block_size=3, warm_start_updates=5)
+    try:
+        yield TrainingJob(put_cache(cache), "", config, broker, RunFolder.at(folder / "run"))
+    finally:
+        ray.kill(broker)
+
+
 def trial_processes() -> list[psutil.Process]:
     """Processes of this session's Tune trials, which Ray names by their function."""
     found = []
@@ -126,16 +144,8 @@ def trial_processes() -> list[psutil.Process]:
 
 
 @pytest.mark.usefixtures("ray_session_fixture")
-def test_a_trial_that_fails_is_tried_again_and_pays_for_nothing_twice(market: Path, tmp_path: Path) -> None:
-    store = str(tmp_path / "store")
-    make_store(store)
-    with open_store(store, read_only=True) as opened:
-        cache = TensorCache.copy_from_database(opened)
+def test_a_trial_that_fails_is_tried_again_and_pays_for_nothing_twice(tmp_path: Path) -> None:
     judge = FlakyJudge(tmp_path / "asked.log", delay=0.05)
-    broker = start_broker(store, judge.backend())
-    job = TrainingJob(
-        put_cache(cache), "", DynaQConfig(budget=20, block_size=3), broker, RunFolder.at(tmp_path / "run")
-    )
     killed: list[int] = []
 
     def kill_once(name: str, report: dict[str, Any]) -> None:
@@ -143,16 +153,58 @@ def test_a_trial_that_fails_is_tried_again_and_pays_for_nothing_twice(market: Pa
             killed.append(process.pid)
             process.kill()
 
-    try:
+    with trials_of(tmp_path, judge) as job:
         [result] = run_trials(
             Plan(("llm",)), job, COHORT, {}, size=ActorSize(actors=2), qrels=None, on_progress=kill_once
         )
-    finally:
-        ray.kill(broker)
     assert killed
     assert (result.status, result.failures, result.judgements) == ("done", {}, 20 * APPLICANTS)
     assert len(judge.answered) == len(set(judge.answered)) == 20 * APPLICANTS
     assert result.paid >= 20 * APPLICANTS  # and what was asked for while the judge was away
+
+
+@pytest.mark.usefixtures("ray_session_fixture")
+def test_a_trial_that_fails_for_good_is_named_and_the_others_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.tuning.RETRIES", 0)
+    judge = RuleJudge(tmp_path / "asked.log", failing_applicants=tuple(COHORT))
+    with trials_of(tmp_path, judge) as job:
+        plan = Plan(("cosine", "llm"))
+        found = run_trials(plan, job, COHORT, {}, size=ActorSize(actors=1), qrels=None, on_progress=lambda *_: None)
+    assert [(result.trial.name, result.status) for result in found] == [("cosine", "done"), ("llm", "failed")]
+    assert "the judge refuses applicant" in found[1].error
+    with pytest.raises(DynaqError, match="1 of 2 trials failed"):
+        report_failed_trials(found)
+    assert "llm: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--scheduler", "asha"), "--scheduler is about settings to try"),
+        (("--search", "hyperopt"), "--search is about settings to try"),
+        (("--samples", "3"), "--samples is about settings to try"),
+        (("--scheduler", "pbt"), "'pbt' does not exist; use asha or none"),
+        (("--search", "grid", "--space", "SPACE"), "'grid' does not exist; use random or hyperopt or optuna"),
+        (("--search", "optuna", "--space", "SPACE"), "needs the package optuna"),
+        (("--samples", "3", "--space", "SPACE"), "tried in full"),
+        (("--strategies", "llm,rllib-dqn", "--space", "SPACE"), "rllib-dqn has others"),
+        (("--strategies", "llm,greedy"), "'greedy'"),
+        (("--strategies", ","), "names none"),
+        (("--mlflow", "http://127.0.0.1:5000"), "--mlflow needs the package mlflow"),
+        (("--wandb", "jobs"), "--wandb needs the package wandb"),
+    ],
+    ids=str,
+)
+def test_options_that_do_not_go_together_are_refused_at_once(
+    market: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "space.yaml").write_text("gamma: [0.5, 0.9]\n")
+    given = [str(tmp_path / "space.yaml") if option == "SPACE" else option for option in options]
+    assert run(tune(market, tmp_path / "out", *given)) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ from recommend_service.marks import Marks
 from recommend_service.metrics import Metrics
 from recommend_service.problems import Problem
 from recommend_service.ranking import Ranker, Ranking
-from recommend_service.recorder import Recorder
+from recommend_service.recorder import Overloaded, Recorder
 from recommend_service.records import (
     ApplicantList,
     ApplicantShown,
@@ -241,16 +241,20 @@ class Recommender:
                 events.append(one.record(now, key))
             except (InputError, OverflowError) as error:
                 raise Problem(422, "invalid-request", f"{place}{error}") from error
+        # A caller who goes away does not take back what they sent: it is kept, and counts.
+        await asyncio.shield(asyncio.ensure_future(self._keep(events)))
+        return events
+
+    async def _keep(self, events: list[FeedbackEvent]) -> None:
         try:
             await self._recorder.add(events)
-        except InputError as error:
-            raise Problem(422, "invalid-request", str(error)) from error
+        except Overloaded:
+            raise
         except DynaqError as error:
             raise Problem(503, "store-unavailable", f"nothing was kept: {error}", retry_after=5) from error
         self._marks.add(events)
         for event in events:
             self.metrics.events.labels(event.event).inc()
-        return events
 
     def _check(self, one: FeedbackIn, now: datetime, place: str) -> None:
         catalogue, run = self.ranker.catalogue, self.ranker.run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import time
@@ -16,11 +17,12 @@ import pytest
 from fastapi.testclient import TestClient
 
 from cluster.runfolder import RunFolder
+from cluster.serving import ServedRun
 from dynaq.feedback import WARM_START, events, exposures
 from dynaq.ingest.embedding import embed_pending
 from dynaq.judge import judgement_from_probabilities
 from dynaq.layout import EXTENDED
-from dynaq.stores import Store, open_store
+from dynaq.stores import Store, event_log, open_store
 from dynaq.tensor_cache import TensorCache
 from tests.dynaq.embedders import HashEmbedder
 from tests.recommend_service.market import (
@@ -176,6 +178,46 @@ def test_feedback_is_in_the_store_when_it_is_acknowledged_and_outlives_the_servi
         assert listed(client, k=1) == ["j03"]
 
 
+def test_a_database_serves_as_a_folder_does(mongo_uri: str, run: Path) -> None:
+    with serving(config(make_market(mongo_uri), run)) as client:
+        assert listed(client, k=2) == ["j20", "j03"]
+        assert [send(client, "j20", "apply", headers={"Idempotency-Key": "1"}).status_code for _ in range(2)] == [
+            201
+        ] * 2
+        created = client.post("/v1/applicants", json={"bio": "new"}).json()
+        assert client.get(created["recommendations"]).json()["source"] == "warm-start"
+        until(lambda: client.get("/readyz").json()["catalogue"] is not None and listed(client, k=1) == ["j03"])
+    with reading(mongo_uri) as opened:
+        assert opened.feedback().num_rows == 1
+        assert opened.exposures().num_rows >= 3
+
+
+def test_a_store_that_cannot_keep_events_acknowledges_none(
+    client: TestClient, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(event_log, "_write_all", full)
+        response = send(client, "j20", "apply")
+        assert "No space left" in problem(response, 503, "store-unavailable")["detail"]
+    assert listed(client, k=1) == ["j20"]
+    with reading(store) as opened:
+        assert opened.feedback().num_rows == 0
+    assert send(client, "j20", "apply").status_code == 201
+
+
+def test_a_store_of_another_encoder_understands_no_wishes(store: str, run: Path) -> None:
+    with open_store(store) as opened:
+        opened.put_meta(encoder_revision="another")
+    with serving(config(store, run)) as client:
+        assert listed(client, k=1) == ["j20"]
+        wish = client.get("/v1/applicants/a0/recommendations", params={"preference": "sea"})
+        assert "another" in problem(wish, 409, "no-encoder")["detail"]
+        problem(client.post("/v1/applicants", json={"bio": "new"}), 409, "no-encoder")
+
+
 def test_a_repeated_request_is_kept_once(client: TestClient, store: str) -> None:
     key, at = {"Idempotency-Key": "again"}, "2026-03-01T12:00:00+02:00"
     answers = [send(client, "j01", "click", headers=key).json() for _ in range(3)]
@@ -321,6 +363,16 @@ def test_a_promoted_run_is_picked_up_and_a_broken_one_refused(store: str, tmp_pa
         values.write_bytes(whole)
         until(lambda: listed(client, k=1) == ["j02"])
         assert client.get("/readyz").json()["problem"] is None
+
+
+def test_a_run_that_did_not_change_is_read_once(store: str, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    whole, looked = ServedRun.open, RunFolder.read_json
+    monkeypatch.setattr(ServedRun, "open", lambda uri: (read.append("whole"), whole(uri))[1])
+    monkeypatch.setattr(RunFolder, "read_json", lambda *a: (read.append("looked"), looked(*a))[1])
+    with serving(config(store, run)):
+        until(lambda: read.count("looked") > 5)
+    assert read.count("whole") == 1
 
 
 def test_a_run_of_another_store_is_refused(store: str, run: Path, tmp_path: Path) -> None:

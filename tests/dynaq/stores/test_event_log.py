@@ -101,6 +101,16 @@ def test_a_grown_log_becomes_a_segment_while_events_come_in(tmp_path: Path, monk
         assert store.add_feedback([event("000"), event("099"), event("100")]) == 1
 
 
+def test_a_write_is_synced_before_it_is_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync, write, order = os.fdatasync, event_log._write_all, list[str]()
+    monkeypatch.setattr(event_log, "_write_all", lambda *a: (order.append("write"), write(*a)))
+    monkeypatch.setattr(os, "fdatasync", lambda file: (order.append("sync"), sync(file)))
+    with open_store(str(tmp_path / "s"), create=True) as store:
+        store.add_feedback([event("1")])
+        store.add_feedback([event("2")])
+        assert order == ["write", "sync"] * 2
+
+
 def test_a_full_disk_is_an_error_and_what_was_there_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = str(tmp_path / "s")
 

@@ -1,0 +1,147 @@
+"""Rankings, marks, limits and settings on their own."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster.serving import ServedRun
+from dynaq.errors import InputError
+from dynaq.feedback import Event, FeedbackEvent
+from dynaq.stores import open_store
+from recommend_service.catalogue import Catalogue
+from recommend_service.config import RecommendConfig
+from recommend_service.limits import CALLERS, TokenBuckets
+from recommend_service.lists import blend
+from recommend_service.marks import Marks
+from recommend_service.ranking import Ranker
+from tests.recommend_service import market
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Catalogue:
+    with open_store(market.make_market(str(tmp_path / "store")), read_only=True) as store:
+        return Catalogue.load(store)
+
+
+def test_a_ranking_is_that_of_q_and_equals_keep_the_catalogues_order(catalogue: Catalogue, tmp_path: Path) -> None:
+    q = np.random.default_rng(0).integers(0, 5, market.JOBS).astype(np.float32)
+    market.make_run(tmp_path / "run", {"a0": q})
+    ranker = Ranker(catalogue, ServedRun.open(str(tmp_path / "run")), 10)
+    who = catalogue.person("a0")
+    assert who is not None
+    ranking = ranker.rank(who, 10)
+    assert ranking.rows.tolist() == sorted(range(market.JOBS), key=lambda row: (-q[row], row))
+    np.testing.assert_array_equal(ranking.scores, q[ranking.rows])
+    assert ranking.whole
+
+
+def test_only_the_top_is_kept_and_a_deeper_question_is_answered_anew(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recommend_service.ranking.DEPTH", 5)
+    ranker = Ranker(catalogue, None, 10)
+    who = catalogue.person("a1")
+    assert who is not None
+    top = ranker.rank(who, 3)
+    assert (len(top.rows), top.whole) == (5, False)
+    assert ranker.peek("a1", 5) is top
+    assert ranker.peek("a1", 6) is None
+    deeper = ranker.rank(who, 12)
+    assert len(deeper.rows) == 12
+    assert deeper.rows[:5].tolist() == top.rows.tolist()
+
+
+def test_jobs_that_came_after_training_take_the_q_of_the_most_similar(catalogue: Catalogue, tmp_path: Path) -> None:
+    known = market.JOB_IDS[:-1]
+    market.make_run(tmp_path / "run", {"a0": np.arange(len(known))}, known)
+    ranking = Ranker(catalogue, ServedRun.open(str(tmp_path / "run")), 10)
+    who = catalogue.person("a0")
+    assert who is not None
+    ranked = ranking.rank(who, 50)
+    place = ranked.rows.tolist().index(market.JOBS - 1)
+    assert ranked.estimated.tolist() == [i == place for i in range(market.JOBS)]
+    nearest, weights = catalogue.nearest(np.array([market.JOBS - 1]), np.arange(len(known)), 8)
+    assert ranked.scores[place] == pytest.approx(float((nearest[0] * weights[0]).sum()), abs=1e-4)
+    itself, weight = catalogue.nearest(np.array([4]), np.arange(market.JOBS), 3)
+    assert itself[0, weight[0].argmax()] == 4
+
+
+def test_an_unchanged_store_gives_the_same_catalogue(catalogue: Catalogue, tmp_path: Path) -> None:
+    with open_store(str(tmp_path / "store")) as store:
+        assert Catalogue.load(store, catalogue) is catalogue
+        store.delete_jobs(["j03"])
+        newer = Catalogue.load(store, catalogue)
+    assert "j03" in catalogue.rows
+    assert "j03" not in newer.rows
+
+
+@pytest.mark.parametrize(
+    ("events", "counts"),
+    [
+        (["click", "save"], "save"),
+        (["save", "click"], "save"),
+        (["save", "ignore"], "ignore"),
+        (["ignore", "save"], "save"),
+        (["apply", "ignore", "save", "click"], "apply"),
+        (["ignore", "apply", "hire"], "hire"),
+        (["click"], "click"),
+    ],
+)
+def test_of_several_events_one_counts(events: list[Event], counts: str) -> None:
+    marks = Marks()
+    marks.add(FeedbackEvent("a", "j", event, NOW, "", f"{i}") for i, event in enumerate(events))
+    assert marks.of_applicant("a") == {"j": counts}
+    assert marks.of_applicant("b") == {}
+
+
+def test_a_bucket_fills_with_time_and_each_caller_has_one() -> None:
+    now = 0.0
+    buckets = TokenBuckets(2.0, 4.0, clock=lambda: now)
+    assert buckets.wait("a", 4) == 0.0
+    assert buckets.wait("a") == pytest.approx(0.5)
+    assert buckets.wait("b", 4) == 0.0
+    now = 0.6
+    assert buckets.wait("a") == 0.0
+    now = 100.0
+    assert buckets.wait("a", 4) == 0.0
+    assert buckets.wait("a") > 0  # never more than its size
+    for i in range(CALLERS + 5):
+        buckets.wait(f"caller {i}")
+    assert len(buckets._levels) == CALLERS
+
+
+def test_a_blend_is_the_agents_order_at_weight_0_and_the_wishs_at_1() -> None:
+    scores, similar = np.float32([3, 2, 1]), np.float32([0.1, 0.2, 0.9])
+    assert np.argsort(-blend(scores, similar, 0.0)).tolist() == [0, 1, 2]
+    assert np.argsort(-blend(scores, similar, 1.0)).tolist() == [2, 1, 0]
+    assert np.isfinite(blend(np.float32([1, 1]), np.float32([0, 0]), 0.5)).all()
+    assert len(blend(np.float32([]), np.float32([]), 0.5)) == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"store": "s"}, "name either a run folder"),
+        ({"store": "s", "run": "r", "serving": "p"}, "name either a run folder"),
+        ({"run": "r"}, "needs store; name it with --store"),
+        ({"store": "s", "run": "r", "preference_weight": 2}, "preference_weight"),
+        ({"store": "s", "run": "r", "colour": "red"}, "colour"),
+        ({"store": "s", "run": "r", "feedback_burst": 5}, "feedback_burst must allow a batch"),
+    ],
+)
+def test_settings_that_are_wrong_name_their_field(values: dict[str, object], reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        RecommendConfig.load(None, **values)
+
+
+def test_the_key_comes_from_the_environment_and_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DYNAQ_API_KEY", "s3cret")
+    config = RecommendConfig(store="s", run="r").with_secrets()
+    assert config.api_key == "s3cret"
+    assert "s3cret" not in repr(config)

@@ -85,7 +85,7 @@ def _show_one_applicant(prepared: Prepared) -> None:
         applicant = next(iter(store.candidates([applicant_id])))
         past = ", ".join(item.title for item in applicant.experience)
         say(f"\nTop 5 of {run.name} for {applicant_id} ({past}):")
-        console.print(recommendation_table(titled(run, applicant_id, 5, store)))
+        console.print(recommendation_table(titled(run.jobs_for(applicant_id, 5), store)))
 
 
 if __name__ == "__main__":

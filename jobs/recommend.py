@@ -5,27 +5,42 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
+import numpy as np
 import typer
 
+from dynaq.encoder import Encoder
+from dynaq.ingest.embedding import check_encoder
 from dynaq.stores import Store
+from dynaq.tensor_cache import TensorCache
 from jobs.cli import run_verb
 from jobs.console import console
-from jobs.runs import Run, open_run_store, read_runs
+from jobs.runs import open_run_store, read_runs
 from jobs.tables import recommendation_table
+from recommend_service.catalogue import Catalogue
+from recommend_service.config import PREFERENCE_WEIGHT
+from recommend_service.lists import blend
+
+SHORTLIST = 100  # what a run folder keeps per applicant
+Ranked = list[tuple[str, float]]
 
 
 def main(
     run: Annotated[str, typer.Option(help="run folder; of a comparison, its best trial is used")],
     applicant: Annotated[str, typer.Option(help="applicant id")],
     k: Annotated[int, typer.Option("-k", min=1, max=100, help="length of the list")] = 10,
+    preference: Annotated[
+        str | None, typer.Option(help="a wish in your own words, by which the agent's best are ordered anew")
+    ] = None,
     store: Annotated[str | None, typer.Option(help="where the store is now, if not where the run found it")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Show the best jobs for one applicant."""
     chosen = read_runs(run)[0]
-    chosen.jobs_for(applicant, k)
+    best = chosen.jobs_for(applicant, SHORTLIST if preference else k)
     with open_run_store(chosen, store) as opened:
-        rows = titled(chosen, applicant, k, opened)
+        if preference:
+            best = by_preference(best, applicant, preference, opened)[:k]
+        rows = titled(best, opened)
     if as_json:
         items = [{"rank": rank, "job_id": job, "title": title, "q_value": q} for rank, title, job, q in rows]
         print(json.dumps({"applicant_id": applicant, "strategy": chosen.config["strategy"], "recommendations": items}))
@@ -33,11 +48,26 @@ def main(
     console.print(recommendation_table(rows))
 
 
-def titled(run: Run, applicant_id: str, k: int, store: Store) -> list[tuple[int, str, str, float]]:
-    """(rank, title, job id, Q-value) of the first k; a job that left the store keeps its id as its title."""
-    best = run.jobs_for(applicant_id, k)
+def titled(best: Ranked, store: Store) -> list[tuple[int, str, str, float]]:
+    """(rank, title, job id, Q-value); a job that left the store keeps its id as its title."""
     titles = {job.id: job.title for job in store.jobs([job_id for job_id, _ in best])}
     return [(rank, titles.get(job_id, job_id), job_id, q) for rank, (job_id, q) in enumerate(best, start=1)]
+
+
+def by_preference(best: Ranked, applicant_id: str, wish: str, store: Store) -> Ranked:
+    """In the order in which the service would rank them; jobs that left the store are left out.
+
+    Raises InputError when the store was embedded by another encoder than the packaged one.
+    """
+    encoder = Encoder()
+    check_encoder(store, encoder)
+    wanted = {"job": [job_id for job_id, _ in best], "applicant": [applicant_id]}
+    catalogue = Catalogue(TensorCache.copy_from_database(store, only=wanted), digest="")
+    left = [(job_id, q) for job_id, q in best if job_id in catalogue.rows]
+    rows = np.array([catalogue.rows[job_id] for job_id, _ in left])
+    similar = catalogue.text_similarities(encoder.encode([wish])[0], rows)
+    scores = np.array([q for _, q in left], np.float32)
+    return [left[i] for i in np.argsort(-blend(scores, similar, PREFERENCE_WEIGHT), kind="stable")]
 
 
 if __name__ == "__main__":

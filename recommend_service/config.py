@@ -13,6 +13,7 @@ from dynaq.errors import InputError
 from dynaq.exposure_policy import POOL, SHARPEST, SHARPNESS
 
 API_KEY = "DYNAQ_API_KEY"  # environment variable
+PREFERENCE_WEIGHT = 0.7
 MAX_K = POOL  # longest list: what the exposure policy draws from
 
 Positive = Annotated[int, Field(gt=0)]
@@ -49,7 +50,7 @@ class RecommendConfig(BaseModel):
     serving: str | None = None
     encoder: str | None = None
     api_key: str | None = Field(default=None, repr=False)
-    preference_weight: float = Field(default=0.7, ge=0, le=1)
+    preference_weight: float = Field(default=PREFERENCE_WEIGHT, ge=0, le=1)
     shortlist: int = Field(default=200, ge=MAX_K, le=5000)
     explore: bool = True
     sharpness: float = Field(default=SHARPNESS, ge=0, le=SHARPEST)

@@ -35,7 +35,8 @@ from tests.recommend_service.live import live
 
 pytestmark = [pytest.mark.usefixtures("ray_session_fixture"), pytest.mark.slow]
 
-JOBS, APPLICANTS = 120, 32
+JOBS, APPLICANTS = 120, 48
+SHARPNESS = 1.0  # explores more than the default: enough to tell two rankings apart from a few lists
 ANSWERS = {3.0: (0.75, 0.15, 0.05, 0.05), 1.0: (0.05, 0.1, 0.35, 0.5), 0.0: (0.01, 0.02, 0.07, 0.9)}
 NAMES = ("p_apply", "p_save", "p_click", "p_ignore")
 
@@ -68,11 +69,13 @@ def loop(tmp_path_factory: pytest.TempPathFactory, ray_session_fixture: None) ->
     pq.write_table(pa.Table.from_pylist(rows), folder / "people.parquet")
     train(folder, "first", "--strategy", "cosine")
     promote(folder, "first")
-    settings = RecommendConfig(store=str(folder / "store"), serving=str(folder / "serving"), poll_seconds=0.1)
+    settings = RecommendConfig(
+        store=str(folder / "store"), serving=str(folder / "serving"), poll_seconds=0.1, sharpness=SHARPNESS
+    )
     with live(make_app(Recommender(settings, HashEmbedder()))) as url:
         first_visits = visit(folder, url, rounds=4)
         learned_until = datetime.now(UTC)
-        held_out_visits = visit(folder, url, rounds=7)
+        held_out_visits = visit(folder, url, rounds=5)
         train(folder, "second", "--strategy", "llm", "--judge", "none", "--feedback-until", learned_until.isoformat())
         promotion = promote(folder, "second")
         second = ServedRun.open(str(folder / "second"))
@@ -98,8 +101,9 @@ def loop(tmp_path_factory: pytest.TempPathFactory, ray_session_fixture: None) ->
 
 
 def train(folder: Path, name: str, *options: str) -> None:
-    common = ["--store", str(folder / "store"), "--budget", "30", "--out", str(folder / name)]
-    assert run(["train", *common, *options]) == 0
+    (folder / "config.yaml").write_text(f"block_size: {APPLICANTS}\n")  # one actor, which starts faster than four
+    common = ["--store", str(folder / "store"), "--budget", "20", "--config", str(folder / "config.yaml")]
+    assert run(["train", *common, "--out", str(folder / name), *options]) == 0
 
 
 def spoken(arguments: list[str]) -> dict[str, Any]:
@@ -112,7 +116,8 @@ def spoken(arguments: list[str]) -> dict[str, Any]:
 
 
 def promote(folder: Path, name: str) -> dict[str, Any]:
-    return spoken(["promote", "--run", str(folder / name), "--serving", str(folder / "serving")])
+    places = ["--run", str(folder / name), "--serving", str(folder / "serving")]
+    return spoken(["promote", *places, "--sharpness", str(SHARPNESS)])
 
 
 def visit(folder: Path, url: str, rounds: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -79,18 +80,19 @@ def _product(rows: Values, x: Values) -> Values:
 
 
 def _weights(applicants: int, seeds: int, draws: int, seed: int) -> Iterator[tuple[Values, Values]]:
-    """How often each applicant and each seed was drawn, chunk by chunk."""
-    rng = np.random.default_rng(seed)
-    left = draws
-    while left:
-        n = min(left, max(1, CHUNK // applicants))
-        left -= n
-        rows = rng.multinomial(applicants - 1, np.full(applicants, 1.0 / applicants), size=n)
-        if seeds > 1:
-            columns = rng.multinomial(seeds - 1, np.full(seeds, 1.0 / seeds), size=n).astype(np.float64)
-        else:
-            columns = np.ones((n, seeds))
-        yield rows.astype(np.float64), columns
+    """How often each applicant and each seed was drawn, `[n, applicants]` and `[n, seeds]`, chunk by chunk."""
+    chunk = max(1, CHUNK // applicants)
+    for start in range(0, draws, chunk):
+        n = min(chunk, draws - start)
+        yield _counts(applicants, n, seed, start, 0), _counts(seeds, n, seed, start, 1)
+
+
+@lru_cache(maxsize=4)  # all metrics of a comparison are resampled alike
+def _counts(of: int, n: int, *entropy: int) -> Values:
+    if of == 1:
+        return np.ones((n, 1))
+    drawn = np.random.default_rng(entropy).multinomial(of - 1, np.full(of, 1.0 / of), size=n)
+    return drawn.astype(np.float64)
 
 
 def bounds(means: Values, confidence: float = 0.95) -> tuple[Values, Values]:

@@ -172,9 +172,10 @@ def choose_arms(arms: Sequence[Arm], rows: Rows) -> list[Arm]:
 
 def _arm_statistics(arm: Arm, rows: Rows, curve: str, threshold: float) -> dict[str, Any]:
     results = arm.trials
-    steps = steps_to_threshold(rows.curve(arm, curve), rows.grid, threshold, CONFIDENCE)
-    bands = {name: band(rows.curve(arm, name), rows.grid, CONFIDENCE) for name in CURVES}
     used = sum(result.judgements for result in results)
+    grid = rows.grid if used else np.zeros(1)  # who asks nobody is there before the first judgement, or never
+    steps = steps_to_threshold(rows.curve(arm, curve, grid), grid, threshold, CONFIDENCE)
+    bands = {name: band(rows.curve(arm, name), rows.grid, CONFIDENCE) for name in CURVES}
     return {
         "strategy": arm.strategy,
         "setting": arm.setting,

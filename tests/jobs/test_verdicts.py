@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +160,14 @@ def test_a_verdict_names_the_better_one_first() -> None:
     assert sentence == "llm is better than cosine on nDCG@10: +0.200 (+0.100 to +0.300)."
     unknown = Interval(math.nan, math.nan, math.nan)
     assert "Too little is known" in verdict("a", "b", "ndcg@10", "final", unknown, None)
+
+
+def test_who_asks_nobody_is_there_before_the_first_judgement_or_never() -> None:
+    results, finals, curves = finals_and_curves({"llm": 0.8, "cosine": 0.6}, 2)
+    silent = [replace(one, judgements=0) if one.trial.strategy == "cosine" else one for one in results]
+    curves = [row | {"judgements_used": 0} if row["trial"].startswith("cosine") else row for row in curves]
+    _, cosine = statistics(silent, finals, curves, (0, 1), threshold=0.5)["strategies"]
+    assert cosine["steps_to_threshold"]["judgements"] == 0
+    _, cosine = statistics(silent, finals, curves, (0, 1), threshold=0.7)["strategies"]
+    assert cosine["steps_to_threshold"]["judgements"] is None
+    assert cosine["curves"]["ndcg"]["judgements"] == [5, 10, 20]  # a level line beside the others

@@ -22,6 +22,7 @@ from jobs.cli import run
 from recommend_service.api import make_app
 from recommend_service.config import API_KEY
 from recommend_service.service import Recommender
+from tests.cluster.judges import RuleJudge
 from tests.dynaq.embedders import HashEmbedder
 from tests.recommend_service.live import live
 from tests.recommend_service.market import APPLICANTS, JOB_IDS, config, make_market, make_run, prefers
@@ -150,3 +151,18 @@ def test_what_cannot_be_simulated_is_said_in_one_line(
     with service(tmp_path) as url:
         assert simulate(url, tmp_path / "part.parquet") == 1
     assert "has no judgement of" in capsys.readouterr().err
+
+
+def test_a_judge_that_is_asked_keeps_its_answers_in_the_services_own_store(
+    tmp_path: Path, ledger: Path, ray_session_fixture: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the running service, and once per pair however many visits there are."""
+    judge = RuleJudge(tmp_path / "asked.txt")
+    monkeypatch.setattr("jobs.simulate.judge_backend", lambda name: judge.backend())
+    with service(tmp_path) as url:
+        for _ in range(2):
+            options = ["--judge", "vllm", "--store", str(tmp_path / "store"), "--declines", "0"]
+            assert simulate(url, ledger, *options) == 0
+        assert len(judge.answered) == len(set(judge.answered)) > APPLICANTS * K
+        with open_store(str(tmp_path / "store"), read_only=True) as store:
+            assert store.judgements().num_rows == len(judge.answered)

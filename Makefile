@@ -2,7 +2,7 @@
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test mongo bench-quality setup constraints clean
+.PHONY: demo test mongo bench-quality bench-compare setup constraints clean
 
 demo: setup
 	$(BIN)/dynaq demo
@@ -28,6 +28,14 @@ $(STAMP): pyproject.toml requirements/setup.sh requirements/overrides.txt requir
 bench-quality: setup
 	@test -n "$(ONET)" || { echo "bench-quality: name the folder of O*NET tables: make bench-quality ONET=FOLDER" >&2; exit 2; }
 	$(BIN)/python -m bench.quality --onet $(ONET)
+
+# cosine, llm, hybrid and RLlib's DQN on O*NET over three seeds, with intervals and a report in runs/onet. A few minutes.
+bench-compare: setup
+	@test -n "$(ONET)" || { echo "bench-compare: name the folder of O*NET tables: make bench-compare ONET=FOLDER" >&2; exit 2; }
+	$(BIN)/dynaq ingest --store data/onet-32 --onet $(ONET) --applicants 32
+	$(BIN)/python -m bench.graded_ledger --store data/onet-32 --out data/onet-32.parquet
+	$(BIN)/dynaq tune --store data/onet-32 --judge ledger:data/onet-32.parquet --strategies cosine,llm,hybrid,rllib-dqn \
+	  --seeds 3 --budget 50 --concurrent 2 --actors 1 --out runs/onet
 
 # Writes down the versions that are installed now. What differs between CPU and GPU hosts is left out:
 # pyproject.toml pins torch and vllm, and these pin the rest of theirs.

@@ -43,10 +43,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "batch 256": {"batch_size": 256},
     "hidden 16": {"hidden": (16,)},
     "hidden 128, 64": {"hidden": (128, 64)},
-    "epsilon from 0.3": {"epsilon_start": 0.3},
+    "epsilon from 1": {"epsilon_start": 1.0},
     "epsilon over half": {"epsilon_share": 0.5},
-    "400, 0.3, 32": {"slate_size": 400, "epsilon_start": 0.3, "batch_size": 32},
-    "800, 0.3, 32": {"slate_size": 800, "epsilon_start": 0.3, "batch_size": 32},
     "a network each": {},
 }
 

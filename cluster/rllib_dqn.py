@@ -1,8 +1,8 @@
 """The baseline `rllib-dqn`: RLlib's own DQN on the registered environment, under the budget and judge of the others.
 
 All applicants of a cohort are played at once, one episode each, in steps: step t buys every applicant's t-th judgement,
-so that a learning curve by judgements means the same as for Dyna-Q. One network learns from all of them; one per
-applicant, with fifty transitions each, learns next to nothing.
+so that a learning curve by judgements means the same as for Dyna-Q. One network learns from all of them: alone, with
+fifty transitions each, they reach half as much (`bench/rllib_dqn.md`).
 
 What was chosen for the baseline's good: the network scores each job of the slate by the same weights, from its
 similarities and from how they stand out of the slate, instead of learning for each place of the slate anew what a
@@ -48,7 +48,8 @@ FloatArray = npt.NDArray[np.float32]
 
 
 class RllibDqnConfig(BaseModel):
-    """Settings of the baseline; the defaults are those that did best in `bench/rllib_dqn.py` (reasons there)."""
+    """Settings of the baseline, chosen on applicants whom no evaluation uses: figures and reasons in
+    `bench/rllib_dqn.md`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -61,7 +62,7 @@ class RllibDqnConfig(BaseModel):
     batch_size: int = Field(default=64, ge=1, description="transitions in one update")
     updates: int = Field(default=8, ge=1, description="updates after each step of the whole cohort")
     target_steps: int = Field(default=5, ge=1, description="steps of the cohort between copies to the target network")
-    epsilon_start: float = Field(default=1.0, ge=0, le=1, description="chance of a random job at the first step")
+    epsilon_start: float = Field(default=0.3, ge=0, le=1, description="chance of a random job at the first step")
     epsilon_end: float = Field(default=0.02, ge=0, le=1)
     epsilon_share: float = Field(default=0.2, gt=0, le=1, description="share of the budget over which ε falls linearly")
 

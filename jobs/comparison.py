@@ -17,6 +17,7 @@ What lies in the folder, beside one run folder per trial (`OUT/<trial>/`, as `dy
                        judgements_used, ndcg, recall, mrr (of the ranking after this round), mean_reward (judge's, of
                        this round's pairs), cumulative_reward, cumulative_regret, apply_rate, save_rate, click_rate,
                        ignore_rate (of all pairs so far), q_loss, model_loss, planning_loss, epsilon, w_cosine
+    bills.json         trial -> judgements paid, kept up while it runs, so that an interruption forgets none
     comparison.json    the statistics:
 
     {"k": 10, "confidence": 0.95, "budget": 50, "applicants": 32, "seeds": [0, 1, 2], "jobs": 856,

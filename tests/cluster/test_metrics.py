@@ -33,7 +33,8 @@ from tests.markets import APPLICANTS, make_store
 
 BUDGET = 10
 COHORT = [f"a{i:03d}" for i in range(APPLICANTS)]
-GRAFANA = Path(__file__).parents[2] / "cluster" / "grafana"
+ROOT = Path(__file__).parents[2]
+GRAFANA, DOCS = ROOT / "cluster" / "grafana", ROOT / "docs"
 PATIENCE = 40.0
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -129,3 +130,11 @@ def test_every_metric_of_the_dashboard_is_made_by_the_code() -> None:
 def dashboard() -> dict[str, Any]:
     found: dict[str, Any] = json.loads((GRAFANA / "dashboard.json").read_text())
     return found
+
+
+def test_the_documentation_names_every_metric_and_its_pictures_are_there() -> None:
+    text = (DOCS / "dashboards.md").read_text()
+    assert {name.removeprefix("ray_") for name in our_metrics()} == set(re.findall(r"`(dynaq_\w+)", text))
+    pictures = [DOCS / name for name in re.findall(r"\]\((pictures/[^)]+)\)", text)]
+    assert len(pictures) == 6
+    assert all(0 < picture.stat().st_size < 300_000 for picture in pictures)

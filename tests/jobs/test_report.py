@@ -120,6 +120,14 @@ def test_the_page_renders_without_a_fault_a_request_or_scrolling_sideways(
     ground = seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert ground == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(15, 18, 22)")
     assert seen.page.locator("svg").first.bounding_box()["width"] > 250
+    for link in seen.page.locator("nav a").all():  # the bar stays on top and must not cover what it leads to
+        link.click()
+        seen.page.wait_for_function(
+            "y => { const now = scrollY; return (window.last ?? -1) === (window.last = now) }", polling=150
+        )
+        heading = seen.page.locator(link.get_attribute("href")).bounding_box()
+        bar = seen.page.locator("nav").bounding_box()
+        assert heading["y"] >= bar["y"] + bar["height"] - 1
 
 
 def test_the_numbers_of_a_run_are_those_of_its_data(browser: Browser, trained: Path, market: Path) -> None:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import math
 import re
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-import ray
 from ray.util.metrics import Metric
 
 from cluster.block_actor import TrainingJob
@@ -30,30 +26,12 @@ from dynaq.tensor_cache import TensorCache
 from reward_service.metrics import ReplicaMetrics
 from tests.cluster.judges import RuleJudge
 from tests.markets import APPLICANTS, make_store
+from tests.prometheus import scrape, value, wait_until
 
 BUDGET = 10
 COHORT = [f"a{i:03d}" for i in range(APPLICANTS)]
 ROOT = Path(__file__).parents[2]
 GRAFANA, DOCS = ROOT / "cluster" / "grafana", ROOT / "docs"
-PATIENCE = 40.0
-
-Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-def scrape() -> Samples:
-    """(name, labels) -> value, over all nodes, of our own metrics; labels that Ray adds are left out."""
-    samples: Samples = {}
-    for node in ray.nodes():
-        text = httpx.get(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics").text
-        for name, labels, value in re.findall(r"^(ray_dynaq\w+)\{(.*)\} (\S+)$", text, re.MULTILINE):
-            ours = [(k, v) for k, v in re.findall(r'(\w+)="([^"]*)"', labels) if k.islower() and k != "le"]
-            key = (name, frozenset((k, v) for k, v in ours if k in ("judge", "source", "strategy", "run", "state")))
-            samples[key] = samples.get(key, 0.0) + float(value)
-    return samples
-
-
-def value(samples: Samples, name: str, **labels: str) -> float:
-    return samples.get((name, frozenset(labels.items())), math.nan)
 
 
 def test_prometheus_sees_what_a_run_asked_spent_and_reached(tmp_path: Path, ray_session_fixture: None) -> None:
@@ -93,13 +71,6 @@ def test_prometheus_sees_what_a_run_asked_spent_and_reached(tmp_path: Path, ray_
     assert value(seen, "ray_dynaq_mean_reward", run=run, strategy="llm") == pytest.approx(rewards[-1])
     asks = value(seen, "ray_dynaq_broker_ask_seconds_count", judge=judge)
     assert 0 < asks <= len(rule.answered)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """The asserts after this say what never came."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(1)
 
 
 def our_metrics() -> dict[str, Metric]:

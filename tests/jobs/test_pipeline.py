@@ -8,10 +8,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from playwright.sync_api import Browser
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cluster.serving import ServedRun
 from jobs.cli import run
+from tests.browser import PHONE, visit
 from tests.markets import APPLICANTS, make_ledger, make_store
 
 pytestmark = pytest.mark.usefixtures("ray_session_fixture")
@@ -170,6 +172,22 @@ def test_a_comparison_has_a_run_folder_per_strategy_and_a_report(compared: Path)
     assert [row["strategy"] for row in rows] == ["cosine", "llm", "hybrid"]
     assert all(row["judged@10"] == 1.0 for row in rows)
     assert rows[1]["mean_reward@10"] > rows[0]["mean_reward@10"]
+
+
+def test_the_page_of_a_comparison_shows_the_numbers_of_its_statistics(browser: Browser, compared: Path) -> None:
+    seen = visit(browser, (compared / "report.html").as_uri(), width=PHONE)
+    found = json.loads((compared / "comparison.json").read_text())
+    checked = 0
+    for arm in found["strategies"]:
+        for name, cell in arm["metrics"].items():
+            shown = seen.page.locator(f"[data-cell='{arm['strategy']} {name}'] .value")
+            if cell["mean"] is not None and shown.count():
+                assert shown.inner_text() == f"{cell['mean']:.3f}"
+                checked += 1
+    assert checked >= 3 * 5
+    verdicts = [pair["verdict"] for pair in found["pairs"] if pair["phase"] == "final" and "ndcg" in pair["metric"]]
+    assert set(verdicts) <= set(seen.page.locator(".verdicts li").all_inner_texts())
+    assert (seen.errors, seen.overflow) == ([], 0)
 
 
 def test_the_report_stands_alone_and_escapes_what_comes_from_the_store(compared: Path) -> None:

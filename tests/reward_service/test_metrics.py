@@ -1,0 +1,34 @@
+"""What Prometheus sees of the judge while its real engine answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.judge_service import JudgeService
+from tests.prometheus import scrape, value, wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+OUTCOMES = ("apply", "save", "click", "ignore", "abstained")
+
+
+def test_prometheus_sees_what_the_judge_answered_and_the_engine_read(judge_service: JudgeService) -> None:
+    judge = judge_service.config.fingerprint
+
+    def pairs() -> float:
+        seen = scrape()
+        known = (value(seen, "ray_dynaq_judge_pairs_total", judge=judge, outcome=outcome) for outcome in OUTCOMES)
+        return sum(count for count in known if count == count)
+
+    jobs = judge_service.market.jobs[:7]
+    judge_service.judge.judge(judge_service.market.candidates[0], jobs)  # others may have asked before
+    wait_until(lambda: pairs() > 0)
+    before, tokens = pairs(), value(scrape(), "ray_vllm_prompt_tokens_total")
+    judgements = judge_service.judge.judge(judge_service.market.candidates[1], jobs)
+    wait_until(lambda: pairs() == before + len(jobs))
+    seen = scrape()
+    assert pairs() == before + len(jobs)
+    assert value(seen, "ray_vllm_prompt_tokens_total") > tokens > 0
+    assert value(seen, "ray_dynaq_judge_label_mass_count", judge=judge) >= len(judgements)
+    assert value(seen, "ray_dynaq_judge_pending_pairs") == 0
+    assert value(seen, "ray_dynaq_judge_call_seconds_count", judge=judge) >= 2

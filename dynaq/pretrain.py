@@ -35,7 +35,7 @@ from dynaq.world_model import CONTEXT, condition, head_context, surprises
 FOLDS = 4
 MIN_APPLICANTS = 8  # fewer make no folds worth fitting
 MEMBERS = 3  # networks per fold that differ in their seed; pooled
-CONTEXTS = 4  # drawn per applicant for the head
+CONTEXTS = 24  # drawn per applicant for the head
 PRIOR_HIDDEN, HEAD_HIDDEN = 32, 16
 COORDINATES, METRIC_RANK = 96, 32  # of the texts' vectors
 FLOOR_QUANTILE = 0.25

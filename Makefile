@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml requirements/setup.sh requirements/overrides.txt requir
 	@bash requirements/setup.sh
 	@touch $@
 
-# nDCG@10 of agents, ablations and baselines; ONET is a folder of O*NET tables. About half an hour on two cores.
+# nDCG@10 of agents, ablations and baselines; ONET is a folder of O*NET tables. About a quarter of an hour on two cores.
 bench-quality: setup
 	@test -n "$(ONET)" || { echo "bench-quality: name the folder of O*NET tables: make bench-quality ONET=FOLDER" >&2; exit 2; }
 	$(BIN)/python -m bench.quality --onet $(ONET)

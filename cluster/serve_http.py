@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from ray import serve
-from ray.serve.config import HTTPOptions
+from ray.serve.config import HTTPOptions, ProxyLocation
 
 from dynaq.errors import DynaqError
 
+PROXY_SECONDS = 15.0
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
 def start_serve(http: HTTPOptions) -> None:
-    """Start Serve on the Ray this process is connected to; one that runs already is used as it is."""
+    """Start Serve on the Ray this process is connected to; one that runs already is used as it is.
+
+    Raises DynaqError when HTTP is asked for and the Serve that runs has none: that is settled by its first start.
+    """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(http_options=http, logging_config=QUIET)
+    if http.location == ProxyLocation.Disabled:
+        return
+    deadline = time.monotonic() + PROXY_SECONDS
+    while not serve.status().proxies:
+        if time.monotonic() > deadline:
+            raise DynaqError(
+                "Ray Serve runs on this Ray already, without HTTP; end what uses it, `serve shutdown`, and start again"
+            )
+        time.sleep(0.2)
 
 
 def startup_failure(name: str) -> str:

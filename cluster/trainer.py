@@ -136,7 +136,7 @@ class CohortTrainer:
         cohort: applicant ids, all of them in the cache.
         size: of the actors.
         qrels: relevance for learning curves, or None.
-        on_progress: called after every round of every block.
+        on_progress: called after every round of every block, and first of all when an earlier run got somewhere.
     """
 
     def __init__(
@@ -163,6 +163,8 @@ class CohortTrainer:
         began = time.monotonic()
         pending = deque(_Work(block) for block in self._blocks if not self._finished(block))
         self._spent_before = sum(progress.judgements for progress in self._progress.values())
+        if self._progress:  # where a continued run stands; it may have nothing left to do, and say nothing else
+            self._on_progress(self._cohort_progress(0.0))
         if self._size.actors and pending:
             # More than fits now: an autoscaler brings nodes for them, and the loop below takes them as they come.
             wanted = min(self._size.actors, len(pending))

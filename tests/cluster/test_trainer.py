@@ -244,9 +244,8 @@ class RuleReplica:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("ray_session_fixture")
+@pytest.mark.usefixtures("judge_service")  # Serve has its address from its first start on, and that is this fixture's
 def test_a_serve_replica_that_is_killed_is_waited_for(store: str, tmp_path: Path, undisturbed: pa.Table) -> None:
-    serve.start(proxy_location="Disabled")
     handle = serve.run(RuleReplica.bind(tmp_path / "asked.log"), name="rule", route_prefix=None)
     replica = handle.pid.remote().result()
     judge = ServedRule(tmp_path / "asked.log", handle)

@@ -13,7 +13,8 @@ OUTCOMES = ("apply", "save", "click", "ignore", "abstained")
 
 
 def test_prometheus_sees_what_the_judge_answered_and_the_engine_read(judge_service: JudgeService) -> None:
-    judge = judge_service.config.fingerprint
+    variant = judge_service.judge.variant(judge_service.config, job_tokens=31)  # whom no other test asks
+    judge = variant.fingerprint
 
     def pairs() -> float:
         seen = scrape()
@@ -21,10 +22,10 @@ def test_prometheus_sees_what_the_judge_answered_and_the_engine_read(judge_servi
         return sum(count for count in known if count == count)
 
     jobs = judge_service.market.jobs[:7]
-    judge_service.judge.judge(judge_service.market.candidates[0], jobs)  # others may have asked before
-    wait_until(lambda: pairs() > 0)
+    variant.judge(judge_service.market.candidates[0], jobs)
+    wait_until(lambda: pairs() == len(jobs))
     before, tokens = pairs(), value(scrape(), "ray_vllm_prompt_tokens_total")
-    judgements = judge_service.judge.judge(judge_service.market.candidates[1], jobs)
+    judgements = variant.judge(judge_service.market.candidates[1], jobs)
     wait_until(lambda: pairs() == before + len(jobs))
     seen = scrape()
     assert pairs() == before + len(jobs)

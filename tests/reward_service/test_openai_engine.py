@@ -84,14 +84,18 @@ def ask(endpoint: str, monkeypatch: pytest.MonkeyPatch, key: str = KEY, **fields
     return asyncio.run(judge())
 
 
-@pytest.mark.parametrize("fields", [{"method": "likelihood"}, {"method": "choice", "rotations": 2}])
+# The letters' logits lie near 32, where two neighbouring bfloat16 numbers are 0.125 to 0.25 apart: two engines that
+# add in another order differ by such a step, and one step is up to 0.06 of a probability.
+@pytest.mark.parametrize(
+    ("fields", "apart"), [({"method": "likelihood"}, 0.05), ({"method": "choice", "rotations": 2}, 0.1)]
+)
 def test_an_endpoint_judges_as_our_own_engine_does(
-    endpoint: str, judge_service: JudgeService, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
+    endpoint: str, judge_service: JudgeService, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], apart: float
 ) -> None:
     theirs = ask(endpoint, monkeypatch, **fields)
     ours = judge_service.judge.variant(judge_service.config, **fields).judge(SHORT, JOBS)
     for a, b in zip(theirs, ours, strict=True):
-        assert a.probabilities == pytest.approx(b.probabilities, abs=0.05)
+        assert a.probabilities == pytest.approx(b.probabilities, abs=apart)
         assert a.judge != b.judge
     assert "thresholds not fitted" in theirs[0].note or fields["method"] == "choice"
 

@@ -29,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ MIB = 1 << 20
 DUE = {"p50": 30.0, "p99": 150.0}  # ms
 WISHES = ("outdoors, with animals", "remote", "nachts arbeiten", "près de la mer", "with children", "no travel")
 SEEDS = {"vectors": 0, "requests": 1, "events": 2}
+FIRST_EVENT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def make_store(folder: Path, jobs: int, applicants: int) -> None:
@@ -214,13 +216,14 @@ def prepare(folder: Path, jobs: int, agents: int) -> None:
 
 
 def event_batches(events: int, applicants: int, jobs: int) -> list[list[dict[str, str]]]:
-    """Events in batches of 1 to 50; what each says makes it one of its kind."""
+    """Events in batches of 1 to 50. Each has a time of its own: the same thing said twice in one call is one event."""
     generator = random.Random(SEEDS["events"])
     every = [
         {
             "applicant_id": f"a{generator.randrange(applicants)}",
             "job_id": f"j{generator.randrange(jobs)}",
             "event": generator.choice(("apply", "save", "click", "ignore", "hire")),
+            "at": (FIRST_EVENT + timedelta(seconds=number)).isoformat(),
             "source": f"bench {number}",
         }
         for number in range(events)

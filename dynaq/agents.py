@@ -108,7 +108,8 @@ class DynaQBlock:
         values = torch.tensor([self.config.label_values[label] for label in LABELS], device=self.device)
         prior: Prior
         if self.pretrained is not None:
-            prior = self.pretrained.prior(self.cache, self.applicant_ids, self.device)
+            features = self._inputs.features if isinstance(self._inputs, InteractionInputs) else None
+            prior = self.pretrained.prior(self.cache, self.applicant_ids, self.device, features)
         else:
             prior = CosinePrior(self._cosines, values)
         return BayesWorldModel(prior, job_embedding(self.cache).to(self.device), values, self.config.judge_noise)

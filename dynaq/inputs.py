@@ -31,18 +31,18 @@ class InteractionInputs:
     """Similarities of applicant and job, computed once per block; the state is in them."""
 
     def __init__(self, features: torch.Tensor) -> None:
-        self._features = features
+        self.features = features
         self.n_jobs, self.width = features.shape[1], features.shape[2]
         self.state = features.new_empty(len(features), 1, 0)
         self.everything = _everything(self.state, self.n_jobs)
 
     def take(self, jobs: torch.Tensor) -> torch.Tensor:
         if jobs is self.everything:
-            return self._features
-        return self._features.gather(1, jobs[..., None].expand(-1, -1, self.width))
+            return self.features
+        return self.features.gather(1, jobs[..., None].expand(-1, -1, self.width))
 
     def piece(self, start: int, end: int) -> torch.Tensor:
-        return self._features[:, start:end]
+        return self.features[:, start:end]
 
 
 class RawInputs:

@@ -95,13 +95,23 @@ class Pretrained:
                     digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return f"pretrained-{digest.hexdigest()[:12]}"
 
-    def prior(self, cache: TensorCache, applicants: Sequence[str], device: torch.device) -> PretrainedPrior:
-        """For a world model of these applicants. Raises InputError when the cache has another layout."""
+    def prior(
+        self,
+        cache: TensorCache,
+        applicants: Sequence[str],
+        device: torch.device,
+        features: torch.Tensor | None = None,
+    ) -> PretrainedPrior:
+        """For a world model of these applicants. Raises InputError when the cache has another layout.
+
+        features: what `pair_features` gave for them, where the caller has it already.
+        """
         if cache.layout.name != self.layout:
             raise InputError(
                 f"pre-trained in the {self.layout} layout, the store is in {cache.layout.name}; pre-train anew"
             )
-        return PretrainedPrior(self, cache, applicants, device)
+        features = pair_features(cache, applicants) if features is None else features.cpu()
+        return PretrainedPrior(self, cache, applicants, features, device)
 
     def save(self, folder: str | Path) -> None:
         """Write `pretrained.safetensors` and `pretrained.json`."""
@@ -169,24 +179,30 @@ class PretrainedPrior:
     """`dynaq.world_model.Prior` of some applicants, each from the folds that never saw it."""
 
     def __init__(
-        self, pretrained: Pretrained, cache: TensorCache, applicants: Sequence[str], device: torch.device
+        self,
+        pretrained: Pretrained,
+        cache: TensorCache,
+        applicants: Sequence[str],
+        features: torch.Tensor,
+        device: torch.device,
     ) -> None:
         self.noise = pretrained.noise
         self._heads = [[copy.deepcopy(network).to(device) for network in members] for members in pretrained.heads]
         self._folds = [[fold_of(a)] if a in pretrained.applicants else list(range(FOLDS)) for a in applicants]
-        self.static = self._static(pretrained, cache, applicants).to(device)
+        self.static = self._static(pretrained, cache, applicants, features).to(device)
 
-    def _static(self, pretrained: Pretrained, cache: TensorCache, applicants: Sequence[str]) -> torch.Tensor:
+    def _static(
+        self, pretrained: Pretrained, cache: TensorCache, applicants: Sequence[str], features: torch.Tensor
+    ) -> torch.Tensor:
         states, actions = state_blocks(cache, applicants) @ pretrained.basis, action_blocks(cache) @ pretrained.basis
         projected = [
             [(n, n.project_states(states), n.project_actions(actions)) for n in members]
             for members in pretrained.priors
         ]
         rows = []
-        for i, applicant in enumerate(applicants):
-            features = pair_features(cache, [applicant])[0]
+        for i in range(len(applicants)):
             chosen = [member for fold in self._folds[i] for member in projected[fold]]
-            rows.append(pooled([network(features, s[i][None], a) for network, s, a in chosen]))
+            rows.append(pooled([network(features[i], s[i][None], a) for network, s, a in chosen]))
         return torch.stack(rows)
 
     def head(self, context: Callable[[], torch.Tensor]) -> torch.Tensor | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cluster.runfolder import RunFolder
-from dynaq.metrics import bootstrap_interval, ndcg_at_k, recall_at_k, reciprocal_rank
+from dynaq.metrics import bootstrap_interval, ranking_metrics
 from dynaq.qrels import Qrels
 from jobs.evaluation import Judged
 from jobs.plots import COLOURS, Curve, learning_curve
@@ -137,10 +138,11 @@ def _per_applicant(run: Run, judged: Judged, qrels: Qrels | None) -> dict[str, l
     for applicant_id, ranked in run.ranked.items():
         job_ids = [job_id for job_id, _ in ranked]
         grades = qrels.grades(applicant_id) if qrels else {}
-        if any(grade > 0 for grade in grades.values()):
-            values[f"ndcg@{K}"].append(ndcg_at_k(job_ids, grades, K))
-            values[f"recall@{K}"].append(recall_at_k(job_ids, grades, K))
-            values["mrr"].append(reciprocal_rank(job_ids, grades))
+        ranking = ranking_metrics(job_ids, grades, K)
+        if not math.isnan(ranking["ndcg"]):
+            values[f"ndcg@{K}"].append(ranking["ndcg"])
+            values[f"recall@{K}"].append(ranking["recall"])
+            values["mrr"].append(ranking["mrr"])
         known = [judged[applicant_id, job_id] for job_id in job_ids[:K] if (applicant_id, job_id) in judged]
         if known:
             values[f"mean_reward@{K}"].append(float(np.mean([reward for reward, _ in known])))

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dynaq.errors import InputError
 from dynaq.exposure_policy import POOL, SHARPEST, SHARPNESS
+from dynaq.settings import read_settings
 
 API_KEY = "DYNAQ_API_KEY"  # environment variable
 PREFERENCE_WEIGHT = 0.7
@@ -74,15 +74,7 @@ class RecommendConfig(BaseModel):
     @classmethod
     def load(cls, path: str | Path | None = None, **overrides: Any) -> Self:
         """From YAML, then the overrides that are not None. Raises InputError naming the field."""
-        values: dict[str, Any] = {}
-        if path is not None:
-            try:
-                values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-                raise InputError(f"recommender configuration {str(path)!r} cannot be read: {error}") from error
-            if not isinstance(values, dict):
-                raise InputError(f"recommender configuration {str(path)!r} must be a mapping of fields to values")
-        values |= {key: value for key, value in overrides.items() if value is not None}
+        values = read_settings("recommender configuration", path, overrides)
         try:
             return cls(**values)
         except ValidationError as error:

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dynaq.errors import InputError
 from dynaq.judge import LABEL_VALUES, LABELS, Label, fingerprint
+from dynaq.settings import read_settings
 from dynaq.stores import mask_uri
 from reward_service.model import model_identity
 
@@ -138,15 +138,7 @@ class JudgeConfig(BaseModel):
     @classmethod
     def load(cls, path: str | Path | None = None, **overrides: Any) -> Self:
         """From YAML, then the overrides that are not None. Raises InputError naming the field."""
-        values: dict[str, Any] = {}
-        if path is not None:
-            try:
-                values = yaml.safe_load(Path(path).read_text()) or {}
-            except (OSError, yaml.YAMLError) as error:
-                raise InputError(f"judge configuration {str(path)!r} cannot be read: {error}") from error
-            if not isinstance(values, dict):
-                raise InputError(f"judge configuration {str(path)!r} must be a mapping of fields to values")
-        values |= {key: value for key, value in overrides.items() if value is not None}
+        values = read_settings("judge configuration", path, overrides)
         try:
             return cls(**values)
         except ValidationError as error:

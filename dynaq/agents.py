@@ -41,7 +41,7 @@ from dynaq.tensor_cache import TensorCache
 from dynaq.world_model import BayesWorldModel, CosinePrior, Prior
 
 if TYPE_CHECKING:
-    from dynaq.pretrain import Pretrained
+    from dynaq.pretrained import Pretrained
 
 
 class DynaQBlock:

@@ -20,7 +20,7 @@ from dynaq.saved import read_saved, write_saved
 from dynaq.tensor_cache import TensorCache
 
 if TYPE_CHECKING:
-    from dynaq.pretrain import Pretrained
+    from dynaq.pretrained import Pretrained
 
 NAME = "block"
 

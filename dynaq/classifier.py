@@ -25,7 +25,46 @@ CHECK_EVERY, CHECK_ROWS = 50, 4096
 PATIENCE = 400
 HELD_OUT = 0.2
 METRIC_SCALE = 8.0  # brings the products of projected unit vectors to the order of standardised features
+SCALING_DECAY = 1e-4  # towards leaving predictions as they are
+RARE = 1e-9  # below this probabilities are the same to a logarithm
 RAREST = 1e-3  # a label's share at the start of a fit is not below this
+
+
+class Scaling(nn.Module):
+    """p ∝ exp(slope·log p + offset), a slope and an offset per label: vector scaling (Guo et al. 2017, sec. 4.2)."""
+
+    slope: torch.Tensor
+    offset: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("slope", torch.ones(len(LABELS)))
+        self.register_buffer("offset", torch.zeros(len(LABELS)))
+
+    def forward(self, p: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(self.slope * torch.log(p + RARE) + self.offset, dim=-1)
+
+    @classmethod
+    def fitted(cls, predicted: torch.Tensor, answers: torch.Tensor, noise: float) -> Scaling:
+        """The scaling under which predictions `[rows, 4]` explain answers `[rows, 4]` best, of which e are random.
+
+        The predictions should be of rows that their network was not fitted on.
+        """
+        log_p = torch.log(predicted + RARE)
+        beyond = torch.zeros(2, len(LABELS), requires_grad=True)  # slope - 1, offset
+        optimizer = torch.optim.LBFGS([beyond], max_iter=100, line_search_fn="strong_wolfe")
+
+        def objective() -> torch.Tensor:
+            optimizer.zero_grad()
+            scaled = torch.softmax((1.0 + beyond[0]) * log_p + beyond[1], dim=-1)
+            loss = _negative_log_likelihood(scaled, answers, noise) + SCALING_DECAY * beyond.square().sum()
+            torch.autograd.backward(loss)
+            return loss
+
+        optimizer.step(objective)  # type: ignore[no-untyped-call]
+        scaling = cls()
+        scaling.slope, scaling.offset = 1.0 + beyond[0].detach(), beyond[1].detach()
+        return scaling
 
 
 class Classifier(nn.Module):
@@ -43,6 +82,7 @@ class Classifier(nn.Module):
         self.corrects = corrects
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
+        self.scaling = Scaling()
         self.net = nn.Sequential(
             nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, len(LABELS))
         )
@@ -58,7 +98,10 @@ class Classifier(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.net((x - self.mean) / self.scale)
-        return torch.softmax(logits + x[..., : len(LABELS)] if self.corrects else logits, dim=-1)
+        p: torch.Tensor = self.scaling(
+            torch.softmax(logits + x[..., : len(LABELS)] if self.corrects else logits, dim=-1)
+        )
+        return p
 
     def expect(self, answers: torch.Tensor, noise: float) -> None:
         """Start at each label's genuine share of the answers `[rows, 4]` (Lin et al. 2017, sec. 4.1)."""

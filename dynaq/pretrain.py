@@ -5,52 +5,37 @@ that reads that prior together with what an applicant's own judgements say about
 (`dynaq.world_model.head_context`). The head is trained on contexts drawn from the ledger: some of an applicant's
 judgements are shown, others are to be predicted, as in a neural process (Garnelo et al. 2018, arXiv 1807.01622).
 
-Nobody's judgements are in the networks that an agent of theirs starts from. Applicants are dealt into folds; agent of
-fold k uses networks that were fitted without fold k, down to the priors inside the head's training contexts (nested
-cross-fitting). An applicant who is not in the ledger uses all folds'.
+Applicants are dealt into folds (`dynaq.pretrained`). What fold k uses is fitted without fold k, down to the priors
+inside the head's training contexts and to the scaling of the priors (nested cross-fitting).
 """
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from dynaq.classifier import Classifier, PairClassifier, fit_classifier, principal_directions
+from dynaq.classifier import Classifier, PairClassifier, Scaling, fit_classifier, principal_directions
 from dynaq.errors import InputError
 from dynaq.features import action_blocks, job_embedding, pair_features, scaled_cosines, state_blocks
 from dynaq.judge import LABEL_VALUES, LABELS, Label
-from dynaq.saved import read_saved, write_saved
+from dynaq.pretrained import FOLDS, MEMBERS, Pretrained, fold_of
 from dynaq.tensor_cache import TensorCache
-from dynaq.world_model import CONTEXT, condition, head_context, surprises
+from dynaq.world_model import SHIFT_SCALES, condition, head_context, surprises
 
-FOLDS = 4
 MIN_APPLICANTS = 8  # fewer make no folds worth fitting
-MEMBERS = 3  # networks per fold that differ in their seed; pooled
-CONTEXTS = 24  # drawn per applicant for the head
+CONTEXTS = 12  # drawn per applicant for the head, beside as many copies of the one that leaves each answer out
 PRIOR_HIDDEN, HEAD_HIDDEN = 32, 16
 COORDINATES, METRIC_RANK = 96, 32  # of the texts' vectors
 FLOOR_QUANTILE = 0.25
 FLOOR_ROWS = 200
 MIN_NOISE = 1e-3
-RARE = 1e-9
-NAME = "pretrained"
 
 Progress = Callable[[str], None]
-Network = TypeVar("Network", Classifier, PairClassifier)
-
-
-def fold_of(applicant_id: str) -> int:
-    """Fold of an applicant, by a hash of the id alone: adding others moves nobody."""
-    return hashlib.sha256(applicant_id.encode()).digest()[0] % FOLDS
 
 
 @dataclass(frozen=True)
@@ -63,164 +48,53 @@ class Pairs:
     answers: torch.Tensor
 
 
-class Pretrained:
-    """Networks per fold (MEMBERS of each, pooled), the judge's noise, and who was in the ledger.
+class _Priors:
+    """Fits p(label | s, a) without some folds, and predicts the ledger's pairs with it."""
 
-    Made by `pretrain` or `load`. `applicants`: those whose judgements were used. `basis` `[BLOCK_DIM, COORDINATES]`:
-    the coordinates in which the priors read the texts.
-    """
+    def __init__(self, cache: TensorCache, pairs: Pairs, features: torch.Tensor, noise: float, seed: int) -> None:
+        """features `[applicants, n_jobs, width]`."""
+        self.pairs, self.noise, self.seed = pairs, noise, seed
+        self.features = features
+        actions = action_blocks(cache)
+        self.basis = principal_directions(actions.flatten(0, 1), COORDINATES)
+        self.states, self.actions = state_blocks(cache, pairs.applicants) @ self.basis, actions @ self.basis
+        self.folds = torch.tensor([fold_of(a) for a in pairs.applicants])
 
-    def __init__(
-        self,
-        layout: str,
-        noise: float,
-        basis: torch.Tensor,
-        applicants: Sequence[str],
-        priors: Sequence[Sequence[PairClassifier]],
-        heads: Sequence[Sequence[Classifier]],
-        label_values: Mapping[Label, float],
-    ) -> None:
-        self.layout, self.noise, self.basis = layout, noise, basis
-        self.applicants = frozenset(applicants)
-        self.priors, self.heads = list(priors), list(heads)
-        self.label_values = dict(label_values)
+    def rows(self, fold: int) -> torch.Tensor:
+        """The ledger's rows of a fold's applicants."""
+        return torch.nonzero(self.folds[self.pairs.applicant] == fold).squeeze(1)
 
-    @property
-    def fingerprint(self) -> str:
-        """`pretrained-` and 12 hex digits of the SHA-256 of the networks' weights."""
-        digest = hashlib.sha256()
-        for members in (*self.priors, *self.heads):
-            for network in members:
-                for tensor in network.state_dict().values():
-                    digest.update(tensor.cpu().contiguous().numpy().tobytes())
-        return f"pretrained-{digest.hexdigest()[:12]}"
+    def fit(self, member: int, *without: int) -> PairClassifier:
+        pairs = self.pairs
+        keep = torch.nonzero(~torch.isin(self.folds[pairs.applicant], torch.tensor(without))).squeeze(1)
+        start = self.seed + 1000 * member + 31 * sum(without)
+        torch.manual_seed(start)
+        blocks = self.states.shape[1], self.actions.shape[1]
+        network = PairClassifier(self.features.shape[2], PRIOR_HIDDEN, *blocks, self.basis.shape[1], METRIC_RANK)
+        network.classifier.standardise(self.features[pairs.applicant[keep], pairs.job[keep]])
+        network.classifier.expect(pairs.answers[keep], self.noise)
+        answers, groups = pairs.answers[keep], pairs.applicant[keep]
+        fit_classifier(network, lambda rows: self.predict(network, keep[rows]), answers, groups, self.noise, start)
+        return network
 
-    def prior(
-        self,
-        cache: TensorCache,
-        applicants: Sequence[str],
-        device: torch.device,
-        features: torch.Tensor | None = None,
-    ) -> PretrainedPrior:
-        """For a world model of these applicants. Raises InputError when the cache has another layout.
+    def predict(self, network: PairClassifier, rows: torch.Tensor) -> torch.Tensor:
+        """p(label) `[rows, 4]` of rows of the ledger."""
+        applicant, job = self.pairs.applicant[rows], self.pairs.job[rows]
+        states, actions = network.project_states(self.states[applicant]), network.project_actions(self.actions[job])
+        p: torch.Tensor = network(self.features[applicant, job], states, actions)
+        return p
 
-        features: what `pair_features` gave for them, where the caller has it already.
-        """
-        if cache.layout.name != self.layout:
-            raise InputError(
-                f"pre-trained in the {self.layout} layout, the store is in {cache.layout.name}; pre-train anew"
-            )
-        features = pair_features(cache, applicants) if features is None else features.cpu()
-        return PretrainedPrior(self, cache, applicants, features, device)
+    def catalogue(self, network: PairClassifier, applicant: int) -> torch.Tensor:
+        """p(label) `[n_jobs, 4]` of one applicant and every job."""
+        states = network.project_states(self.states[applicant][None])
+        p: torch.Tensor = network(self.features[applicant], states, network.project_actions(self.actions))
+        return p
 
-    def save(self, folder: str | Path) -> None:
-        """Write `pretrained.safetensors` and `pretrained.json`."""
-        tensors = {
-            f"{kind}.{fold}.{member}.{name}": tensor
-            for kind, folds in (("prior", self.priors), ("head", self.heads))
-            for fold, members in enumerate(folds)
-            for member, network in enumerate(members)
-            for name, tensor in network.state_dict().items()
-        }
-        tensors["basis"] = self.basis
-        record = {
-            "layout": self.layout,
-            "noise": self.noise,
-            "applicants": sorted(self.applicants),
-            "label_values": self.label_values,
-        }
-        write_saved(folder, NAME, tensors, record)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Pretrained:
-        """Raises InputError when the folder is not a pre-trained checkpoint."""
-        tensors, record = read_saved(folder, NAME, "pre-trained networks in")
-
-        def networks(kind: str, make: Callable[[dict[str, torch.Tensor]], Network]) -> list[list[Network]]:
-            return [[_load(tensors, f"{kind}.{fold}.{m}.", make) for m in range(MEMBERS)] for fold in range(FOLDS)]
-
-        try:
-            return cls(
-                record["layout"],
-                record["noise"],
-                tensors["basis"],
-                record["applicants"],
-                networks("prior", _empty_prior),
-                networks("head", _empty_head),
-                record["label_values"],
-            )
-        except KeyError as error:
-            raise InputError(f"pre-trained networks in {folder} lack {error}; pre-train anew") from error
-
-
-def _empty_prior(state: dict[str, torch.Tensor]) -> PairClassifier:
-    hidden, width = state["classifier.net.0.weight"].shape
-    blocks = len(state["state_weights"]), len(state["action_weights"])
-    dim, rank = state["projection"].shape
-    return PairClassifier(width - rank, hidden, *blocks, dim, rank)
-
-
-def _empty_head(state: dict[str, torch.Tensor]) -> Classifier:
-    hidden, width = state["net.0.weight"].shape
-    return Classifier(width, hidden, corrects=True)
-
-
-def _load(
-    tensors: Mapping[str, torch.Tensor], prefix: str, make: Callable[[dict[str, torch.Tensor]], Network]
-) -> Network:
-    state = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    network = make(state)
-    network.load_state_dict(state)
-    network.eval().requires_grad_(False)
-    return network
-
-
-class PretrainedPrior:
-    """`dynaq.world_model.Prior` of some applicants, each from the folds that never saw it."""
-
-    def __init__(
-        self,
-        pretrained: Pretrained,
-        cache: TensorCache,
-        applicants: Sequence[str],
-        features: torch.Tensor,
-        device: torch.device,
-    ) -> None:
-        self.noise = pretrained.noise
-        self._heads = [[copy.deepcopy(network).to(device) for network in members] for members in pretrained.heads]
-        self._folds = [[fold_of(a)] if a in pretrained.applicants else list(range(FOLDS)) for a in applicants]
-        self.static = self._static(pretrained, cache, applicants, features).to(device)
-
-    def _static(
-        self, pretrained: Pretrained, cache: TensorCache, applicants: Sequence[str], features: torch.Tensor
-    ) -> torch.Tensor:
-        states, actions = state_blocks(cache, applicants) @ pretrained.basis, action_blocks(cache) @ pretrained.basis
-        projected = [
-            [(n, n.project_states(states), n.project_actions(actions)) for n in members]
-            for members in pretrained.priors
-        ]
-        rows = []
-        for i in range(len(applicants)):
-            chosen = [member for fold in self._folds[i] for member in projected[fold]]
-            rows.append(pooled([network(features[i], s[i][None], a) for network, s, a in chosen]))
-        return torch.stack(rows)
-
-    def head(self, context: Callable[[], torch.Tensor]) -> torch.Tensor | None:
-        x = context()
-        return torch.stack(
-            [
-                pooled([network(x[i]) for fold in folds for network in self._heads[fold]])
-                for i, folds in enumerate(self._folds)
-            ]
-        )
-
-
-def pooled(members: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Geometric mean of distributions `[..., 4]`, normalised (a logarithmic opinion pool, Genest & Zidek 1986).
-
-    The arithmetic mean of rare labels is that of the member who thinks them least rare.
-    """
-    return torch.softmax(torch.log(torch.stack(list(members)) + RARE).mean(0), dim=-1)
+    def scaling(self, networks: Mapping[int, PairClassifier]) -> Scaling:
+        """How predictions of networks that did not see a fold (its key) are to be scaled to be calibrated there."""
+        predicted = torch.cat([self.predict(network, self.rows(fold)) for fold, network in networks.items()])
+        answers = torch.cat([self.pairs.answers[self.rows(fold)] for fold in networks])
+        return Scaling.fitted(predicted, answers, self.noise)
 
 
 def pretrain(
@@ -251,57 +125,36 @@ def pretrain(
             f"the ledger has {len(pairs.applicants)}; train a first cohort without it"
         )
     values = torch.tensor([label_values[label] for label in LABELS])
-    features = pair_features(cache, pairs.applicants)
     cosines = scaled_cosines(cache, pairs.applicants)
     noise = estimate_noise(cosines[pairs.applicant, pairs.job], pairs.answers)
     progress(f"share of random answers: {noise:.3f}")
-    rows = features[pairs.applicant, pairs.job]
-    actions = action_blocks(cache)
-    basis = principal_directions(actions.flatten(0, 1), COORDINATES)
-    states, actions = state_blocks(cache, pairs.applicants) @ basis, actions @ basis
-    folds = torch.tensor([fold_of(a) for a in pairs.applicants])
-    row_folds = folds[pairs.applicant]
-
-    def fit_prior(member: int, *without: int) -> PairClassifier:
-        keep = torch.nonzero(~torch.isin(row_folds, torch.tensor(without))).squeeze(1)
-        progress(f"prior without fold {' and '.join(map(str, without))}: {len(keep)} pairs")
-        start = seed + 1000 * member + 31 * sum(without)
-        torch.manual_seed(start)
-        blocks = states.shape[1], actions.shape[1]
-        network = PairClassifier(rows.shape[1], PRIOR_HIDDEN, *blocks, basis.shape[1], METRIC_RANK)
-        network.classifier.standardise(rows[keep])
-        network.classifier.expect(pairs.answers[keep], noise)
-
-        def predict(batch: torch.Tensor) -> torch.Tensor:
-            of = keep[batch]
-            s, a = network.project_states(states[pairs.applicant[of]]), network.project_actions(actions[pairs.job[of]])
-            p: torch.Tensor = network(rows[of], s, a)
-            return p
-
-        fit_classifier(network, predict, pairs.answers[keep], pairs.applicant[keep], noise, start)
-        return network
-
-    priors = [[fit_prior(member, k) for member in range(MEMBERS)] for k in range(FOLDS)]
-    nested = {(j, k): fit_prior(0, j, k) for k in range(FOLDS) for j in range(k)}
+    fits = _Priors(cache, pairs, pair_features(cache, pairs.applicants), noise, seed)
+    nested = {}
+    for j in range(FOLDS):
+        for k in range(j):
+            progress(f"prior without folds {k} and {j}")
+            nested[j, k] = nested[k, j] = fits.fit(0, j, k)
     embedding = job_embedding(cache)
-    heads = []
+    priors, heads = [], []
     for k in range(FOLDS):
+        progress(f"networks without fold {k}")
+        unseen = {j: nested[j, k] for j in range(FOLDS) if j != k}
+        scaling = fits.scaling(unseen)
+        priors.append([fits.fit(member, k) for member in range(MEMBERS)])
+        for network in priors[k]:
+            network.classifier.scaling = scaling
         x, answers, groups = [], [], []
-        for j in (fold for fold in range(FOLDS) if fold != k):
-            network = nested[min(j, k), max(j, k)]
-            members = torch.nonzero(folds == j).squeeze(1).tolist()
+        for j, network in unseen.items():
             rng = np.random.default_rng([seed, k, j])
-            for i in members:
-                projected = network.project_states(states[i][None]), network.project_actions(actions)
-                static = network(features[i], *projected)[None]
+            for i in torch.nonzero(fits.folds == j).squeeze(1).tolist():
+                static = scaling(fits.catalogue(network, i))[None]
                 drawn = _draw_contexts(pairs, i, static, embedding, values, noise, rng)
                 x.append(drawn[0])
                 answers.append(drawn[1])
                 groups.append(torch.full((len(drawn[1]),), i))
-        progress(f"head without fold {k}: {sum(map(len, x))} contexts")
         data = torch.cat(x), torch.cat(answers), torch.cat(groups)
         heads.append([_fit_head(*data, noise, seed + 1000 * member + k) for member in range(MEMBERS)])
-    return Pretrained(cache.layout.name, noise, basis, pairs.applicants, priors, heads, label_values)
+    return Pretrained(cache.layout.name, noise, fits.basis, pairs.applicants, priors, heads, label_values)
 
 
 def _fit_head(x: torch.Tensor, answers: torch.Tensor, groups: torch.Tensor, noise: float, seed: int) -> Classifier:
@@ -309,6 +162,7 @@ def _fit_head(x: torch.Tensor, answers: torch.Tensor, groups: torch.Tensor, nois
     network = Classifier(x.shape[1], HEAD_HIDDEN, corrects=True)
     network.standardise(x)
     fit_classifier(network, lambda rows: network(x[rows]), answers, groups, noise, seed)
+    network.scaling = Scaling.fitted(network(x), answers, noise)
     return network
 
 
@@ -362,19 +216,25 @@ def _draw_contexts(
     own = torch.nonzero(pairs.applicant == applicant).squeeze(1)
     jobs, answers = pairs.job[own], pairs.answers[own]
     between = torch.cdist(embedding[jobs], embedding[jobs]).square()
-    x, y = [], []
+    static_mean = static @ values
+
+    def read(shown: torch.Tensor, asked: torch.Tensor, leave_out: bool) -> torch.Tensor:
+        shift = torch.zeros(1, len(jobs), len(SHIFT_SCALES))
+        if len(shown):
+            valid = torch.ones(1, len(shown), dtype=torch.bool)
+            surprise, variance = surprises(static[:, jobs[shown]], answers[shown][None], valid, values, noise)
+            at, where = (shown[None], valid) if leave_out else (None, None)
+            shift, _ = condition(between[shown][None], between[shown][:, shown][None], surprise, variance, at, where)
+        everywhere = torch.zeros(1, static.shape[1], len(SHIFT_SCALES))
+        everywhere[0, jobs] = shift[0]
+        return head_context(static, static_mean, everywhere)[0, jobs[asked]]
+
+    # An agent asks its head about pairs it has judged as well, each without its own answer but with all others.
+    everything = torch.arange(len(own))
+    x, y = [read(everything, everything, leave_out=True)] * CONTEXTS, [answers] * CONTEXTS
     for _ in range(CONTEXTS):
         order = torch.from_numpy(rng.permutation(len(own)))
-        shown = order[: int(rng.integers(0, len(own)))]
-        asked = order[len(shown) :]
-        shift = torch.zeros(1, len(jobs), CONTEXT - len(LABELS) - 2)
-        if len(shown):
-            told = answers[shown][None]
-            valid = torch.ones(1, len(shown), dtype=torch.bool)
-            surprise, variance = surprises(static[:, jobs[shown]], told, told @ values, valid, values, noise)
-            shift, _ = condition(between[shown][None], between[shown][:, shown][None], surprise, variance)
-        everywhere = torch.zeros(1, static.shape[1], shift.shape[-1])
-        everywhere[0, jobs] = shift[0]
-        x.append(head_context(static, static @ values, everywhere)[0, jobs[asked]])
-        y.append(answers[asked])
+        split = int(rng.integers(0, len(own)))
+        x.append(read(order[:split], order[split:], leave_out=False))
+        y.append(answers[order[split:]])
     return torch.cat(x), torch.cat(y)

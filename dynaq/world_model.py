@@ -25,8 +25,10 @@ from dynaq.judge import LABELS
 from dynaq.replay import JudgedPairs
 
 SHIFT_SCALES = (0.7, 1.2)  # length scales: near neighbours, and the wider family
-PROCESS_VARIANCE = 0.1
-OBSERVATION_VARIANCE = 0.03  # what differs between two jobs of the same embedding
+PROCESS_VARIANCE = 2.0  # of shifts, see `surprises`
+OBSERVATION_VARIANCE = 0.3  # what differs between two jobs of the same embedding
+LEAST_INFORMATION = 0.05  # of an answer; bounds what one that nobody expected can say
+SURE = 0.01  # variance of the reward added to the prior's
 COSINE_SLOPE = 1.5  # reward per unit of cosine, for the prior of agents that were not pre-trained
 CLASS_VARIANCE = 0.11
 CONTEXT = len(LABELS) + 2 + len(SHIFT_SCALES)  # width of what the head reads
@@ -34,7 +36,7 @@ CHUNK_BYTES = 1 << 28  # of kernel rows at once
 
 
 class Prior(Protocol):
-    """Static prior and head of a block's agents (`dynaq.pretrain.PretrainedPrior` or `CosinePrior`)."""
+    """Static prior and head of a block's agents (`dynaq.pretrained.PretrainedPrior` or `CosinePrior`)."""
 
     noise: float
     static: torch.Tensor  # p(label | s, a) [agents, n_jobs, 4]
@@ -92,9 +94,10 @@ class BayesWorldModel:
         self._norms = embedding.square().sum(1)
         self._static = prior.static
         self._static_mean = self._static @ values
+        self._scale = deviation_of(self._static, values)
         self._distances: list[torch.Tensor] = []  # per slot: [agents, n_jobs] squared distance to that slot's job
         self._seen = torch.zeros(len(self._static), dtype=torch.int64, device=embedding.device)  # slots conditioned on
-        self.deviation = torch.full_like(self._static_mean, PROCESS_VARIANCE**0.5)
+        self.deviation = PROCESS_VARIANCE**0.5 * self._scale
         self.believed = self._static_mean[:, :0]
         self.mean = self._predict(self._no_shift(self._static.shape[1]))[1]
 
@@ -110,7 +113,7 @@ class BayesWorldModel:
         probabilities = self._prior.head(lambda: self._context(shift))
         if probabilities is not None:
             return probabilities, probabilities @ self._values
-        mean = self._static_mean + shift[..., -1]
+        mean = self._static_mean + self._scale * shift[..., -1]
         return class_probabilities(mean, torch.full_like(mean, CLASS_VARIANCE), self._values), mean
 
     def observe(self, judged: JudgedPairs) -> None:
@@ -132,7 +135,7 @@ class BayesWorldModel:
             shift, deviation = self._condition(judged, part, n)
             shifts.append(shift)
             deviations.append(deviation)
-        self.deviation = torch.cat(deviations)
+        self.deviation = self._scale * torch.cat(deviations)
         probabilities, mean = self._predict(torch.cat(shifts))
         jobs = judged.jobs[:, :n]
         alone = mean.gather(1, jobs)  # at judged jobs the shift leaves their own answer out
@@ -156,7 +159,6 @@ class BayesWorldModel:
         surprise, variance = surprises(
             static,
             judged.probabilities[part, :n],
-            judged.rewards[part, :n],
             valid,
             self._values,
             self.noise,
@@ -165,6 +167,12 @@ class BayesWorldModel:
         cross = torch.stack([d[part] for d in self._distances[:n]], dim=1)  # [part, n, n_jobs]
         among = cross.gather(2, jobs[:, None, :].expand(-1, n, -1))
         return condition(cross, among, surprise, variance, at=jobs, valid=valid)
+
+
+def deviation_of(static: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Standard deviation of the reward under p(label) `[..., 4]`, with SURE added, `[...]`."""
+    mean = static @ values
+    return ((static @ values.square() - mean.square()).clamp_min(0.0) + SURE).sqrt()
 
 
 def head_context(static: torch.Tensor, static_mean: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
@@ -176,7 +184,6 @@ def head_context(static: torch.Tensor, static_mean: torch.Tensor, shift: torch.T
 def surprises(
     static: torch.Tensor,
     answers: torch.Tensor,
-    rewards: torch.Tensor,
     valid: torch.Tensor,
     values: torch.Tensor,
     noise: float,
@@ -184,16 +191,26 @@ def surprises(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What answers say beyond the static prior, and how uncertain that is.
 
-    static, answers `[agents, n, 4]`; rewards, valid `[agents, n]`; real `[agents, n]`: no judge's. Returns surprise
+    The process moves the odds of the labels, p(label) ∝ static·exp(shift·u), u a label's reward in units of the prior's
+    deviation from its mean. An answer l is seen with q(l) = (1-e)·p(l) + e/4, so that its score is g = t(l)·u(l),
+    t(l) = (1-e)·p(l) / q(l), and its Fisher information I = Σ q(l)·(t(l)·u(l))²: one step of Fisher scoring, as in the
+    Laplace approximation (Rasmussen & Williams 2006, sec. 3.4), gives the observation g/I of variance 1/I. Pairs whose
+    answer was known before it came say little, and a noisy judge's false answers on them cancel.
+
+    static, answers `[agents, n, 4]`; valid, real `[agents, n]`, real: no judge's. Returns observation
     and variance `[agents, n]`; an empty slot gets a variance so large that it says nothing.
     """
-    mean = static @ values
-    trust = genuine(static, answers, noise)
+    mean, scale = static @ values, deviation_of(static, values)
+    beyond = (values - mean[..., None]) / scale[..., None]
+    answered = (1.0 - noise) * static + noise / len(LABELS)
+    trust = (1.0 - noise) * static / answered.clamp_min(1e-12) if noise > 0 else torch.ones_like(static)
     if real is not None:
-        trust = trust.masked_fill(real, 1.0)
-    beyond = rewards - mean
-    variance = OBSERVATION_VARIANCE + trust * (1.0 - trust) * beyond**2
-    return trust * beyond * valid, torch.where(valid, variance, torch.full_like(variance, 1e6))
+        answered = torch.where(real[..., None], static, answered)
+        trust = trust.masked_fill(real[..., None], 1.0)
+    information = LEAST_INFORMATION + (answered * (trust * beyond).square()).sum(-1)
+    score = (answers * trust * beyond).sum(-1)
+    variance = OBSERVATION_VARIANCE + 1.0 / information
+    return score / information * valid, torch.where(valid, variance, torch.full_like(variance, 1e6))
 
 
 def condition(

@@ -11,7 +11,7 @@ from typing import Any
 from cluster.runfolder import CONFIG, RunFolder
 from dynaq.config import DynaQConfig
 from dynaq.errors import DynaqError, InputError
-from dynaq.pretrain import Pretrained
+from dynaq.pretrained import Pretrained
 from dynaq.qrels import Qrels
 from dynaq.rewards import make_strategy
 from dynaq.stores import open_store

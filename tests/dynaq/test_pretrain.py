@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from dynaq import pretrain as module
+from dynaq import pretrained as pretrained_module
 from dynaq.agents import DynaQBlock
 from dynaq.errors import InputError
 from dynaq.judge import judgement_from_probabilities
 from dynaq.metrics import ndcg_at_k
-from dynaq.pretrain import Pretrained, estimate_noise, fold_of, pretrain
+from dynaq.pretrain import estimate_noise, pretrain
+from dynaq.pretrained import Pretrained, fold_of
 from dynaq.rewards import make_strategy
 from dynaq.stores import open_store
 from dynaq.stores.base import JUDGEMENT_SCHEMA, judgement_row
@@ -34,6 +36,7 @@ def quick() -> Iterator[None]:
         patch.setattr("dynaq.classifier.STEPS", 200)
         patch.setattr("dynaq.classifier.BATCH", 256)
         patch.setattr(module, "MEMBERS", 1)
+        patch.setattr(pretrained_module, "MEMBERS", 1)
         yield
 
 

@@ -1,0 +1,193 @@
+"""Pre-trained networks as an agent starts from them; `dynaq.pretrain` fits them.
+
+Nobody's judgements are in the networks that an agent of theirs starts from: applicants are dealt into folds, and an
+agent of fold k uses networks that were fitted without fold k. An applicant who is not in the ledger uses all folds'.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from dynaq.classifier import RARE, Classifier, PairClassifier
+from dynaq.errors import InputError
+from dynaq.features import action_blocks, pair_features, state_blocks
+from dynaq.judge import Label
+from dynaq.saved import read_saved, write_saved
+from dynaq.tensor_cache import TensorCache
+
+FOLDS = 4
+MEMBERS = 3  # networks per fold that differ in their seed; pooled
+NAME = "pretrained"
+
+Network = TypeVar("Network", Classifier, PairClassifier)
+
+
+def fold_of(applicant_id: str) -> int:
+    """Fold of an applicant, by a hash of the id alone: adding others moves nobody."""
+    return hashlib.sha256(applicant_id.encode()).digest()[0] % FOLDS
+
+
+class Pretrained:
+    """Networks per fold (MEMBERS of each, pooled), the judge's noise, and who was in the ledger.
+
+    Made by `pretrain` or `load`. `applicants`: those whose judgements were used. `basis` `[BLOCK_DIM, COORDINATES]`:
+    the coordinates in which the priors read the texts.
+    """
+
+    def __init__(
+        self,
+        layout: str,
+        noise: float,
+        basis: torch.Tensor,
+        applicants: Sequence[str],
+        priors: Sequence[Sequence[PairClassifier]],
+        heads: Sequence[Sequence[Classifier]],
+        label_values: Mapping[Label, float],
+    ) -> None:
+        self.layout, self.noise, self.basis = layout, noise, basis
+        self.applicants = frozenset(applicants)
+        self.priors, self.heads = list(priors), list(heads)
+        self.label_values = dict(label_values)
+
+    @property
+    def fingerprint(self) -> str:
+        """`pretrained-` and 12 hex digits of the SHA-256 of the networks' weights."""
+        digest = hashlib.sha256()
+        for members in (*self.priors, *self.heads):
+            for network in members:
+                for tensor in network.state_dict().values():
+                    digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        return f"pretrained-{digest.hexdigest()[:12]}"
+
+    def prior(
+        self,
+        cache: TensorCache,
+        applicants: Sequence[str],
+        device: torch.device,
+        features: torch.Tensor | None = None,
+    ) -> PretrainedPrior:
+        """For a world model of these applicants. Raises InputError when the cache has another layout.
+
+        features: what `pair_features` gave for them, where the caller has it already.
+        """
+        if cache.layout.name != self.layout:
+            raise InputError(
+                f"pre-trained in the {self.layout} layout, the store is in {cache.layout.name}; pre-train anew"
+            )
+        features = pair_features(cache, applicants) if features is None else features.cpu()
+        return PretrainedPrior(self, cache, applicants, features, device)
+
+    def save(self, folder: str | Path) -> None:
+        """Write `pretrained.safetensors` and `pretrained.json`."""
+        tensors = {
+            f"{kind}.{fold}.{member}.{name}": tensor
+            for kind, folds in (("prior", self.priors), ("head", self.heads))
+            for fold, members in enumerate(folds)
+            for member, network in enumerate(members)
+            for name, tensor in network.state_dict().items()
+        }
+        tensors["basis"] = self.basis
+        record = {
+            "layout": self.layout,
+            "noise": self.noise,
+            "applicants": sorted(self.applicants),
+            "label_values": self.label_values,
+        }
+        write_saved(folder, NAME, tensors, record)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Pretrained:
+        """Raises InputError when the folder is not a pre-trained checkpoint."""
+        tensors, record = read_saved(folder, NAME, "pre-trained networks in")
+
+        def networks(kind: str, make: Callable[[dict[str, torch.Tensor]], Network]) -> list[list[Network]]:
+            return [[_load(tensors, f"{kind}.{fold}.{m}.", make) for m in range(MEMBERS)] for fold in range(FOLDS)]
+
+        try:
+            return cls(
+                record["layout"],
+                record["noise"],
+                tensors["basis"],
+                record["applicants"],
+                networks("prior", _empty_prior),
+                networks("head", _empty_head),
+                record["label_values"],
+            )
+        except KeyError as error:
+            raise InputError(f"pre-trained networks in {folder} lack {error}; pre-train anew") from error
+
+
+def _empty_prior(state: dict[str, torch.Tensor]) -> PairClassifier:
+    hidden, width = state["classifier.net.0.weight"].shape
+    blocks = len(state["state_weights"]), len(state["action_weights"])
+    dim, rank = state["projection"].shape
+    return PairClassifier(width - rank, hidden, *blocks, dim, rank)
+
+
+def _empty_head(state: dict[str, torch.Tensor]) -> Classifier:
+    hidden, width = state["net.0.weight"].shape
+    return Classifier(width, hidden, corrects=True)
+
+
+def _load(
+    tensors: Mapping[str, torch.Tensor], prefix: str, make: Callable[[dict[str, torch.Tensor]], Network]
+) -> Network:
+    state = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    network = make(state)
+    network.load_state_dict(state)
+    network.eval().requires_grad_(False)
+    return network
+
+
+class PretrainedPrior:
+    """`dynaq.world_model.Prior` of some applicants, each from the folds that never saw it."""
+
+    def __init__(
+        self,
+        pretrained: Pretrained,
+        cache: TensorCache,
+        applicants: Sequence[str],
+        features: torch.Tensor,
+        device: torch.device,
+    ) -> None:
+        self.noise = pretrained.noise
+        self._heads = [[copy.deepcopy(network).to(device) for network in members] for members in pretrained.heads]
+        self._folds = [[fold_of(a)] if a in pretrained.applicants else list(range(FOLDS)) for a in applicants]
+        self.static = self._static(pretrained, cache, applicants, features).to(device)
+
+    def _static(
+        self, pretrained: Pretrained, cache: TensorCache, applicants: Sequence[str], features: torch.Tensor
+    ) -> torch.Tensor:
+        states, actions = state_blocks(cache, applicants) @ pretrained.basis, action_blocks(cache) @ pretrained.basis
+        projected = [
+            [(n, n.project_states(states), n.project_actions(actions)) for n in members]
+            for members in pretrained.priors
+        ]
+        rows = []
+        for i in range(len(applicants)):
+            chosen = [member for fold in self._folds[i] for member in projected[fold]]
+            rows.append(pooled([network(features[i], s[i][None], a) for network, s, a in chosen]))
+        return torch.stack(rows)
+
+    def head(self, context: Callable[[], torch.Tensor]) -> torch.Tensor | None:
+        x = context()
+        return torch.stack(
+            [
+                pooled([network(x[i]) for fold in folds for network in self._heads[fold]])
+                for i, folds in enumerate(self._folds)
+            ]
+        )
+
+
+def pooled(members: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Geometric mean of distributions `[..., 4]`, normalised (a logarithmic opinion pool, Genest & Zidek 1986).
+
+    The arithmetic mean of rare labels is that of the member who thinks them least rare.
+    """
+    return torch.softmax(torch.log(torch.stack(list(members)) + RARE).mean(0), dim=-1)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dynaq.classifier import Classifier, PairClassifier, fit_classifier, principal_directions
+from dynaq.classifier import Classifier, PairClassifier, Scaling, fit_classifier, principal_directions
 
 APPLICANTS, JOBS, DIM = 60, 80, 12
 
@@ -26,6 +26,17 @@ def test_a_fit_starts_at_the_genuine_share_of_each_label() -> None:
     p = network(torch.randn(5, 2))
     torch.testing.assert_close(p[:, 0], torch.full((5,), 0.01), atol=0.01, rtol=0)
     assert (p[:, 3] > 0.96).all()
+
+
+def test_a_scaling_makes_predictions_calibrated_though_the_judge_errs() -> None:
+    rng = torch.Generator().manual_seed(1)
+    truth = torch.softmax(3.0 * torch.randn(20_000, 4, generator=rng) + torch.tensor([-3.0, 0, 0, 2]), dim=-1)
+    drawn = torch.multinomial(truth, 1, generator=rng).squeeze(1)
+    timid = torch.softmax(0.5 * torch.log(truth) + torch.tensor([1.0, 0, 0, 0]), dim=-1)
+    scaling = Scaling.fitted(timid, labels(drawn, noise=0.3), 0.3)
+    before, after = (timid - truth).abs().mean(0), (scaling(timid) - truth).abs().mean(0)
+    assert (after < 0.1 * before).all()
+    torch.testing.assert_close(Scaling()(timid), timid, atol=1e-6, rtol=0)
 
 
 def test_a_correction_is_the_probabilities_themselves_until_it_is_fitted() -> None:

@@ -12,7 +12,18 @@ from dynaq.judge import LABEL_VALUES, LABELS, Judgement, judgement_from_probabil
 from dynaq.mlp_model import MLPWorldModel
 from dynaq.networks import agent_generator
 from dynaq.replay import JudgedPairs
-from dynaq.world_model import BayesWorldModel, CosinePrior, class_probabilities, genuine
+from dynaq.world_model import (
+    LEAST_INFORMATION,
+    OBSERVATION_VARIANCE,
+    PROCESS_VARIANCE,
+    SHIFT_SCALES,
+    BayesWorldModel,
+    CosinePrior,
+    class_probabilities,
+    deviation_of,
+    genuine,
+    surprises,
+)
 from tests.dynaq.toy_market import ToyMarket, grade_judgement, small_config
 
 VALUES = torch.tensor([LABEL_VALUES[label] for label in LABELS])
@@ -43,12 +54,12 @@ def test_before_anything_is_judged_it_follows_the_cosine(market: ToyMarket) -> N
     model = model_of(market)
     cosines = market.cache.calculate_cosine_similarities("ann00")
     assert np.argsort(model.mean[0].numpy()).tolist() == np.argsort(cosines).tolist()
-    assert (model.deviation > 0.3).all()
+    assert (model.deviation > 0.1).all()  # SURE bounds it from below
 
 
 def test_an_answer_moves_jobs_that_resemble_the_judged_one(market: ToyMarket) -> None:
     model, pairs = model_of(market), pairs_of(market)
-    before = model.mean.clone()
+    before, unsure = model.mean.clone(), model.deviation.clone()
     grades = market.grades["ann00"]
     loved = [j for j, job_id in enumerate(market.cache.job_ids) if grades[job_id] == 3]
     tell(market, pairs, 0, loved[:1])
@@ -58,28 +69,29 @@ def test_an_answer_moves_jobs_that_resemble_the_judged_one(market: ToyMarket) ->
     assert moved[loved[1:]].min() > 0.05
     assert moved[loved[1:]].min() > 2 * moved[others].abs().max()
     torch.testing.assert_close(model.mean[1], before[1], atol=1e-5, rtol=0)
-    assert model.deviation[0, loved[1:]].max() < model.deviation[0, others].min()
+    left = (model.deviation / unsure)[0]
+    assert left[loved[1:]].max() < left[others].min()
 
 
 def test_the_posterior_is_that_of_gaussian_process_regression(market: ToyMarket) -> None:
     """Against the textbook formula in float64 (Rasmussen & Williams 2006, eqs. 2.23 and 2.24)."""
-    from dynaq.world_model import OBSERVATION_VARIANCE, PROCESS_VARIANCE, SHIFT_SCALES
-
     model, pairs = model_of(market, 1), pairs_of(market, 1)
     prior = model.mean[0].double()
-    static = (model._static @ VALUES)[0].double()
+    scale = deviation_of(model._static, VALUES)[0].double()
     jobs = [3, 17, 40, 41]
     tell(market, pairs, 0, jobs)
     model.observe(pairs)
     x = job_embedding(market.cache).double()
     kernel = PROCESS_VARIANCE * torch.exp(-(torch.cdist(x, x) ** 2) / (2 * SHIFT_SCALES[-1] ** 2))
-    noisy = kernel[jobs][:, jobs] + OBSERVATION_VARIANCE * torch.eye(4, dtype=torch.float64)
-    surprise = pairs.rewards[0, :4].double() - static[jobs]
+    every = torch.ones(1, 4, dtype=torch.bool)
+    seen = surprises(model._static[:, jobs], pairs.probabilities[:, :4], every, VALUES, 0.0)
+    surprise, own = (each[0].double() for each in seen)
+    noisy = kernel[jobs][:, jobs] + torch.diag(own)
     shift = kernel[:, jobs] @ torch.linalg.solve(noisy, surprise)
     variance = PROCESS_VARIANCE - (kernel[:, jobs] * torch.linalg.solve(noisy, kernel[jobs]).T).sum(1)
     unjudged = [j for j in range(60) if j not in jobs]
-    torch.testing.assert_close(model.mean[0, unjudged].double(), (prior + shift)[unjudged], atol=1e-4, rtol=0)
-    torch.testing.assert_close(model.deviation[0].double(), variance.sqrt(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(model.mean[0, unjudged].double(), (prior + scale * shift)[unjudged], atol=1e-4, rtol=0)
+    torch.testing.assert_close(model.deviation[0].double(), scale * variance.sqrt(), atol=1e-3, rtol=0)
 
 
 def test_a_trusted_judge_is_believed_to_the_letter(market: ToyMarket) -> None:
@@ -114,6 +126,38 @@ def test_the_probability_that_an_answer_is_genuine_follows_bayes() -> None:
     assert float(genuine(predicted, apply, 0.3)) == pytest.approx(0.7 * 0.7 / (0.7 * 0.7 + 0.3 / 4))
     assert float(genuine(predicted, ignore, 0.3)) == pytest.approx(0.7 * 0.1 / (0.7 * 0.1 + 0.3 / 4))
     assert float(genuine(predicted, ignore, 0.0)) == 1.0
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_a_surprise_is_the_score_of_the_answer_over_its_information(noise: float) -> None:
+    static = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    beyond = (VALUES - static @ VALUES) / deviation_of(static, VALUES)
+
+    def log_likelihood(shift: torch.Tensor) -> torch.Tensor:
+        p = torch.softmax(torch.log(static) + shift * beyond, dim=-1)
+        return torch.log((1 - noise) * p + noise / 4)
+
+    scores = torch.autograd.functional.jacobian(log_likelihood, torch.zeros(()))
+    information = ((1 - noise) * static + noise / 4) @ scores.square() + LEAST_INFORMATION
+    every = torch.eye(4)[None]  # one agent whom four pairs alike were answered in each way
+    pairs = static.expand(1, 4, 4)
+    surprise, variance = surprises(pairs, every, torch.ones(1, 4, dtype=torch.bool), VALUES, noise)
+    torch.testing.assert_close(surprise[0], scores / information)
+    torch.testing.assert_close(variance, torch.full((1, 4), float(1 / information) + OBSERVATION_VARIANCE))
+
+
+def test_the_answer_that_everybody_expected_says_little_and_a_persons_own_is_never_doubted() -> None:
+    open_pair, hopeless = [0.25, 0.25, 0.25, 0.25], [0.001, 0.002, 0.002, 0.995]
+    static = torch.tensor([[open_pair, hopeless, hopeless, hopeless]])
+    answers = torch.eye(4)[[3, 3, 0, 0]][None]
+    valid, real = torch.ones(1, 4, dtype=torch.bool), torch.tensor([[False, False, False, True]])
+    surprise, variance = surprises(static, answers, valid, VALUES, 0.3, real)
+    weight = surprise / variance
+    assert weight[0, 0] < 10 * weight[0, 1] < 0
+    assert weight[0, 3] > 10 * weight[0, 2] > 0
+    empty = surprises(static, answers, torch.zeros_like(valid), VALUES, 0.3)
+    assert (empty[0] == 0).all()
+    assert (empty[1] > 1e5).all()
 
 
 def test_class_probabilities_are_a_distribution_that_follows_the_mean() -> None:

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,18 @@ def show(title: str, table: dict[str, Scores]) -> None:
         print(f"{name:<30}" + "".join(f"{cell:>24}" for cell in cells), flush=True)
 
 
+def show_changes(table: dict[str, Scores]) -> None:
+    """How the same applicants' nDCG@10 changes from one budget to the next: a curve that falls is seen here first."""
+    print("change from the budget before, same applicants [95 % bootstrap interval]")
+    for name in ("Dyna-Q, llm", "Dyna-Q, hybrid"):
+        cells = ["–"]
+        for before, after in pairwise(BUDGETS):
+            change = (np.array(table[name][after]) - np.array(table[name][before])).tolist()
+            low, high = bootstrap_interval(change)
+            cells.append(f"{np.mean(change):+.4f} [{low:+.4f}, {high:+.4f}]")
+        print(f"{name:<24}" + "".join(f"{cell:>27}" for cell in cells), flush=True)
+
+
 def plot(tables: dict[str, dict[str, Scores]], path: Path) -> None:
     import matplotlib
 
@@ -271,6 +284,7 @@ def main() -> None:
         for title, future in runs.items():
             tables[title], seconds = future.result()
             show(title, tables[title])
+            show_changes(tables[title])
             print("seconds: " + ", ".join(f"{name.strip()} {value:.0f}" for name, value in seconds.items()), flush=True)
     (args.out / "quality.json").write_text(json.dumps(tables, indent=1), encoding="utf-8")
     plot(tables, args.out / "quality.svg")

@@ -103,7 +103,7 @@ class Pretrained:
 
     @classmethod
     def load(cls, folder: str | Path) -> Pretrained:
-        """Raises InputError when the folder is not a pre-trained checkpoint."""
+        """Raises InputError when the folder is not a pre-trained checkpoint, or one of another version."""
         tensors, record = read_saved(folder, NAME, "pre-trained networks in")
 
         def networks(kind: str, make: Callable[[dict[str, torch.Tensor]], Network]) -> list[list[Network]]:
@@ -119,8 +119,10 @@ class Pretrained:
                 networks("head", _empty_head),
                 record["label_values"],
             )
-        except KeyError as error:
-            raise InputError(f"pre-trained networks in {folder} lack {error}; pre-train anew") from error
+        except (KeyError, RuntimeError) as error:  # torch raises RuntimeError for a network with other tensors
+            raise InputError(
+                f"pre-trained networks in {folder} are not what this version reads ({error}); pre-train anew"
+            ) from error
 
 
 def _empty_prior(state: dict[str, torch.Tensor]) -> PairClassifier:

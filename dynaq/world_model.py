@@ -4,7 +4,8 @@ Three steps, each a stacked computation over the agents of a block:
 
 1. A static prior p(label | s, a): from networks that were pre-trained on other applicants, else from the cosine.
 2. A Gaussian process over jobs on what the judge said beyond that prior (Rasmussen & Williams 2006, ch. 2): a surprise
-   on one job moves the jobs that resemble it. Its kernel is a squared exponential on the job embedding.
+   on one job moves the jobs that resemble it, as much as the answer informs (`surprises`). Its kernel is a squared
+   exponential on the job embedding, its unit the prior's own deviation.
 3. A calibrated head p(label | static prior, shift of the process), pre-trained as well; without one the shift is added.
 
 A judge that answers at random with probability e is not believed blindly: with m the prediction for the pair made

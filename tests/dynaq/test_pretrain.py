@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from dynaq import pretrain as module
 from dynaq import pretrained as pretrained_module
@@ -127,6 +128,16 @@ def test_another_layout_is_an_input_error(market: ToyMarket, honest: Pretrained)
         classic = TensorCache.copy_from_database(store, "classic")
     with pytest.raises(InputError, match="classic"):
         honest.prior(classic, ["ann00"], CPU)
+
+
+@pytest.mark.parametrize("missing", ["basis", "head.0.0.scaling.slope"])
+def test_networks_of_another_version_are_an_input_error(honest: Pretrained, tmp_path: Path, missing: str) -> None:
+    honest.save(tmp_path)
+    tensors = load_file(tmp_path / "pretrained.safetensors")
+    del tensors[missing]
+    save_file(tensors, tmp_path / "pretrained.safetensors")
+    with pytest.raises(InputError, match=r"(?s)scaling.slope.*pre-train anew|basis.*pre-train anew"):
+        Pretrained.load(tmp_path)
 
 
 def test_a_folder_that_holds_no_networks_is_an_input_error(tmp_path: Path) -> None:

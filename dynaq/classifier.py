@@ -42,7 +42,7 @@ class Scaling(nn.Module):
         self.register_buffer("offset", torch.zeros(len(LABELS)))
 
     def forward(self, p: torch.Tensor) -> torch.Tensor:
-        return torch.softmax(self.slope * torch.log(p + RARE) + self.offset, dim=-1)
+        return _scaled(torch.log(p + RARE), self.slope, self.offset)
 
     @classmethod
     def fitted(cls, predicted: torch.Tensor, answers: torch.Tensor, noise: float) -> Scaling:
@@ -56,7 +56,7 @@ class Scaling(nn.Module):
 
         def objective() -> torch.Tensor:
             optimizer.zero_grad()
-            scaled = torch.softmax((1.0 + beyond[0]) * log_p + beyond[1], dim=-1)
+            scaled = _scaled(log_p, 1.0 + beyond[0], beyond[1])
             loss = _negative_log_likelihood(scaled, answers, noise) + SCALING_DECAY * beyond.square().sum()
             torch.autograd.backward(loss)
             return loss
@@ -65,6 +65,10 @@ class Scaling(nn.Module):
         scaling = cls()
         scaling.slope, scaling.offset = 1.0 + beyond[0].detach(), beyond[1].detach()
         return scaling
+
+
+def _scaled(log_p: torch.Tensor, slope: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+    return torch.softmax(slope * log_p + offset, dim=-1)
 
 
 class Classifier(nn.Module):

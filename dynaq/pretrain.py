@@ -40,7 +40,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Pairs:
-    """Judged pairs of some applicants. features `[rows, width]`, answers `[rows, 4]`, applicant, job `[rows]`."""
+    """Judged pairs of some applicants: applicant, job `[rows]` are indices, answers `[rows, 4]`."""
 
     applicants: list[str]
     applicant: torch.Tensor
@@ -59,14 +59,16 @@ class _Priors:
         self.basis = principal_directions(actions.flatten(0, 1), COORDINATES)
         self.states, self.actions = state_blocks(cache, pairs.applicants) @ self.basis, actions @ self.basis
         self.folds = torch.tensor([fold_of(a) for a in pairs.applicants])
+        self.row_folds = self.folds[pairs.applicant]
 
     def rows(self, fold: int) -> torch.Tensor:
         """The ledger's rows of a fold's applicants."""
-        return torch.nonzero(self.folds[self.pairs.applicant] == fold).squeeze(1)
+        return torch.nonzero(self.row_folds == fold).squeeze(1)
 
     def fit(self, member: int, *without: int) -> PairClassifier:
+        """A network of the pairs outside some folds; members differ in their seed."""
         pairs = self.pairs
-        keep = torch.nonzero(~torch.isin(self.folds[pairs.applicant], torch.tensor(without))).squeeze(1)
+        keep = torch.nonzero(~torch.isin(self.row_folds, torch.tensor(without))).squeeze(1)
         start = self.seed + 1000 * member + 31 * sum(without)
         torch.manual_seed(start)
         blocks = self.states.shape[1], self.actions.shape[1]
@@ -216,25 +218,25 @@ def _draw_contexts(
     own = torch.nonzero(pairs.applicant == applicant).squeeze(1)
     jobs, answers = pairs.job[own], pairs.answers[own]
     between = torch.cdist(embedding[jobs], embedding[jobs]).square()
-    static_mean = static @ values
+    nothing = torch.zeros(1, static.shape[1], len(SHIFT_SCALES))
+    prior = head_context(static, static @ values, nothing)[0, jobs, : -len(SHIFT_SCALES)]
 
-    def read(shown: torch.Tensor, asked: torch.Tensor, leave_out: bool) -> torch.Tensor:
+    def read(shown: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
+        """Head inputs of the asked pairs; one that is shown as well is read without its own answer."""
         shift = torch.zeros(1, len(jobs), len(SHIFT_SCALES))
         if len(shown):
             valid = torch.ones(1, len(shown), dtype=torch.bool)
             surprise, variance = surprises(static[:, jobs[shown]], answers[shown][None], valid, values, noise)
-            at, where = (shown[None], valid) if leave_out else (None, None)
-            shift, _ = condition(between[shown][None], between[shown][:, shown][None], surprise, variance, at, where)
-        everywhere = torch.zeros(1, static.shape[1], len(SHIFT_SCALES))
-        everywhere[0, jobs] = shift[0]
-        return head_context(static, static_mean, everywhere)[0, jobs[asked]]
+            among = between[shown][:, shown]
+            shift, _ = condition(between[shown][None], among[None], surprise, variance, at=shown[None], valid=valid)
+        return torch.cat([prior, shift[0]], dim=1)[asked]
 
     # An agent asks its head about pairs it has judged as well, each without its own answer but with all others.
     everything = torch.arange(len(own))
-    x, y = [read(everything, everything, leave_out=True)] * CONTEXTS, [answers] * CONTEXTS
+    x, y = [read(everything, everything)] * CONTEXTS, [answers] * CONTEXTS
     for _ in range(CONTEXTS):
         order = torch.from_numpy(rng.permutation(len(own)))
         split = int(rng.integers(0, len(own)))
-        x.append(read(order[:split], order[split:], leave_out=False))
+        x.append(read(order[:split], order[split:]))
         y.append(answers[order[split:]])
     return torch.cat(x), torch.cat(y)

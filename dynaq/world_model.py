@@ -219,13 +219,13 @@ def condition(
     among: torch.Tensor,
     surprise: torch.Tensor,
     variance: torch.Tensor,
-    at: torch.Tensor | None = None,
-    valid: torch.Tensor | None = None,
+    at: torch.Tensor,
+    valid: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The Gaussian process posterior at each length scale.
 
     cross `[agents, n, m]`, among `[agents, n, n]`: squared distances of observed jobs to asked ones and to each other.
-    at `[agents, n]`: where the observed jobs stand among the asked ones; there each leaves its own answer out
+    at, valid `[agents, n]`: where the observed jobs stand among the asked ones; there each leaves its own answer out
     (Rasmussen & Williams 2006, eq. 5.12). Returns shift `[agents, m, scales]` and the deviation `[agents, m]` at the
     last scale.
     """
@@ -241,10 +241,9 @@ def condition(
         inverse = torch.cholesky_inverse(factor)
         weights = (inverse @ surprise[..., None]).squeeze(-1)
         shift = torch.einsum("anj,an->aj", kernel, weights)
-        if at is not None and valid is not None:
-            left_out = surprise - weights / inverse.diagonal(dim1=1, dim2=2)
-            rows = torch.arange(len(at), device=at.device)[:, None].expand_as(at)
-            shift[rows[valid], at[valid]] = left_out[valid]
+        left_out = surprise - weights / inverse.diagonal(dim1=1, dim2=2)
+        rows = torch.arange(len(at), device=at.device)[:, None].expand_as(at)
+        shift[rows[valid], at[valid]] = left_out[valid]
         shifts.append(shift)
         explained = torch.linalg.solve_triangular(factor, kernel, upper=False).square().sum(1)
         deviation = (PROCESS_VARIANCE - explained).clamp_min(1e-9).sqrt()

@@ -34,10 +34,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from dynaq.config import DynaQConfig
+from dynaq.agent.config import DynaQConfig
 from dynaq.inputs import InteractionInputs, PairInputs, RawInputs
-from dynaq.networks import agent_generator
-from dynaq.q_learning import QFunction
+from dynaq.agent.stacked_mlp import agent_generator
+from dynaq.agent.q_function import QFunction
 
 JOBS, STATE, ACTION, FEATURES = 856, 1152, 1920, 45  # the O*NET benchmark in the extended layout
 CACHE_BYTES = 16 << 20  # parameters, gradients and moments of a block below this stay in the cache

@@ -33,10 +33,10 @@ import pyarrow as pa
 import torch
 
 from bench.baselines import BASELINES, View
-from dynaq.agents import DynaQBlock
-from dynaq.config import DynaQConfig
+from dynaq.agent.dyna_q import DynaQBlock
+from dynaq.agent.config import DynaQConfig
 from dynaq.encoder import Encoder
-from dynaq.features import job_embedding
+from dynaq.agent.pair_features import job_embedding
 from dynaq.ingest import ingest_market
 from dynaq.judge import LABEL_VALUES, LABELS, Judgement, Slate, judgement_from_probabilities
 from dynaq.markets import onet_market
@@ -44,7 +44,7 @@ from dynaq.metrics import bootstrap_interval, ndcg_at_k
 from dynaq.pretrain import pretrain
 from dynaq.pretrained import Pretrained
 from dynaq.qrels import Qrels
-from dynaq.rewards import make_strategy
+from dynaq.agent.reward_strategy import make_strategy
 from dynaq.stores import open_store
 from dynaq.stores.base import JUDGEMENT_SCHEMA, judgement_row
 from dynaq.tensor_cache import TensorCache

@@ -19,14 +19,14 @@ from cluster.cache import CacheRef
 from cluster.metrics import BlockMetrics
 from cluster.runfolder import METRICS, RECOMMENDATIONS, RunFolder
 from cluster.serving import write_q_values
-from dynaq.agents import DynaQBlock
-from dynaq.checkpoint import load_block, save_block
-from dynaq.config import DynaQConfig
+from dynaq.agent.dyna_q import DynaQBlock
+from dynaq.agent.checkpoint import load_block, save_block
+from dynaq.agent.config import DynaQConfig
 from dynaq.judge import Judgement
 from dynaq.ledger import judgements
 from dynaq.metrics import ranking_metrics
 from dynaq.pretrained import Pretrained
-from dynaq.rewards import make_strategy
+from dynaq.agent.reward_strategy import make_strategy
 
 RECOMMENDATIONS_KEPT = 100  # per applicant in the run folder
 CHECKPOINT_SECONDS = 60.0  # training lost at most when an actor dies; its judgements are in the ledger either way

@@ -15,7 +15,7 @@ from ray.tune.search import BasicVariantGenerator, Repeater, create_searcher
 from ray.tune.search.repeater import TRIAL_INDEX
 
 from cluster.space import Space, label_of
-from dynaq.config import DynaQConfig
+from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
 
 SEARCHERS = ("random", "hyperopt", "optuna")
@@ -39,7 +39,7 @@ class Plan:
     """What is compared: every strategy with every seed and every setting.
 
     Args:
-        strategies: of `dynaq.rewards`, or `rllib-dqn`.
+        strategies: of `dynaq.agent.reward_strategy`, or `rllib-dqn`.
         seeds: of the agents.
         space: settings to try; empty for those of the config alone.
         samples: settings drawn from the space.

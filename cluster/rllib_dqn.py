@@ -37,9 +37,9 @@ from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import nn
 
 from dynaq.env import ID
-from dynaq.features import STANDARDISED_SCALE, pair_features
+from dynaq.agent.pair_features import STANDARDISED_SCALE, pair_features
 from dynaq.judge import Judgement, JudgementSource, Slate
-from dynaq.networks import agent_generator
+from dynaq.agent.stacked_mlp import agent_generator
 from dynaq.tensor_cache import TensorCache
 
 ENV_NAME = "dynaq/Cohort-v0"

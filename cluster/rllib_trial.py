@@ -20,7 +20,7 @@ from dynaq.errors import DynaqError
 from dynaq.judge import Judgement
 from dynaq.metrics import ranking_metrics
 from dynaq.qrels import Qrels
-from dynaq.rounds import RoundMetrics, count_label
+from dynaq.agent.round_metrics import RoundMetrics, count_label
 
 Ranked = list[list[tuple[str, float]]]  # per applicant (job, Q), best first
 

@@ -18,7 +18,7 @@ import yaml
 from ray import tune
 from ray.tune.search.sample import Domain
 
-from dynaq.config import DynaQConfig
+from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
 
 BOUNDS = {"uniform": 2, "loguniform": 2, "randint": 2, "lograndint": 2, "quniform": 3, "qloguniform": 3, "qrandint": 3}

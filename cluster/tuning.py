@@ -30,10 +30,10 @@ from cluster.block_actor import TrainingJob
 from cluster.plan import PROGRESS, SCORE, Plan, Trial, param_space, tune_config
 from cluster.runfolder import CONFIG, RunFolder
 from cluster.trainer import TRIAL_CPUS, ActorSize, CohortProgress, CohortResult, CohortTrainer
-from dynaq.config import DynaQConfig
+from dynaq.agent.config import DynaQConfig
 from dynaq.errors import DynaqError
 from dynaq.qrels import Qrels
-from dynaq.rewards import make_strategy
+from dynaq.agent.reward_strategy import make_strategy
 
 TUNE_FOLDER = "tune"
 BILLS = "bills.json"  # trial -> judgements paid, over all sessions of a comparison

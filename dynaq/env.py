@@ -6,7 +6,7 @@
 Each step shows a slate of jobs that the applicant was not asked about before; the action picks one of them, and its
 reward is the judge's, or the cosine scaled to [0, 1] without a judge. An episode is one applicant's budget. Spaces are
 one flat float32 Box and one Discrete, which is what Stable-Baselines3 and RLlib's value-based algorithms take as it is.
-`dynaq.agents` does not go through here: it scores the whole catalogue, for many applicants at once.
+`dynaq.agent.dyna_q` does not go through here: it scores the whole catalogue, for many applicants at once.
 """
 
 from __future__ import annotations

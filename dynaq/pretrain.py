@@ -2,7 +2,7 @@
 
 Two networks, each fitted on pairs of many applicants: a prior p(label | s, a) from the pair's similarities, and a head
 that reads that prior together with what an applicant's own judgements say about similar jobs
-(`dynaq.world_model.head_context`). The head is trained on contexts drawn from the ledger: some of an applicant's
+(`dynaq.agent.bayes_world_model.head_context`). The head is trained on contexts drawn from the ledger: some of an applicant's
 judgements are shown, others are to be predicted, as in a neural process (Garnelo et al. 2018, arXiv 1807.01622).
 
 Applicants are dealt into folds (`dynaq.pretrained`). What fold k uses is fitted without fold k, down to the priors
@@ -21,11 +21,11 @@ import torch
 
 from dynaq.classifier import Classifier, PairClassifier, Scaling, fit_classifier, principal_directions
 from dynaq.errors import InputError
-from dynaq.features import action_blocks, job_embedding, pair_features, scaled_cosines, state_blocks
+from dynaq.agent.pair_features import action_blocks, job_embedding, pair_features, scaled_cosines, state_blocks
 from dynaq.judge import LABEL_VALUES, LABELS, Label
 from dynaq.pretrained import FOLDS, MEMBERS, Pretrained, fold_of
 from dynaq.tensor_cache import TensorCache
-from dynaq.world_model import SHIFT_SCALES, condition, head_context, surprises
+from dynaq.agent.bayes_world_model import SHIFT_SCALES, condition, head_context, surprises
 
 MIN_APPLICANTS = 8  # fewer make no folds worth fitting
 CONTEXTS = 12  # drawn per applicant for the head, beside as many copies of the one that leaves each answer out

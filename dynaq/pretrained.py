@@ -16,9 +16,9 @@ import torch
 
 from dynaq.classifier import RARE, Classifier, PairClassifier
 from dynaq.errors import InputError
-from dynaq.features import action_blocks, pair_features, state_blocks
+from dynaq.agent.pair_features import action_blocks, pair_features, state_blocks
 from dynaq.judge import Label
-from dynaq.saved import read_saved, write_saved
+from dynaq.agent.tensor_files import read_saved, write_saved
 from dynaq.tensor_cache import TensorCache
 
 FOLDS = 4
@@ -148,7 +148,7 @@ def _load(
 
 
 class PretrainedPrior:
-    """`dynaq.world_model.Prior` of some applicants, each from the folds that never saw it."""
+    """`dynaq.agent.bayes_world_model.Prior` of some applicants, each from the folds that never saw it."""
 
     def __init__(
         self,

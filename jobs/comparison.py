@@ -61,7 +61,7 @@ from cluster.runfolder import CONFIG, RunFolder
 from cluster.space import setting_json
 from cluster.trainer import ActorSize
 from cluster.tuning import TrialResult, run_trials
-from dynaq.config import DynaQConfig
+from dynaq.agent.config import DynaQConfig
 from dynaq.errors import DynaqError
 from dynaq.judge import Slate
 from dynaq.pretrained import Pretrained

@@ -12,7 +12,7 @@ from cluster.plan import Plan
 from cluster.runfolder import REPORT, RunFolder
 from cluster.session import ray_session
 from cluster.trainer import ActorSize
-from dynaq.config import DynaQConfig
+from dynaq.agent.config import DynaQConfig
 from dynaq.ingest import ingest_market
 from dynaq.markets import esco_market
 from dynaq.stores import open_store

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.runfolder import CONFIG, RunFolder
-from dynaq.config import DynaQConfig
+from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
 from dynaq.real_answers import KEPT, real_answers
 from dynaq.stores import open_store

@@ -16,7 +16,7 @@ from cluster.cache import CacheRef, put_cache
 from cluster.runfolder import RunFolder
 from cluster.session import ray_session
 from cluster.trainer import ActorSize, CohortProgress, CohortResult, CohortTrainer
-from dynaq.config import DynaQConfig
+from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
 from dynaq.pretrained import Pretrained
 from jobs.cli import run_verb

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from cluster.runfolder import CONFIG, RunFolder
-from dynaq.config import DynaQConfig
+from dynaq.agent.config import DynaQConfig
 from dynaq.errors import DynaqError, InputError
 from dynaq.pretrained import Pretrained
 from dynaq.qrels import Qrels
-from dynaq.rewards import make_strategy
+from dynaq.agent.reward_strategy import make_strategy
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from jobs.console import errors

@@ -15,7 +15,7 @@ from cluster.space import Space, read_space
 from cluster.trackers import trackers
 from cluster.trainer import ActorSize
 from cluster.tuning import RLLIB_DQN
-from dynaq.config import DynaQConfig
+from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
 from dynaq.pretrained import Pretrained
 from jobs.cli import run_verb

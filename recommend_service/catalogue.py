@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynaq.cache_arrays import pack, sides
-from dynaq.features import JOB_BLOCK_WEIGHTS
+from dynaq.agent.pair_features import JOB_BLOCK_WEIGHTS
 from dynaq.layout import BLOCK_DIM, Layout
 from dynaq.records import Candidate, Job
 from dynaq.stores import FloatArray, Store

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from dynaq.config import DynaQConfig
+from dynaq.agent.config import DynaQConfig
 
 BUDGET, SLATE = 20, 5
 

@@ -19,7 +19,7 @@ from cluster.cache import put_cache
 from cluster.metrics import BlockMetrics, BrokerMetrics, RunMetrics
 from cluster.runfolder import RunFolder
 from cluster.trainer import ActorSize, CohortTrainer
-from dynaq.config import DynaQConfig
+from dynaq.agent.config import DynaQConfig
 from dynaq.judge import Slate
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache

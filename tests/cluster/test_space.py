@@ -7,7 +7,7 @@ from ray.tune.search.sample import Categorical, Float, Integer
 
 from cluster.plan import Plan, make_searcher
 from cluster.space import Space, label_of, read_space
-from dynaq.config import DynaQConfig
+from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
 
 GOOD = """

@@ -25,7 +25,7 @@ from cluster.broker import JudgeBackend, start_broker
 from cluster.cache import put_cache
 from cluster.runfolder import RECOMMENDATIONS, RunFolder
 from cluster.trainer import ActorSize, CohortProgress, CohortResult, CohortTrainer
-from dynaq.config import DynaQConfig
+from dynaq.agent.config import DynaQConfig
 from dynaq.judge import Judgement
 from dynaq.records import Candidate, Job
 from dynaq.stores import open_store

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from dynaq.agents import DynaQBlock
+from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.errors import InputError, JudgeError
 from dynaq.judge import Judgement
 from dynaq.metrics import ndcg_at_k
-from dynaq.rewards import RewardStrategy, make_strategy
+from dynaq.agent.reward_strategy import RewardStrategy, make_strategy
 from tests.dynaq.toy_market import GradeSource, ToyMarket, grade_judgement, small_config
 
 EXPLORING: dict[str, Any] = {"epsilon_start": 0.5, "epsilon_end": 0.1}

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from dynaq.agents import DynaQBlock
-from dynaq.checkpoint import NAME, load_block, save_block
+from dynaq.agent.dyna_q import DynaQBlock
+from dynaq.agent.checkpoint import NAME, load_block, save_block
 from dynaq.errors import InputError
-from dynaq.rewards import make_strategy
+from dynaq.agent.reward_strategy import make_strategy
 from tests.dynaq.test_agents import ABSTAINED
 from tests.dynaq.toy_market import GradeSource, ToyMarket, small_config, toy_market
 

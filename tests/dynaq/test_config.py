@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dynaq.config import DynaQConfig
+from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
 
 

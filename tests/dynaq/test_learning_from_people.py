@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from dynaq.agents import DynaQBlock
-from dynaq.checkpoint import load_block, save_block
+from dynaq.agent.dyna_q import DynaQBlock
+from dynaq.agent.checkpoint import load_block, save_block
 from dynaq.errors import InputError
 from dynaq.judge import Judgement
 from dynaq.metrics import ndcg_at_k
-from dynaq.rewards import make_strategy
+from dynaq.agent.reward_strategy import make_strategy
 from tests.dynaq.toy_market import GradeSource, ToyMarket, grade_judgement, small_config
 
 VALUES = {"budget": 10}

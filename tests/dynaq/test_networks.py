@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from dynaq.networks import StackedMLP, agent_generator
+from dynaq.agent.stacked_mlp import StackedMLP, agent_generator
 
 SIZES = [7, 6, 5]
 

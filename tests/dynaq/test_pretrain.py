@@ -11,13 +11,13 @@ from safetensors.torch import load_file, save_file
 
 from dynaq import pretrain as module
 from dynaq import pretrained as pretrained_module
-from dynaq.agents import DynaQBlock
+from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.errors import InputError
 from dynaq.judge import judgement_from_probabilities
 from dynaq.metrics import ndcg_at_k
 from dynaq.pretrain import estimate_noise, pretrain
 from dynaq.pretrained import Pretrained, fold_of
-from dynaq.rewards import make_strategy
+from dynaq.agent.reward_strategy import make_strategy
 from dynaq.stores import open_store
 from dynaq.stores.base import JUDGEMENT_SCHEMA, judgement_row
 from dynaq.tensor_cache import TensorCache

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from dynaq.inputs import InteractionInputs, RawInputs
-from dynaq.networks import agent_generator
-from dynaq.q_learning import QFunction, bellman_target
+from dynaq.agent.stacked_mlp import agent_generator
+from dynaq.agent.q_function import QFunction, bellman_target
 from tests.dynaq.toy_market import small_config
 
 JOBS = 8

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from dynaq.judge import abstention, judgement_from_probabilities
-from dynaq.replay import JudgedPairs
+from dynaq.agent.replay_buffer import JudgedPairs
 
 
 def filled() -> JudgedPairs:

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from dynaq.errors import InputError
-from dynaq.features import scaled_cosines
+from dynaq.agent.pair_features import scaled_cosines
 from dynaq.judge import expected_reward, judgement_from_probabilities
-from dynaq.rewards import RewardStrategy, make_strategy
+from dynaq.agent.reward_strategy import RewardStrategy, make_strategy
 from tests.dynaq.toy_market import ToyMarket, small_config
 
 

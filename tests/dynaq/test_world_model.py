@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from dynaq.features import job_embedding, pair_features, scaled_cosines
+from dynaq.agent.pair_features import job_embedding, pair_features, scaled_cosines
 from dynaq.inputs import InteractionInputs
 from dynaq.judge import LABEL_VALUES, LABELS, Judgement, judgement_from_probabilities
-from dynaq.mlp_model import MLPWorldModel
-from dynaq.networks import agent_generator
-from dynaq.replay import JudgedPairs
-from dynaq.world_model import (
+from dynaq.agent.mlp_world_model import MLPWorldModel
+from dynaq.agent.stacked_mlp import agent_generator
+from dynaq.agent.replay_buffer import JudgedPairs
+from dynaq.agent.bayes_world_model import (
     LEAST_INFORMATION,
     OBSERVATION_VARIANCE,
     PROCESS_VARIANCE,
@@ -198,7 +198,7 @@ def test_a_block_in_pieces_is_the_block_whole(market: ToyMarket, monkeypatch: py
         tell(market, pairs, agent, [agent, agent + 10, agent + 20])
     whole, pieces = model_of(market, 5), model_of(market, 5)
     whole.observe(pairs)
-    monkeypatch.setattr("dynaq.world_model.CHUNK_BYTES", 1)
+    monkeypatch.setattr("dynaq.agent.bayes_world_model.CHUNK_BYTES", 1)
     pieces.observe(pairs)
     torch.testing.assert_close(pieces.mean, whole.mean, atol=1e-6, rtol=0)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dynaq.config import DynaQConfig
+from dynaq.agent.config import DynaQConfig
 from dynaq.errors import JudgeError
 from dynaq.judge import Judgement, Slate, abstention, judgement_from_probabilities
 from dynaq.layout import BLOCK_DIM, EXTENDED

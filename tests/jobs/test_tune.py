@@ -25,7 +25,7 @@ from cluster.plan import Plan
 from cluster.runfolder import RunFolder
 from cluster.trainer import ActorSize
 from cluster.tuning import run_trials
-from dynaq.config import DynaQConfig
+from dynaq.agent.config import DynaQConfig
 from dynaq.errors import DynaqError, JudgeError
 from dynaq.judge import Judgement
 from dynaq.records import Candidate, Job

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import torch
 
-from dynaq.config import DynaQConfig
+from dynaq.agent.config import DynaQConfig
 from dynaq.inputs import PairInputs, over_catalogue
-from dynaq.networks import StackedMLP
-from dynaq.replay import JudgedPairs
+from dynaq.agent.stacked_mlp import StackedMLP
+from dynaq.agent.replay_buffer import JudgedPairs
 
 
 class MLPWorldModel:
     """Predicts the reward of any job from its features; knows nothing of its own uncertainty.
 
-    Attributes as `dynaq.world_model.BayesWorldModel`; `believed` is what the judge said.
+    Attributes as `dynaq.agent.bayes_world_model.BayesWorldModel`; `believed` is what the judge said.
     """
 
     noise = 0.0

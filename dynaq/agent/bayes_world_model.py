@@ -21,9 +21,9 @@ from typing import Protocol
 
 import torch
 
-from dynaq.features import log_rank
+from dynaq.agent.pair_features import log_rank
 from dynaq.judge import LABELS
-from dynaq.replay import JudgedPairs
+from dynaq.agent.replay_buffer import JudgedPairs
 
 SHIFT_SCALES = (0.7, 1.2)  # length scales: near neighbours, and the wider family
 PROCESS_VARIANCE = 2.0  # of shifts, see `surprises`

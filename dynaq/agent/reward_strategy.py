@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dynaq.config import DynaQConfig
+from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
 
 STRATEGIES = ("cosine", "llm", "hybrid")

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import torch
 
-from dynaq.config import DynaQConfig
+from dynaq.agent.config import DynaQConfig
 from dynaq.inputs import PairInputs, over_catalogue
-from dynaq.networks import StackedMLP
+from dynaq.agent.stacked_mlp import StackedMLP
 
 TENSORS = ("table", "value", "target_table", "target_value", "next_max")  # of a checkpoint, beside the network
 

@@ -25,20 +25,20 @@ import torch
 from torch.nn import functional
 
 from dynaq.acting import ask, explore, valued
-from dynaq.config import DynaQConfig
+from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
-from dynaq.features import job_embedding, pair_features, raw_features, scaled_cosines
+from dynaq.agent.pair_features import job_embedding, pair_features, raw_features, scaled_cosines
 from dynaq.inputs import InteractionInputs, PairInputs, RawInputs
 from dynaq.judge import LABELS, Judgement, JudgementSource, Slate
-from dynaq.mlp_model import MLPWorldModel
-from dynaq.networks import agent_generator
-from dynaq.q_learning import QFunction
+from dynaq.agent.mlp_world_model import MLPWorldModel
+from dynaq.agent.stacked_mlp import agent_generator
+from dynaq.agent.q_function import QFunction
 from dynaq.real_answers import KEPT
-from dynaq.replay import JudgedPairs, first_of_each
-from dynaq.rewards import RewardStrategy
-from dynaq.rounds import RoundMetrics, Update, count_label, mean_known, mean_loss
+from dynaq.agent.replay_buffer import JudgedPairs, first_of_each
+from dynaq.agent.reward_strategy import RewardStrategy
+from dynaq.agent.round_metrics import RoundMetrics, Update, count_label, mean_known, mean_loss
 from dynaq.tensor_cache import TensorCache
-from dynaq.world_model import BayesWorldModel, CosinePrior, Prior
+from dynaq.agent.bayes_world_model import BayesWorldModel, CosinePrior, Prior
 
 if TYPE_CHECKING:
     from dynaq.pretrained import Pretrained

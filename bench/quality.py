@@ -41,8 +41,8 @@ from dynaq.ingest import ingest_market
 from dynaq.judge import LABEL_VALUES, LABELS, Judgement, Slate, judgement_from_probabilities
 from dynaq.markets import onet_market
 from dynaq.metrics import bootstrap_interval, ndcg_at_k
-from dynaq.pretrain import pretrain
-from dynaq.pretrained import Pretrained
+from dynaq.pretraining.fit import pretrain
+from dynaq.pretraining.prior import Pretrained
 from dynaq.qrels import Qrels
 from dynaq.agent.reward_strategy import make_strategy
 from dynaq.stores import open_store

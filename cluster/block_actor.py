@@ -25,7 +25,7 @@ from dynaq.agent.config import DynaQConfig
 from dynaq.judge import Judgement
 from dynaq.ledger import judgements
 from dynaq.metrics import ranking_metrics
-from dynaq.pretrained import Pretrained
+from dynaq.pretraining.prior import Pretrained
 from dynaq.agent.reward_strategy import make_strategy
 
 RECOMMENDATIONS_KEPT = 100  # per applicant in the run folder

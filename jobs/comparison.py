@@ -64,7 +64,7 @@ from cluster.tuning import TrialResult, run_trials
 from dynaq.agent.config import DynaQConfig
 from dynaq.errors import DynaqError
 from dynaq.judge import Slate
-from dynaq.pretrained import Pretrained
+from dynaq.pretraining.prior import Pretrained
 from dynaq.statistics import mean_known
 from jobs.console import LiveTable, console, errors, say
 from jobs.judges import judged_pairs

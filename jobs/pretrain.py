@@ -10,7 +10,7 @@ import typer
 
 from dynaq.errors import InputError
 from dynaq.ledger import read_ledger
-from dynaq.pretrain import pretrain
+from dynaq.pretraining.fit import pretrain
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from jobs.cli import run_verb

@@ -18,7 +18,7 @@ from cluster.session import ray_session
 from cluster.trainer import ActorSize, CohortProgress, CohortResult, CohortTrainer
 from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
-from dynaq.pretrained import Pretrained
+from dynaq.pretraining.prior import Pretrained
 from jobs.cli import run_verb
 from jobs.console import LiveTable, console
 from jobs.events import describe_feedback, learn_from_events

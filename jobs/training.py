@@ -11,7 +11,7 @@ from typing import Any
 from cluster.runfolder import CONFIG, RunFolder
 from dynaq.agent.config import DynaQConfig
 from dynaq.errors import DynaqError, InputError
-from dynaq.pretrained import Pretrained
+from dynaq.pretraining.prior import Pretrained
 from dynaq.qrels import Qrels
 from dynaq.agent.reward_strategy import make_strategy
 from dynaq.stores import open_store

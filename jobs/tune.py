@@ -17,7 +17,7 @@ from cluster.trainer import ActorSize
 from cluster.tuning import RLLIB_DQN
 from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
-from dynaq.pretrained import Pretrained
+from dynaq.pretraining.prior import Pretrained
 from jobs.cli import run_verb
 from jobs.comparison import compare, report_failed_trials, show_comparison
 from jobs.console import say

@@ -37,7 +37,7 @@ CHUNK_BYTES = 1 << 28  # of kernel rows at once
 
 
 class Prior(Protocol):
-    """Static prior and head of a block's agents (`dynaq.pretrained.PretrainedPrior` or `CosinePrior`)."""
+    """Static prior and head of a block's agents (`dynaq.pretraining.prior.PretrainedPrior` or `CosinePrior`)."""
 
     noise: float
     static: torch.Tensor  # p(label | s, a) [agents, n_jobs, 4]

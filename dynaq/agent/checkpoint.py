@@ -20,7 +20,7 @@ from dynaq.agent.tensor_files import read_saved, write_saved
 from dynaq.tensor_cache import TensorCache
 
 if TYPE_CHECKING:
-    from dynaq.pretrained import Pretrained
+    from dynaq.pretraining.prior import Pretrained
 
 NAME = "block"
 

@@ -41,7 +41,7 @@ from dynaq.tensor_cache import TensorCache
 from dynaq.agent.bayes_world_model import BayesWorldModel, CosinePrior, Prior
 
 if TYPE_CHECKING:
-    from dynaq.pretrained import Pretrained
+    from dynaq.pretraining.prior import Pretrained
 
 
 class DynaQBlock:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dynaq.classifier import Classifier, PairClassifier, Scaling, fit_classifier, principal_directions
+from dynaq.pretraining.label_networks import Classifier, PairClassifier, Scaling, fit_classifier, principal_directions
 
 APPLICANTS, JOBS, DIM = 60, 80, 12
 

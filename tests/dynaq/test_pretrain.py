@@ -15,8 +15,8 @@ from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.errors import InputError
 from dynaq.judge import judgement_from_probabilities
 from dynaq.metrics import ndcg_at_k
-from dynaq.pretrain import estimate_noise, pretrain
-from dynaq.pretrained import Pretrained, fold_of
+from dynaq.pretraining.fit import estimate_noise, pretrain
+from dynaq.pretraining.prior import Pretrained, fold_of
 from dynaq.agent.reward_strategy import make_strategy
 from dynaq.stores import open_store
 from dynaq.stores.base import JUDGEMENT_SCHEMA, judgement_row
@@ -34,8 +34,8 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> ToyMarket:
 @pytest.fixture(scope="module", autouse=True)
 def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dynaq.classifier.STEPS", 200)
-        patch.setattr("dynaq.classifier.BATCH", 256)
+        patch.setattr("dynaq.pretraining.label_networks.STEPS", 200)
+        patch.setattr("dynaq.pretraining.label_networks.BATCH", 256)
         patch.setattr(module, "MEMBERS", 1)
         patch.setattr(pretrained_module, "MEMBERS", 1)
         yield

@@ -1,4 +1,4 @@
-"""Pre-trained networks as an agent starts from them; `dynaq.pretrain` fits them.
+"""Pre-trained networks as an agent starts from them; `dynaq.pretraining.fit` fits them.
 
 Nobody's judgements are in the networks that an agent of theirs starts from: applicants are dealt into folds, and an
 agent of fold k uses networks that were fitted without fold k. An applicant who is not in the ledger uses all folds'.
@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import torch
 
-from dynaq.classifier import RARE, Classifier, PairClassifier
+from dynaq.pretraining.label_networks import RARE, Classifier, PairClassifier
 from dynaq.errors import InputError
 from dynaq.agent.pair_features import action_blocks, pair_features, state_blocks
 from dynaq.judge import Label

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dynaq.judge import LABELS
+from dynaq.judging.judgement import LABELS
 from dynaq.stores import open_store
 
 

@@ -27,7 +27,7 @@ from cluster.runfolder import RunFolder
 from cluster.session import ray_session
 from cluster.trainer import ActorSize, CohortTrainer
 from dynaq.agent.config import DynaQConfig
-from dynaq.judge import Judgement, judgement_from_probabilities
+from dynaq.judging.judgement import Judgement, judgement_from_probabilities
 from dynaq.layout import BLOCK_DIM, CANDIDATE_BLOCKS, JOB_BLOCKS
 from dynaq.records import Candidate, Job
 from dynaq.stores import open_store

@@ -22,8 +22,8 @@ from cluster.serving import write_q_values
 from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.agent.checkpoint import load_block, save_block
 from dynaq.agent.config import DynaQConfig
-from dynaq.judge import Judgement
-from dynaq.ledger import judgements
+from dynaq.judging.judgement import Judgement
+from dynaq.judging.ledger_file import judgements
 from dynaq.metrics import ranking_metrics
 from dynaq.pretraining.prior import Pretrained
 from dynaq.agent.reward_strategy import make_strategy

@@ -22,8 +22,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.metrics import BrokerMetrics
 from dynaq.errors import DynaqError, InputError, JudgeError
-from dynaq.judge import Judgement, Slate
-from dynaq.ledger import judgements
+from dynaq.judging.judgement import Judgement, Slate
+from dynaq.judging.ledger_file import judgements
 from dynaq.records import Candidate, Job
 from dynaq.stores import Store, open_store
 
@@ -38,7 +38,7 @@ STORE_PATIENCE = 120.0  # seconds for which a database may be away before a run 
 
 
 class AsyncJudge(Protocol):
-    """A judge as the broker calls it: `dynaq.judge.Judge.judge`, without blocking the others."""
+    """A judge as the broker calls it: `dynaq.judging.judgement.Judge.judge`, without blocking the others."""
 
     async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]: ...
 

@@ -38,7 +38,7 @@ from torch import nn
 
 from dynaq.env import ID
 from dynaq.agent.pair_features import STANDARDISED_SCALE, pair_features
-from dynaq.judge import Judgement, JudgementSource, Slate
+from dynaq.judging.judgement import Judgement, JudgementSource, Slate
 from dynaq.agent.stacked_mlp import agent_generator
 from dynaq.tensor_cache import TensorCache
 

@@ -17,7 +17,7 @@ from cluster.rllib_dqn import RllibDqn, RllibDqnConfig
 from cluster.runfolder import CONFIG, METRICS, RECOMMENDATIONS
 from cluster.trainer import CohortProgress, CohortResult
 from dynaq.errors import DynaqError
-from dynaq.judge import Judgement
+from dynaq.judging.judgement import Judgement
 from dynaq.metrics import ranking_metrics
 from dynaq.qrels import Qrels
 from dynaq.agent.round_metrics import RoundMetrics, count_label

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from dynaq.errors import JudgeError
-from dynaq.judge import Judgement, JudgementSource, Label, Slate, expected_reward
+from dynaq.judging.judgement import Judgement, JudgementSource, Label, Slate, expected_reward
 
 
 def explore(slate: Sequence[int], free: torch.Tensor, epsilon: float, generator: torch.Generator) -> list[int]:

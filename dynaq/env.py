@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynaq.errors import InputError, JudgeError
-from dynaq.judge import Judgement, JudgementSource, Slate
+from dynaq.judging.judgement import Judgement, JudgementSource, Slate
 from dynaq.layout import BLOCK_DIM
 from dynaq.tensor_cache import TensorCache
 

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from dynaq.exposure_policy import POOL
 from dynaq.feedback import Event, Exposure, exposures
-from dynaq.judge import Label
+from dynaq.judging.judgement import Label
 from dynaq.off_policy import Numbers, SlateLog
 from dynaq.real_answers import EVENT_LABELS, HIDES, standing
 

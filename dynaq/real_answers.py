@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynaq.feedback import Event
-from dynaq.judge import LABELS, Label
+from dynaq.judging.judgement import LABELS, Label
 from dynaq.stores.base import JUDGEMENT_SCHEMA
 
 EVENT_LABELS: Mapping[Event, Label] = {

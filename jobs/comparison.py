@@ -63,7 +63,7 @@ from cluster.trainer import ActorSize
 from cluster.tuning import TrialResult, run_trials
 from dynaq.agent.config import DynaQConfig
 from dynaq.errors import DynaqError
-from dynaq.judge import Slate
+from dynaq.judging.judgement import Slate
 from dynaq.pretraining.prior import Pretrained
 from dynaq.statistics import mean_known
 from jobs.console import LiveTable, console, errors, say

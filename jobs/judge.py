@@ -16,8 +16,8 @@ from rich.table import Table
 from cluster.broker import BrokerClient, start_broker
 from cluster.session import ray_session
 from dynaq.errors import DynaqError, InputError
-from dynaq.judge import LABELS, Judgement, Slate
-from dynaq.ledger import read_ledger
+from dynaq.judging.judgement import LABELS, Judgement, Slate
+from dynaq.judging.ledger_file import read_ledger
 from dynaq.markets import esco_market
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from cluster.broker import AsyncJudge, JudgeBackend
 from dynaq.errors import InputError
-from dynaq.judge import Judgement
-from dynaq.ledger import ReplayJudge, read_ledger
+from dynaq.judging.judgement import Judgement
+from dynaq.judging.ledger_file import ReplayJudge, read_ledger
 from dynaq.records import Candidate, Job
 from dynaq.stores import Store
 from dynaq.stores.base import JUDGEMENT_SCHEMA

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from cluster.plan import Trial
 from cluster.space import setting_json
-from dynaq.judge import LABELS
+from dynaq.judging.judgement import LABELS
 from dynaq.metrics import ranking_metrics
 from dynaq.qrels import Qrels
 from jobs.evaluation import Judged

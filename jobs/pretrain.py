@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import typer
 
 from dynaq.errors import InputError
-from dynaq.ledger import read_ledger
+from dynaq.judging.ledger_file import read_ledger
 from dynaq.pretraining.fit import pretrain
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache

@@ -16,7 +16,7 @@ from cluster.serving import ServedRun
 from dynaq.errors import DynaqError, InputError
 from dynaq.exposure_log import LoggedLists, Ranked, logged_lists
 from dynaq.exposure_policy import SHARPEST, SHARPNESS
-from dynaq.judge import LABEL_VALUES
+from dynaq.judging.judgement import LABEL_VALUES
 from dynaq.off_policy import OffPolicyEvaluation, RankingPolicy, evaluate
 from dynaq.stores import Store, open_store
 from jobs.cli import run_verb

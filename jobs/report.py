@@ -15,7 +15,7 @@ import typer
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cluster.runfolder import REPORT, RunFolder
-from dynaq.judge import LABELS
+from dynaq.judging.judgement import LABELS
 from jobs.cli import run_verb
 from jobs.console import say
 from jobs.inputs import relevance

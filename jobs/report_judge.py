@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dynaq.judge import LABELS
+from dynaq.judging.judgement import LABELS
 from jobs.report_runs import K, Line
 
 LOW_MASS = 0.5  # below it, most of the probability fell outside the four answers

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynaq.errors import InputError
-from dynaq.judge import LABELS
+from dynaq.judging.judgement import LABELS
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate
 from dynaq.stores import Store

@@ -15,8 +15,8 @@ from rich.table import Table
 from cluster.broker import BrokerClient, start_broker
 from cluster.session import ray_session
 from dynaq.errors import InputError
-from dynaq.judge import JudgementSource
-from dynaq.ledger import ReplayJudge
+from dynaq.judging.judgement import JudgementSource
+from dynaq.judging.ledger_file import ReplayJudge
 from jobs.cli import run_verb
 from jobs.console import Bars, console
 from jobs.inputs import LEDGER

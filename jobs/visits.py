@@ -15,8 +15,8 @@ import numpy as np
 
 from dynaq.errors import DynaqError, InputError
 from dynaq.feedback import WARM_START
-from dynaq.judge import Judgement, JudgementSource, Label, Slate
-from dynaq.sampled import chance, draw
+from dynaq.judging.judgement import Judgement, JudgementSource, Label, Slate
+from dynaq.judging.sampled import chance, draw
 from recommend_service.config import API_KEY
 
 __all__ = ["API_KEY", "Api", "Behaviour", "Visits"]

@@ -19,7 +19,7 @@ from ray.serve.handle import DeploymentHandle
 from cluster.http_auth import key_matches, refuse_open_address, served_host
 from dynaq.errors import DynaqError, InputError, JudgeError
 from dynaq.ingest.records import Rejected, parse_candidate, parse_job
-from dynaq.judge import Judgement, Label
+from dynaq.judging.judgement import Judgement, Label
 from dynaq.records import Candidate, Job
 from reward_service.client import ServeJudge
 from reward_service.config import JudgeConfig

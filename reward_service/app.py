@@ -21,7 +21,7 @@ from ray.serve.handle import DeploymentHandle
 from cluster.http_auth import refuse_open_address, shown_address
 from cluster.serve_http import start_serve, startup_failure
 from dynaq.errors import JudgeError
-from dynaq.judge import Judgement
+from dynaq.judging.judgement import Judgement
 from dynaq.records import Candidate, Job
 from reward_service.api import JudgeApi
 from reward_service.client import ServeJudge

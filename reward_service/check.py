@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynaq.errors import InputError
-from dynaq.judge import LABELS, Judgement
+from dynaq.judging.judgement import LABELS, Judgement
 from dynaq.metrics import ndcg_at_k
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job

@@ -1,4 +1,4 @@
-"""Clients of the judge: over a Serve handle inside the cluster, and over HTTP. Both are `dynaq.judge.Judge`s.
+"""Clients of the judge: over a Serve handle inside the cluster, and over HTTP. Both are `dynaq.judging.judgement.Judge`s.
 
 Both back off and ask again when the judge is busy or its replica is being replaced, and raise the last failure when
 `patience` seconds have passed. No judgement is made up.
@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 import httpx
 
 from dynaq.errors import JudgeError
-from dynaq.judge import Judgement
+from dynaq.judging.judgement import Judgement
 from dynaq.records import Candidate, Job
 from reward_service.config import JudgeConfig
 from reward_service.errors import JudgeBusy, JudgeUnavailable

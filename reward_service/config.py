@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dynaq.errors import InputError
-from dynaq.judge import LABEL_VALUES, LABELS, Label, fingerprint
+from dynaq.judging.judgement import LABEL_VALUES, LABELS, Label, fingerprint
 from dynaq.settings import read_settings
 from dynaq.stores import mask_uri
 from reward_service.model import model_identity

@@ -7,7 +7,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
-from dynaq.judge import LABELS, Judgement, abstention, judgement_from_probabilities
+from dynaq.judging.judgement import LABELS, Judgement, abstention, judgement_from_probabilities
 from dynaq.records import Candidate, Job
 from reward_service.config import JudgeConfig, Thresholds
 from reward_service.engine import Engine, PairError, wait_for_all

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ray.util.metrics import Counter, Histogram
 
 from cluster.metrics import SteadyGauge
-from dynaq.judge import Judgement
+from dynaq.judging.judgement import Judgement
 
 MASS = [0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99]
 SECONDS = [0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0]

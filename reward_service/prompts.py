@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dynaq.judge import LABELS, Label
+from dynaq.judging.judgement import LABELS, Label
 from dynaq.records import Candidate, Job
 from reward_service.text import Field, Offsets, fit, neutralise
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import httpx
 
 from dynaq.errors import InputError, JudgeError
-from dynaq.judge import Judgement
+from dynaq.judging.judgement import Judgement
 from dynaq.records import Candidate, Job
 from dynaq.stores import mask_uri
 from reward_service.client import HttpJudge, RewardClient

@@ -22,7 +22,7 @@ from typing import Protocol
 import torch
 
 from dynaq.agent.pair_features import log_rank
-from dynaq.judge import LABELS
+from dynaq.judging.judgement import LABELS
 from dynaq.agent.replay_buffer import JudgedPairs
 
 SHIFT_SCALES = (0.7, 1.2)  # length scales: near neighbours, and the wider family

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from dynaq.errors import InputError
-from dynaq.judge import LABEL_VALUES, Label
+from dynaq.judging.judgement import LABEL_VALUES, Label
 
 
 class DynaQConfig(BaseModel):

@@ -29,7 +29,7 @@ from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
 from dynaq.agent.pair_features import job_embedding, pair_features, raw_features, scaled_cosines
 from dynaq.inputs import InteractionInputs, PairInputs, RawInputs
-from dynaq.judge import LABELS, Judgement, JudgementSource, Slate
+from dynaq.judging.judgement import LABELS, Judgement, JudgementSource, Slate
 from dynaq.agent.mlp_world_model import MLPWorldModel
 from dynaq.agent.stacked_mlp import agent_generator
 from dynaq.agent.q_function import QFunction

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 import torch
 
-from dynaq.judge import LABELS, Judgement
+from dynaq.judging.judgement import LABELS, Judgement
 
 
 class JudgedPairs:

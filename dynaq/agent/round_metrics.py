@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dynaq.judge import Judgement, Label
+from dynaq.judging.judgement import Judgement, Label
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import torch
 from dynaq.pretraining.label_networks import Classifier, PairClassifier, Scaling, fit_classifier, principal_directions
 from dynaq.errors import InputError
 from dynaq.agent.pair_features import action_blocks, job_embedding, pair_features, scaled_cosines, state_blocks
-from dynaq.judge import LABEL_VALUES, LABELS, Label
+from dynaq.judging.judgement import LABEL_VALUES, LABELS, Label
 from dynaq.pretraining.prior import FOLDS, MEMBERS, Pretrained, fold_of
 from dynaq.tensor_cache import TensorCache
 from dynaq.agent.bayes_world_model import SHIFT_SCALES, condition, head_context, surprises

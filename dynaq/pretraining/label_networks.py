@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dynaq.judge import LABELS
+from dynaq.judging.judgement import LABELS
 
 STEPS = 2000
 BATCH = 512

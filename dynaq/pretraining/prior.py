@@ -17,7 +17,7 @@ import torch
 from dynaq.pretraining.label_networks import RARE, Classifier, PairClassifier
 from dynaq.errors import InputError
 from dynaq.agent.pair_features import action_blocks, pair_features, state_blocks
-from dynaq.judge import Label
+from dynaq.judging.judgement import Label
 from dynaq.agent.tensor_files import read_saved, write_saved
 from dynaq.tensor_cache import TensorCache
 

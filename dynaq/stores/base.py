@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from dynaq.errors import InputError
 from dynaq.feedback import Exposure, FeedbackEvent
-from dynaq.judge import Judgement
+from dynaq.judging.judgement import Judgement
 from dynaq.layout import BLOCK_DIM, CANDIDATE_BLOCKS, JOB_BLOCKS
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynaq.feedback import EXPOSURE_SCHEMA, FEEDBACK_SCHEMA, Exposure, FeedbackEvent
-from dynaq.judge import Judgement
+from dynaq.judging.judgement import Judgement
 from dynaq.layout import BLOCK_DIM
 from dynaq.qrels import QRELS_SCHEMA, Qrels, qrels_from_table
 from dynaq.records import Candidate, Job

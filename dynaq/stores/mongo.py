@@ -29,7 +29,7 @@ from dynaq.feedback import (
     event_row,
     exposure_row,
 )
-from dynaq.judge import Judgement
+from dynaq.judging.judgement import Judgement
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job
 from dynaq.stores.base import (

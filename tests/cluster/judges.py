@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cluster.broker import JudgeBackend
 from dynaq.errors import JudgeError
-from dynaq.judge import Judgement, abstention, judgement_from_probabilities
+from dynaq.judging.judgement import Judgement, abstention, judgement_from_probabilities
 from dynaq.records import Candidate, Job
 
 FINGERPRINT = "rule-000000000000"

@@ -12,7 +12,7 @@ import ray
 
 from cluster.broker import BrokerClient, JudgeBroker, start_broker
 from dynaq.errors import DynaqError, JudgeError
-from dynaq.judge import Slate
+from dynaq.judging.judgement import Slate
 from dynaq.records import Candidate, Job
 from dynaq.stores import open_store
 from tests.cluster.judges import FINGERPRINT, RuleJudge

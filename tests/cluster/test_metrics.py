@@ -20,7 +20,7 @@ from cluster.metrics import BlockMetrics, BrokerMetrics, RunMetrics
 from cluster.runfolder import RunFolder
 from cluster.trainer import ActorSize, CohortTrainer
 from dynaq.agent.config import DynaQConfig
-from dynaq.judge import Slate
+from dynaq.judging.judgement import Slate
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from reward_service.metrics import ReplicaMetrics

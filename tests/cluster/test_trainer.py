@@ -26,7 +26,7 @@ from cluster.cache import put_cache
 from cluster.runfolder import RECOMMENDATIONS, RunFolder
 from cluster.trainer import ActorSize, CohortProgress, CohortResult, CohortTrainer
 from dynaq.agent.config import DynaQConfig
-from dynaq.judge import Judgement
+from dynaq.judging.judgement import Judgement
 from dynaq.records import Candidate, Job
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache

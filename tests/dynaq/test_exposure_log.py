@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from dynaq.exposure_log import LoggedLists, logged_lists
 from dynaq.feedback import EXPOSURE_SCHEMA, FEEDBACK_SCHEMA, Event, Exposure, FeedbackEvent, event_row, exposure_row
-from dynaq.judge import LABEL_VALUES
+from dynaq.judging.judgement import LABEL_VALUES
 
 START = datetime(2025, 3, 1, 12, tzinfo=UTC)
 

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dynaq.errors import InputError, JudgeError
-from dynaq.judge import Judgement, Slate, abstention
-from dynaq.ledger import LedgerJudge, ReplayJudge, read_ledger, write_ledger
+from dynaq.judging.judgement import Judgement, Slate, abstention
+from dynaq.judging.ledger_file import LedgerJudge, ReplayJudge, read_ledger, write_ledger
 from dynaq.records import Candidate, Job
 from dynaq.stores import open_store
 from tests.dynaq.toy_market import ToyMarket, grade_judgement, toy_market

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from dynaq.feedback import FEEDBACK_SCHEMA, FeedbackEvent, event_row
-from dynaq.judge import LABEL_VALUES
-from dynaq.ledger import judgements
+from dynaq.judging.judgement import LABEL_VALUES
+from dynaq.judging.ledger_file import judgements
 from dynaq.real_answers import EVENT_LABELS, HIDES, KEPT, REAL, RealAnswers, real_answers
 from recommend_service.marks import HIDDEN, Marks
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from dynaq.judge import abstention, judgement_from_probabilities
+from dynaq.judging.judgement import abstention, judgement_from_probabilities
 from dynaq.agent.replay_buffer import JudgedPairs
 
 

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from dynaq.judge import LABEL_VALUES, LABELS, abstention, judgement_from_probabilities
-from dynaq.sampled import chance, draw
+from dynaq.judging.judgement import LABEL_VALUES, LABELS, abstention, judgement_from_probabilities
+from dynaq.judging.sampled import chance, draw
 
 
 def test_labels_are_drawn_as_often_as_the_judge_says() -> None:

@@ -8,7 +8,7 @@ import torch
 
 from dynaq.agent.pair_features import job_embedding, pair_features, scaled_cosines
 from dynaq.inputs import InteractionInputs
-from dynaq.judge import LABEL_VALUES, LABELS, Judgement, judgement_from_probabilities
+from dynaq.judging.judgement import LABEL_VALUES, LABELS, Judgement, judgement_from_probabilities
 from dynaq.agent.mlp_world_model import MLPWorldModel
 from dynaq.agent.stacked_mlp import agent_generator
 from dynaq.agent.replay_buffer import JudgedPairs

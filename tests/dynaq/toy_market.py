@@ -14,7 +14,7 @@ import numpy as np
 
 from dynaq.agent.config import DynaQConfig
 from dynaq.errors import JudgeError
-from dynaq.judge import Judgement, Slate, abstention, judgement_from_probabilities
+from dynaq.judging.judgement import Judgement, Slate, abstention, judgement_from_probabilities
 from dynaq.layout import BLOCK_DIM, EXTENDED
 from dynaq.records import Candidate, Job
 from dynaq.stores import open_store

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from dynaq.judge import judgement_from_probabilities
+from dynaq.judging.judgement import judgement_from_probabilities
 from dynaq.stores import open_store
 from jobs import cli
 from reward_service.config import JudgeConfig

@@ -118,7 +118,7 @@ def test_evaluate_agrees_with_the_files_by_hand(
 ) -> None:
     assert run(["evaluate", "--run", str(trained), "--json", "-k", "5"]) == 0
     found = json.loads(capsys.readouterr().out)
-    from dynaq.ledger import read_ledger
+    from dynaq.judging.ledger_file import read_ledger
 
     rows = read_ledger(market / "ledger.parquet").to_pylist()
     rewards = {(row["applicant_id"], row["job_id"]): row["reward"] for row in rows}

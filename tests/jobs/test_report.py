@@ -12,7 +12,7 @@ import pytest
 import yaml
 from playwright.sync_api import Browser, Page
 
-from dynaq.ledger import read_ledger
+from dynaq.judging.ledger_file import read_ledger
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Experience, Job
 from dynaq.stores import open_store

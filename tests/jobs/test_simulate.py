@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from dynaq.feedback import events, exposures
-from dynaq.judge import Slate
-from dynaq.ledger import ReplayJudge
-from dynaq.sampled import draw
+from dynaq.judging.judgement import Slate
+from dynaq.judging.ledger_file import ReplayJudge
+from dynaq.judging.sampled import draw
 from dynaq.stores import open_store
 from jobs.cli import run
 from recommend_service.api import make_app

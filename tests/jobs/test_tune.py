@@ -27,7 +27,7 @@ from cluster.trainer import ActorSize
 from cluster.tuning import run_trials
 from dynaq.agent.config import DynaQConfig
 from dynaq.errors import DynaqError, JudgeError
-from dynaq.judge import Judgement
+from dynaq.judging.judgement import Judgement
 from dynaq.records import Candidate, Job
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache

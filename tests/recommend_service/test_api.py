@@ -20,7 +20,7 @@ from cluster.runfolder import RunFolder
 from cluster.serving import ServedRun
 from dynaq.feedback import WARM_START, events, exposures
 from dynaq.ingest.embedding import embed_pending
-from dynaq.judge import judgement_from_probabilities
+from dynaq.judging.judgement import judgement_from_probabilities
 from dynaq.layout import EXTENDED
 from dynaq.stores import Store, event_log, open_store
 from dynaq.tensor_cache import TensorCache

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dynaq.errors import InputError
-from dynaq.judge import Judgement, abstention, judgement_from_probabilities
+from dynaq.judging.judgement import Judgement, abstention, judgement_from_probabilities
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job
 from reward_service.check import Sample, auc, draw_samples, recommend, summarise

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from dynaq.errors import InputError, JudgeError
-from dynaq.judge import Judgement
+from dynaq.judging.judgement import Judgement
 from dynaq.records import Candidate, Job
 from reward_service.app import start_judge, stop_judge
 from reward_service.client import ServeJudge

@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from bench.injection_attacks import ATTACKS, Attack, pairs
-from dynaq.judge import LABELS
+from dynaq.judging.judgement import LABELS
 from dynaq.records import Candidate, Experience, Job
 from reward_service.engine import Tokens
 from reward_service.model import default_model_path

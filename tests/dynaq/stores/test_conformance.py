@@ -17,7 +17,7 @@ from dynaq.feedback import (
     events,
     exposures,
 )
-from dynaq.judge import Judgement, abstention, judgement_from_probabilities
+from dynaq.judging.judgement import Judgement, abstention, judgement_from_probabilities
 from dynaq.layout import EXTENDED
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 
-from dynaq.judge import LABEL_VALUES, LABELS, Judgement, Label
+from dynaq.judging.judgement import LABEL_VALUES, LABELS, Judgement, Label
 
 
 def chance(seed: int, *parts: str) -> float:

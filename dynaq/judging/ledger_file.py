@@ -19,7 +19,7 @@ import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 
 from dynaq.errors import InputError, JudgeError
-from dynaq.judge import LABEL_VALUES, LABELS, Judge, Judgement, Slate
+from dynaq.judging.judgement import LABEL_VALUES, LABELS, Judge, Judgement, Slate
 from dynaq.records import Candidate, Job
 from dynaq.stores import Store
 from dynaq.stores.base import JUDGEMENT_SCHEMA, judgement_row

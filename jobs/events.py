@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from cluster.runfolder import CONFIG, RunFolder
 from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
-from dynaq.real_answers import KEPT, real_answers
+from dynaq.feedback.answers import KEPT, real_answers
 from dynaq.stores import open_store
 from jobs.console import say
 from jobs.training import Prepared

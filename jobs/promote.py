@@ -14,10 +14,10 @@ from rich.table import Table
 from cluster.runfolder import CONFIG, RECOMMENDATIONS
 from cluster.serving import ServedRun
 from dynaq.errors import DynaqError, InputError
-from dynaq.exposure_log import LoggedLists, Ranked, logged_lists
-from dynaq.exposure_policy import SHARPEST, SHARPNESS
+from dynaq.feedback.exposure_log import LoggedLists, Ranked, logged_lists
+from dynaq.feedback.exposure_policy import SHARPEST, SHARPNESS
 from dynaq.judging.judgement import LABEL_VALUES
-from dynaq.off_policy import OffPolicyEvaluation, RankingPolicy, evaluate
+from dynaq.feedback.off_policy import OffPolicyEvaluation, RankingPolicy, evaluate
 from dynaq.stores import Store, open_store
 from jobs.cli import run_verb
 from jobs.console import console, say

@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 
 from dynaq.errors import DynaqError, InputError
-from dynaq.feedback import WARM_START
+from dynaq.feedback.events import WARM_START
 from dynaq.judging.judgement import Judgement, JudgementSource, Label, Slate
 from dynaq.judging.sampled import chance, draw
 from recommend_service.config import API_KEY

@@ -22,7 +22,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from cluster.http_auth import key_matches
-from dynaq.feedback import MAX_TEXT
+from dynaq.feedback.events import MAX_TEXT
 from dynaq.ingest.records import Rejected, parse_candidate
 from dynaq.records import Candidate, Job
 from recommend_service import problems

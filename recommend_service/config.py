@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dynaq.errors import InputError
-from dynaq.exposure_policy import POOL, SHARPEST, SHARPNESS
+from dynaq.feedback.exposure_policy import POOL, SHARPEST, SHARPNESS
 from dynaq.settings import read_settings
 
 API_KEY = "DYNAQ_API_KEY"  # environment variable
@@ -33,7 +33,7 @@ class RecommendConfig(BaseModel):
         shortlist: the agent's best jobs, which a preference orders anew.
         explore: draw lists around the ranking, so that what people do tells something about other rankings; off shows
             the ranking itself, from which no other can be evaluated.
-        sharpness: how close to the ranking (`dynaq.exposure_policy`).
+        sharpness: how close to the ranking (`dynaq.feedback.exposure_policy`).
         cached_agents: agents whose ranking is kept in memory, 20 kB each; the others are read when asked for.
         poll_seconds: between two looks for a new run.
         catalogue_seconds: between two looks for changes of the store.

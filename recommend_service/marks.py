@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 
-from dynaq.feedback import Event, FeedbackEvent
+from dynaq.feedback.events import Event, FeedbackEvent
 
 SETTLED: tuple[Event, ...] = ("apply", "hire")
 HIDDEN: tuple[Event, ...] = ("apply", "hire", "ignore")

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from cluster.serving import ServedRun
 from dynaq.errors import DynaqError, InputError
-from dynaq.feedback import WARM_START
+from dynaq.feedback.events import WARM_START
 from dynaq.stores import FloatArray
 from recommend_service.catalogue import Catalogue, Person, Rows
 

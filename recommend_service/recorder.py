@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dynaq.errors import DynaqError
-from dynaq.feedback import Exposure, FeedbackEvent
+from dynaq.feedback.events import Exposure, FeedbackEvent
 from dynaq.stores import FeedbackStore
 
 logger = logging.getLogger(__name__)

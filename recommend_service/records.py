@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from dynaq.feedback import MAX_PREFERENCE, MAX_TEXT, Event, FeedbackEvent
+from dynaq.feedback.events import MAX_PREFERENCE, MAX_TEXT, Event, FeedbackEvent
 
 Id = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
 Preference = Annotated[str, Field(max_length=MAX_PREFERENCE)]

@@ -19,8 +19,8 @@ import numpy as np
 
 from dynaq.encoder import Embedder, Encoder
 from dynaq.errors import DynaqError, InputError
-from dynaq.exposure_policy import POOL, rank_probabilities
-from dynaq.feedback import WARM_START, Exposure, FeedbackEvent
+from dynaq.feedback.exposure_policy import POOL, rank_probabilities
+from dynaq.feedback.events import WARM_START, Exposure, FeedbackEvent
 from dynaq.ingest.embedding import candidate_texts, content_hash
 from dynaq.records import Candidate, Job
 from dynaq.stores import FloatArray, open_feedback, open_store

@@ -9,7 +9,7 @@ One round (Sutton 1990, Dyna-Q; Peng et al. 2018, arXiv 1801.06176, for a judged
     5. planning: Q updates on jobs of the catalogue, judged or not, with the model's reward
 
 The budget counts distinct pairs judged, from the ledger or by the judge alike. What a person did themselves
-(`dynaq.real_answers`) costs no budget and outranks the judge: it is in the replay from the start, believed whatever the
+(`dynaq.feedback.answers`) costs no budget and outranks the judge: it is in the replay from the start, believed whatever the
 judge's noise, and its pairs are not asked about.
 """
 
@@ -33,7 +33,7 @@ from dynaq.judging.judgement import LABELS, Judgement, JudgementSource, Slate
 from dynaq.agent.mlp_world_model import MLPWorldModel
 from dynaq.agent.stacked_mlp import agent_generator
 from dynaq.agent.q_function import QFunction
-from dynaq.real_answers import KEPT
+from dynaq.feedback.answers import KEPT
 from dynaq.agent.replay_buffer import JudgedPairs, first_of_each
 from dynaq.agent.reward_strategy import RewardStrategy
 from dynaq.agent.round_metrics import RoundMetrics, Update, count_label, mean_known, mean_loss

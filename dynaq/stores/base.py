@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dynaq.errors import InputError
-from dynaq.feedback import Exposure, FeedbackEvent
+from dynaq.feedback.events import Exposure, FeedbackEvent
 from dynaq.judging.judgement import Judgement
 from dynaq.layout import BLOCK_DIM, CANDIDATE_BLOCKS, JOB_BLOCKS
 from dynaq.qrels import Qrels

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dynaq.feedback import EXPOSURE_SCHEMA, FEEDBACK_SCHEMA, Exposure, FeedbackEvent
+from dynaq.feedback.events import EXPOSURE_SCHEMA, FEEDBACK_SCHEMA, Exposure, FeedbackEvent
 from dynaq.judging.judgement import Judgement
 from dynaq.layout import BLOCK_DIM
 from dynaq.qrels import QRELS_SCHEMA, Qrels, qrels_from_table

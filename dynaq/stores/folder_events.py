@@ -15,7 +15,7 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dynaq.feedback import (
+from dynaq.feedback.events import (
     EXPOSURE_SCHEMA,
     FEEDBACK_SCHEMA,
     Exposure,

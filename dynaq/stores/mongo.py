@@ -21,7 +21,7 @@ from pymongo.errors import BulkWriteError, ConfigurationError, InvalidURI, PyMon
 from pymongo.write_concern import WriteConcern
 
 from dynaq.errors import DynaqError, InputError
-from dynaq.feedback import (
+from dynaq.feedback.events import (
     EXPOSURE_SCHEMA,
     FEEDBACK_SCHEMA,
     Exposure,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dynaq.errors import InputError
-from dynaq.exposure_policy import POOL, explore, rank_probabilities
+from dynaq.feedback.exposure_policy import POOL, explore, rank_probabilities
 
 
 def by_enumeration(pool: int, sharpness: float) -> np.ndarray:

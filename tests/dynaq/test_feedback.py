@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from dynaq.errors import InputError
-from dynaq.feedback import MAX_TEXT, Exposure, FeedbackEvent
+from dynaq.feedback.events import MAX_TEXT, Exposure, FeedbackEvent
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EVENT = {"applicant_id": "a", "job_id": "j", "event": "apply", "at": NOW, "source": "page", "key": "k"}

@@ -9,8 +9,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from dynaq.exposure_policy import POOL, rank_probabilities
-from dynaq.off_policy import (
+from dynaq.feedback.exposure_policy import POOL, rank_probabilities
+from dynaq.feedback.off_policy import (
     MIN_PEOPLE,
     OffPolicyEvaluation,
     RankingPolicy,

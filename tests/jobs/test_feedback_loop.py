@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.serving import ServedRun
-from dynaq.feedback import FeedbackEvent, events
+from dynaq.feedback.events import FeedbackEvent, events
 from dynaq.metrics import bootstrap_interval, ndcg_at_k
 from dynaq.stores import open_store
 from jobs.cli import run

@@ -13,8 +13,8 @@ import pytest
 from cluster.block_actor import RECOMMENDATION_SCHEMA
 from cluster.runfolder import RunFolder
 from cluster.serving import write_q_values, write_serving
-from dynaq.exposure_policy import POOL, explore
-from dynaq.feedback import Exposure, FeedbackEvent
+from dynaq.feedback.exposure_policy import POOL, explore
+from dynaq.feedback.events import Exposure, FeedbackEvent
 from dynaq.records import Job
 from dynaq.stores import open_store
 from jobs.cli import run

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dynaq.feedback import events, exposures
+from dynaq.feedback.events import events, exposures
 from dynaq.judging.judgement import Slate
 from dynaq.judging.ledger_file import ReplayJudge
 from dynaq.judging.sampled import draw

@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 
 from cluster.runfolder import RunFolder
 from cluster.serving import ServedRun
-from dynaq.feedback import WARM_START, events, exposures
+from dynaq.feedback.events import WARM_START, events, exposures
 from dynaq.ingest.embedding import embed_pending
 from dynaq.judging.judgement import judgement_from_probabilities
 from dynaq.layout import EXTENDED

@@ -10,7 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from dynaq.feedback import events
+from dynaq.feedback.events import events
 from dynaq.stores import open_store
 from recommend_service.api import make_app
 from recommend_service.service import Recommender

@@ -10,7 +10,7 @@ import pytest
 
 from cluster.serving import ServedRun
 from dynaq.errors import InputError
-from dynaq.feedback import Event, FeedbackEvent
+from dynaq.feedback.events import Event, FeedbackEvent
 from dynaq.stores import open_store
 from recommend_service.catalogue import Catalogue
 from recommend_service.config import RecommendConfig

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from dynaq.errors import DynaqError
-from dynaq.feedback import Exposure, FeedbackEvent
+from dynaq.feedback.events import Exposure, FeedbackEvent
 from recommend_service.recorder import Overloaded, Recorder
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dynaq.errors import DynaqError, InputError
-from dynaq.feedback import (
+from dynaq.feedback.events import (
     EXPOSURE_SCHEMA,
     FEEDBACK_SCHEMA,
     Exposure,

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from dynaq.errors import DynaqError
-from dynaq.feedback import FeedbackEvent
+from dynaq.feedback.events import FeedbackEvent
 from dynaq.stores import event_log, open_feedback, open_store
 
 

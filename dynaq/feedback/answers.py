@@ -22,7 +22,7 @@ from datetime import datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dynaq.feedback import Event
+from dynaq.feedback.events import Event
 from dynaq.judging.judgement import LABELS, Label
 from dynaq.stores.base import JUDGEMENT_SCHEMA
 

@@ -1,6 +1,6 @@
 """Off-policy evaluation: how a ranking would have done, from lists that another one drew.
 
-Lists were drawn with known probabilities (`dynaq.exposure_policy`), so what a logged list earned can be weighted by how
+Lists were drawn with known probabilities (`dynaq.feedback.exposure_policy`), so what a logged list earned can be weighted by how
 much likelier the candidate is to show the same job at the same rank:
 
     w_ir = P_candidate(job_ir at rank r) / P_logged(job_ir at rank r)
@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dynaq.exposure_policy import SHARPNESS, rank_probabilities
+from dynaq.feedback.exposure_policy import SHARPNESS, rank_probabilities
 
 FloatArray = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
@@ -70,7 +70,7 @@ class SlateLog:
 
 @dataclass(frozen=True)
 class RankingPolicy:
-    """Draws lists around a ranking (`dynaq.exposure_policy.explore`).
+    """Draws lists around a ranking (`dynaq.feedback.exposure_policy.explore`).
 
     Args:
         rankings: `[n, pool]` for each logged list the job numbers it would have drawn from, best first, -1 after the

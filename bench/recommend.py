@@ -38,8 +38,8 @@ import numpy as np
 import psutil
 import yaml
 
-from cluster.runfolder import RunFolder
-from cluster.serving import write_q_values, write_serving
+from dynaq.runs.folder import RunFolder
+from dynaq.runs.q_table import write_q_values, write_serving
 from dynaq.encoder import Encoder
 from dynaq.layout import BLOCK_DIM, CANDIDATE_BLOCKS, JOB_BLOCKS
 from dynaq.records import Candidate, Job

@@ -23,7 +23,7 @@ import ray
 from cluster.block_actor import TrainingJob
 from cluster.broker import JudgeBackend, start_broker
 from cluster.cache import put_cache
-from cluster.runfolder import RunFolder
+from dynaq.runs.folder import RunFolder
 from cluster.session import ray_session
 from cluster.trainer import ActorSize, CohortTrainer
 from dynaq.agent.config import DynaQConfig

@@ -17,8 +17,8 @@ from ray.actor import ActorHandle
 from cluster.broker import BrokerClient
 from cluster.cache import CacheRef
 from cluster.metrics import BlockMetrics
-from cluster.runfolder import METRICS, RECOMMENDATIONS, RunFolder
-from cluster.serving import write_q_values
+from dynaq.runs.folder import METRICS, RECOMMENDATIONS, RunFolder
+from dynaq.runs.q_table import write_q_values
 from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.agent.checkpoint import load_block, save_block
 from dynaq.agent.config import DynaQConfig

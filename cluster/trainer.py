@@ -28,8 +28,8 @@ from cluster.block_actor import (
     mean_known,
 )
 from cluster.metrics import RunMetrics
-from cluster.runfolder import METRICS, RECOMMENDATIONS
-from cluster.serving import write_serving
+from dynaq.runs.folder import METRICS, RECOMMENDATIONS
+from dynaq.runs.q_table import write_serving
 from dynaq.errors import DynaqError
 from dynaq.qrels import Qrels
 

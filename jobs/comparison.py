@@ -57,7 +57,7 @@ from cluster.block_actor import TrainingJob
 from cluster.broker import BrokerClient, JudgeBackend, start_broker
 from cluster.cache import put_cache
 from cluster.plan import Plan
-from cluster.runfolder import CONFIG, RunFolder
+from dynaq.runs.folder import CONFIG, RunFolder
 from cluster.space import setting_json
 from cluster.trainer import ActorSize
 from cluster.tuning import TrialResult, run_trials
@@ -70,7 +70,7 @@ from jobs.console import LiveTable, console, errors, say
 from jobs.judges import judged_pairs
 from jobs.outcomes import CURVE_SCHEMA, FINAL_SCHEMA, FINALS, K, Known, as_table, curve_rows, final_rows
 from jobs.report_runs import COMPARISON, line_name
-from jobs.runs import Run, open_run_store, read_runs
+from dynaq.runs.reading import Run, open_run_store, read_runs
 from jobs.tables import number
 from jobs.training import Prepared, open_run, run_config
 from jobs.verdicts import statistics

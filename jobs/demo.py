@@ -9,7 +9,7 @@ import typer
 
 from cluster.broker import JudgeBackend, start_broker
 from cluster.plan import Plan
-from cluster.runfolder import REPORT, RunFolder
+from dynaq.runs.folder import REPORT, RunFolder
 from cluster.session import ray_session
 from cluster.trainer import ActorSize
 from dynaq.agent.config import DynaQConfig
@@ -22,7 +22,7 @@ from jobs.console import Bars, console, say, step
 from jobs.judges import judge_backend
 from jobs.recommend import titled
 from jobs.report import write_report
-from jobs.runs import open_run_store, read_runs
+from dynaq.runs.reading import open_run_store, read_runs
 from jobs.tables import recommendation_table
 from jobs.training import Prepared, prepare, report_failures
 

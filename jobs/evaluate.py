@@ -12,7 +12,7 @@ from jobs.console import console, say
 from jobs.evaluation import Evaluation, evaluate_run
 from jobs.inputs import relevance
 from jobs.judges import judged_pairs
-from jobs.runs import open_run_store, read_runs
+from dynaq.runs.reading import open_run_store, read_runs
 from jobs.tables import comparison_table
 
 

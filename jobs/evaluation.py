@@ -10,7 +10,7 @@ import numpy as np
 
 from dynaq.metrics import bootstrap_interval, ndcg_at_k, recall_at_k, reciprocal_rank
 from dynaq.qrels import Qrels
-from jobs.runs import Run
+from dynaq.runs.reading import Run
 
 Judged = Mapping[tuple[str, str], tuple[float, str]]  # (applicant, job) -> reward, label
 

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.runfolder import CONFIG, RunFolder
+from dynaq.runs.folder import CONFIG, RunFolder
 from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
 from dynaq.feedback.answers import KEPT, real_answers

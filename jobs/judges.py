@@ -18,7 +18,7 @@ from dynaq.stores import Store
 from dynaq.stores.base import JUDGEMENT_SCHEMA
 from jobs.evaluation import Judged
 from jobs.inputs import LEDGER
-from jobs.runs import Run
+from dynaq.runs.reading import Run
 from reward_service.config import JudgeConfig
 from reward_service.remote import judge_at
 

@@ -16,7 +16,7 @@ from dynaq.judging.judgement import LABELS
 from dynaq.metrics import ranking_metrics
 from dynaq.qrels import Qrels
 from jobs.evaluation import Judged
-from jobs.runs import Run
+from dynaq.runs.reading import Run
 
 K = 10
 RATES = {label: f"{label.lower()}_rate" for label in LABELS}

@@ -11,8 +11,8 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from cluster.runfolder import CONFIG, RECOMMENDATIONS
-from cluster.serving import ServedRun
+from dynaq.runs.folder import CONFIG, RECOMMENDATIONS
+from dynaq.runs.q_table import ServedRun
 from dynaq.errors import DynaqError, InputError
 from dynaq.feedback.exposure_log import LoggedLists, Ranked, logged_lists
 from dynaq.feedback.exposure_policy import SHARPEST, SHARPNESS

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from cluster.runfolder import RunFolder
-from cluster.serving import ServedRun
+from dynaq.runs.folder import RunFolder
+from dynaq.runs.q_table import ServedRun
 from dynaq.errors import InputError
 from recommend_service.runs import CURRENT
 

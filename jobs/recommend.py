@@ -14,7 +14,7 @@ from dynaq.stores import Store
 from dynaq.tensor_cache import TensorCache
 from jobs.cli import run_verb
 from jobs.console import console
-from jobs.runs import open_run_store, read_runs
+from dynaq.runs.reading import open_run_store, read_runs
 from jobs.tables import recommendation_table
 from recommend_service.catalogue import Catalogue
 from recommend_service.config import PREFERENCE_WEIGHT

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cluster.runfolder import REPORT, RunFolder
+from dynaq.runs.folder import REPORT, RunFolder
 from dynaq.judging.judgement import LABELS
 from jobs.cli import run_verb
 from jobs.console import say
@@ -24,7 +24,7 @@ from jobs.plots import draw_curves, draw_histograms
 from jobs.report_judge import judge_health, top_rewards
 from jobs.report_people import people
 from jobs.report_runs import CURVES, METRICS, K, Line, line_name, lines_of, read_comparison
-from jobs.runs import open_run_store, read_runs
+from dynaq.runs.reading import open_run_store, read_runs
 from jobs.tables import number
 from jobs.tensorboard import write_curves
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from cluster.runfolder import RunFolder
+from dynaq.runs.folder import RunFolder
 from dynaq.metrics import bootstrap_interval, ranking_metrics
 from dynaq.qrels import Qrels
 from jobs.evaluation import Judged
 from jobs.plots import COLOURS, Curve, learning_curve
-from jobs.runs import Run
+from dynaq.runs.reading import Run
 
 COMPARISON = "comparison.json"
 K = 10

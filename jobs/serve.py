@@ -71,7 +71,7 @@ def _recommend(
     serving: str | None,
     address: str | None,
 ) -> None:
-    from cluster.serving import ServedRun
+    from dynaq.runs.q_table import ServedRun
     from dynaq.stores import open_store
     from recommend_service.app import start_recommender, stop_recommender
     from recommend_service.config import RecommendConfig

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
-from cluster.runfolder import CONFIG, RunFolder
+from dynaq.runs.folder import CONFIG, RunFolder
 from jobs.plots import learning_curve
 from jobs.report_runs import CURVES
-from jobs.runs import Run
+from dynaq.runs.reading import Run
 
 if TYPE_CHECKING:
     from cluster.trainer import CohortProgress

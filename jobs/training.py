@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cluster.runfolder import CONFIG, RunFolder
+from dynaq.runs.folder import CONFIG, RunFolder
 from dynaq.agent.config import DynaQConfig
 from dynaq.errors import DynaqError, InputError
 from dynaq.pretraining.prior import Pretrained

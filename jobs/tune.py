@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cluster.plan import SCHEDULERS, SEARCHERS, Plan, make_searcher
-from cluster.runfolder import REPORT, RunFolder
+from dynaq.runs.folder import REPORT, RunFolder
 from cluster.session import ray_session
 from cluster.space import Space, read_space
 from cluster.trackers import trackers

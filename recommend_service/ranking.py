@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cluster.serving import ServedRun
+from dynaq.runs.q_table import ServedRun
 from dynaq.errors import DynaqError, InputError
 from dynaq.feedback.events import WARM_START
 from dynaq.stores import FloatArray

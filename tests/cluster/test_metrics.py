@@ -17,7 +17,7 @@ from cluster.block_actor import TrainingJob
 from cluster.broker import BrokerClient, start_broker
 from cluster.cache import put_cache
 from cluster.metrics import BlockMetrics, BrokerMetrics, RunMetrics
-from cluster.runfolder import RunFolder
+from dynaq.runs.folder import RunFolder
 from cluster.trainer import ActorSize, CohortTrainer
 from dynaq.agent.config import DynaQConfig
 from dynaq.judging.judgement import Slate

@@ -10,7 +10,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
-from cluster.runfolder import RunFolder
+from dynaq.runs.folder import RunFolder
 from jobs.cli import run
 from tests.markets import make_ledger, make_store
 

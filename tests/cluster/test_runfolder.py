@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import fs
 
-from cluster.runfolder import RunFolder
+from dynaq.runs.folder import RunFolder
 from dynaq.errors import InputError
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.runfolder import RunFolder
-from cluster.serving import CATALOGUE, Q_VALUES, SERVING, ServedRun, served_run_id, write_q_values, write_serving
+from dynaq.runs.folder import RunFolder
+from dynaq.runs.q_table import CATALOGUE, Q_VALUES, SERVING, ServedRun, served_run_id, write_q_values, write_serving
 from dynaq.errors import DynaqError, InputError
 
 JOBS = tuple(f"j{i}" for i in range(7))

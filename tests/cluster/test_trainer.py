@@ -23,7 +23,7 @@ from ray import serve
 from cluster.block_actor import TrainingJob
 from cluster.broker import JudgeBackend, start_broker
 from cluster.cache import put_cache
-from cluster.runfolder import RECOMMENDATIONS, RunFolder
+from dynaq.runs.folder import RECOMMENDATIONS, RunFolder
 from cluster.trainer import ActorSize, CohortProgress, CohortResult, CohortTrainer
 from dynaq.agent.config import DynaQConfig
 from dynaq.judging.judgement import Judgement

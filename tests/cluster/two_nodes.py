@@ -15,7 +15,7 @@ from ray.cluster_utils import Cluster
 from cluster.block_actor import TrainingJob
 from cluster.broker import start_broker
 from cluster.cache import put_cache
-from cluster.runfolder import RunFolder
+from dynaq.runs.folder import RunFolder
 from cluster.session import ray_session
 from cluster.trainer import ActorSize, CohortProgress, CohortTrainer
 from dynaq.stores import open_store

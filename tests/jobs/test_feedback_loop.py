@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.serving import ServedRun
+from dynaq.runs.q_table import ServedRun
 from dynaq.feedback.events import FeedbackEvent, events
 from dynaq.metrics import bootstrap_interval, ndcg_at_k
 from dynaq.stores import open_store

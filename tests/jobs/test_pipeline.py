@@ -11,7 +11,7 @@ import yaml
 from playwright.sync_api import Browser
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cluster.serving import ServedRun
+from dynaq.runs.q_table import ServedRun
 from jobs.cli import run
 from tests.browser import PHONE, visit
 from tests.markets import APPLICANTS, make_ledger, make_store

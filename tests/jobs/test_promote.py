@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from cluster.block_actor import RECOMMENDATION_SCHEMA
-from cluster.runfolder import RunFolder
-from cluster.serving import write_q_values, write_serving
+from dynaq.runs.folder import RunFolder
+from dynaq.runs.q_table import write_q_values, write_serving
 from dynaq.feedback.exposure_policy import POOL, explore
 from dynaq.feedback.events import Exposure, FeedbackEvent
 from dynaq.records import Job

@@ -19,7 +19,7 @@ from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from jobs.cli import run
 from jobs.evaluation import evaluate_run
-from jobs.runs import read_runs
+from dynaq.runs.reading import read_runs
 from tests.browser import DESKTOP, PHONE, visit
 from tests.markets import make_ledger, make_store
 from tests.runs import make_run

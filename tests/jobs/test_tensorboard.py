@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cluster.runfolder import RunFolder
+from dynaq.runs.folder import RunFolder
 from cluster.trainer import CohortProgress
-from jobs.runs import read_runs
+from dynaq.runs.reading import read_runs
 from jobs.tensorboard import RunEvents, write_curves
 from tests.runs import make_run
 

@@ -22,7 +22,7 @@ from cluster.block_actor import TrainingJob
 from cluster.broker import start_broker
 from cluster.cache import put_cache
 from cluster.plan import Plan
-from cluster.runfolder import RunFolder
+from dynaq.runs.folder import RunFolder
 from cluster.trainer import ActorSize
 from cluster.tuning import run_trials
 from dynaq.agent.config import DynaQConfig

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pytest
 
 from cluster.plan import Trial
-from cluster.runfolder import RunFolder
+from dynaq.runs.folder import RunFolder
 from cluster.tuning import TrialResult
 from dynaq.qrels import Qrels
 from dynaq.statistics import NO_SEED, Interval
 from jobs.outcomes import CURVE_SCHEMA, FINAL_SCHEMA, FINALS, Known, as_table, curve_rows, final_rows
-from jobs.runs import Run
+from dynaq.runs.reading import Run
 from jobs.verdicts import choose_arms, statistics, verdict
 
 TRIAL = Trial("llm-seed1", "llm", 1, {"gamma": 0.9})

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from fastapi.testclient import TestClient
 
-from cluster.runfolder import RunFolder
-from cluster.serving import write_q_values, write_serving
+from dynaq.runs.folder import RunFolder
+from dynaq.runs.q_table import write_q_values, write_serving
 from dynaq.ingest.embedding import embed_pending
 from dynaq.layout import EXTENDED
 from dynaq.records import Candidate, Job

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from cluster.runfolder import RunFolder
-from cluster.serving import ServedRun
+from dynaq.runs.folder import RunFolder
+from dynaq.runs.q_table import ServedRun
 from dynaq.feedback.events import WARM_START, events, exposures
 from dynaq.ingest.embedding import embed_pending
 from dynaq.judging.judgement import judgement_from_probabilities

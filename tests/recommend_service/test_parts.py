@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.serving import ServedRun
+from dynaq.runs.q_table import ServedRun
 from dynaq.errors import InputError
 from dynaq.feedback.events import Event, FeedbackEvent
 from dynaq.stores import open_store

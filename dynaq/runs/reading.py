@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster.runfolder import CONFIG, METRICS, RECOMMENDATIONS, RunFolder
+from dynaq.runs.folder import CONFIG, METRICS, RECOMMENDATIONS, RunFolder
 from dynaq.errors import InputError
 from dynaq.stores import Store, open_store
 

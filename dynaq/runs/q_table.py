@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.runfolder import CONFIG, RunFolder
+from dynaq.runs.folder import CONFIG, RunFolder
 from dynaq.errors import InputError
 
 SERVING = "serving.json"

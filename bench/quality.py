@@ -40,7 +40,7 @@ from dynaq.agent.pair_features import job_embedding
 from dynaq.ingest import ingest_market
 from dynaq.judging.judgement import LABEL_VALUES, LABELS, Judgement, Slate, judgement_from_probabilities
 from dynaq.markets import onet_market
-from dynaq.metrics import bootstrap_interval, ndcg_at_k
+from dynaq.evaluation.ranking import bootstrap_interval, ndcg_at_k
 from dynaq.pretraining.fit import pretrain
 from dynaq.pretraining.prior import Pretrained
 from dynaq.qrels import Qrels

@@ -20,7 +20,7 @@ import numpy as np
 from bench.quality import GradedJudge, load
 from cluster.rllib_dqn import RllibDqn, RllibDqnConfig, mean_reward
 from cluster.session import ray_session
-from dynaq.metrics import ndcg_at_k
+from dynaq.evaluation.ranking import ndcg_at_k
 from dynaq.qrels import Qrels
 from dynaq.tensor_cache import TensorCache
 

@@ -24,7 +24,7 @@ from dynaq.agent.checkpoint import load_block, save_block
 from dynaq.agent.config import DynaQConfig
 from dynaq.judging.judgement import Judgement
 from dynaq.judging.ledger_file import judgements
-from dynaq.metrics import ranking_metrics
+from dynaq.evaluation.ranking import ranking_metrics
 from dynaq.pretraining.prior import Pretrained
 from dynaq.agent.reward_strategy import make_strategy
 

@@ -18,7 +18,7 @@ from dynaq.runs.folder import CONFIG, METRICS, RECOMMENDATIONS
 from cluster.trainer import CohortProgress, CohortResult
 from dynaq.errors import DynaqError
 from dynaq.judging.judgement import Judgement
-from dynaq.metrics import ranking_metrics
+from dynaq.evaluation.ranking import ranking_metrics
 from dynaq.qrels import Qrels
 from dynaq.agent.round_metrics import RoundMetrics, count_label
 

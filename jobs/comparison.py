@@ -35,7 +35,7 @@ What lies in the folder, beside one run folder per trial (`OUT/<trial>/`, as `dy
         "difference": …, "low": …, "high": …, "better": "llm" | "cosine" | null, "verdict": "a sentence"}]}
 
 Unknown values are null there and in the tables; a threshold that is not reached within the budget is null too.
-Intervals are bootstrapped over applicants and seeds (`dynaq.statistics`); those of `pairs` hold for all pairs of a
+Intervals are bootstrapped over applicants and seeds (`dynaq.evaluation.bootstrap`); those of `pairs` hold for all pairs of a
 metric at once. `judgements_used` counts the pairs that agents spent of their budgets, `judgements_paid` those that the
 judge had to be asked for because the ledger lacked them: whoever asks first pays.
 """
@@ -65,15 +65,15 @@ from dynaq.agent.config import DynaQConfig
 from dynaq.errors import DynaqError
 from dynaq.judging.judgement import Slate
 from dynaq.pretraining.prior import Pretrained
-from dynaq.statistics import mean_known
+from dynaq.evaluation.bootstrap import mean_known
 from jobs.console import LiveTable, console, errors, say
 from jobs.judges import judged_pairs
-from jobs.outcomes import CURVE_SCHEMA, FINAL_SCHEMA, FINALS, K, Known, as_table, curve_rows, final_rows
+from dynaq.evaluation.trial_rows import CURVE_SCHEMA, FINAL_SCHEMA, FINALS, K, Known, as_table, curve_rows, final_rows
 from jobs.report_runs import COMPARISON, line_name
 from dynaq.runs.reading import Run, open_run_store, read_runs
 from jobs.tables import number
 from jobs.training import Prepared, open_run, run_config
-from jobs.verdicts import statistics
+from dynaq.evaluation.comparison import statistics
 
 TRIALS, APPLICANTS, CURVES = "trials.parquet", "applicants.parquet", "curves.parquet"
 

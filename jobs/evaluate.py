@@ -9,7 +9,7 @@ import typer
 
 from jobs.cli import run_verb
 from jobs.console import console, say
-from jobs.evaluation import Evaluation, evaluate_run
+from dynaq.evaluation.run_quality import Evaluation, evaluate_run
 from jobs.inputs import relevance
 from jobs.judges import judged_pairs
 from dynaq.runs.reading import open_run_store, read_runs

@@ -16,7 +16,7 @@ from dynaq.judging.ledger_file import ReplayJudge, read_ledger
 from dynaq.records import Candidate, Job
 from dynaq.stores import Store
 from dynaq.stores.base import JUDGEMENT_SCHEMA
-from jobs.evaluation import Judged
+from dynaq.evaluation.run_quality import Judged
 from jobs.inputs import LEDGER
 from dynaq.runs.reading import Run
 from reward_service.config import JudgeConfig

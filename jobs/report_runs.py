@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from dynaq.runs.folder import RunFolder
-from dynaq.metrics import bootstrap_interval, ranking_metrics
+from dynaq.evaluation.ranking import bootstrap_interval, ranking_metrics
 from dynaq.qrels import Qrels
-from jobs.evaluation import Judged
+from dynaq.evaluation.run_quality import Judged
 from jobs.plots import COLOURS, Curve, learning_curve
 from dynaq.runs.reading import Run
 

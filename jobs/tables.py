@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from rich.markup import escape
 from rich.table import Table
 
-from jobs.evaluation import Evaluation
+from dynaq.evaluation.run_quality import Evaluation
 
 
 def comparison_table(evaluations: Mapping[str, Evaluation], seconds: Mapping[str, float] | None = None) -> Table:

@@ -9,7 +9,7 @@ import torch
 
 from cluster.rllib_dqn import CohortEnv, RllibDqn, RllibDqnConfig, SlateFeatures
 from dynaq.env import ID
-from dynaq.metrics import ndcg_at_k
+from dynaq.evaluation.ranking import ndcg_at_k
 from tests.dynaq.toy_market import GradeSource, ToyMarket, toy_market
 
 SETTINGS = RllibDqnConfig(slate_size=20, updates=4)

@@ -10,7 +10,7 @@ import torch
 from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.errors import InputError, JudgeError
 from dynaq.judging.judgement import Judgement
-from dynaq.metrics import ndcg_at_k
+from dynaq.evaluation.ranking import ndcg_at_k
 from dynaq.agent.reward_strategy import RewardStrategy, make_strategy
 from tests.dynaq.toy_market import GradeSource, ToyMarket, grade_judgement, small_config
 

@@ -14,7 +14,7 @@ from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.agent.checkpoint import load_block, save_block
 from dynaq.errors import InputError
 from dynaq.judging.judgement import Judgement
-from dynaq.metrics import ndcg_at_k
+from dynaq.evaluation.ranking import ndcg_at_k
 from dynaq.agent.reward_strategy import make_strategy
 from tests.dynaq.toy_market import GradeSource, ToyMarket, grade_judgement, small_config
 

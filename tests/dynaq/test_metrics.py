@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from dynaq.metrics import bootstrap_interval, dcg, ndcg_at_k, recall_at_k, reciprocal_rank
+from dynaq.evaluation.ranking import bootstrap_interval, dcg, ndcg_at_k, recall_at_k, reciprocal_rank
 
 GRADES = {"a": 3.0, "b": 2.0, "c": 1.0, "d": 0.0}
 

@@ -14,7 +14,7 @@ from dynaq import pretrained as pretrained_module
 from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.errors import InputError
 from dynaq.judging.judgement import judgement_from_probabilities
-from dynaq.metrics import ndcg_at_k
+from dynaq.evaluation.ranking import ndcg_at_k
 from dynaq.pretraining.fit import estimate_noise, pretrain
 from dynaq.pretraining.prior import Pretrained, fold_of
 from dynaq.agent.reward_strategy import make_strategy

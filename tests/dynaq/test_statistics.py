@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from dynaq.statistics import (
+from dynaq.evaluation.bootstrap import (
     band,
     interval,
     mean_known,

@@ -23,7 +23,7 @@ import pytest
 
 from dynaq.runs.q_table import ServedRun
 from dynaq.feedback.events import FeedbackEvent, events
-from dynaq.metrics import bootstrap_interval, ndcg_at_k
+from dynaq.evaluation.ranking import bootstrap_interval, ndcg_at_k
 from dynaq.stores import open_store
 from jobs.cli import run
 from recommend_service.api import make_app

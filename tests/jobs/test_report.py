@@ -18,7 +18,7 @@ from dynaq.records import Candidate, Experience, Job
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from jobs.cli import run
-from jobs.evaluation import evaluate_run
+from dynaq.evaluation.run_quality import evaluate_run
 from dynaq.runs.reading import read_runs
 from tests.browser import DESKTOP, PHONE, visit
 from tests.markets import make_ledger, make_store

@@ -16,10 +16,10 @@ from cluster.plan import Trial
 from dynaq.runs.folder import RunFolder
 from cluster.tuning import TrialResult
 from dynaq.qrels import Qrels
-from dynaq.statistics import NO_SEED, Interval
-from jobs.outcomes import CURVE_SCHEMA, FINAL_SCHEMA, FINALS, Known, as_table, curve_rows, final_rows
+from dynaq.evaluation.bootstrap import NO_SEED, Interval
+from dynaq.evaluation.trial_rows import CURVE_SCHEMA, FINAL_SCHEMA, FINALS, Known, as_table, curve_rows, final_rows
 from dynaq.runs.reading import Run
-from jobs.verdicts import choose_arms, statistics, verdict
+from dynaq.evaluation.comparison import choose_arms, statistics, verdict
 
 TRIAL = Trial("llm-seed1", "llm", 1, {"gamma": 0.9})
 
@@ -140,7 +140,7 @@ def test_of_many_settings_the_best_of_each_strategy_and_a_few_more_are_compared(
         def final(self, arm: Any, metric: str) -> Any:
             return np.array([[arm.setting["gamma"]]])
 
-    from jobs.verdicts import Arm
+    from dynaq.evaluation.comparison import Arm
 
     done = (TrialResult(TRIAL, "done"),)
     arms = [Arm("llm", {"gamma": i / 10}, done * 2) for i in range(8)] + [Arm("cosine", {"gamma": 0.0}, done)]

@@ -16,7 +16,7 @@ import numpy as np
 
 from cluster.space import setting_json
 from cluster.tuning import TrialResult
-from dynaq.statistics import (
+from dynaq.evaluation.bootstrap import (
     NO_SEED,
     Interval,
     Values,
@@ -27,7 +27,7 @@ from dynaq.statistics import (
     paired_difference,
     steps_to_threshold,
 )
-from jobs.outcomes import CURVES, FINALS, K
+from dynaq.evaluation.trial_rows import CURVES, FINALS, K
 from jobs.report_runs import METRICS, line_name
 
 CONFIDENCE = 0.95

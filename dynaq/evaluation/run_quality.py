@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dynaq.metrics import bootstrap_interval, ndcg_at_k, recall_at_k, reciprocal_rank
+from dynaq.evaluation.ranking import bootstrap_interval, ndcg_at_k, recall_at_k, reciprocal_rank
 from dynaq.qrels import Qrels
 from dynaq.runs.reading import Run
 

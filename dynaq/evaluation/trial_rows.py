@@ -13,9 +13,9 @@ import pyarrow as pa
 from cluster.plan import Trial
 from cluster.space import setting_json
 from dynaq.judging.judgement import LABELS
-from dynaq.metrics import ranking_metrics
+from dynaq.evaluation.ranking import ranking_metrics
 from dynaq.qrels import Qrels
-from jobs.evaluation import Judged
+from dynaq.evaluation.run_quality import Judged
 from dynaq.runs.reading import Run
 
 K = 10

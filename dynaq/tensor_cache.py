@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dynaq.cache_arrays import Arrays, Dtype, load_arrays, unpack, unpack_one
+from dynaq.tensor_cache_loading import Arrays, Dtype, load_arrays, unpack, unpack_one
 from dynaq.errors import InputError
 from dynaq.layout import Layout, get_layout
 from dynaq.records import Candidate, Job

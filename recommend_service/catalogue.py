@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dynaq.cache_arrays import pack, sides
+from dynaq.tensor_cache_loading import pack, sides
 from dynaq.agent.pair_features import JOB_BLOCK_WEIGHTS
 from dynaq.layout import BLOCK_DIM, Layout
 from dynaq.records import Candidate, Job

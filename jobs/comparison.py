@@ -56,11 +56,11 @@ from rich.table import Table
 from cluster.block_actor import TrainingJob
 from cluster.broker import BrokerClient, JudgeBackend, start_broker
 from cluster.cache import put_cache
-from cluster.plan import Plan
+from cluster.tuning.plan import Plan
 from dynaq.runs.folder import CONFIG, RunFolder
-from cluster.space import setting_json
+from cluster.tuning.space import setting_json
 from cluster.trainer import ActorSize
-from cluster.tuning import TrialResult, run_trials
+from cluster.tuning.trials import TrialResult, run_trials
 from dynaq.agent.config import DynaQConfig
 from dynaq.errors import DynaqError
 from dynaq.judging.judgement import Slate

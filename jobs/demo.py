@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cluster.broker import JudgeBackend, start_broker
-from cluster.plan import Plan
+from cluster.tuning.plan import Plan
 from dynaq.runs.folder import REPORT, RunFolder
 from cluster.session import ray_session
 from cluster.trainer import ActorSize

@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from cluster.plan import SCHEDULERS, SEARCHERS, Plan, make_searcher
+from cluster.tuning.plan import SCHEDULERS, SEARCHERS, Plan, make_searcher
 from dynaq.runs.folder import REPORT, RunFolder
 from cluster.session import ray_session
-from cluster.space import Space, read_space
-from cluster.trackers import trackers
+from cluster.tuning.space import Space, read_space
+from cluster.tuning.trackers import trackers
 from cluster.trainer import ActorSize
-from cluster.tuning import RLLIB_DQN
+from cluster.tuning.trials import RLLIB_DQN
 from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
 from dynaq.pretraining.prior import Pretrained

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from cluster.space import setting_json
-from cluster.tuning import TrialResult
+from cluster.tuning.space import setting_json
+from cluster.tuning.trials import TrialResult
 from dynaq.evaluation.bootstrap import (
     NO_SEED,
     Interval,

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.plan import Trial
-from cluster.space import setting_json
+from cluster.tuning.plan import Trial
+from cluster.tuning.space import setting_json
 from dynaq.judging.judgement import LABELS
 from dynaq.evaluation.ranking import ranking_metrics
 from dynaq.qrels import Qrels

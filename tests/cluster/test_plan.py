@@ -7,8 +7,8 @@ from typing import Any
 
 from ray.tune.schedulers import TrialScheduler
 
-from cluster.plan import PROGRESS, SCORE, PerStrategy, Plan
-from cluster.space import Space
+from cluster.tuning.plan import PROGRESS, SCORE, PerStrategy, Plan
+from cluster.tuning.space import Space
 
 
 @dataclass

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from ray.tune.search.sample import Categorical, Float, Integer
 
-from cluster.plan import Plan, make_searcher
-from cluster.space import Space, label_of, read_space
+from cluster.tuning.plan import Plan, make_searcher
+from cluster.tuning.space import Space, label_of, read_space
 from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
 

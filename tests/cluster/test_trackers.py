@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cluster.trackers import trackers
+from cluster.tuning.trackers import trackers
 from dynaq.errors import InputError
 
 

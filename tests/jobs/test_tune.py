@@ -21,10 +21,10 @@ import ray
 from cluster.block_actor import TrainingJob
 from cluster.broker import start_broker
 from cluster.cache import put_cache
-from cluster.plan import Plan
+from cluster.tuning.plan import Plan
 from dynaq.runs.folder import RunFolder
 from cluster.trainer import ActorSize
-from cluster.tuning import run_trials
+from cluster.tuning.trials import run_trials
 from dynaq.agent.config import DynaQConfig
 from dynaq.errors import DynaqError, JudgeError
 from dynaq.judging.judgement import Judgement
@@ -167,7 +167,7 @@ def test_a_trial_that_fails_is_tried_again_and_pays_for_nothing_twice(tmp_path: 
 def test_a_trial_that_fails_for_good_is_named_and_the_others_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.tuning.RETRIES", 0)
+    monkeypatch.setattr("cluster.tuning.trials.RETRIES", 0)
     judge = RuleJudge(tmp_path / "asked.log", failing_applicants=tuple(COHORT))
     with trials_of(tmp_path, judge) as job:
         plan = Plan(("cosine", "llm"))

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cluster.plan import Trial
+from cluster.tuning.plan import Trial
 from dynaq.runs.folder import RunFolder
-from cluster.tuning import TrialResult
+from cluster.tuning.trials import TrialResult
 from dynaq.qrels import Qrels
 from dynaq.evaluation.bootstrap import NO_SEED, Interval
 from dynaq.evaluation.trial_rows import CURVE_SCHEMA, FINAL_SCHEMA, FINALS, Known, as_table, curve_rows, final_rows

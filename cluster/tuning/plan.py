@@ -14,7 +14,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, Repeater, create_searcher
 from ray.tune.search.repeater import TRIAL_INDEX
 
-from cluster.space import Space, label_of
+from cluster.tuning.space import Space, label_of
 from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
 

@@ -27,7 +27,7 @@ from ray import tune
 from ray.tune import Callback, FailureConfig, PlacementGroupFactory, RunConfig
 
 from cluster.block_actor import TrainingJob
-from cluster.plan import PROGRESS, SCORE, Plan, Trial, param_space, tune_config
+from cluster.tuning.plan import PROGRESS, SCORE, Plan, Trial, param_space, tune_config
 from dynaq.runs.folder import CONFIG, RunFolder
 from cluster.trainer import TRIAL_CPUS, ActorSize, CohortProgress, CohortResult, CohortTrainer
 from dynaq.agent.config import DynaQConfig

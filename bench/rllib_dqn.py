@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from bench.quality import GradedJudge, load
-from cluster.rllib_dqn import RllibDqn, RllibDqnConfig, mean_reward
+from cluster.rllib.dqn import RllibDqn, RllibDqnConfig, mean_reward
 from cluster.session import ray_session
 from dynaq.evaluation.ranking import ndcg_at_k
 from dynaq.qrels import Qrels

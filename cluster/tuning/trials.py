@@ -202,7 +202,7 @@ def _train_once(
 ) -> CohortResult:
     if job.strategy != RLLIB_DQN:
         return CohortTrainer(job, cohort, size=size, qrels=qrels, on_progress=reporter).run()
-    from cluster.rllib_trial import train_rllib_dqn  # RLlib takes seconds to import
+    from cluster.rllib.trial import train_rllib_dqn  # RLlib takes seconds to import
 
     return train_rllib_dqn(job, cohort, qrels, reporter)
 

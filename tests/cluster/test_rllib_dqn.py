@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from cluster.rllib_dqn import CohortEnv, RllibDqn, RllibDqnConfig, SlateFeatures
+from cluster.rllib.dqn import CohortEnv, RllibDqn, RllibDqnConfig, SlateFeatures
 from dynaq.env import ID
 from dynaq.evaluation.ranking import ndcg_at_k
 from tests.dynaq.toy_market import GradeSource, ToyMarket, toy_market

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from cluster.block_actor import RECOMMENDATION_SCHEMA, RECOMMENDATIONS_KEPT, TrainingJob, mean_known
 from cluster.broker import BrokerClient
-from cluster.rllib_dqn import RllibDqn, RllibDqnConfig
+from cluster.rllib.dqn import RllibDqn, RllibDqnConfig
 from dynaq.runs.folder import CONFIG, METRICS, RECOMMENDATIONS
 from cluster.trainer import CohortProgress, CohortResult
 from dynaq.errors import DynaqError

@@ -13,7 +13,7 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 
 from cluster.http_auth import refuse_open_address, served_host, shown_address
-from cluster.serve_http import QUIET, start_serve, startup_failure
+from cluster.serve import QUIET, start_serve, startup_failure
 from dynaq.errors import DynaqError
 from recommend_service.api import make_app
 from recommend_service.config import RecommendConfig

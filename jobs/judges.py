@@ -20,7 +20,7 @@ from dynaq.evaluation.run_quality import Judged
 from jobs.inputs import LEDGER
 from dynaq.runs.reading import Run
 from reward_service.config import JudgeConfig
-from reward_service.remote import judge_at
+from reward_service.judge_by_url import judge_at
 
 VLLM = "vllm"
 NO_JUDGE = "none"

@@ -140,7 +140,7 @@ class VllmEngine:
                 max_num_seqs=config.max_ongoing_requests,
                 block_size=BLOCK_SIZE,
                 enable_prefix_caching=config.prefix_caching,
-                worker_cls="reward_service.scoring_worker.ScoringWorker" if _on_cpu() else "auto",
+                worker_cls="reward_service.vllm_cpu_worker.ScoringWorker" if _on_cpu() else "auto",
                 enforce_eager=_on_cpu(),  # compiling costs a CPU a minute and gains a small model nothing
                 enable_log_requests=False,
                 generation_config="vllm",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dynaq.judging.judgement import LABELS, Label
 from dynaq.records import Candidate, Job
-from reward_service.text import Field, Offsets, fit, neutralise
+from reward_service.untrusted_text import Field, Offsets, fit, neutralise
 
 MEANINGS: dict[Label, str] = {
     "APPLY": "apply for it",

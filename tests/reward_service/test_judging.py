@@ -15,7 +15,7 @@ from reward_service.calibration import SHARES, fit_thresholds, random_pairs, thr
 from reward_service.config import JudgeConfig, Thresholds
 from reward_service.engine import PairError
 from reward_service.errors import JudgeUnavailable
-from reward_service.judging import LLMJudge, label_probabilities
+from reward_service.llm_judge import LLMJudge, label_probabilities
 from reward_service.prompts import CONTENT_FREE, ChatPrompt
 
 APPLICANT = Candidate(id="a", bio="Nurse.", hard_skills=("first aid",))

@@ -8,7 +8,7 @@ import unicodedata
 import pytest
 
 from bench.injection_attacks import ATTACKS
-from reward_service.text import Field, cut, fit, neutralise
+from reward_service.untrusted_text import Field, cut, fit, neutralise
 
 
 def words(text: str) -> list[tuple[int, int]]:

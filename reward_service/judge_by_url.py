@@ -14,7 +14,7 @@ from dynaq.records import Candidate, Job
 from dynaq.stores import mask_uri
 from reward_service.client import HttpJudge, RewardClient
 from reward_service.config import JudgeConfig
-from reward_service.judging import LLMJudge
+from reward_service.llm_judge import LLMJudge
 from reward_service.openai_engine import OpenAIEngine, served_model
 
 

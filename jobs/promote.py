@@ -21,7 +21,7 @@ from dynaq.feedback.off_policy import OffPolicyEvaluation, RankingPolicy, evalua
 from dynaq.stores import Store, open_store
 from jobs.cli import run_verb
 from jobs.console import console, say
-from jobs.promotions import ROLLBACK, Promotion, ServingFolder
+from recommend_service.promotions import ROLLBACK, Promotion, ServingFolder
 
 NOTHING_SERVES = "first"  # verdict when there is nothing to be compared with
 CANNOT_TELL = "cannot tell"

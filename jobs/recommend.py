@@ -18,7 +18,7 @@ from dynaq.runs.reading import open_run_store, read_runs
 from jobs.tables import recommendation_table
 from recommend_service.catalogue import Catalogue
 from recommend_service.config import PREFERENCE_WEIGHT
-from recommend_service.lists import blend
+from recommend_service.slates import blend
 
 SHORTLIST = 100  # what a run folder keeps per applicant
 Ranked = list[tuple[str, float]]

@@ -21,7 +21,7 @@ from jobs.cli import run_verb
 from jobs.console import Bars, console
 from jobs.inputs import LEDGER
 from jobs.judges import judge_backend
-from jobs.visits import API_KEY, Api, Behaviour, Visits
+from recommend_service.simulation import API_KEY, Api, Behaviour, Visits
 
 
 def main(

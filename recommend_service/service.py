@@ -26,13 +26,13 @@ from dynaq.records import Candidate, Job
 from dynaq.stores import FloatArray, open_feedback, open_store
 from recommend_service.catalogue import Catalogue, Person, person
 from recommend_service.config import RecommendConfig
-from recommend_service.lists import Shown, Wish, choose, explain
+from recommend_service.slates import Shown, Wish, choose, explain
 from recommend_service.marks import Marks
 from recommend_service.metrics import Metrics
 from recommend_service.problems import Problem
 from recommend_service.ranking import Ranker, Ranking
 from recommend_service.recorder import Overloaded, Recorder
-from recommend_service.records import (
+from recommend_service.schemas import (
     ApplicantList,
     ApplicantShown,
     Explanation,
@@ -40,8 +40,8 @@ from recommend_service.records import (
     Recommendation,
     Recommendations,
 )
-from recommend_service.runs import RunWatch
-from recommend_service.texts import Texts
+from recommend_service.run_watch import RunWatch
+from recommend_service.text_encoder import Texts
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

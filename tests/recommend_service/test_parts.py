@@ -14,8 +14,8 @@ from dynaq.feedback.events import Event, FeedbackEvent
 from dynaq.stores import open_store
 from recommend_service.catalogue import Catalogue
 from recommend_service.config import RecommendConfig
-from recommend_service.limits import CALLERS, TokenBuckets
-from recommend_service.lists import blend
+from recommend_service.rate_limit import CALLERS, TokenBuckets
+from recommend_service.slates import blend
 from recommend_service.marks import Marks
 from recommend_service.ranking import Ranker
 from tests.recommend_service import market

@@ -14,7 +14,7 @@ from dynaq.stores import FloatArray
 from recommend_service.catalogue import Catalogue, Person, Rows, shared_skills
 from recommend_service.marks import HIDDEN
 from recommend_service.ranking import Ranking
-from recommend_service.records import Explanation
+from recommend_service.schemas import Explanation
 
 Judged = Mapping[str, dict[str, float]]
 

@@ -13,7 +13,7 @@ from typing import Any
 from dynaq.runs.folder import RunFolder
 from dynaq.runs.q_table import ServedRun
 from dynaq.errors import InputError
-from recommend_service.runs import CURRENT
+from recommend_service.run_watch import CURRENT
 
 HISTORY = "history"
 PROMOTE, ROLLBACK = "promote", "rollback"

@@ -17,14 +17,14 @@ from dynaq.ingest import ingest_market
 from dynaq.markets import esco_market
 from dynaq.stores import open_store
 from jobs.cli import run_verb
-from jobs.comparison import compare, report_failed_trials, show_comparison
+from jobs.steps.compare import compare, report_failed_trials, show_comparison
 from jobs.console import Bars, console, say, step
-from jobs.judges import judge_backend
+from jobs.steps.judge_backend import judge_backend
 from jobs.recommend import titled
 from jobs.report import write_report
 from dynaq.runs.reading import open_run_store, read_runs
 from jobs.tables import recommendation_table
-from jobs.training import Prepared, prepare, report_failures
+from jobs.steps.prepare import Prepared, prepare, report_failures
 
 STORE = "data/esco"
 OUT = "runs/demo"

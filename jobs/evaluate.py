@@ -10,8 +10,8 @@ import typer
 from jobs.cli import run_verb
 from jobs.console import console, say
 from dynaq.evaluation.run_quality import Evaluation, evaluate_run
-from jobs.inputs import relevance
-from jobs.judges import judged_pairs
+from jobs.steps.cohort import relevance
+from jobs.steps.judge_backend import judged_pairs
 from dynaq.runs.reading import open_run_store, read_runs
 from jobs.tables import comparison_table
 

@@ -15,7 +15,7 @@ from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from jobs.cli import run_verb
 from jobs.console import say
-from jobs.inputs import LEDGER, read_cohort
+from jobs.steps.cohort import LEDGER, read_cohort
 
 
 def main(

@@ -18,8 +18,8 @@ from dynaq.runs.folder import REPORT, RunFolder
 from dynaq.judging.judgement import LABELS
 from jobs.cli import run_verb
 from jobs.console import say
-from jobs.inputs import relevance
-from jobs.judges import judged_pairs, judgement_table
+from jobs.steps.cohort import relevance
+from jobs.steps.judge_backend import judged_pairs, judgement_table
 from jobs.plots import draw_curves, draw_histograms
 from jobs.report_judge import judge_health, top_rewards
 from jobs.report_people import people

@@ -21,13 +21,13 @@ from dynaq.errors import InputError
 from dynaq.pretraining.prior import Pretrained
 from jobs.cli import run_verb
 from jobs.console import LiveTable, console
-from jobs.events import describe_feedback, learn_from_events
-from jobs.judges import NO_JUDGE, check_feedback, judge_backend, offline_ledger
+from jobs.steps.feedback_answers import describe_feedback, learn_from_events
+from jobs.steps.judge_backend import NO_JUDGE, check_feedback, judge_backend, offline_ledger
 from jobs.report import write_report
 from jobs.summary import training_summary, training_table
 from jobs.tables import number
 from jobs.tensorboard import RunEvents
-from jobs.training import Prepared, check_strategies, open_run, prepare, report_failures, run_config
+from jobs.steps.prepare import Prepared, check_strategies, open_run, prepare, report_failures, run_config
 
 
 def main(

@@ -19,11 +19,11 @@ from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
 from dynaq.pretraining.prior import Pretrained
 from jobs.cli import run_verb
-from jobs.comparison import compare, report_failed_trials, show_comparison
+from jobs.steps.compare import compare, report_failed_trials, show_comparison
 from jobs.console import say
-from jobs.judges import judge_backend
+from jobs.steps.judge_backend import judge_backend
 from jobs.report import write_report
-from jobs.training import check_strategies, prepare, report_failures
+from jobs.steps.prepare import check_strategies, prepare, report_failures
 
 DRAWN = 10  # settings, where the space has something to draw and --samples does not say
 

@@ -114,7 +114,7 @@ def statistics(
     seeds: Sequence[int],
     threshold: float | None = None,
 ) -> dict[str, Any]:
-    """Everything that follows from the rows; see `jobs.comparison` for its form.
+    """Everything that follows from the rows; see `jobs.steps.compare` for its form.
 
     threshold: of the learning curve, in nDCG where relevance is known, else in the judge's reward.
     """

@@ -13,7 +13,7 @@ from dynaq.feedback.events import FeedbackEvent
 from dynaq.feedback.answers import REAL
 from dynaq.stores import open_store
 from jobs.cli import run
-from jobs.events import FEEDBACK
+from jobs.steps.feedback_answers import FEEDBACK
 from tests.markets import APPLICANTS, make_ledger, make_store
 
 pytestmark = pytest.mark.usefixtures("ray_session_fixture")

@@ -55,7 +55,7 @@ def trained(market: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def compared(market: Path) -> Path:
-    """A comparison of three lines over two seeds, its statistics as jobs.comparison describes them."""
+    """A comparison of three lines over two seeds, its statistics as jobs.steps.compare describes them."""
     folder = market / "comparison"
     lines = [("llm", {}), ("cosine", {}), ("llm", {"gamma": f"{HOSTILE}"})]
     entries, trials = [], []

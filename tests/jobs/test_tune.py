@@ -32,7 +32,7 @@ from dynaq.records import Candidate, Job
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from jobs.cli import run
-from jobs.comparison import report_failed_trials
+from jobs.steps.compare import report_failed_trials
 from tests.cluster.judges import RuleJudge
 from tests.markets import APPLICANTS, make_ledger, make_store
 

@@ -17,8 +17,8 @@ from dynaq.agent.reward_strategy import make_strategy
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from jobs.console import errors
-from jobs.environment import environment
-from jobs.inputs import LEDGER, cohort_digest, read_cohort, relevance
+from jobs.steps.environment import environment
+from jobs.steps.cohort import LEDGER, cohort_digest, read_cohort, relevance
 
 NO_VECTORS = "has no usable vectors in the store; ingest it again"
 

@@ -17,7 +17,7 @@ from dynaq.records import Candidate, Job
 from dynaq.stores import Store
 from dynaq.stores.base import JUDGEMENT_SCHEMA
 from dynaq.evaluation.run_quality import Judged
-from jobs.inputs import LEDGER
+from jobs.steps.cohort import LEDGER
 from dynaq.runs.reading import Run
 from reward_service.config import JudgeConfig
 from reward_service.judge_by_url import judge_at

@@ -67,12 +67,12 @@ from dynaq.judging.judgement import Slate
 from dynaq.pretraining.prior import Pretrained
 from dynaq.evaluation.bootstrap import mean_known
 from jobs.console import LiveTable, console, errors, say
-from jobs.judges import judged_pairs
+from jobs.steps.judge_backend import judged_pairs
 from dynaq.evaluation.trial_rows import CURVE_SCHEMA, FINAL_SCHEMA, FINALS, K, Known, as_table, curve_rows, final_rows
 from jobs.report_runs import COMPARISON, line_name
 from dynaq.runs.reading import Run, open_run_store, read_runs
 from jobs.tables import number
-from jobs.training import Prepared, open_run, run_config
+from jobs.steps.prepare import Prepared, open_run, run_config
 from dynaq.evaluation.comparison import statistics
 
 TRIALS, APPLICANTS, CURVES = "trials.parquet", "applicants.parquet", "curves.parquet"

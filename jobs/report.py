@@ -20,13 +20,13 @@ from jobs.cli import run_verb
 from jobs.console import say
 from jobs.steps.cohort import relevance
 from jobs.steps.judge_backend import judged_pairs, judgement_table
-from jobs.plots import draw_curves, draw_histograms
-from jobs.report_judge import judge_health, top_rewards
-from jobs.report_people import people
-from jobs.report_runs import CURVES, METRICS, K, Line, line_name, lines_of, read_comparison
+from jobs.reporting.plots import draw_curves, draw_histograms
+from jobs.reporting.judge_health import judge_health, top_rewards
+from jobs.reporting.people import people
+from jobs.reporting.lines import CURVES, METRICS, K, Line, line_name, lines_of, read_comparison
 from dynaq.runs.reading import open_run_store, read_runs
 from jobs.tables import number
-from jobs.tensorboard import write_curves
+from jobs.reporting.tensorboard import write_curves
 
 MAIN_CURVES = ("ndcg", "mean_reward", "cumulative_regret")
 REWARDS = (-0.1, 1.0)  # of the default label values; others are clipped into the outer bins

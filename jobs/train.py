@@ -24,9 +24,9 @@ from jobs.console import LiveTable, console
 from jobs.steps.feedback_answers import describe_feedback, learn_from_events
 from jobs.steps.judge_backend import NO_JUDGE, check_feedback, judge_backend, offline_ledger
 from jobs.report import write_report
-from jobs.summary import training_summary, training_table
+from jobs.reporting.training_summary import training_summary, training_table
 from jobs.tables import number
-from jobs.tensorboard import RunEvents
+from jobs.reporting.tensorboard import RunEvents
 from jobs.steps.prepare import Prepared, check_strategies, open_run, prepare, report_failures, run_config
 
 

@@ -28,7 +28,7 @@ from dynaq.evaluation.bootstrap import (
     steps_to_threshold,
 )
 from dynaq.evaluation.trial_rows import CURVES, FINALS, K
-from jobs.report_runs import METRICS, line_name
+from jobs.reporting.lines import METRICS, line_name
 
 CONFIDENCE = 0.95
 COLD = 10  # judgements of the cold start

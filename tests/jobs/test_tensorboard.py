@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from dynaq.runs.folder import RunFolder
 from cluster.trainer import CohortProgress
 from dynaq.runs.reading import read_runs
-from jobs.tensorboard import RunEvents, write_curves
+from jobs.reporting.tensorboard import RunEvents, write_curves
 from tests.runs import make_run
 
 JOB_IDS = [f"j{i:03d}" for i in range(40)]

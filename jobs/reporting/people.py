@@ -15,7 +15,7 @@ from dynaq.qrels import Qrels
 from dynaq.records import Candidate
 from dynaq.stores import Store
 from dynaq.tensor_cache import TensorCache
-from jobs.report_runs import Line
+from jobs.reporting.lines import Line
 
 SHOWN = 10  # jobs per list
 ENTRIES = 4000  # of all lists together: about 2 MB of page, which a phone still opens

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynaq.judging.judgement import LABELS
-from jobs.report_runs import K, Line
+from jobs.reporting.lines import K, Line
 
 LOW_MASS = 0.5  # below it, most of the probability fell outside the four answers
 NOTES = 6  # kinds of remarks on the page

@@ -14,7 +14,7 @@ from dynaq.runs.folder import RunFolder
 from dynaq.evaluation.ranking import bootstrap_interval, ranking_metrics
 from dynaq.qrels import Qrels
 from dynaq.evaluation.run_quality import Judged
-from jobs.plots import COLOURS, Curve, learning_curve
+from jobs.reporting.plots import COLOURS, Curve, learning_curve
 from dynaq.runs.reading import Run
 
 COMPARISON = "comparison.json"

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from jobs.report import Report
-from jobs.report_runs import METRICS
+from jobs.reporting.lines import METRICS
 from jobs.tables import number
 
 

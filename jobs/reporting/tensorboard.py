@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Self
 import yaml
 
 from dynaq.runs.folder import CONFIG, RunFolder
-from jobs.plots import learning_curve
-from jobs.report_runs import CURVES
+from jobs.reporting.plots import learning_curve
+from jobs.reporting.lines import CURVES
 from dynaq.runs.reading import Run
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import typer
 from typer.exceptions import TyperException
 
 from dynaq.errors import DynaqError, InputError
-from jobs.console import speaking_to_people
+from jobs.terminal.console import speaking_to_people
 
 VERBS = {
     "demo": "Real occupations, a real LLM judge, three strategies compared; nothing to prepare.",

@@ -18,12 +18,12 @@ from dynaq.markets import esco_market
 from dynaq.stores import open_store
 from jobs.cli import run_verb
 from jobs.steps.compare import compare, report_failed_trials, show_comparison
-from jobs.console import Bars, console, say, step
+from jobs.terminal.console import Bars, console, say, step
 from jobs.steps.judge_backend import judge_backend
 from jobs.recommend import titled
 from jobs.report import write_report
 from dynaq.runs.reading import open_run_store, read_runs
-from jobs.tables import recommendation_table
+from jobs.terminal.tables import recommendation_table
 from jobs.steps.prepare import Prepared, prepare, report_failures
 
 STORE = "data/esco"

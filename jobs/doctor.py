@@ -18,7 +18,7 @@ from cluster.session import GIB, ray_session
 from dynaq.errors import DynaqError
 from dynaq.stores import open_store
 from jobs.cli import run_verb
-from jobs.console import console
+from jobs.terminal.console import console
 from reward_service.model import cache_dir
 
 DISK_GIB = 2.0  # the converted judge model, run folders, Ray's session

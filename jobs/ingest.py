@@ -12,7 +12,7 @@ from dynaq.ingest import Counts, IngestReport, ingest_files, ingest_market
 from dynaq.markets import onet_market
 from dynaq.stores import open_store
 from jobs.cli import run_verb
-from jobs.console import Bars, say
+from jobs.terminal.console import Bars, say
 
 
 def main(

@@ -14,7 +14,7 @@ from dynaq.pretraining.fit import pretrain
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from jobs.cli import run_verb
-from jobs.console import say
+from jobs.terminal.console import say
 from jobs.steps.cohort import LEDGER, read_cohort
 
 

@@ -20,7 +20,7 @@ from dynaq.judging.judgement import LABEL_VALUES
 from dynaq.feedback.off_policy import OffPolicyEvaluation, RankingPolicy, evaluate
 from dynaq.stores import Store, open_store
 from jobs.cli import run_verb
-from jobs.console import console, say
+from jobs.terminal.console import console, say
 from recommend_service.promotions import ROLLBACK, Promotion, ServingFolder
 
 NOTHING_SERVES = "first"  # verdict when there is nothing to be compared with

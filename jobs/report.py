@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from dynaq.runs.folder import REPORT, RunFolder
 from dynaq.judging.judgement import LABELS
 from jobs.cli import run_verb
-from jobs.console import say
+from jobs.terminal.console import say
 from jobs.steps.cohort import relevance
 from jobs.steps.judge_backend import judged_pairs, judgement_table
 from jobs.reporting.plots import draw_curves, draw_histograms
@@ -25,7 +25,7 @@ from jobs.reporting.judge_health import judge_health, top_rewards
 from jobs.reporting.people import people
 from jobs.reporting.lines import CURVES, METRICS, K, Line, line_name, lines_of, read_comparison
 from dynaq.runs.reading import open_run_store, read_runs
-from jobs.tables import number
+from jobs.terminal.tables import number
 from jobs.reporting.tensorboard import write_curves
 
 MAIN_CURVES = ("ndcg", "mean_reward", "cumulative_regret")

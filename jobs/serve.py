@@ -13,7 +13,7 @@ from cluster.http_auth import refuse_open_address
 from cluster.session import ray_session
 from dynaq.errors import InputError
 from jobs.cli import run_verb
-from jobs.console import say, step
+from jobs.terminal.console import say, step
 
 
 def main(

@@ -17,7 +17,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 import cluster.session  # noqa: F401  (token authentication on, before ray is imported)
 from dynaq.errors import DynaqError, InputError
 from jobs.cli import VERBS, run_verb
-from jobs.console import console, say
+from jobs.terminal.console import console, say
 
 DASHBOARD = "http://127.0.0.1:8265"
 STARTING_SECONDS = 60.0

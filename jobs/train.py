@@ -20,12 +20,12 @@ from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
 from dynaq.pretraining.prior import Pretrained
 from jobs.cli import run_verb
-from jobs.console import LiveTable, console
+from jobs.terminal.console import LiveTable, console
 from jobs.steps.feedback_answers import describe_feedback, learn_from_events
 from jobs.steps.judge_backend import NO_JUDGE, check_feedback, judge_backend, offline_ledger
 from jobs.report import write_report
 from jobs.reporting.training_summary import training_summary, training_table
-from jobs.tables import number
+from jobs.terminal.tables import number
 from jobs.reporting.tensorboard import RunEvents
 from jobs.steps.prepare import Prepared, check_strategies, open_run, prepare, report_failures, run_config
 

@@ -20,7 +20,7 @@ from dynaq.errors import InputError
 from dynaq.pretraining.prior import Pretrained
 from jobs.cli import run_verb
 from jobs.steps.compare import compare, report_failed_trials, show_comparison
-from jobs.console import say
+from jobs.terminal.console import say
 from jobs.steps.judge_backend import judge_backend
 from jobs.report import write_report
 from jobs.steps.prepare import check_strategies, prepare, report_failures

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from jobs.report import Report
 from jobs.reporting.lines import METRICS
-from jobs.tables import number
+from jobs.terminal.tables import number
 
 
 def training_summary(report: Report, failures: Mapping[str, str], paid: int, seconds: float) -> dict[str, Any]:

@@ -66,12 +66,12 @@ from dynaq.errors import DynaqError
 from dynaq.judging.judgement import Slate
 from dynaq.pretraining.prior import Pretrained
 from dynaq.evaluation.bootstrap import mean_known
-from jobs.console import LiveTable, console, errors, say
+from jobs.terminal.console import LiveTable, console, errors, say
 from jobs.steps.judge_backend import judged_pairs
 from dynaq.evaluation.trial_rows import CURVE_SCHEMA, FINAL_SCHEMA, FINALS, K, Known, as_table, curve_rows, final_rows
 from jobs.reporting.lines import COMPARISON, line_name
 from dynaq.runs.reading import Run, open_run_store, read_runs
-from jobs.tables import number
+from jobs.terminal.tables import number
 from jobs.steps.prepare import Prepared, open_run, run_config
 from dynaq.evaluation.comparison import statistics
 

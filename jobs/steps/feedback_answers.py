@@ -13,7 +13,7 @@ from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
 from dynaq.feedback.answers import KEPT, real_answers
 from dynaq.stores import open_store
-from jobs.console import say
+from jobs.terminal.console import say
 from jobs.steps.prepare import Prepared
 
 FEEDBACK = "feedback.parquet"  # in the run folder: the answers learned from

@@ -16,7 +16,7 @@ from dynaq.qrels import Qrels
 from dynaq.agent.reward_strategy import make_strategy
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
-from jobs.console import errors
+from jobs.terminal.console import errors
 from jobs.steps.environment import environment
 from jobs.steps.cohort import LEDGER, cohort_digest, read_cohort, relevance
 

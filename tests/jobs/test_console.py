@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from jobs import console as place
-from jobs.console import LiveTable, say, speaking_to_people
+from jobs.terminal.console import LiveTable, say, speaking_to_people
 
 ROUND = {"applicants": "3/8", "mean reward": "0.512"}
 

@@ -16,7 +16,7 @@ test: setup
 
 # A MongoDB server for a person to try things with, on loopback, its data under data/mongod. Ctrl-C ends it.
 mongo: setup
-	$(BIN)/python -m tests.mongod data/mongod
+	$(BIN)/python -m tests.support.mongod data/mongod
 
 setup: $(STAMP)
 

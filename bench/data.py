@@ -25,7 +25,7 @@ from dynaq.layout import BLOCK_DIM, CANDIDATE_BLOCKS, CLASSIC, JOB_BLOCKS
 from dynaq.records import Candidate, Job
 from dynaq.stores import Store, open_store
 from dynaq.tensor_cache import TensorCache
-from tests.mongod import running_mongod
+from tests.support.mongod import running_mongod
 
 FIELDS = [JOB_BLOCKS[block] for block in CLASSIC.action]
 TURNS = 3

@@ -10,9 +10,9 @@ import pytest
 from playwright.sync_api import Browser
 
 from cluster.session import ray_session
-from tests.browser import running_browser
-from tests.judge_service import JudgeService, running_judge_service
-from tests.mongod import running_mongod
+from tests.support.browser import running_browser
+from tests.support.judge_service import JudgeService, running_judge_service
+from tests.support.mongod import running_mongod
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +63,7 @@ def store_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def browser() -> Iterator[Browser]:
-    """A headless Chromium (tests/browser.py), or a skip where there is none.
+    """A headless Chromium (tests/support/browser.py), or a skip where there is none.
 
     One per test, a second each: the driver keeps an event loop in this thread, in which `asyncio.run` would then fail.
     """

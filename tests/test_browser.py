@@ -6,7 +6,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser
 
-from tests.browser import PHONE, visit
+from tests.support.browser import PHONE, visit
 
 
 def test_a_page_without_faults_has_none(browser: Browser, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from dynaq.errors import DynaqError, JudgeError
 from dynaq.judging.judgement import Slate
 from dynaq.records import Candidate, Job
 from dynaq.stores import open_store
-from tests.cluster.judges import FINGERPRINT, RuleJudge
+from tests.support.judges import FINGERPRINT, RuleJudge
 
 
 @pytest.fixture

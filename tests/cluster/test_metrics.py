@@ -24,9 +24,9 @@ from dynaq.judging.judgement import Slate
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from reward_service.metrics import ReplicaMetrics
-from tests.cluster.judges import RuleJudge
-from tests.markets import APPLICANTS, make_store
-from tests.prometheus import scrape, value, wait_until
+from tests.support.judges import RuleJudge
+from tests.support.markets import APPLICANTS, make_store
+from tests.support.prometheus import scrape, value, wait_until
 
 BUDGET = 10
 COHORT = [f"a{i:03d}" for i in range(APPLICANTS)]

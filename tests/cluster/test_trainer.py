@@ -31,9 +31,9 @@ from dynaq.records import Candidate, Job
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from reward_service.client import ServeJudge
-from tests.cluster.judges import FINGERPRINT, RuleJudge
-from tests.markets import APPLICANTS, make_store
-from tests.mongod import running_mongod
+from tests.support.judges import FINGERPRINT, RuleJudge
+from tests.support.markets import APPLICANTS, make_store
+from tests.support.mongod import running_mongod
 
 CONFIG = DynaQConfig(budget=20, slate_size=2, block_size=2, warm_start_updates=5)
 AWAY_SECONDS = 20.0
@@ -158,7 +158,7 @@ DRIVER = """
 import sys
 from pathlib import Path
 from cluster.session import ray_session
-from tests.cluster.judges import RuleJudge
+from tests.support.judges import RuleJudge
 from tests.cluster.test_trainer import train
 with ray_session(num_cpus=4, object_store_gib=0.25):
     train(sys.argv[1], Path(sys.argv[2]), RuleJudge(Path(sys.argv[2]) / "asked.log", delay=0.2))
@@ -188,7 +188,7 @@ def test_a_driver_killed_with_sigkill_goes_on_when_it_is_started_again(
 def test_a_node_that_goes_away_takes_nothing_with_it_and_each_node_got_the_cache_once(
     store: str, tmp_path: Path, undisturbed: pa.Table
 ) -> None:
-    command = [sys.executable, "-m", "tests.cluster.two_nodes", store, str(tmp_path)]
+    command = [sys.executable, "-m", "tests.support.two_nodes", store, str(tmp_path)]
     done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     happened = json.loads(done.stdout.splitlines()[-1])

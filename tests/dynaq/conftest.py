@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.dynaq.toy_market import ToyMarket, toy_market
+from tests.support.toy_market import ToyMarket, toy_market
 
 
 @pytest.fixture(scope="session", autouse=True)

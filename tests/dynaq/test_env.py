@@ -10,7 +10,7 @@ from gymnasium.utils.env_checker import check_env
 
 from dynaq.env import ID
 from dynaq.errors import InputError, JudgeError
-from tests.dynaq.toy_market import GradeSource, ToyMarket, grade_judgement
+from tests.support.toy_market import GradeSource, ToyMarket, grade_judgement
 
 
 def make(market: ToyMarket, **values: Any) -> gymnasium.Env[Any, Any]:

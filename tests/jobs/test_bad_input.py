@@ -11,7 +11,7 @@ import pytest
 
 from dynaq.stores import open_store
 from jobs.cli import run
-from tests.markets import make_ledger, make_store
+from tests.support.markets import make_ledger, make_store
 
 
 @pytest.fixture(scope="module")

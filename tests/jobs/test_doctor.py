@@ -9,7 +9,7 @@ import torch
 
 from jobs import doctor
 from jobs.cli import run
-from tests.markets import make_store
+from tests.support.markets import make_store
 
 
 @pytest.mark.usefixtures("ray_session_fixture")

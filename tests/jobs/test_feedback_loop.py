@@ -29,9 +29,9 @@ from jobs.cli import run
 from recommend_service.api import make_app
 from recommend_service.config import RecommendConfig
 from recommend_service.service import Recommender
-from tests.dynaq.embedders import HashEmbedder
-from tests.dynaq.toy_market import ToyMarket, toy_market
-from tests.recommend_service.live import live
+from tests.support.embedders import HashEmbedder
+from tests.support.toy_market import ToyMarket, toy_market
+from tests.support.live_service import live
 
 pytestmark = [pytest.mark.usefixtures("ray_session_fixture"), pytest.mark.slow]
 

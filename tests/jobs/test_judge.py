@@ -12,7 +12,7 @@ from dynaq.judging.judgement import judgement_from_probabilities
 from dynaq.stores import open_store
 from jobs import cli
 from reward_service.config import JudgeConfig
-from tests.judge_service import JudgeService
+from tests.support.judge_service import JudgeService
 
 APPLICANTS = 2
 

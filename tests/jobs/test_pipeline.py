@@ -13,8 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dynaq.runs.q_table import ServedRun
 from jobs.cli import run
-from tests.browser import PHONE, visit
-from tests.markets import APPLICANTS, make_ledger, make_store
+from tests.support.browser import PHONE, visit
+from tests.support.markets import APPLICANTS, make_ledger, make_store
 
 pytestmark = pytest.mark.usefixtures("ray_session_fixture")
 

@@ -20,9 +20,9 @@ from dynaq.tensor_cache import TensorCache
 from jobs.cli import run
 from dynaq.evaluation.run_quality import evaluate_run
 from dynaq.runs.reading import read_runs
-from tests.browser import DESKTOP, PHONE, visit
-from tests.markets import make_ledger, make_store
-from tests.runs import make_run
+from tests.support.browser import DESKTOP, PHONE, visit
+from tests.support.markets import make_ledger, make_store
+from tests.support.runs import make_run
 
 JOBS, APPLICANTS = 40, 6
 JOB_IDS = [f"j{i:03d}" for i in range(JOBS)]

@@ -22,10 +22,10 @@ from jobs.cli import run
 from recommend_service.api import make_app
 from recommend_service.config import API_KEY
 from recommend_service.service import Recommender
-from tests.cluster.judges import RuleJudge
-from tests.dynaq.embedders import HashEmbedder
-from tests.recommend_service.live import live
-from tests.recommend_service.market import APPLICANTS, JOB_IDS, config, make_market, make_run, prefers
+from tests.support.judges import RuleJudge
+from tests.support.embedders import HashEmbedder
+from tests.support.live_service import live
+from tests.support.recommend_market import APPLICANTS, JOB_IDS, config, make_market, make_run, prefers
 
 K = 6
 NAMES = ("p_apply", "p_save", "p_click", "p_ignore")

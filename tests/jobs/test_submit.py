@@ -18,7 +18,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from dynaq.errors import InputError
 from jobs.cli import run
 from jobs.submit import entrypoint, project_root
-from tests.markets import APPLICANTS, make_store
+from tests.support.markets import APPLICANTS, make_store
 
 # Ports of its own: the test session's Ray has the usual ones.
 HEAD = """

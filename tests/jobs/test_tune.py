@@ -33,8 +33,8 @@ from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from jobs.cli import run
 from jobs.steps.compare import report_failed_trials
-from tests.cluster.judges import RuleJudge
-from tests.markets import APPLICANTS, make_ledger, make_store
+from tests.support.judges import RuleJudge
+from tests.support.markets import APPLICANTS, make_ledger, make_store
 
 COHORT = [f"a{i:03d}" for i in range(APPLICANTS)]
 

@@ -24,8 +24,8 @@ from dynaq.judging.judgement import judgement_from_probabilities
 from dynaq.layout import EXTENDED
 from dynaq.stores import Store, event_log, open_store
 from dynaq.tensor_cache import TensorCache
-from tests.dynaq.embedders import HashEmbedder
-from tests.recommend_service.market import (
+from tests.support.embedders import HashEmbedder
+from tests.support.recommend_market import (
     APPLICANTS,
     JOB_IDS,
     config,

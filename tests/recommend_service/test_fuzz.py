@@ -13,9 +13,9 @@ from schemathesis import GenerationMode
 
 from recommend_service.api import make_app
 from recommend_service.service import Recommender
-from tests.dynaq.embedders import HashEmbedder
-from tests.recommend_service.live import live
-from tests.recommend_service.market import config, make_market, make_run, prefers
+from tests.support.embedders import HashEmbedder
+from tests.support.live_service import live
+from tests.support.recommend_market import config, make_market, make_run, prefers
 
 pytestmark = pytest.mark.slow
 EXAMPLES = 40

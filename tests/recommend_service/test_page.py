@@ -14,10 +14,10 @@ from dynaq.feedback.events import events
 from dynaq.stores import open_store
 from recommend_service.api import make_app
 from recommend_service.service import Recommender
-from tests.browser import PHONE, visit
-from tests.dynaq.embedders import HashEmbedder
-from tests.recommend_service.live import live
-from tests.recommend_service.market import config, make_job, make_market, make_run, prefers
+from tests.support.browser import PHONE, visit
+from tests.support.embedders import HashEmbedder
+from tests.support.live_service import live
+from tests.support.recommend_market import config, make_job, make_market, make_run, prefers
 
 pytestmark = pytest.mark.slow
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.judge_service import JudgeService
-from tests.prometheus import scrape, value, wait_until
+from tests.support.judge_service import JudgeService
+from tests.support.prometheus import scrape, value, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

@@ -25,7 +25,7 @@ from reward_service.llm_judge import LLMJudge
 from reward_service.model import default_model_path
 from reward_service.openai_engine import OpenAIEngine, served_model
 from reward_service.judge_by_url import judge_at
-from tests.judge_service import JudgeService, free_port
+from tests.support.judge_service import JudgeService, free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 KEY = "key-of-the-endpoint"

@@ -20,7 +20,7 @@ from reward_service.app import start_judge
 from reward_service.client import HttpJudge, ServeJudge
 from reward_service.config import JudgeConfig
 from reward_service.errors import JudgeBusy, JudgeUnavailable
-from tests.judge_service import JudgeService, free_port
+from tests.support.judge_service import JudgeService, free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

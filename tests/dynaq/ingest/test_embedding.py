@@ -16,7 +16,7 @@ from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job
 from dynaq.stores import Store, open_store
 from dynaq.tensor_cache import TensorCache
-from tests.dynaq.embedders import HashEmbedder
+from tests.support.embedders import HashEmbedder
 
 
 @pytest.fixture

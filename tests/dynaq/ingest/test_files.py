@@ -18,7 +18,7 @@ from dynaq.ingest import IngestReport, ingest_files
 from dynaq.layout import CANDIDATE_BLOCKS, EXTENDED, JOB_BLOCKS
 from dynaq.stores import Store, open_store
 from dynaq.tensor_cache import TensorCache
-from tests.dynaq.embedders import HashEmbedder
+from tests.support.embedders import HashEmbedder
 
 GOOD = [{"id": "first", "title": "Nurse"}, {"id": "last", "title": "Gärtner"}]
 

@@ -6,7 +6,7 @@ import pytest
 
 from dynaq.errors import InputError
 from dynaq.markets import Market, onet_market
-from tests.dynaq.markets.onet_files import CODES, TOO_THIN, write_parquet, write_text
+from tests.support.onet_files import CODES, TOO_THIN, write_parquet, write_text
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from dynaq.records import Candidate, Job
 from dynaq.stores import mask_uri, open_store
 from dynaq.stores.mongo import scrub
 from dynaq.tensor_cache import TensorCache
-from tests.mongod import running_mongod
+from tests.support.mongod import running_mongod
 
 rng = np.random.default_rng(1)
 

@@ -18,7 +18,7 @@ from dynaq.stores import open_store
 from recommend_service.api import make_app
 from recommend_service.config import RecommendConfig
 from recommend_service.service import Recommender
-from tests.dynaq.embedders import HashEmbedder
+from tests.support.embedders import HashEmbedder
 
 JOBS, APPLICANTS = 30, 5
 JOB_IDS = tuple(f"j{i:02d}" for i in range(JOBS))

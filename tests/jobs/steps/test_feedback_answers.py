@@ -14,7 +14,7 @@ from dynaq.feedback.answers import REAL
 from dynaq.stores import open_store
 from jobs.cli import run
 from jobs.steps.feedback_answers import FEEDBACK
-from tests.markets import APPLICANTS, make_ledger, make_store
+from tests.support.markets import APPLICANTS, make_ledger, make_store
 
 pytestmark = pytest.mark.usefixtures("ray_session_fixture")
 

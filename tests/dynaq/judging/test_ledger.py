@@ -14,7 +14,7 @@ from dynaq.judging.judgement import Judgement, Slate, abstention
 from dynaq.judging.ledger_file import LedgerJudge, ReplayJudge, read_ledger, write_ledger
 from dynaq.records import Candidate, Job
 from dynaq.stores import open_store
-from tests.dynaq.toy_market import ToyMarket, grade_judgement, toy_market
+from tests.support.toy_market import ToyMarket, grade_judgement, toy_market
 
 ROWS = [
     {"applicant_id": "ann", "job_id": "j1", "label": "APPLY"},

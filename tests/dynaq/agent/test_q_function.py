@@ -8,7 +8,7 @@ import torch
 from dynaq.inputs import InteractionInputs, RawInputs
 from dynaq.agent.stacked_mlp import agent_generator
 from dynaq.agent.q_function import QFunction, bellman_target
-from tests.dynaq.toy_market import small_config
+from tests.support.toy_market import small_config
 
 JOBS = 8
 

@@ -12,7 +12,7 @@ from dynaq.layout import BLOCK_DIM, CANDIDATE_BLOCKS, JOB_BLOCKS
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job
 from dynaq.stores import open_store
-from tests.cluster.judges import rule
+from tests.support.judges import rule
 
 JOBS, APPLICANTS = 40, 6
 

@@ -16,7 +16,7 @@ from dynaq.errors import InputError
 from dynaq.judging.judgement import Judgement
 from dynaq.evaluation.ranking import ndcg_at_k
 from dynaq.agent.reward_strategy import make_strategy
-from tests.dynaq.toy_market import GradeSource, ToyMarket, grade_judgement, small_config
+from tests.support.toy_market import GradeSource, ToyMarket, grade_judgement, small_config
 
 VALUES = {"budget": 10}
 

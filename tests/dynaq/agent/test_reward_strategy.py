@@ -8,7 +8,7 @@ from dynaq.errors import InputError
 from dynaq.agent.pair_features import scaled_cosines
 from dynaq.judging.judgement import expected_reward, judgement_from_probabilities
 from dynaq.agent.reward_strategy import RewardStrategy, make_strategy
-from tests.dynaq.toy_market import ToyMarket, small_config
+from tests.support.toy_market import ToyMarket, small_config
 
 
 def weights(strategy: RewardStrategy, *judged: int) -> list[float]:

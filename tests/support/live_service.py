@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from tests.judge_service import free_port
+from tests.support.judge_service import free_port
 
 
 @contextmanager

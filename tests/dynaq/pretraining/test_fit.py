@@ -21,7 +21,7 @@ from dynaq.agent.reward_strategy import make_strategy
 from dynaq.stores import open_store
 from dynaq.stores.base import JUDGEMENT_SCHEMA, judgement_row
 from dynaq.tensor_cache import TensorCache
-from tests.dynaq.toy_market import ToyMarket, small_config, toy_market
+from tests.support.toy_market import ToyMarket, small_config, toy_market
 
 CPU = torch.device("cpu")
 

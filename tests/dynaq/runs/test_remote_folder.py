@@ -12,7 +12,7 @@ from pyarrow import fs
 
 from dynaq.runs.folder import RunFolder
 from jobs.cli import run
-from tests.markets import make_ledger, make_store
+from tests.support.markets import make_ledger, make_store
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Trains on two nodes of one machine and takes one away in the middle. Prints what happened as one JSON line.
 
-python -m tests.cluster.two_nodes STORE FOLDER
+python -m tests.support.two_nodes STORE FOLDER
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cluster.session import ray_session
 from cluster.trainer import ActorSize, CohortProgress, CohortTrainer
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
-from tests.cluster.judges import RuleJudge
+from tests.support.judges import RuleJudge
 from tests.cluster.test_trainer import COHORT, CONFIG
 
 NODE = {"num_cpus": 2, "object_store_memory": 128 << 20, "node_ip_address": "127.0.0.1"}

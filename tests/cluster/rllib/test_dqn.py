@@ -10,7 +10,7 @@ import torch
 from cluster.rllib.dqn import CohortEnv, RllibDqn, RllibDqnConfig, SlateFeatures
 from dynaq.env import ID
 from dynaq.evaluation.ranking import ndcg_at_k
-from tests.dynaq.toy_market import GradeSource, ToyMarket, toy_market
+from tests.support.toy_market import GradeSource, ToyMarket, toy_market
 
 SETTINGS = RllibDqnConfig(slate_size=20, updates=4)
 

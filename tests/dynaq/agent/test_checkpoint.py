@@ -12,8 +12,8 @@ from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.agent.checkpoint import NAME, load_block, save_block
 from dynaq.errors import InputError
 from dynaq.agent.reward_strategy import make_strategy
-from tests.dynaq.test_agents import ABSTAINED
-from tests.dynaq.toy_market import GradeSource, ToyMarket, small_config, toy_market
+from tests.dynaq.agent.test_dyna_q import ABSTAINED
+from tests.support.toy_market import GradeSource, ToyMarket, small_config, toy_market
 
 EXPLORING: dict[str, Any] = {"epsilon_start": 0.5, "epsilon_end": 0.1, "dropout": 0.3, "target_sync": 2, "tau": 0.5}
 

@@ -12,7 +12,7 @@ from dynaq.runs.folder import RunFolder
 from cluster.trainer import CohortProgress
 from dynaq.runs.reading import read_runs
 from jobs.reporting.tensorboard import RunEvents, write_curves
-from tests.runs import make_run
+from tests.support.runs import make_run
 
 JOB_IDS = [f"j{i:03d}" for i in range(40)]
 

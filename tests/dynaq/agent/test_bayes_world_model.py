@@ -24,7 +24,7 @@ from dynaq.agent.bayes_world_model import (
     genuine,
     surprises,
 )
-from tests.dynaq.toy_market import ToyMarket, grade_judgement, small_config
+from tests.support.toy_market import ToyMarket, grade_judgement, small_config
 
 VALUES = torch.tensor([LABEL_VALUES[label] for label in LABELS])
 

@@ -12,7 +12,7 @@ from dynaq.errors import InputError, JudgeError
 from dynaq.judging.judgement import Judgement
 from dynaq.evaluation.ranking import ndcg_at_k
 from dynaq.agent.reward_strategy import RewardStrategy, make_strategy
-from tests.dynaq.toy_market import GradeSource, ToyMarket, grade_judgement, small_config
+from tests.support.toy_market import GradeSource, ToyMarket, grade_judgement, small_config
 
 EXPLORING: dict[str, Any] = {"epsilon_start": 0.5, "epsilon_end": 0.1}
 REFERENCE: dict[str, Any] = {"preset": "reference", "dropout": 0.2, "batch_size": 8}

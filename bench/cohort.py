@@ -21,11 +21,11 @@ import numpy as np
 import torch
 
 from bench.quality import TEXTBOOK, GradedJudge, load
-from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.agent.config import DynaQConfig
+from dynaq.agent.dyna_q import DynaQBlock
+from dynaq.agent.reward_strategy import make_strategy
 from dynaq.evaluation.ranking import ndcg_at_k
 from dynaq.qrels import Qrels
-from dynaq.agent.reward_strategy import make_strategy
 from dynaq.tensor_cache import TensorCache
 
 

@@ -33,18 +33,18 @@ import pyarrow as pa
 import torch
 
 from bench.baselines import BASELINES, View
-from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.agent.config import DynaQConfig
-from dynaq.encoder import Encoder
+from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.agent.pair_features import job_embedding
+from dynaq.agent.reward_strategy import make_strategy
+from dynaq.encoder import Encoder
+from dynaq.evaluation.ranking import bootstrap_interval, ndcg_at_k
 from dynaq.ingest import ingest_market
 from dynaq.judging.judgement import LABEL_VALUES, LABELS, Judgement, Slate, judgement_from_probabilities
 from dynaq.markets import onet_market
-from dynaq.evaluation.ranking import bootstrap_interval, ndcg_at_k
 from dynaq.pretraining.fit import pretrain
 from dynaq.pretraining.prior import Pretrained
 from dynaq.qrels import Qrels
-from dynaq.agent.reward_strategy import make_strategy
 from dynaq.stores import open_store
 from dynaq.stores.base import JUDGEMENT_SCHEMA, judgement_row
 from dynaq.tensor_cache import TensorCache

@@ -38,11 +38,11 @@ import numpy as np
 import psutil
 import yaml
 
-from dynaq.runs.folder import RunFolder
-from dynaq.runs.q_table import write_q_values, write_serving
 from dynaq.encoder import Encoder
 from dynaq.layout import BLOCK_DIM, CANDIDATE_BLOCKS, JOB_BLOCKS
 from dynaq.records import Candidate, Job
+from dynaq.runs.folder import RunFolder
+from dynaq.runs.q_table import write_q_values, write_serving
 from dynaq.stores import FloatArray, open_store
 
 CHUNK = 10_000

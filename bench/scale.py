@@ -23,13 +23,13 @@ import ray
 from cluster.block_actor import TrainingJob
 from cluster.broker import JudgeBackend, start_broker
 from cluster.cache import put_cache
-from dynaq.runs.folder import RunFolder
 from cluster.session import ray_session
 from cluster.trainer import ActorSize, CohortTrainer
 from dynaq.agent.config import DynaQConfig
 from dynaq.judging.judgement import Judgement, judgement_from_probabilities
 from dynaq.layout import BLOCK_DIM, CANDIDATE_BLOCKS, JOB_BLOCKS
 from dynaq.records import Candidate, Job
+from dynaq.runs.folder import RunFolder
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 

@@ -17,16 +17,16 @@ from ray.actor import ActorHandle
 from cluster.broker import BrokerClient
 from cluster.cache import CacheRef
 from cluster.metrics import BlockMetrics
-from dynaq.runs.folder import METRICS, RECOMMENDATIONS, RunFolder
-from dynaq.runs.q_table import write_q_values
-from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.agent.checkpoint import load_block, save_block
 from dynaq.agent.config import DynaQConfig
+from dynaq.agent.dyna_q import DynaQBlock
+from dynaq.agent.reward_strategy import make_strategy
+from dynaq.evaluation.ranking import ranking_metrics
 from dynaq.judging.judgement import Judgement
 from dynaq.judging.ledger_file import judgements
-from dynaq.evaluation.ranking import ranking_metrics
 from dynaq.pretraining.prior import Pretrained
-from dynaq.agent.reward_strategy import make_strategy
+from dynaq.runs.folder import METRICS, RECOMMENDATIONS, RunFolder
+from dynaq.runs.q_table import write_q_values
 
 RECOMMENDATIONS_KEPT = 100  # per applicant in the run folder
 CHECKPOINT_SECONDS = 60.0  # training lost at most when an actor dies; its judgements are in the ledger either way

@@ -28,10 +28,10 @@ from cluster.block_actor import (
     mean_known,
 )
 from cluster.metrics import RunMetrics
-from dynaq.runs.folder import METRICS, RECOMMENDATIONS
-from dynaq.runs.q_table import write_serving
 from dynaq.errors import DynaqError
 from dynaq.qrels import Qrels
+from dynaq.runs.folder import METRICS, RECOMMENDATIONS
+from dynaq.runs.q_table import write_serving
 
 TRIAL_CPUS = 0.01  # of a Tune trial's own process, which only waits
 DEATHS_ALLOWED = 5  # of one block without a round in between; more is not bad luck

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dynaq.tensor_cache_loading import Arrays, Dtype, load_arrays, unpack, unpack_one
 from dynaq.errors import InputError
 from dynaq.layout import Layout, get_layout
 from dynaq.records import Candidate, Job
 from dynaq.stores import FloatArray, Store
+from dynaq.tensor_cache_loading import Arrays, Dtype, load_arrays, unpack, unpack_one
 
 Indices = npt.NDArray[np.int64]
 Span = tuple[slice, slice]

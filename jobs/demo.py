@@ -8,23 +8,23 @@ from typing import Annotated, Any
 import typer
 
 from cluster.broker import JudgeBackend, start_broker
-from cluster.tuning.plan import Plan
-from dynaq.runs.folder import REPORT, RunFolder
 from cluster.session import ray_session
 from cluster.trainer import ActorSize
+from cluster.tuning.plan import Plan
 from dynaq.agent.config import DynaQConfig
 from dynaq.ingest import ingest_market
 from dynaq.markets import esco_market
+from dynaq.runs.folder import REPORT, RunFolder
+from dynaq.runs.reading import open_run_store, read_runs
 from dynaq.stores import open_store
 from jobs.cli import run_verb
-from jobs.steps.compare import compare, report_failed_trials, show_comparison
-from jobs.terminal.console import Bars, console, say, step
-from jobs.steps.judge_backend import judge_backend
 from jobs.recommend import titled
 from jobs.report import write_report
-from dynaq.runs.reading import open_run_store, read_runs
-from jobs.terminal.tables import recommendation_table
+from jobs.steps.compare import compare, report_failed_trials, show_comparison
+from jobs.steps.judge_backend import judge_backend
 from jobs.steps.prepare import Prepared, prepare, report_failures
+from jobs.terminal.console import Bars, console, say, step
+from jobs.terminal.tables import recommendation_table
 
 STORE = "data/esco"
 OUT = "runs/demo"

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli import run_verb
-from jobs.terminal.console import console, say
 from dynaq.evaluation.run_quality import Evaluation, evaluate_run
+from dynaq.runs.reading import open_run_store, read_runs
+from jobs.cli import run_verb
 from jobs.steps.cohort import relevance
 from jobs.steps.judge_backend import judged_pairs
-from dynaq.runs.reading import open_run_store, read_runs
+from jobs.terminal.console import console, say
 from jobs.terminal.tables import comparison_table
 
 

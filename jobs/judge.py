@@ -23,9 +23,9 @@ from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job
 from dynaq.stores import JUDGEMENT_SCHEMA, open_store
 from jobs.cli import run_verb
-from jobs.terminal.console import console, say, step
 from jobs.steps.cohort import relevance
 from jobs.steps.judge_backend import VLLM, judge_backend
+from jobs.terminal.console import console, say, step
 from jobs.terminal.tables import number
 from reward_service.calibration import calibrated, fit_thresholds
 from reward_service.check import METHODS, MethodCheck, check_method, draw_samples, recommend

@@ -14,8 +14,8 @@ from dynaq.pretraining.fit import pretrain
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from jobs.cli import run_verb
-from jobs.terminal.console import say
 from jobs.steps.cohort import LEDGER, read_cohort
+from jobs.terminal.console import say
 
 
 def main(

@@ -11,13 +11,13 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from dynaq.runs.folder import CONFIG, RECOMMENDATIONS
-from dynaq.runs.q_table import ServedRun
 from dynaq.errors import DynaqError, InputError
 from dynaq.feedback.exposure_log import LoggedLists, Ranked, logged_lists
 from dynaq.feedback.exposure_policy import SHARPEST, SHARPNESS
-from dynaq.judging.judgement import LABEL_VALUES
 from dynaq.feedback.off_policy import OffPolicyEvaluation, RankingPolicy, evaluate
+from dynaq.judging.judgement import LABEL_VALUES
+from dynaq.runs.folder import CONFIG, RECOMMENDATIONS
+from dynaq.runs.q_table import ServedRun
 from dynaq.stores import Store, open_store
 from jobs.cli import run_verb
 from jobs.terminal.console import console, say

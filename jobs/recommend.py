@@ -10,11 +10,11 @@ import typer
 
 from dynaq.encoder import Encoder
 from dynaq.ingest.embedding import check_encoder
+from dynaq.runs.reading import open_run_store, read_runs
 from dynaq.stores import Store
 from dynaq.tensor_cache import TensorCache
 from jobs.cli import run_verb
 from jobs.terminal.console import console
-from dynaq.runs.reading import open_run_store, read_runs
 from jobs.terminal.tables import recommendation_table
 from recommend_service.catalogue import Catalogue
 from recommend_service.config import PREFERENCE_WEIGHT

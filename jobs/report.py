@@ -14,19 +14,19 @@ from typing import Annotated, Any
 import typer
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from dynaq.runs.folder import REPORT, RunFolder
 from dynaq.judging.judgement import LABELS
+from dynaq.runs.folder import REPORT, RunFolder
+from dynaq.runs.reading import open_run_store, read_runs
 from jobs.cli import run_verb
-from jobs.terminal.console import say
+from jobs.reporting.judge_health import judge_health, top_rewards
+from jobs.reporting.lines import CURVES, METRICS, K, Line, line_name, lines_of, read_comparison
+from jobs.reporting.people import people
+from jobs.reporting.plots import draw_curves, draw_histograms
+from jobs.reporting.tensorboard import write_curves
 from jobs.steps.cohort import relevance
 from jobs.steps.judge_backend import judged_pairs, judgement_table
-from jobs.reporting.plots import draw_curves, draw_histograms
-from jobs.reporting.judge_health import judge_health, top_rewards
-from jobs.reporting.people import people
-from jobs.reporting.lines import CURVES, METRICS, K, Line, line_name, lines_of, read_comparison
-from dynaq.runs.reading import open_run_store, read_runs
+from jobs.terminal.console import say
 from jobs.terminal.tables import number
-from jobs.reporting.tensorboard import write_curves
 
 MAIN_CURVES = ("ndcg", "mean_reward", "cumulative_regret")
 REWARDS = (-0.1, 1.0)  # of the default label values; others are clipped into the outer bins
@@ -111,7 +111,7 @@ def write_report(folder: RunFolder, store_uri: str | None = None, qrels: str | N
 
 
 def _environment() -> Environment:
-    environment = Environment(loader=PackageLoader("jobs"), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(loader=PackageLoader("jobs.reporting"), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
     environment.filters["number"] = lambda value: number(float("nan") if value is None else value)
     environment.filters["metric"] = lambda name: METRICS[name][0] if name in METRICS else name

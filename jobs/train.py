@@ -13,21 +13,21 @@ import typer
 from cluster.block_actor import TrainingJob
 from cluster.broker import JudgeBackend, start_broker
 from cluster.cache import CacheRef, put_cache
-from dynaq.runs.folder import RunFolder
 from cluster.session import ray_session
 from cluster.trainer import ActorSize, CohortProgress, CohortResult, CohortTrainer
 from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
 from dynaq.pretraining.prior import Pretrained
+from dynaq.runs.folder import RunFolder
 from jobs.cli import run_verb
-from jobs.terminal.console import LiveTable, console
+from jobs.report import write_report
+from jobs.reporting.tensorboard import RunEvents
+from jobs.reporting.training_summary import training_summary, training_table
 from jobs.steps.feedback_answers import describe_feedback, learn_from_events
 from jobs.steps.judge_backend import NO_JUDGE, check_feedback, judge_backend, offline_ledger
-from jobs.report import write_report
-from jobs.reporting.training_summary import training_summary, training_table
-from jobs.terminal.tables import number
-from jobs.reporting.tensorboard import RunEvents
 from jobs.steps.prepare import Prepared, check_strategies, open_run, prepare, report_failures, run_config
+from jobs.terminal.console import LiveTable, console
+from jobs.terminal.tables import number
 
 
 def main(

@@ -8,22 +8,22 @@ from typing import Annotated
 
 import typer
 
-from cluster.tuning.plan import SCHEDULERS, SEARCHERS, Plan, make_searcher
-from dynaq.runs.folder import REPORT, RunFolder
 from cluster.session import ray_session
+from cluster.trainer import ActorSize
+from cluster.tuning.plan import SCHEDULERS, SEARCHERS, Plan, make_searcher
 from cluster.tuning.space import Space, read_space
 from cluster.tuning.trackers import trackers
-from cluster.trainer import ActorSize
 from cluster.tuning.trials import RLLIB_DQN
 from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
 from dynaq.pretraining.prior import Pretrained
+from dynaq.runs.folder import REPORT, RunFolder
 from jobs.cli import run_verb
-from jobs.steps.compare import compare, report_failed_trials, show_comparison
-from jobs.terminal.console import say
-from jobs.steps.judge_backend import judge_backend
 from jobs.report import write_report
+from jobs.steps.compare import compare, report_failed_trials, show_comparison
+from jobs.steps.judge_backend import judge_backend
 from jobs.steps.prepare import check_strategies, prepare, report_failures
+from jobs.terminal.console import say
 
 DRAWN = 10  # settings, where the space has something to draw and --samples does not say
 

@@ -29,8 +29,8 @@ from recommend_service import problems
 from recommend_service.config import MAX_K
 from recommend_service.docs import docs_page
 from recommend_service.middleware import Guard
-from recommend_service.rate_limit import TokenBuckets
 from recommend_service.problems import Problem, ProblemDetails, documented
+from recommend_service.rate_limit import TokenBuckets
 from recommend_service.schemas import (
     ApplicantCreated,
     ApplicantIn,

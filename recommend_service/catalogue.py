@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dynaq.tensor_cache_loading import pack, sides
 from dynaq.agent.pair_features import JOB_BLOCK_WEIGHTS
 from dynaq.layout import BLOCK_DIM, Layout
 from dynaq.records import Candidate, Job
 from dynaq.stores import FloatArray, Store
 from dynaq.tensor_cache import TensorCache
+from dynaq.tensor_cache_loading import pack, sides
 
 Rows = npt.NDArray[np.int64]
 CHUNK, SLICE = 1 << 13, 1 << 8  # jobs compared at once, and with how many

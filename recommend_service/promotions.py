@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from dynaq.errors import InputError
 from dynaq.runs.folder import RunFolder
 from dynaq.runs.q_table import ServedRun
-from dynaq.errors import InputError
 from recommend_service.run_watch import CURRENT
 
 HISTORY = "history"

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dynaq.runs.q_table import ServedRun
 from dynaq.errors import DynaqError, InputError
 from dynaq.feedback.events import WARM_START
+from dynaq.runs.q_table import ServedRun
 from dynaq.stores import FloatArray
 from recommend_service.catalogue import Catalogue, Person, Rows
 

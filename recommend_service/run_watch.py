@@ -6,9 +6,9 @@ import logging
 import time
 from collections.abc import Callable
 
+from dynaq.errors import DynaqError, InputError
 from dynaq.runs.folder import RunFolder
 from dynaq.runs.q_table import ServedRun, served_run_id
-from dynaq.errors import DynaqError, InputError
 from recommend_service.catalogue import Catalogue
 from recommend_service.config import RecommendConfig
 from recommend_service.ranking import Ranker

@@ -19,19 +19,19 @@ import numpy as np
 
 from dynaq.encoder import Embedder, Encoder
 from dynaq.errors import DynaqError, InputError
-from dynaq.feedback.exposure_policy import POOL, rank_probabilities
 from dynaq.feedback.events import WARM_START, Exposure, FeedbackEvent
+from dynaq.feedback.exposure_policy import POOL, rank_probabilities
 from dynaq.ingest.embedding import candidate_texts, content_hash
 from dynaq.records import Candidate, Job
 from dynaq.stores import FloatArray, open_feedback, open_store
 from recommend_service.catalogue import Catalogue, Person, person
 from recommend_service.config import RecommendConfig
-from recommend_service.slates import Shown, Wish, choose, explain
 from recommend_service.marks import Marks
 from recommend_service.metrics import Metrics
 from recommend_service.problems import Problem
 from recommend_service.ranking import Ranker, Ranking
 from recommend_service.recorder import Overloaded, Recorder
+from recommend_service.run_watch import RunWatch
 from recommend_service.schemas import (
     ApplicantList,
     ApplicantShown,
@@ -40,7 +40,7 @@ from recommend_service.schemas import (
     Recommendation,
     Recommendations,
 )
-from recommend_service.run_watch import RunWatch
+from recommend_service.slates import Shown, Wish, choose, explain
 from recommend_service.text_encoder import Texts
 
 logger = logging.getLogger(__name__)

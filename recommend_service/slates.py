@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dynaq.feedback.exposure_policy import POOL, explore
 from dynaq.feedback.events import Event
+from dynaq.feedback.exposure_policy import POOL, explore
 from dynaq.records import Candidate
 from dynaq.stores import FloatArray
 from recommend_service.catalogue import Catalogue, Person, Rows, shared_skills

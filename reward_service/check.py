@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dynaq.errors import InputError
-from dynaq.judging.judgement import LABELS, Judgement
 from dynaq.evaluation.ranking import ndcg_at_k
+from dynaq.judging.judgement import LABELS, Judgement
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job
 from reward_service.client import ServeJudge

@@ -1,4 +1,5 @@
-"""Clients of the judge: over a Serve handle inside the cluster, and over HTTP. Both are `dynaq.judging.judgement.Judge`s.
+"""Clients of the judge: over a Serve handle inside the cluster, and over HTTP. Both are
+`dynaq.judging.judgement.Judge`s.
 
 Both back off and ask again when the judge is busy or its replica is being replaced, and raise the last failure when
 `patience` seconds have passed. No judgement is made up.

@@ -36,10 +36,10 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.schedules.scheduler import Scheduler
 from torch import nn
 
-from dynaq.env import ID
 from dynaq.agent.pair_features import STANDARDISED_SCALE, pair_features
-from dynaq.judging.judgement import Judgement, JudgementSource, Slate
 from dynaq.agent.stacked_mlp import agent_generator
+from dynaq.env import ID
+from dynaq.judging.judgement import Judgement, JudgementSource, Slate
 from dynaq.tensor_cache import TensorCache
 
 ENV_NAME = "dynaq/Cohort-v0"

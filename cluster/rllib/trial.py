@@ -14,13 +14,13 @@ import pyarrow as pa
 from cluster.block_actor import RECOMMENDATION_SCHEMA, RECOMMENDATIONS_KEPT, TrainingJob, mean_known
 from cluster.broker import BrokerClient
 from cluster.rllib.dqn import RllibDqn, RllibDqnConfig
-from dynaq.runs.folder import CONFIG, METRICS, RECOMMENDATIONS
 from cluster.trainer import CohortProgress, CohortResult
-from dynaq.errors import DynaqError
-from dynaq.judging.judgement import Judgement
-from dynaq.evaluation.ranking import ranking_metrics
-from dynaq.qrels import Qrels
 from dynaq.agent.round_metrics import RoundMetrics, count_label
+from dynaq.errors import DynaqError
+from dynaq.evaluation.ranking import ranking_metrics
+from dynaq.judging.judgement import Judgement
+from dynaq.qrels import Qrels
+from dynaq.runs.folder import CONFIG, METRICS, RECOMMENDATIONS
 
 Ranked = list[list[tuple[str, float]]]  # per applicant (job, Q), best first
 

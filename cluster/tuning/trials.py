@@ -27,13 +27,13 @@ from ray import tune
 from ray.tune import Callback, FailureConfig, PlacementGroupFactory, RunConfig
 
 from cluster.block_actor import TrainingJob
-from cluster.tuning.plan import PROGRESS, SCORE, Plan, Trial, param_space, tune_config
-from dynaq.runs.folder import CONFIG, RunFolder
 from cluster.trainer import TRIAL_CPUS, ActorSize, CohortProgress, CohortResult, CohortTrainer
+from cluster.tuning.plan import PROGRESS, SCORE, Plan, Trial, param_space, tune_config
 from dynaq.agent.config import DynaQConfig
+from dynaq.agent.reward_strategy import make_strategy
 from dynaq.errors import DynaqError
 from dynaq.qrels import Qrels
-from dynaq.agent.reward_strategy import make_strategy
+from dynaq.runs.folder import CONFIG, RunFolder
 
 TUNE_FOLDER = "tune"
 BILLS = "bills.json"  # trial -> judgements paid, over all sessions of a comparison

@@ -22,8 +22,8 @@ from typing import Protocol
 import torch
 
 from dynaq.agent.pair_features import log_rank
-from dynaq.judging.judgement import LABELS
 from dynaq.agent.replay_buffer import JudgedPairs
+from dynaq.judging.judgement import LABELS
 
 SHIFT_SCALES = (0.7, 1.2)  # length scales: near neighbours, and the wider family
 PROCESS_VARIANCE = 2.0  # of shifts, see `surprises`

@@ -11,12 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.agent.config import DynaQConfig
-from dynaq.errors import InputError
+from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.agent.mlp_world_model import MLPWorldModel
 from dynaq.agent.reward_strategy import RewardStrategy
 from dynaq.agent.tensor_files import read_saved, write_saved
+from dynaq.errors import InputError
 from dynaq.tensor_cache import TensorCache
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ One round (Sutton 1990, Dyna-Q; Peng et al. 2018, arXiv 1801.06176, for a judged
     5. planning: Q updates on jobs of the catalogue, judged or not, with the model's reward
 
 The budget counts distinct pairs judged, from the ledger or by the judge alike. What a person did themselves
-(`dynaq.feedback.answers`) costs no budget and outranks the judge: it is in the replay from the start, believed whatever the
-judge's noise, and its pairs are not asked about.
+(`dynaq.feedback.answers`) costs no budget and outranks the judge: it is in the replay from the start, believed whatever
+the judge's noise, and its pairs are not asked about.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ import torch
 from torch.nn import functional
 
 from dynaq.acting import ask, explore, valued
+from dynaq.agent.bayes_world_model import BayesWorldModel, CosinePrior, Prior
 from dynaq.agent.config import DynaQConfig
-from dynaq.errors import InputError
-from dynaq.agent.pair_features import job_embedding, pair_features, raw_features, scaled_cosines
-from dynaq.inputs import InteractionInputs, PairInputs, RawInputs
-from dynaq.judging.judgement import LABELS, Judgement, JudgementSource, Slate
 from dynaq.agent.mlp_world_model import MLPWorldModel
-from dynaq.agent.stacked_mlp import agent_generator
+from dynaq.agent.pair_features import job_embedding, pair_features, raw_features, scaled_cosines
 from dynaq.agent.q_function import QFunction
-from dynaq.feedback.answers import KEPT
 from dynaq.agent.replay_buffer import JudgedPairs, first_of_each
 from dynaq.agent.reward_strategy import RewardStrategy
 from dynaq.agent.round_metrics import RoundMetrics, Update, count_label, mean_known, mean_loss
+from dynaq.agent.stacked_mlp import agent_generator
+from dynaq.errors import InputError
+from dynaq.feedback.answers import KEPT
+from dynaq.inputs import InteractionInputs, PairInputs, RawInputs
+from dynaq.judging.judgement import LABELS, Judgement, JudgementSource, Slate
 from dynaq.tensor_cache import TensorCache
-from dynaq.agent.bayes_world_model import BayesWorldModel, CosinePrior, Prior
 
 if TYPE_CHECKING:
     from dynaq.pretraining.prior import Pretrained

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from dynaq.agent.config import DynaQConfig
-from dynaq.inputs import PairInputs, over_catalogue
-from dynaq.agent.stacked_mlp import StackedMLP
 from dynaq.agent.replay_buffer import JudgedPairs
+from dynaq.agent.stacked_mlp import StackedMLP
+from dynaq.inputs import PairInputs, over_catalogue
 
 
 class MLPWorldModel:

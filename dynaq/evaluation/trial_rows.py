@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from cluster.tuning.plan import Trial
 from cluster.tuning.space import setting_json
-from dynaq.judging.judgement import LABELS
 from dynaq.evaluation.ranking import ranking_metrics
-from dynaq.qrels import Qrels
 from dynaq.evaluation.run_quality import Judged
+from dynaq.judging.judgement import LABELS
+from dynaq.qrels import Qrels
 from dynaq.runs.reading import Run
 
 K = 10

@@ -2,8 +2,8 @@
 
 An event belongs to the newest list that showed the pair before it; events without such a list (found elsewhere, or
 imported) are answers to learn from, but say nothing about lists. Of several events in one list the one that stands
-counts (`dynaq.feedback.answers.standing`); a job that was shown and not acted on earned 0. What a person had saved earlier
-and is shown again is worth what it was: nobody saves twice, and the reward belongs to the pair.
+counts (`dynaq.feedback.answers.standing`); a job that was shown and not acted on earned 0. What a person had saved
+earlier and is shown again is worth what it was: nobody saves twice, and the reward belongs to the pair.
 
 Lists that a preference ordered anew are left out: what a candidate would have made of the preference is not known.
 Jobs that a person had applied to or declined by then are out of every ranking, as the service leaves them out.
@@ -20,11 +20,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dynaq.feedback.exposure_policy import POOL
-from dynaq.feedback.events import Event, Exposure, exposures
-from dynaq.judging.judgement import Label
-from dynaq.feedback.off_policy import Numbers, SlateLog
 from dynaq.feedback.answers import EVENT_LABELS, HIDES, standing
+from dynaq.feedback.events import Event, Exposure, exposures
+from dynaq.feedback.exposure_policy import POOL
+from dynaq.feedback.off_policy import Numbers, SlateLog
+from dynaq.judging.judgement import Label
 
 NEWEST = 20_000  # lists that are evaluated on; more make the interval no different
 

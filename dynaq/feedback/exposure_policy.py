@@ -11,7 +11,8 @@ that is equivalent to the model, each job arrives after an exponential time with
 
     P(i at rank r) = integral over t of w_i·exp(-w_i·t)·P(r - 1 of the others have arrived by t)
 
-Off-policy evaluation needs this marginal (`dynaq.feedback.off_policy`), and `dynaq.feedback.events.Exposure.propensities` holds it.
+Off-policy evaluation needs this marginal (`dynaq.feedback.off_policy`), and
+`dynaq.feedback.events.Exposure.propensities` holds it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Off-policy evaluation: how a ranking would have done, from lists that another one drew.
 
-Lists were drawn with known probabilities (`dynaq.feedback.exposure_policy`), so what a logged list earned can be weighted by how
-much likelier the candidate is to show the same job at the same rank:
+Lists were drawn with known probabilities (`dynaq.feedback.exposure_policy`), so what a logged list earned can be
+weighted by how much likelier the candidate is to show the same job at the same rank:
 
     w_ir = P_candidate(job_ir at rank r) / P_logged(job_ir at rank r)
     IPS     1/n · sum over lists i, ranks r of w_ir·y_ir                      (Li et al. 2018, item-position model)

@@ -1,6 +1,7 @@
 """What a judge is: the protocol, the record it returns, and the values of its answers.
 
-The backends that cost something live in `reward_service`; the one that replays a ledger lives in `dynaq.judging.ledger_file`.
+The backends that cost something live in `reward_service`; the one that replays a ledger lives in
+`dynaq.judging.ledger_file`.
 """
 
 from __future__ import annotations
@@ -147,8 +148,8 @@ class Slate:
 class JudgementSource(Protocol):
     """Where a trainer gets judgements by id: one call carries the slates of a whole block of agents.
 
-    Implementations ask the ledger first and the judge for what it lacks (`dynaq.judging.ledger_file.LedgerJudge` in one process,
-    `cluster.broker.BrokerClient` in a cluster).
+    Implementations ask the ledger first and the judge for what it lacks (`dynaq.judging.ledger_file.LedgerJudge` in one
+    process, `cluster.broker.BrokerClient` in a cluster).
     """
 
     def fetch(self, slates: Sequence[Slate]) -> list[list[Judgement]]: ...

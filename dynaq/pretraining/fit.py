@@ -2,11 +2,12 @@
 
 Two networks, each fitted on pairs of many applicants: a prior p(label | s, a) from the pair's similarities, and a head
 that reads that prior together with what an applicant's own judgements say about similar jobs
-(`dynaq.agent.bayes_world_model.head_context`). The head is trained on contexts drawn from the ledger: some of an applicant's
-judgements are shown, others are to be predicted, as in a neural process (Garnelo et al. 2018, arXiv 1807.01622).
+(`dynaq.agent.bayes_world_model.head_context`). The head is trained on contexts drawn from the ledger: some of an
+applicant's judgements are shown, others are to be predicted, as in a neural process (Garnelo et al. 2018, arXiv
+1807.01622).
 
-Applicants are dealt into folds (`dynaq.pretraining.prior`). What fold k uses is fitted without fold k, down to the priors
-inside the head's training contexts and to the scaling of the priors (nested cross-fitting).
+Applicants are dealt into folds (`dynaq.pretraining.prior`). What fold k uses is fitted without fold k, down to the
+priors inside the head's training contexts and to the scaling of the priors (nested cross-fitting).
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from dynaq.pretraining.label_networks import Classifier, PairClassifier, Scaling, fit_classifier, principal_directions
-from dynaq.errors import InputError
+from dynaq.agent.bayes_world_model import SHIFT_SCALES, condition, head_context, surprises
 from dynaq.agent.pair_features import action_blocks, job_embedding, pair_features, scaled_cosines, state_blocks
+from dynaq.errors import InputError
 from dynaq.judging.judgement import LABEL_VALUES, LABELS, Label
+from dynaq.pretraining.label_networks import Classifier, PairClassifier, Scaling, fit_classifier, principal_directions
 from dynaq.pretraining.prior import FOLDS, MEMBERS, Pretrained, fold_of
 from dynaq.tensor_cache import TensorCache
-from dynaq.agent.bayes_world_model import SHIFT_SCALES, condition, head_context, surprises
 
 MIN_APPLICANTS = 8  # fewer make no folds worth fitting
 CONTEXTS = 12  # drawn per applicant for the head, beside as many copies of the one that leaves each answer out

@@ -14,11 +14,11 @@ from typing import TypeVar
 
 import torch
 
-from dynaq.pretraining.label_networks import RARE, Classifier, PairClassifier
-from dynaq.errors import InputError
 from dynaq.agent.pair_features import action_blocks, pair_features, state_blocks
-from dynaq.judging.judgement import Label
 from dynaq.agent.tensor_files import read_saved, write_saved
+from dynaq.errors import InputError
+from dynaq.judging.judgement import Label
+from dynaq.pretraining.label_networks import RARE, Classifier, PairClassifier
 from dynaq.tensor_cache import TensorCache
 
 FOLDS = 4

@@ -21,8 +21,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dynaq.runs.folder import CONFIG, RunFolder
 from dynaq.errors import InputError
+from dynaq.runs.folder import CONFIG, RunFolder
 
 SERVING = "serving.json"
 CATALOGUE = "catalogue.parquet"

@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from dynaq.runs.folder import CONFIG, METRICS, RECOMMENDATIONS, RunFolder
 from dynaq.errors import InputError
+from dynaq.runs.folder import CONFIG, METRICS, RECOMMENDATIONS, RunFolder
 from dynaq.stores import Store, open_store
 
 

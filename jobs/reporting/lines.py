@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from dynaq.runs.folder import RunFolder
 from dynaq.evaluation.ranking import bootstrap_interval, ranking_metrics
-from dynaq.qrels import Qrels
 from dynaq.evaluation.run_quality import Judged
-from jobs.reporting.plots import COLOURS, Curve, learning_curve
+from dynaq.qrels import Qrels
+from dynaq.runs.folder import RunFolder
 from dynaq.runs.reading import Run
+from jobs.reporting.plots import COLOURS, Curve, learning_curve
 
 COMPARISON = "comparison.json"
 K = 10

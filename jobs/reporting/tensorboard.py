@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Self
 import yaml
 
 from dynaq.runs.folder import CONFIG, RunFolder
-from jobs.reporting.plots import learning_curve
-from jobs.reporting.lines import CURVES
 from dynaq.runs.reading import Run
+from jobs.reporting.lines import CURVES
+from jobs.reporting.plots import learning_curve
 
 if TYPE_CHECKING:
     from cluster.trainer import CohortProgress

@@ -35,9 +35,9 @@ What lies in the folder, beside one run folder per trial (`OUT/<trial>/`, as `dy
         "difference": …, "low": …, "high": …, "better": "llm" | "cosine" | null, "verdict": "a sentence"}]}
 
 Unknown values are null there and in the tables; a threshold that is not reached within the budget is null too.
-Intervals are bootstrapped over applicants and seeds (`dynaq.evaluation.bootstrap`); those of `pairs` hold for all pairs of a
-metric at once. `judgements_used` counts the pairs that agents spent of their budgets, `judgements_paid` those that the
-judge had to be asked for because the ledger lacked them: whoever asks first pays.
+Intervals are bootstrapped over applicants and seeds (`dynaq.evaluation.bootstrap`); those of `pairs` hold for all pairs
+of a metric at once. `judgements_used` counts the pairs that agents spent of their budgets, `judgements_paid` those that
+the judge had to be asked for because the ledger lacked them: whoever asks first pays.
 """
 
 from __future__ import annotations
@@ -56,24 +56,24 @@ from rich.table import Table
 from cluster.block_actor import TrainingJob
 from cluster.broker import BrokerClient, JudgeBackend, start_broker
 from cluster.cache import put_cache
-from cluster.tuning.plan import Plan
-from dynaq.runs.folder import CONFIG, RunFolder
-from cluster.tuning.space import setting_json
 from cluster.trainer import ActorSize
+from cluster.tuning.plan import Plan
+from cluster.tuning.space import setting_json
 from cluster.tuning.trials import TrialResult, run_trials
 from dynaq.agent.config import DynaQConfig
 from dynaq.errors import DynaqError
+from dynaq.evaluation.bootstrap import mean_known
+from dynaq.evaluation.comparison import statistics
+from dynaq.evaluation.trial_rows import CURVE_SCHEMA, FINAL_SCHEMA, FINALS, K, Known, as_table, curve_rows, final_rows
 from dynaq.judging.judgement import Slate
 from dynaq.pretraining.prior import Pretrained
-from dynaq.evaluation.bootstrap import mean_known
-from jobs.terminal.console import LiveTable, console, errors, say
-from jobs.steps.judge_backend import judged_pairs
-from dynaq.evaluation.trial_rows import CURVE_SCHEMA, FINAL_SCHEMA, FINALS, K, Known, as_table, curve_rows, final_rows
-from jobs.reporting.lines import COMPARISON, line_name
+from dynaq.runs.folder import CONFIG, RunFolder
 from dynaq.runs.reading import Run, open_run_store, read_runs
-from jobs.terminal.tables import number
+from jobs.reporting.lines import COMPARISON, line_name
+from jobs.steps.judge_backend import judged_pairs
 from jobs.steps.prepare import Prepared, open_run, run_config
-from dynaq.evaluation.comparison import statistics
+from jobs.terminal.console import LiveTable, console, errors, say
+from jobs.terminal.tables import number
 
 TRIALS, APPLICANTS, CURVES = "trials.parquet", "applicants.parquet", "curves.parquet"
 

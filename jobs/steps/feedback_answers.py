@@ -8,13 +8,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dynaq.runs.folder import CONFIG, RunFolder
 from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
 from dynaq.feedback.answers import KEPT, real_answers
+from dynaq.runs.folder import CONFIG, RunFolder
 from dynaq.stores import open_store
-from jobs.terminal.console import say
 from jobs.steps.prepare import Prepared
+from jobs.terminal.console import say
 
 FEEDBACK = "feedback.parquet"  # in the run folder: the answers learned from
 

@@ -8,17 +8,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dynaq.runs.folder import CONFIG, RunFolder
 from dynaq.agent.config import DynaQConfig
+from dynaq.agent.reward_strategy import make_strategy
 from dynaq.errors import DynaqError, InputError
 from dynaq.pretraining.prior import Pretrained
 from dynaq.qrels import Qrels
-from dynaq.agent.reward_strategy import make_strategy
+from dynaq.runs.folder import CONFIG, RunFolder
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
-from jobs.terminal.console import errors
-from jobs.steps.environment import environment
 from jobs.steps.cohort import LEDGER, cohort_digest, read_cohort, relevance
+from jobs.steps.environment import environment
+from jobs.terminal.console import errors
 
 NO_VECTORS = "has no usable vectors in the store; ingest it again"
 

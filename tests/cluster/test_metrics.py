@@ -17,10 +17,10 @@ from cluster.block_actor import TrainingJob
 from cluster.broker import BrokerClient, start_broker
 from cluster.cache import put_cache
 from cluster.metrics import BlockMetrics, BrokerMetrics, RunMetrics
-from dynaq.runs.folder import RunFolder
 from cluster.trainer import ActorSize, CohortTrainer
 from dynaq.agent.config import DynaQConfig
 from dynaq.judging.judgement import Slate
+from dynaq.runs.folder import RunFolder
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from reward_service.metrics import ReplicaMetrics

@@ -23,11 +23,11 @@ from ray import serve
 from cluster.block_actor import TrainingJob
 from cluster.broker import JudgeBackend, start_broker
 from cluster.cache import put_cache
-from dynaq.runs.folder import RECOMMENDATIONS, RunFolder
 from cluster.trainer import ActorSize, CohortProgress, CohortResult, CohortTrainer
 from dynaq.agent.config import DynaQConfig
 from dynaq.judging.judgement import Judgement
 from dynaq.records import Candidate, Job
+from dynaq.runs.folder import RECOMMENDATIONS, RunFolder
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from reward_service.client import ServeJudge

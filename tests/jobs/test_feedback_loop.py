@@ -21,17 +21,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dynaq.runs.q_table import ServedRun
-from dynaq.feedback.events import FeedbackEvent, events
 from dynaq.evaluation.ranking import bootstrap_interval, ndcg_at_k
+from dynaq.feedback.events import FeedbackEvent, events
+from dynaq.runs.q_table import ServedRun
 from dynaq.stores import open_store
 from jobs.cli import run
 from recommend_service.api import make_app
 from recommend_service.config import RecommendConfig
 from recommend_service.service import Recommender
 from tests.support.embedders import HashEmbedder
-from tests.support.toy_market import ToyMarket, toy_market
 from tests.support.live_service import live
+from tests.support.toy_market import ToyMarket, toy_market
 
 pytestmark = [pytest.mark.usefixtures("ray_session_fixture"), pytest.mark.slow]
 

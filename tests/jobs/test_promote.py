@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 
 from cluster.block_actor import RECOMMENDATION_SCHEMA
+from dynaq.feedback.events import Exposure, FeedbackEvent
+from dynaq.feedback.exposure_policy import POOL, explore
+from dynaq.records import Job
 from dynaq.runs.folder import RunFolder
 from dynaq.runs.q_table import write_q_values, write_serving
-from dynaq.feedback.exposure_policy import POOL, explore
-from dynaq.feedback.events import Exposure, FeedbackEvent
-from dynaq.records import Job
 from dynaq.stores import open_store
 from jobs.cli import run
 

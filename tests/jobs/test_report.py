@@ -12,14 +12,14 @@ import pytest
 import yaml
 from playwright.sync_api import Browser, Page
 
+from dynaq.evaluation.run_quality import evaluate_run
 from dynaq.judging.ledger_file import read_ledger
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Experience, Job
+from dynaq.runs.reading import read_runs
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from jobs.cli import run
-from dynaq.evaluation.run_quality import evaluate_run
-from dynaq.runs.reading import read_runs
 from tests.support.browser import DESKTOP, PHONE, visit
 from tests.support.markets import make_ledger, make_store
 from tests.support.runs import make_run

@@ -22,8 +22,8 @@ from jobs.cli import run
 from recommend_service.api import make_app
 from recommend_service.config import API_KEY
 from recommend_service.service import Recommender
-from tests.support.judges import RuleJudge
 from tests.support.embedders import HashEmbedder
+from tests.support.judges import RuleJudge
 from tests.support.live_service import live
 from tests.support.recommend_market import APPLICANTS, JOB_IDS, config, make_market, make_run, prefers
 

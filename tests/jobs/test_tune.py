@@ -21,14 +21,14 @@ import ray
 from cluster.block_actor import TrainingJob
 from cluster.broker import start_broker
 from cluster.cache import put_cache
-from cluster.tuning.plan import Plan
-from dynaq.runs.folder import RunFolder
 from cluster.trainer import ActorSize
+from cluster.tuning.plan import Plan
 from cluster.tuning.trials import run_trials
 from dynaq.agent.config import DynaQConfig
 from dynaq.errors import DynaqError, JudgeError
 from dynaq.judging.judgement import Judgement
 from dynaq.records import Candidate, Job
+from dynaq.runs.folder import RunFolder
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from jobs.cli import run

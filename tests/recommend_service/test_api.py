@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from dynaq.runs.folder import RunFolder
-from dynaq.runs.q_table import ServedRun
 from dynaq.feedback.events import WARM_START, events, exposures
 from dynaq.ingest.embedding import embed_pending
 from dynaq.judging.judgement import judgement_from_probabilities
 from dynaq.layout import EXTENDED
+from dynaq.runs.folder import RunFolder
+from dynaq.runs.q_table import ServedRun
 from dynaq.stores import Store, event_log, open_store
 from dynaq.tensor_cache import TensorCache
 from tests.support.embedders import HashEmbedder

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dynaq.runs.q_table import ServedRun
 from dynaq.errors import InputError
 from dynaq.feedback.events import Event, FeedbackEvent
+from dynaq.runs.q_table import ServedRun
 from dynaq.stores import open_store
 from recommend_service.catalogue import Catalogue
 from recommend_service.config import RecommendConfig
-from recommend_service.rate_limit import CALLERS, TokenBuckets
-from recommend_service.slates import blend
 from recommend_service.marks import Marks
 from recommend_service.ranking import Ranker
+from recommend_service.rate_limit import CALLERS, TokenBuckets
+from recommend_service.slates import blend
 from tests.recommend_service import market
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

@@ -21,10 +21,10 @@ from reward_service.app import start_judge, stop_judge
 from reward_service.client import ServeJudge
 from reward_service.config import JudgeConfig
 from reward_service.errors import JudgeUnavailable
+from reward_service.judge_by_url import judge_at
 from reward_service.llm_judge import LLMJudge
 from reward_service.model import default_model_path
 from reward_service.openai_engine import OpenAIEngine, served_model
-from reward_service.judge_by_url import judge_at
 from tests.support.judge_service import JudgeService, free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]

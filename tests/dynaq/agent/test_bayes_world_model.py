@@ -6,12 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from dynaq.agent.pair_features import job_embedding, pair_features, scaled_cosines
-from dynaq.inputs import InteractionInputs
-from dynaq.judging.judgement import LABEL_VALUES, LABELS, Judgement, judgement_from_probabilities
-from dynaq.agent.mlp_world_model import MLPWorldModel
-from dynaq.agent.stacked_mlp import agent_generator
-from dynaq.agent.replay_buffer import JudgedPairs
 from dynaq.agent.bayes_world_model import (
     LEAST_INFORMATION,
     OBSERVATION_VARIANCE,
@@ -24,6 +18,12 @@ from dynaq.agent.bayes_world_model import (
     genuine,
     surprises,
 )
+from dynaq.agent.mlp_world_model import MLPWorldModel
+from dynaq.agent.pair_features import job_embedding, pair_features, scaled_cosines
+from dynaq.agent.replay_buffer import JudgedPairs
+from dynaq.agent.stacked_mlp import agent_generator
+from dynaq.inputs import InteractionInputs
+from dynaq.judging.judgement import LABEL_VALUES, LABELS, Judgement, judgement_from_probabilities
 from tests.support.toy_market import ToyMarket, grade_judgement, small_config
 
 VALUES = torch.tensor([LABEL_VALUES[label] for label in LABELS])

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.agent.checkpoint import NAME, load_block, save_block
-from dynaq.errors import InputError
+from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.agent.reward_strategy import make_strategy
+from dynaq.errors import InputError
 from tests.dynaq.agent.test_dyna_q import ABSTAINED
 from tests.support.toy_market import GradeSource, ToyMarket, small_config, toy_market
 

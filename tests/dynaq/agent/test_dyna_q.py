@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from dynaq.agent.dyna_q import DynaQBlock
-from dynaq.errors import InputError, JudgeError
-from dynaq.judging.judgement import Judgement
-from dynaq.evaluation.ranking import ndcg_at_k
 from dynaq.agent.reward_strategy import RewardStrategy, make_strategy
+from dynaq.errors import InputError, JudgeError
+from dynaq.evaluation.ranking import ndcg_at_k
+from dynaq.judging.judgement import Judgement
 from tests.support.toy_market import GradeSource, ToyMarket, grade_judgement, small_config
 
 EXPLORING: dict[str, Any] = {"epsilon_start": 0.5, "epsilon_end": 0.1}

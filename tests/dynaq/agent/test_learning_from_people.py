@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.agent.checkpoint import load_block, save_block
-from dynaq.errors import InputError
-from dynaq.judging.judgement import Judgement
-from dynaq.evaluation.ranking import ndcg_at_k
+from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.agent.reward_strategy import make_strategy
+from dynaq.errors import InputError
+from dynaq.evaluation.ranking import ndcg_at_k
+from dynaq.judging.judgement import Judgement
 from tests.support.toy_market import GradeSource, ToyMarket, grade_judgement, small_config
 
 VALUES = {"budget": 10}

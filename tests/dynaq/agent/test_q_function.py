@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from dynaq.inputs import InteractionInputs, RawInputs
-from dynaq.agent.stacked_mlp import agent_generator
 from dynaq.agent.q_function import QFunction, bellman_target
+from dynaq.agent.stacked_mlp import agent_generator
+from dynaq.inputs import InteractionInputs, RawInputs
 from tests.support.toy_market import small_config
 
 JOBS = 8

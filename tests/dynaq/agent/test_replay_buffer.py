@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import torch
 
-from dynaq.judging.judgement import abstention, judgement_from_probabilities
 from dynaq.agent.replay_buffer import JudgedPairs
+from dynaq.judging.judgement import abstention, judgement_from_probabilities
 
 
 def filled() -> JudgedPairs:

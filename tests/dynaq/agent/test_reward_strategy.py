@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from dynaq.errors import InputError
 from dynaq.agent.pair_features import scaled_cosines
-from dynaq.judging.judgement import expected_reward, judgement_from_probabilities
 from dynaq.agent.reward_strategy import RewardStrategy, make_strategy
+from dynaq.errors import InputError
+from dynaq.judging.judgement import expected_reward, judgement_from_probabilities
 from tests.support.toy_market import ToyMarket, small_config
 
 

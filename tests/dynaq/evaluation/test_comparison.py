@@ -13,13 +13,13 @@ import pyarrow as pa
 import pytest
 
 from cluster.tuning.plan import Trial
-from dynaq.runs.folder import RunFolder
 from cluster.tuning.trials import TrialResult
-from dynaq.qrels import Qrels
 from dynaq.evaluation.bootstrap import NO_SEED, Interval
-from dynaq.evaluation.trial_rows import CURVE_SCHEMA, FINAL_SCHEMA, FINALS, Known, as_table, curve_rows, final_rows
-from dynaq.runs.reading import Run
 from dynaq.evaluation.comparison import choose_arms, statistics, verdict
+from dynaq.evaluation.trial_rows import CURVE_SCHEMA, FINAL_SCHEMA, FINALS, Known, as_table, curve_rows, final_rows
+from dynaq.qrels import Qrels
+from dynaq.runs.folder import RunFolder
+from dynaq.runs.reading import Run
 
 TRIAL = Trial("llm-seed1", "llm", 1, {"gamma": 0.9})
 

@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 import pytest
 
+from dynaq.feedback.answers import EVENT_LABELS, HIDES, KEPT, REAL, RealAnswers, real_answers
 from dynaq.feedback.events import FEEDBACK_SCHEMA, FeedbackEvent, event_row
 from dynaq.judging.judgement import LABEL_VALUES
 from dynaq.judging.ledger_file import judgements
-from dynaq.feedback.answers import EVENT_LABELS, HIDES, KEPT, REAL, RealAnswers, real_answers
 from recommend_service.marks import HIDDEN, Marks
 
 START = datetime(2025, 3, 1, 12, tzinfo=UTC)

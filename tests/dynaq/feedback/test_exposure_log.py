@@ -8,8 +8,16 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pyarrow as pa
 
+from dynaq.feedback.events import (
+    EXPOSURE_SCHEMA,
+    FEEDBACK_SCHEMA,
+    Event,
+    Exposure,
+    FeedbackEvent,
+    event_row,
+    exposure_row,
+)
 from dynaq.feedback.exposure_log import LoggedLists, logged_lists
-from dynaq.feedback.events import EXPOSURE_SCHEMA, FEEDBACK_SCHEMA, Event, Exposure, FeedbackEvent, event_row, exposure_row
 from dynaq.judging.judgement import LABEL_VALUES
 
 START = datetime(2025, 3, 1, 12, tzinfo=UTC)

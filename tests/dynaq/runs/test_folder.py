@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import fs
 
-from dynaq.runs.folder import RunFolder
 from dynaq.errors import InputError
+from dynaq.runs.folder import RunFolder
 
 
 def test_tables_yaml_and_json_come_back_as_they_were_written(tmp_path: Path) -> None:

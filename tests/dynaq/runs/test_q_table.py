@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dynaq.errors import DynaqError, InputError
 from dynaq.runs.folder import RunFolder
 from dynaq.runs.q_table import CATALOGUE, Q_VALUES, SERVING, ServedRun, served_run_id, write_q_values, write_serving
-from dynaq.errors import DynaqError, InputError
 
 JOBS = tuple(f"j{i}" for i in range(7))
 Q = np.random.default_rng(0).standard_normal((5, len(JOBS))).astype(np.float32)

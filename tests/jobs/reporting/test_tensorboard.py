@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dynaq.runs.folder import RunFolder
 from cluster.trainer import CohortProgress
+from dynaq.runs.folder import RunFolder
 from dynaq.runs.reading import read_runs
 from jobs.reporting.tensorboard import RunEvents, write_curves
 from tests.support.runs import make_run

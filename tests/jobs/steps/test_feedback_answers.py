@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from dynaq.feedback.events import FeedbackEvent
 from dynaq.feedback.answers import REAL
+from dynaq.feedback.events import FeedbackEvent
 from dynaq.stores import open_store
 from jobs.cli import run
 from jobs.steps.feedback_answers import FEEDBACK

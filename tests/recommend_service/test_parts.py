@@ -18,7 +18,7 @@ from recommend_service.marks import Marks
 from recommend_service.ranking import Ranker
 from recommend_service.rate_limit import CALLERS, TokenBuckets
 from recommend_service.slates import blend
-from tests.recommend_service import market
+from tests.support import recommend_market as market
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dynaq import pretrain as module
-from dynaq import pretrained as pretrained_module
 from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.agent.reward_strategy import make_strategy
 from dynaq.errors import InputError
 from dynaq.evaluation.ranking import ndcg_at_k
 from dynaq.judging.judgement import judgement_from_probabilities
+from dynaq.pretraining import fit as module
+from dynaq.pretraining import prior as pretrained_module
 from dynaq.pretraining.fit import estimate_noise, pretrain
 from dynaq.pretraining.prior import Pretrained, fold_of
 from dynaq.stores import open_store

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from jobs import console as place
+from jobs.terminal import console as place
 from jobs.terminal.console import LiveTable, say, speaking_to_people
 
 ROUND = {"applicants": "3/8", "mean reward": "0.512"}

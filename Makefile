@@ -1,18 +1,29 @@
-# make demo, make test: each sets up what it needs and does nothing twice.
+# make demo, make test: each sets up what it needs and does nothing twice. CONTRIBUTING.md says which to use when.
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test mongo bench-quality bench-compare setup constraints clean
+.PHONY: demo lint test-fast test build mongo bench-quality bench-compare setup constraints clean
 
 demo: setup
 	$(BIN)/dynaq demo
 
-test: setup
-	@bash requirements/chromium.sh
+# What a commit must pass; .pre-commit-config.yaml runs it.
+lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Under two minutes on two cores: the tests that need neither engine, browser nor Ray, and are not slow.
+test-fast: setup
+	$(BIN)/python -m pytest -m "not engine and not browser and not cluster and not slow"
+
+test: lint
+	@bash requirements/chromium.sh
 	$(BIN)/python -m pytest
+
+# Wheel and source distribution in dist/, the wheel built from the source distribution.
+build: setup
+	$(BIN)/python -m uv build --no-build-isolation --python $(BIN)/python --out-dir dist
 
 # A MongoDB server for a person to try things with, on loopback, its data under data/mongod. Ctrl-C ends it.
 mongo: setup
@@ -44,5 +55,5 @@ constraints:
 	  | grep -v -i -E '^(torch|triton|vllm|nvidia|cuda|intel|apache-tvm-ffi|pip|setuptools|uv)[a-z-]*==' > requirements/constraints.txt
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache runs data *.egg-info
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build dist runs data *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

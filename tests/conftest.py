@@ -14,6 +14,18 @@ from tests.support.browser import running_browser
 from tests.support.judge_service import JudgeService, running_judge_service
 from tests.support.mongod import running_mongod
 
+# What `make test-fast` leaves out: fixture -> marker of the tests that use it.
+MARKED_BY_FIXTURE = {"judge_service": "engine", "browser": "browser", "ray_session_fixture": "cluster"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest's own `-m` reads the markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test that uses the judge's engine, the browser or Ray, also through other fixtures."""
+    for item in items:
+        for fixture in getattr(item, "fixturenames", ()):
+            if fixture in MARKED_BY_FIXTURE:
+                item.add_marker(MARKED_BY_FIXTURE[fixture])
+
 
 @pytest.fixture(scope="session")
 def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

@@ -8,7 +8,7 @@ import os
 import shlex
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from ray.exceptions import RayError
@@ -21,7 +21,7 @@ from jobs.terminal.console import console, say
 
 DASHBOARD = "http://127.0.0.1:8265"
 STARTING_SECONDS = 60.0
-LEFT_HERE = [".git", ".venv", "data", "runs", "*.egg-info", ".*_cache", "**/__pycache__"]
+LEFT_HERE = [".git", ".venv", "build", "dist", "data", "runs", "*.egg-info", ".*_cache", "**/__pycache__"]
 
 
 def main(
@@ -62,15 +62,13 @@ def connect(address: str) -> JobSubmissionClient:
 
 
 def send(client: JobSubmissionClient, line: str) -> str:
-    """Submit with this working tree; a cluster that has just started gets a minute until it takes jobs."""
+    """Submit with this working tree, where there is one; a cluster that has just started gets a minute until it takes jobs."""
     for name in ("ray", "ray.dashboard.modules.dashboard_sdk"):  # the second is set up anew by its client
         logging.getLogger(name).setLevel(logging.ERROR)
     deadline = time.monotonic() + STARTING_SECONDS
     while True:
         try:
-            return client.submit_job(
-                entrypoint=line, runtime_env={"working_dir": str(project_root()), "excludes": LEFT_HERE}
-            )
+            return client.submit_job(entrypoint=line, runtime_env=sent_code(project_root()))
         except RuntimeError as error:
             if "No available agent" not in str(error):
                 raise DynaqError(f"the cluster does not take the job: {str(error).splitlines()[0]}") from error
@@ -95,6 +93,16 @@ def entrypoint(command: list[str]) -> str:
 def project_root() -> Path:
     """The working tree that holds this file."""
     return Path(__file__).resolve().parent.parent
+
+
+def sent_code(root: Path) -> dict[str, Any]:
+    """Ray's runtime environment of a job: the working tree at `root`, or nothing where this is an installed wheel.
+
+    The folder around an installed package holds everything else that is installed; the cluster has its own.
+    """
+    if not (root / "pyproject.toml").is_file():
+        return {}
+    return {"working_dir": str(root), "excludes": LEFT_HERE}
 
 
 async def follow(client: JobSubmissionClient, job: str) -> None:

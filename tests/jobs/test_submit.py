@@ -17,7 +17,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from dynaq.errors import InputError
 from jobs.cli import run
-from jobs.submit import entrypoint, project_root
+from jobs.submit import entrypoint, project_root, sent_code
 from tests.support.markets import APPLICANTS, make_store
 
 # Ports of its own: the test session's Ray has the usual ones.
@@ -152,3 +152,8 @@ def test_only_commands_of_this_project_are_submitted() -> None:
 def test_an_address_without_a_dashboard_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["submit", "--address", "http://127.0.0.1:1", "--", "report", "--run", "x"]) == 2
     assert "http://127.0.0.1:1" in capsys.readouterr().err
+
+
+def test_a_working_tree_is_sent_and_the_folder_around_an_installed_wheel_is_not(tmp_path: Path) -> None:
+    assert sent_code(project_root())["working_dir"] == str(project_root())
+    assert sent_code(tmp_path) == {}

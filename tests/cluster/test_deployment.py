@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib
-import inspect
 import json
 import os
 import re
@@ -90,7 +88,7 @@ def test_a_manifest_is_valid_by_kuberays_schema(path: Path) -> None:
         crd = yaml.load(gzip.decompress(packed.read_bytes()), yaml.CSafeLoader)
         version = next(v for v in crd["spec"]["versions"] if f"ray.io/{v['name']}" == document["apiVersion"])
         schema = closed(version["schema"]["openAPIV3Schema"])
-        jsonschema.validate(document, schema)
+        jsonschema.Draft202012Validator(schema).validate(document)  # KubeRay's schema itself is not on trial
         checked += 1
     assert checked == 1
 
@@ -198,14 +196,16 @@ def test_the_dockerfile_installs_pinned_versions_and_runs_as_nobody_special() ->
     assert {"cluster", "demo", "cpu", "gpu"} == named <= set(extras)
 
 
+@pytest.mark.slow
 def test_the_worker_that_the_engine_names_for_vllm_exists() -> None:
-    from vllm.v1.worker.cpu_worker import CPUWorker
-
-    from reward_service import engine
-
-    (name,) = re.findall(r'worker_cls="([\w.]+)"', inspect.getsource(engine))
-    module, _, worker = name.rpartition(".")
-    assert issubclass(getattr(importlib.import_module(module), worker), CPUWorker)
+    """In a process of its own: vllm takes seconds to import and stays."""
+    (name,) = re.findall(r'worker_cls="([\w.]+)"', (ROOT / "reward_service" / "engine.py").read_text())
+    code = (
+        "import sys; from vllm.utils.import_utils import resolve_obj_by_qualname as resolve; "
+        "assert issubclass(resolve(sys.argv[1]), resolve('vllm.v1.worker.cpu_worker.CPUWorker'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, name], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_the_network_policy_lets_only_the_judges_port_out_of_the_cluster() -> None:

@@ -51,14 +51,14 @@ def fill(store: Store, n: int) -> None:
     """`n` jobs and one candidate with random vectors in the classic layout."""
     rng = np.random.default_rng(0)
     ids = [f"job{i:07d}" for i in range(n)]
-    store.put_jobs(Job(id=id_, title=f"Title {id_}", description="x" * 400) for id_ in ids)
+    store.put_records("job", (Job(id=id_, title=f"Title {id_}", description="x" * 400) for id_ in ids))
     for start in range(0, n, 16384):
         part = ids[start : start + 16384]
         blocks = {b: rng.standard_normal((len(part), BLOCK_DIM), dtype=np.float32) for b in CLASSIC.action}
-        store.put_job_vectors(part, blocks, [f"classic-{i:016x}" for i in range(len(part))])
-    store.put_candidates([Candidate(id="ann", bio="b")])
+        store.put_vectors("job", part, blocks, [f"classic-{i:016x}" for i in range(len(part))])
+    store.put_records("candidate", [Candidate(id="ann", bio="b")])
     blocks = {b: rng.standard_normal((1, BLOCK_DIM), dtype=np.float32) for b in CLASSIC.state}
-    store.put_candidate_vectors(["ann"], blocks, ["classic-0"])
+    store.put_vectors("candidate", ["ann"], blocks, ["classic-0"])
 
 
 # Ways to load. Each returns the arrays' bytes.

@@ -29,7 +29,7 @@ def main() -> None:
         qrels = store.qrels()
         if qrels is None:
             parser.error(f"store {args.store} has no relevance; make one with dynaq ingest --onet")
-        job_ids = store.job_ids()
+        job_ids = store.ids("job")
         applicants = qrels.applicants[: args.applicants]
         rows = []
         for applicant_id in applicants:

@@ -61,14 +61,13 @@ def make_store(folder: Path, jobs: int, applicants: int) -> None:
     with open_store(str(folder), create=True) as store:
         for start in range(0, jobs, CHUNK):
             ids = [f"j{i}" for i in range(start, min(jobs, start + CHUNK))]
-            store.put_jobs(
-                Job(id=id_, title=f"Job {id_}", description="What is done here. " * 30, technical_skills=("Python",))
-                for id_ in ids
-            )
-            store.put_job_vectors(ids, {block: _unit(rng, len(ids)) for block in JOB_BLOCKS}, ids)
+            text = "What is done here. " * 30
+            postings = (Job(id=i, title=f"Job {i}", description=text, technical_skills=("Python",)) for i in ids)
+            store.put_records("job", postings)
+            store.put_vectors("job", ids, {block: _unit(rng, len(ids)) for block in JOB_BLOCKS}, ids)
         ids = [f"a{i}" for i in range(applicants)]
-        store.put_candidates(Candidate(id=id_, bio="Someone.", hard_skills=("Python",)) for id_ in ids)
-        store.put_candidate_vectors(ids, {block: _unit(rng, len(ids)) for block in CANDIDATE_BLOCKS}, ids)
+        store.put_records("candidate", (Candidate(id=id_, bio="Someone.", hard_skills=("Python",)) for id_ in ids))
+        store.put_vectors("candidate", ids, {block: _unit(rng, len(ids)) for block in CANDIDATE_BLOCKS}, ids)
         store.put_meta(encoder=encoder.name, encoder_revision=encoder.revision, layout="extended")
 
 
@@ -76,7 +75,7 @@ def make_run(folder: Path, store: Path, agents: int) -> None:
     """A run folder with a random Q for each of the first `agents` applicants."""
     rng = np.random.default_rng(SEEDS["vectors"])
     with open_store(str(store), read_only=True) as opened:
-        job_ids, applicant_ids = opened.job_ids(), opened.candidate_ids()[:agents]
+        job_ids, applicant_ids = opened.ids("job"), opened.ids("candidate")[:agents]
     run, blocks = RunFolder.at(folder), []
     for start in range(0, agents, BLOCK):
         ids = applicant_ids[start : start + BLOCK]

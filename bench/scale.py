@@ -27,10 +27,10 @@ from cluster.session import ray_session
 from cluster.trainer import ActorSize, CohortTrainer
 from dynaq.agent.config import DynaQConfig
 from dynaq.judging.judgement import Judgement, judgement_from_probabilities
-from dynaq.layout import BLOCK_DIM, CANDIDATE_BLOCKS, JOB_BLOCKS
+from dynaq.layout import BLOCK_DIM
 from dynaq.records import Candidate, Job
 from dynaq.runs.folder import RunFolder
-from dynaq.stores import open_store
+from dynaq.stores import COLLECTIONS, Kind, open_store
 from dynaq.tensor_cache import TensorCache
 
 SIZES = (8, 32, 128, 512)
@@ -78,13 +78,13 @@ def fill_store(uri: str, applicants: int) -> None:
     rng = np.random.default_rng(0)
     jobs, people = [f"j{i}" for i in range(JOBS)], [f"a{i}" for i in range(applicants)]
     with open_store(uri, create=True) as store:
-        store.put_jobs([Job(id=one, title=one) for one in jobs])
-        store.put_candidates([Candidate(id=one) for one in people])
-        for put, ids, blocks in (
-            (store.put_job_vectors, jobs, JOB_BLOCKS),
-            (store.put_candidate_vectors, people, CANDIDATE_BLOCKS),
-        ):
-            put(ids, {block: rng.standard_normal((len(ids), BLOCK_DIM)).astype(np.float32) for block in blocks})
+        store.put_records("job", [Job(id=one, title=one) for one in jobs])
+        store.put_records("candidate", [Candidate(id=one) for one in people])
+        records: dict[Kind, list[str]] = {"job": jobs, "candidate": people}
+        for kind, ids in records.items():
+            blocks = COLLECTIONS[kind].blocks
+            vectors = {name: rng.standard_normal((len(ids), BLOCK_DIM)).astype(np.float32) for name in blocks}
+            store.put_vectors(kind, ids, vectors)
 
 
 def measure(folder: Path, applicants: int, config: DynaQConfig) -> tuple[float, float, float]:

@@ -228,13 +228,13 @@ class JudgeBroker:
 
     def _texts(self, applicant_id: str, job_ids: Sequence[str]) -> tuple[Candidate, list[Job]]:
         if applicant_id not in self._candidates:
-            found = self._patiently(lambda: list(self._store.candidates([applicant_id])))
+            found = self._patiently(lambda: list(self._store.records("candidate", [applicant_id])))
             if not found:
                 raise DynaqError(f"applicant {applicant_id!r} has no text in the store, so no judge can play them")
             self._candidates[applicant_id] = found[0]
         missing = [job_id for job_id in job_ids if job_id not in self._jobs]
         if missing:
-            self._jobs |= {job.id: job for job in self._patiently(lambda: list(self._store.jobs(missing)))}
+            self._jobs |= {job.id: job for job in self._patiently(lambda: list(self._store.records("job", missing)))}
         lost = [job_id for job_id in job_ids if job_id not in self._jobs]
         if lost:
             raise DynaqError(f"job {lost[0]!r} has no text in the store, so no judge can see it; ingest it again")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -13,8 +13,7 @@ import numpy.typing as npt
 
 from dynaq.errors import InputError
 from dynaq.layout import BLOCK_DIM, OPTIONAL_JOB_BLOCKS, Layout
-from dynaq.records import Candidate, Job
-from dynaq.stores import Store, VectorBatch
+from dynaq.stores import Kind, Store, VectorBatch
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +26,7 @@ HASH_BYTES = 40
 class Side:
     """What differs between jobs and applicants: names, blocks, and the block of each pair that is compared."""
 
+    kind: Kind
     name: str
     vectors: str
     blocks: tuple[str, ...]
@@ -38,8 +38,8 @@ def sides(layout: Layout) -> tuple[Side, Side]:
     """Jobs and applicants under a layout."""
     states, actions = zip(*layout.pairs, strict=True)
     return (
-        Side("job", "jobs", layout.action, actions, tuple(OPTIONAL_JOB_BLOCKS)),
-        Side("applicant", "applicants", layout.state, states, ()),
+        Side("job", "job", "jobs", layout.action, actions, tuple(OPTIONAL_JOB_BLOCKS)),
+        Side("candidate", "applicant", "applicants", layout.state, states, ()),
     )
 
 
@@ -65,15 +65,13 @@ def load_arrays(
     """
     arrays: Arrays = {}
     for side in sides(layout):
-        jobs = side.name == "job"
-        ids = only[side.name] if only else store.job_ids() if jobs else store.candidate_ids()
+        ids = only[side.name] if only else store.ids(side.kind)
         loading = _Loading(side, ids, np.dtype(dtype))
         if previous is not None:
-            loading.take_unchanged(previous, store.job_hashes() if jobs else store.candidate_hashes())
-        read = store.job_vectors if jobs else store.candidate_vectors
+            loading.take_unchanged(previous, store.hashes(side.kind))
         wanted = None if previous is None and only is None else loading.missing()
         if wanted is None or wanted:
-            for batch in read(side.blocks, ids=wanted, optional=side.optional):
+            for batch in store.vectors(side.kind, side.blocks, ids=wanted, optional=side.optional):
                 loading.add(batch)
         side_arrays = loading.finish(store)
         if text:
@@ -185,10 +183,7 @@ def _texts(
     wanted = [id_ for id_ in ids if id_ not in texts]
     if wanted:
         selected = wanted if texts else None
-        records: Iterator[Job | Candidate] = iter(
-            store.jobs(selected) if side.name == "job" else store.candidates(selected)
-        )
-        texts |= {record.id: record.model_dump_json() for record in records}
+        texts |= {record.id: record.model_dump_json() for record in store.records(side.kind, selected)}
     return pack([texts[id_] for id_ in ids], f"{side.name}_text")
 
 

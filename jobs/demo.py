@@ -82,7 +82,7 @@ def _show_one_applicant(prepared: Prepared) -> None:
     run = read_runs(OUT)[0]
     applicant_id = prepared.cohort[0]
     with open_run_store(run, prepared.store_uri) as store:
-        applicant = next(iter(store.candidates([applicant_id])))
+        applicant = next(iter(store.records("candidate", [applicant_id])))
         past = ", ".join(item.title for item in applicant.experience)
         say(f"\nTop 5 of {run.name} for {applicant_id} ({past}):")
         console.print(recommendation_table(titled(run.jobs_for(applicant_id, 5), store)))

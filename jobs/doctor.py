@@ -164,8 +164,8 @@ def records(uri: str) -> Iterator[Finding]:
     """A store that can be trained on."""
     try:
         with open_store(uri, read_only=True) as store:
-            jobs, people = len(store.job_ids()), len(store.candidate_ids())
-            lacking = jobs - len(store.job_hashes()), people - len(store.candidate_hashes())
+            jobs, people = len(store.ids("job")), len(store.ids("candidate"))
+            lacking = jobs - len(store.hashes("job")), people - len(store.hashes("candidate"))
             yield Finding("ok" if jobs and people else "bad", f"store {store.uri}: {jobs} jobs, {people} candidates")
             if any(lacking):
                 yield Finding(

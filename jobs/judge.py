@@ -91,9 +91,9 @@ def _ask(store_uri: str, applicant: str, job_ids: list[str], judge: str, address
     """Ledger first, like a trainer's question, and kept there."""
     backend = judge_backend(judge)
     with open_store(store_uri, read_only=True) as opened:
-        if not list(opened.candidates([applicant])):
+        if not list(opened.records("candidate", [applicant])):
             raise InputError(f"applicant {applicant!r} is not in store {opened.uri}")
-        titles = {job.id: job.title for job in opened.jobs(job_ids)}
+        titles = {job.id: job.title for job in opened.records("job", job_ids)}
         unknown = [job_id for job_id in job_ids if job_id not in titles]
         if unknown:
             raise InputError(f"job {unknown[0]!r} is not in store {opened.uri}")
@@ -133,7 +133,7 @@ def _market(store_uri: str | None, qrels: str | None) -> tuple[list[Candidate], 
         market = esco_market(applicants=DEMO_APPLICANTS)
         return list(market.candidates), list(market.jobs), market.qrels
     with open_store(store_uri, read_only=True) as opened:
-        return list(opened.candidates()), list(opened.jobs()), relevance(qrels, opened)
+        return list(opened.records("candidate")), list(opened.records("job")), relevance(qrels, opened)
 
 
 def _check(store_uri: str | None, qrels: str | None, config: JudgeConfig, address: str | None) -> None:

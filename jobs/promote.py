@@ -74,7 +74,7 @@ def _check(run: ServedRun, store: Store) -> None:
         raise InputError(
             f"run {run.folder.uri!r} was trained in the {run.layout} layout, the store is in {layout}; train it again"
         )
-    jobs = set(store.job_ids())
+    jobs = set(store.ids("job"))
     gone = [job_id for job_id in run.job_ids if job_id not in jobs]
     if len(gone) == len(run.job_ids):
         raise InputError(f"run {run.folder.uri!r} knows none of the jobs of store {store.uri}; name its --store")

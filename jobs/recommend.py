@@ -50,7 +50,7 @@ def main(
 
 def titled(best: Ranked, store: Store) -> list[tuple[int, str, str, float]]:
     """(rank, title, job id, Q-value); a job that left the store keeps its id as its title."""
-    titles = {job.id: job.title for job in store.jobs([job_id for job_id, _ in best])}
+    titles = {job.id: job.title for job in store.records("job", [job_id for job_id, _ in best])}
     return [(rank, titles.get(job_id, job_id), job_id, q) for rank, (job_id, q) in enumerate(best, start=1)]
 
 

@@ -154,9 +154,9 @@ def shared_skills(candidate: Candidate, job: Job) -> list[str]:
 def _digest(store: Store) -> str:
     """Changes when a record or its vectors do. Texts without vectors do not count: they are not ranked."""
     digest = hashlib.sha256()
-    for hashes in (store.job_hashes(), store.candidate_hashes()):
+    for hashes in (store.hashes("job"), store.hashes("candidate")):
         for id_, content in sorted(hashes.items()):
             digest.update(f"{len(id_)}:{id_}{content};".encode("utf-8", "surrogatepass"))
         digest.update(b"|")
-    digest.update("\0".join(store.job_ids()).encode("utf-8", "surrogatepass"))
+    digest.update("\0".join(store.ids("job")).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

@@ -276,11 +276,11 @@ class Recommender:
         hash_ = content_hash(candidate_texts(candidate), layout)
 
         def write() -> None:
-            if next(iter(self._store.candidates([candidate.id])), None) is not None:
+            if next(iter(self._store.records("candidate", [candidate.id])), None) is not None:
                 raise Problem(409, "applicant-exists", f"applicant {candidate.id!r} is in the store already")
             with open_store(self.config.store) as store:
-                store.put_candidates([candidate])
-                store.put_candidate_vectors([candidate.id], {b: v[None] for b, v in blocks.items()}, [hash_])
+                store.put_records("candidate", [candidate])
+                store.put_vectors("candidate", [candidate.id], {b: v[None] for b, v in blocks.items()}, [hash_])
 
         try:
             await self._read(write)

@@ -40,8 +40,8 @@ class LedgeredJudge:
         """The store's records. Raises InputError naming the first id that is not there."""
 
         def read() -> tuple[list[Candidate], dict[str, Job]]:
-            candidates = list(self._store.candidates([applicant_id])) if applicant_id is not None else []
-            return candidates, {job.id: job for job in self._store.jobs(list(job_ids))} if job_ids else {}
+            candidates = list(self._store.records("candidate", [applicant_id])) if applicant_id is not None else []
+            return candidates, {job.id: job for job in self._store.records("job", list(job_ids))} if job_ids else {}
 
         candidates, jobs = await self._on_store(read)
         if applicant_id is not None and not candidates:

@@ -15,7 +15,7 @@ from dynaq.encoder import Embedder
 from dynaq.errors import InputError
 from dynaq.layout import BLOCK_DIM, LAYOUTS, Layout
 from dynaq.records import Candidate, Job
-from dynaq.stores import FloatArray, Store
+from dynaq.stores import Kind, Store
 
 CHUNK = 1024  # records embedded and committed together: what an interruption loses at most
 CHUNK_CHARS = 16 << 20
@@ -78,7 +78,7 @@ def check_encoder(store: Store, encoder: Embedder) -> None:
                 f"store {store.uri} holds vectors of encoder {meta['encoder']} ({meta['encoder_revision']}), not of "
                 f"{encoder.name} ({encoder.revision}); use that encoder, or another store for this one"
             )
-    elif any(value is None for hashes in (store.job_hashes(), store.candidate_hashes()) for value in hashes.values()):
+    elif any(value is None for hashes in (store.hashes("job"), store.hashes("candidate")) for value in hashes.values()):
         raise InputError(
             f"store {store.uri} holds vectors of an unknown encoder, which must not be mixed with {encoder.name}; "
             "use another store, or remove the embeddings so that all are made anew"
@@ -94,47 +94,38 @@ def embed_pending(
     """
     check_encoder(store, encoder)
     store.put_meta(encoder=encoder.name, encoder_revision=encoder.revision, layout=layout.name)
-    jobs = _Side("jobs", store.job_ids(), store.job_hashes(), layout.action, store.put_job_vectors)
-    candidates = _Side(
-        "candidates", store.candidate_ids(), store.candidate_hashes(), layout.state, store.put_candidate_vectors
-    )
+    jobs = ((job.id, job_texts(job)) for job in store.records("job"))
+    candidates = ((candidate.id, candidate_texts(candidate)) for candidate in store.records("candidate"))
     return {
-        "jobs": _embed(((j.id, job_texts(j)) for j in store.jobs()), jobs, layout, encoder, progress),
-        "candidates": _embed(
-            ((c.id, candidate_texts(c)) for c in store.candidates()), candidates, layout, encoder, progress
-        ),
+        "jobs": _embed(store, "job", jobs, layout, encoder, progress),
+        "candidates": _embed(store, "candidate", candidates, layout, encoder, progress),
     }
 
 
-@dataclass(frozen=True)
-class _Side:
-    name: str
-    ids: list[str]
-    hashes: dict[str, str | None]
-    blocks: tuple[str, ...]
-    put: Callable[[list[str], dict[str, FloatArray], list[str]], None]
-
-
 def _embed(
+    store: Store,
+    kind: Kind,
     records: Iterable[tuple[str, dict[str, str]]],
-    side: _Side,
     layout: Layout,
     encoder: Embedder,
     progress: Progress | None,
 ) -> Embedded:
+    """Embed those of `records` (id, block name -> text) that are not up to date in the store."""
+    blocks = layout.action if kind == "job" else layout.state
+    known, total = store.hashes(kind), len(store.ids(kind))
     embedded = unchanged = 0
     for chunk in _chunks(records):
         # Chunks are cut before the unchanged are left out: a repeated run makes the batches of the first.
-        pending = [(id_, texts) for id_, texts in chunk if not is_current(side.hashes.get(id_), texts, layout)]
+        pending = [(id_, texts) for id_, texts in chunk if not is_current(known.get(id_), texts, layout)]
         if pending:
-            vectors = encoder.encode([texts[block] for block in side.blocks for _, texts in pending])
-            split = vectors.reshape(len(side.blocks), len(pending), BLOCK_DIM)
+            vectors = encoder.encode([texts[block] for block in blocks for _, texts in pending])
+            split = vectors.reshape(len(blocks), len(pending), BLOCK_DIM)
             hashes = [content_hash(texts, layout) for _, texts in pending]
-            side.put([id_ for id_, _ in pending], dict(zip(side.blocks, split, strict=True)), hashes)
+            store.put_vectors(kind, [id_ for id_, _ in pending], dict(zip(blocks, split, strict=True)), hashes)
         embedded += len(pending)
         unchanged += len(chunk) - len(pending)
         if progress is not None:
-            progress(f"embedding {side.name}", embedded + unchanged, len(side.ids))
+            progress(f"embedding {kind}s", embedded + unchanged, total)
     return Embedded(embedded, unchanged)
 
 

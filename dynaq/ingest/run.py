@@ -127,8 +127,8 @@ def ingest_market(
     """Write a market's records, relevance and attribution, and embed what is new or changed."""
     embedder = encoder or Encoder()
     check_encoder(store, embedder)
-    store.put_jobs(market.jobs)
-    store.put_candidates(market.candidates)
+    store.put_records("job", market.jobs)
+    store.put_records("candidate", market.candidates)
     store.put_qrels(market.qrels)
     store.put_meta(attribution=market.attribution)
     embedded = embed_pending(store, embedder, resolve_layout(store, layout), progress)
@@ -242,22 +242,22 @@ def _batches(parsed: Iterator[Parsed]) -> Iterator[list[Parsed]]:
 
 def _put_jobs(store: Store, parsed: list[Parsed], encoder: Embedder, layout: Layout) -> None:
     jobs = [item.record for item in parsed if isinstance(item.record, Job)]
-    store.put_jobs(jobs)
+    store.put_records("job", jobs)
     given = [item for item in parsed if set(layout.action) <= set(item.vectors)]
     if given:
         store.put_meta(encoder=encoder.name, encoder_revision=encoder.revision, layout=layout.name)
         hashes = [content_hash(job_texts(i.record), layout) for i in given if isinstance(i.record, Job)]
-        store.put_job_vectors([i.record.id for i in given], _stacked(given, layout.action), hashes)
+        store.put_vectors("job", [i.record.id for i in given], _stacked(given, layout.action), hashes)
 
 
 def _put_candidates(store: Store, parsed: list[Parsed], encoder: Embedder, layout: Layout) -> None:
     candidates = [item.record for item in parsed if isinstance(item.record, Candidate)]
-    store.put_candidates(candidates)
+    store.put_records("candidate", candidates)
     given = [item for item in parsed if set(layout.state) <= set(item.vectors)]
     if given:
         store.put_meta(encoder=encoder.name, encoder_revision=encoder.revision, layout=layout.name)
         hashes = [content_hash(candidate_texts(i.record), layout) for i in given if isinstance(i.record, Candidate)]
-        store.put_candidate_vectors([i.record.id for i in given], _stacked(given, layout.state), hashes)
+        store.put_vectors("candidate", [i.record.id for i in given], _stacked(given, layout.state), hashes)
 
 
 def _stacked(items: list[Parsed], blocks: tuple[str, ...]) -> dict[str, Any]:

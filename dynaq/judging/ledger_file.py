@@ -174,8 +174,8 @@ class LedgerJudge:
         missing = [job_id for job_id in slate.job_ids if (slate.applicant_id, job_id) not in self._known]
         fresh: dict[str, Judgement] = {}
         if missing:
-            applicant = next(iter(self._store.candidates([slate.applicant_id])), None)
-            jobs = {job.id: job for job in self._store.jobs(missing)}
+            applicant = next(iter(self._store.records("candidate", [slate.applicant_id])), None)
+            jobs = {job.id: job for job in self._store.records("job", missing)}
             if applicant is None:
                 raise InputError(f"applicant {slate.applicant_id!r} is not in the store")
             for job_id in missing:

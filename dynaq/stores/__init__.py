@@ -6,9 +6,9 @@ from pathlib import Path
 
 from dynaq.errors import InputError
 from dynaq.stores.base import (
-    CANDIDATES,
-    JOBS,
+    COLLECTIONS,
     JUDGEMENT_SCHEMA,
+    Collections,
     FeedbackStore,
     FloatArray,
     Kind,
@@ -20,9 +20,9 @@ from dynaq.stores.folder_events import FolderEvents
 from dynaq.stores.mongo import MongoStore, mask_uri
 
 __all__ = [
-    "CANDIDATES",
-    "JOBS",
+    "COLLECTIONS",
     "JUDGEMENT_SCHEMA",
+    "Collections",
     "FeedbackStore",
     "FloatArray",
     "Kind",

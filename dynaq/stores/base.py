@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -41,19 +41,30 @@ JUDGEMENT_SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True)
-class Kind:
-    """Names of one kind of record in the four-collection schema."""
+Kind = Literal["job", "candidate"]
 
-    name: str
+
+@dataclass(frozen=True)
+class Collections:
+    """Where the four-collection schema keeps one kind of record.
+
+    Args:
+        text: collection of the records themselves; their id is `_id`.
+        embeddings: collection of their vectors.
+        reference: field of a document in `embeddings` that holds the record's id.
+        blocks: block name -> field of a document in `embeddings` that holds the block's vector.
+    """
+
     text: str
     embeddings: str
     reference: str
     blocks: Mapping[str, str]
 
 
-JOBS = Kind("job", "jobs_text", "job_embeddings", "original_job_id", JOB_BLOCKS)
-CANDIDATES = Kind("candidate", "candidates_text", "candidates_embeddings", "original_candidate_id", CANDIDATE_BLOCKS)
+COLLECTIONS: Mapping[Kind, Collections] = {
+    "job": Collections("jobs_text", "job_embeddings", "original_job_id", JOB_BLOCKS),
+    "candidate": Collections("candidates_text", "candidates_embeddings", "original_candidate_id", CANDIDATE_BLOCKS),
+}
 
 
 @dataclass(frozen=True)
@@ -111,36 +122,63 @@ class Store(FeedbackStore, Protocol):
         """Where it is, credentials masked."""
         ...
 
-    def jobs(self, ids: Sequence[str] | None = None) -> Iterator[Job]: ...
-    def candidates(self, ids: Sequence[str] | None = None) -> Iterator[Candidate]: ...
-    def job_ids(self) -> list[str]: ...
-    def candidate_ids(self) -> list[str]: ...
-    def put_jobs(self, jobs: Iterable[Job]) -> None: ...
-    def put_candidates(self, candidates: Iterable[Candidate]) -> None: ...
-    def delete_jobs(self, ids: Sequence[str]) -> None: ...
-    def delete_candidates(self, ids: Sequence[str]) -> None: ...
-
-    def put_job_vectors(
-        self, ids: Sequence[str], blocks: Mapping[str, FloatArray], hashes: Sequence[str] | None = None
-    ) -> None: ...
-
-    def put_candidate_vectors(
-        self, ids: Sequence[str], blocks: Mapping[str, FloatArray], hashes: Sequence[str] | None = None
-    ) -> None: ...
-
-    def job_vectors(
-        self, blocks: Sequence[str], *, ids: Sequence[str] | None = None, optional: Sequence[str] = ()
-    ) -> Iterator[VectorBatch]: ...
-
-    def candidate_vectors(
-        self, blocks: Sequence[str], *, ids: Sequence[str] | None = None, optional: Sequence[str] = ()
-    ) -> Iterator[VectorBatch]: ...
-
-    def job_hashes(self) -> dict[str, str | None]:
-        """Id -> content hash for every job that has vectors; None where they were embedded elsewhere."""
+    @overload
+    def records(self, kind: Literal["job"], ids: Sequence[str] | None = None) -> Iterator[Job]: ...
+    @overload
+    def records(self, kind: Literal["candidate"], ids: Sequence[str] | None = None) -> Iterator[Candidate]: ...
+    @overload
+    def records(self, kind: Kind, ids: Sequence[str] | None = None) -> Iterator[Job] | Iterator[Candidate]: ...
+    def records(self, kind: Kind, ids: Sequence[str] | None = None) -> Iterator[Job] | Iterator[Candidate]:
+        """The records with these ids (None: all), ordered by id. Ids that are not there are left out."""
         ...
 
-    def candidate_hashes(self) -> dict[str, str | None]: ...
+    def ids(self, kind: Kind) -> list[str]:
+        """Ids of all records, ordered."""
+        ...
+
+    @overload
+    def put_records(self, kind: Literal["job"], records: Iterable[Job]) -> None: ...
+    @overload
+    def put_records(self, kind: Literal["candidate"], records: Iterable[Candidate]) -> None: ...
+    def put_records(self, kind: Kind, records: Iterable[Job] | Iterable[Candidate]) -> None:
+        """Add records; one whose id is there already replaces the old one and leaves its vectors."""
+        ...
+
+    def delete_records(self, kind: Kind, ids: Sequence[str]) -> None:
+        """Remove records together with their vectors. Ids that are not there are passed over."""
+        ...
+
+    def vectors(
+        self, kind: Kind, blocks: Sequence[str], *, ids: Sequence[str] | None = None, optional: Sequence[str] = ()
+    ) -> Iterator[VectorBatch]:
+        """Vectors of the records with these ids (None: all).
+
+        Args:
+            kind: of the records.
+            blocks: which blocks to read; a record that lacks one is left out and is among the batch's problems.
+            ids: whose.
+            optional: blocks that are zeros where a record lacks them.
+        """
+        ...
+
+    def put_vectors(
+        self, kind: Kind, ids: Sequence[str], blocks: Mapping[str, FloatArray], hashes: Sequence[str] | None = None
+    ) -> None:
+        """Add vectors; those that a record had before are replaced as a whole.
+
+        Args:
+            kind: of the records.
+            ids: record ids.
+            blocks: block name -> `[len(ids), 384]`.
+            hashes: content hash of the text that each row was embedded from; None where that is not known.
+
+        Raises InputError for an unknown block, another shape, or numbers that are not finite.
+        """
+        ...
+
+    def hashes(self, kind: Kind) -> dict[str, str | None]:
+        """Id -> content hash for every record that has vectors; None where they were embedded elsewhere."""
+        ...
 
     def judgements(self, judge: str | None = None, applicants: Sequence[str] | None = None) -> pa.Table:
         """The ledger, with the columns of `JUDGEMENT_SCHEMA`."""
@@ -206,13 +244,14 @@ def check_vectors(
     kind: Kind, ids: Sequence[str], blocks: Mapping[str, FloatArray], hashes: Sequence[str] | None
 ) -> None:
     """Raises InputError unless each block is a known one of shape `[len(ids), 384]` with finite numbers."""
+    known = COLLECTIONS[kind].blocks
     if hashes is not None and len(hashes) != len(ids):
-        raise InputError(f"{len(hashes)} hashes for {len(ids)} {kind.name} vectors")
+        raise InputError(f"{len(hashes)} hashes for {len(ids)} {kind} vectors")
     for name, block in blocks.items():
-        if name not in kind.blocks:
-            raise InputError(f"{kind.name} vectors: block {name!r} is not one of {', '.join(kind.blocks)}")
+        if name not in known:
+            raise InputError(f"{kind} vectors: block {name!r} is not one of {', '.join(known)}")
         if block.shape != (len(ids), BLOCK_DIM):
-            raise InputError(f"{kind.name} vectors: block {name!r} is {block.shape}, not {(len(ids), BLOCK_DIM)}")
+            raise InputError(f"{kind} vectors: block {name!r} is {block.shape}, not {(len(ids), BLOCK_DIM)}")
         if not np.isfinite(block).all():
             bad = ids[int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])]
-            raise InputError(f"{kind.name} {bad!r}: block {name!r} holds NaN or infinity")
+            raise InputError(f"{kind} {bad!r}: block {name!r} holds NaN or infinity")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from dynaq.errors import InputError
 from dynaq.layout import BLOCK_DIM
 from dynaq.records import Candidate, Job
-from dynaq.stores.base import FloatArray, Kind, VectorBatch, usable_rows
+from dynaq.stores.base import Collections, FloatArray, Kind, VectorBatch, usable_rows
 from dynaq.stores.raw_bson import Table
 
 FLOAT32_HEADER = b"\x27\x00"  # BSON vector: element type FLOAT32, no padding
@@ -23,6 +23,7 @@ BINARY_LENGTH = len(FLOAT32_HEADER) + 4 * BLOCK_DIM
 
 
 def job_to_document(job: Job) -> dict[str, Any]:
+    """A document of `jobs_text`."""
     return {
         "_id": job.id,
         "job_title": job.title,
@@ -53,6 +54,7 @@ def job_from_document(document: dict[str, Any]) -> Job:
 
 
 def candidate_to_document(candidate: Candidate) -> dict[str, Any]:
+    """A document of `candidates_text`."""
     return {
         "_id": candidate.id,
         "bio": candidate.bio,
@@ -89,6 +91,16 @@ def _unusable(collection: str, document: dict[str, Any], error: ValidationError)
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"])
     return InputError(f"{collection} document {document['_id']!r}: {field}: {first['msg']}; correct or remove it")
+
+
+TO_DOCUMENT: Mapping[Kind, Callable[[Any], dict[str, Any]]] = {
+    "job": job_to_document,
+    "candidate": candidate_to_document,
+}
+FROM_DOCUMENT: Mapping[Kind, Callable[[dict[str, Any]], Job | Candidate]] = {
+    "job": job_from_document,
+    "candidate": candidate_from_document,
+}
 
 
 def decode_vectors(
@@ -141,13 +153,13 @@ def _decode_one(value: Any) -> FloatArray:
 
 
 def vector_batch(
-    part: Table | list[dict[str, Any]], kind: Kind, fields: Mapping[str, str], optional: Sequence[str]
+    part: Table | list[dict[str, Any]], names: Collections, fields: Mapping[str, str], optional: Sequence[str]
 ) -> VectorBatch:
     """Part of a reply, read as a table or document by document."""
     problems: dict[str, str] = {}
     if isinstance(part, Table):
         nothing = [None] * part.rows
-        ids = [str(value) for value in part.keys.get(kind.reference, nothing)]
+        ids = [str(value) for value in part.keys.get(names.reference, nothing)]
         arrays = {
             name: part.vectors[field]
             if field in part.vectors
@@ -155,7 +167,7 @@ def vector_batch(
             for name, field in fields.items()
         }
         return usable_rows(ids, arrays, part.keys.get("content_hash", nothing), problems)
-    ids = [str(d.get(kind.reference)) for d in part]
+    ids = [str(d.get(names.reference)) for d in part]
     arrays = {
         name: decode_vectors([d.get(field) for d in part], ids, field, name in optional, problems)
         for name, field in fields.items()

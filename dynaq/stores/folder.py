@@ -18,9 +18,9 @@ from dynaq.layout import BLOCK_DIM
 from dynaq.qrels import QRELS_SCHEMA, Qrels, qrels_from_table
 from dynaq.records import Candidate, Job
 from dynaq.stores.base import (
-    CANDIDATES,
-    JOBS,
+    COLLECTIONS,
     JUDGEMENT_SCHEMA,
+    Collections,
     FloatArray,
     Kind,
     VectorBatch,
@@ -69,56 +69,78 @@ class FolderStore:
     def uri(self) -> str:
         return str(self._folder.path)
 
-    def jobs(self, ids: Sequence[str] | None = None) -> Iterator[Job]:
-        return (_job(row) for row in self._text_rows(JOBS, ids))
+    def records(self, kind: Kind, ids: Sequence[str] | None = None) -> Iterator[Any]:
+        record = RECORDS[kind]
+        return (record(row) for row in self._text_rows(COLLECTIONS[kind], ids))
 
-    def candidates(self, ids: Sequence[str] | None = None) -> Iterator[Candidate]:
-        return (_candidate(row) for row in self._text_rows(CANDIDATES, ids))
+    def ids(self, kind: Kind) -> list[str]:
+        return self._ids(COLLECTIONS[kind])
 
-    def job_ids(self) -> list[str]:
-        return self._ids(JOBS)
+    def put_records(self, kind: Kind, records: Iterable[Job] | Iterable[Candidate]) -> None:
+        schema = TEXT_SCHEMAS[kind]
+        self._folder.append(COLLECTIONS[kind].text, _text_batches(records, ROWS[kind], schema), schema)
 
-    def candidate_ids(self) -> list[str]:
-        return self._ids(CANDIDATES)
+    def delete_records(self, kind: Kind, ids: Sequence[str]) -> None:
+        names, gone = COLLECTIONS[kind], set(ids)
+        for table, key in ((names.embeddings, names.reference), (names.text, "_id")):
+            segments = self._folder.open_segments(table)
+            if not segments:
+                continue
+            left = (
+                b.filter(pa.array([id_ not in gone for id_ in b[key].to_pylist()], pa.bool_()))
+                for b in live_batches(segments, (key,))
+            )
+            self._folder.rewrite(table, left, segments[0].schema_arrow)
 
-    def put_jobs(self, jobs: Iterable[Job]) -> None:
-        self._folder.append(JOBS.text, _text_batches(jobs, _job_row, JOBS_TEXT_SCHEMA), JOBS_TEXT_SCHEMA)
-
-    def put_candidates(self, candidates: Iterable[Candidate]) -> None:
-        batches = _text_batches(candidates, _candidate_row, CANDIDATES_TEXT_SCHEMA)
-        self._folder.append(CANDIDATES.text, batches, CANDIDATES_TEXT_SCHEMA)
-
-    def delete_jobs(self, ids: Sequence[str]) -> None:
-        self._delete(JOBS, ids)
-
-    def delete_candidates(self, ids: Sequence[str]) -> None:
-        self._delete(CANDIDATES, ids)
-
-    def put_job_vectors(
-        self, ids: Sequence[str], blocks: Mapping[str, FloatArray], hashes: Sequence[str] | None = None
-    ) -> None:
-        self._put_vectors(JOBS, ids, blocks, hashes)
-
-    def put_candidate_vectors(
-        self, ids: Sequence[str], blocks: Mapping[str, FloatArray], hashes: Sequence[str] | None = None
-    ) -> None:
-        self._put_vectors(CANDIDATES, ids, blocks, hashes)
-
-    def job_vectors(
-        self, blocks: Sequence[str], *, ids: Sequence[str] | None = None, optional: Sequence[str] = ()
+    def vectors(
+        self, kind: Kind, blocks: Sequence[str], *, ids: Sequence[str] | None = None, optional: Sequence[str] = ()
     ) -> Iterator[VectorBatch]:
-        return self._vectors(JOBS, blocks, ids, optional)
+        names = COLLECTIONS[kind]
+        columns = [names.reference, "content_hash", *(names.blocks[name] for name in blocks)]
+        keep = None if ids is None else set(ids)
+        segments = self._folder.open_segments(names.embeddings)
+        for batch in live_batches(segments, (names.reference,), columns, keep):
+            batch_ids = batch[names.reference].to_pylist()
+            problems: dict[str, str] = {}
+            arrays: dict[str, FloatArray] = {}
+            for name in blocks:
+                column = batch[names.blocks[name]]
+                if column.null_count:
+                    missing = column.is_null().to_numpy(zero_copy_only=False)
+                    if name not in optional:
+                        problems |= {batch_ids[i]: f"no {names.blocks[name]}" for i in np.flatnonzero(missing)}
+                    array = np.zeros((len(batch_ids), BLOCK_DIM), np.float32)
+                    array[~missing] = column.drop_null().flatten().to_numpy().reshape(-1, BLOCK_DIM)
+                else:
+                    array = column.flatten().to_numpy().reshape(-1, BLOCK_DIM)
+                arrays[name] = array
+            yield usable_rows(batch_ids, arrays, batch["content_hash"].to_pylist(), problems)
 
-    def candidate_vectors(
-        self, blocks: Sequence[str], *, ids: Sequence[str] | None = None, optional: Sequence[str] = ()
-    ) -> Iterator[VectorBatch]:
-        return self._vectors(CANDIDATES, blocks, ids, optional)
+    def put_vectors(
+        self, kind: Kind, ids: Sequence[str], blocks: Mapping[str, FloatArray], hashes: Sequence[str] | None = None
+    ) -> None:
+        check_vectors(kind, ids, blocks, hashes)
+        if not ids:
+            return
+        names = COLLECTIONS[kind]
+        schema = _vector_schema(names)
+        columns: list[Any] = [pa.array(ids, pa.string())]
+        for name in names.blocks:
+            if name in blocks:
+                values = pa.array(np.ascontiguousarray(blocks[name], np.float32).reshape(-1))
+                columns.append(pa.FixedSizeListArray.from_arrays(values, BLOCK_DIM))
+            else:
+                columns.append(pa.nulls(len(ids), VECTOR))
+        columns.append(pa.array(hashes if hashes is not None else [None] * len(ids), pa.string()))
+        self._folder.append(names.embeddings, [pa.RecordBatch.from_arrays(columns, schema=schema)], schema)
 
-    def job_hashes(self) -> dict[str, str | None]:
-        return self._hashes(JOBS)
-
-    def candidate_hashes(self) -> dict[str, str | None]:
-        return self._hashes(CANDIDATES)
+    def hashes(self, kind: Kind) -> dict[str, str | None]:
+        names = COLLECTIONS[kind]
+        hashes: dict[str, str | None] = {}
+        for segment in self._folder.open_segments(names.embeddings):
+            table = segment.read(columns=[names.reference, "content_hash"])
+            hashes.update(zip(table[names.reference].to_pylist(), table["content_hash"].to_pylist(), strict=True))
+        return hashes
 
     def judgements(self, judge: str | None = None, applicants: Sequence[str] | None = None) -> pa.Table:
         segments = self._folder.open_segments("judgements")
@@ -189,8 +211,8 @@ class FolderStore:
 
     def close(self) -> None:
         merge: dict[str, tuple[str, ...]] = {"judgements": LEDGER_KEYS}
-        for kind in (JOBS, CANDIDATES):
-            merge |= {kind.text: ("_id",), kind.embeddings: (kind.reference,)}
+        for names in COLLECTIONS.values():
+            merge |= {names.text: ("_id",), names.embeddings: (names.reference,)}
         try:
             if self._events is not None:
                 self._events.close()
@@ -206,17 +228,17 @@ class FolderStore:
     ) -> None:
         self.close()
 
-    def _ids(self, kind: Kind) -> list[str]:
+    def _ids(self, names: Collections) -> list[str]:
         found: set[str] = set()
-        for segment in self._folder.open_segments(kind.text):
+        for segment in self._folder.open_segments(names.text):
             found.update(segment.read(columns=["_id"]).column(0).to_pylist())
         return sorted(found)
 
-    def _text_rows(self, kind: Kind, ids: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+    def _text_rows(self, names: Collections, ids: Sequence[str] | None) -> Iterator[dict[str, Any]]:
         # Ordered by id: the ids first, then the rows in slices, so that a large catalogue never is in memory at once.
-        segments = self._folder.open_segments(kind.text)
+        segments = self._folder.open_segments(names.text)
         if len(segments) <= 1 and ids is None:
-            table_ids = self._ids(kind)
+            table_ids = self._ids(names)
             in_order = segments and segments[0].read(columns=["_id"]).column(0).to_pylist() == table_ids
             if in_order or not segments:
                 for batch in live_batches(segments, ("_id",)):
@@ -228,69 +250,10 @@ class FolderStore:
             for batch in pa.Table.from_batches(batches).sort_by("_id").to_batches(max_chunksize=1024):
                 yield from batch.to_pylist()
 
-    def _delete(self, kind: Kind, ids: Sequence[str]) -> None:
-        gone = set(ids)
-        for table, key in ((kind.embeddings, kind.reference), (kind.text, "_id")):
-            segments = self._folder.open_segments(table)
-            if not segments:
-                continue
-            left = (
-                b.filter(pa.array([id_ not in gone for id_ in b[key].to_pylist()], pa.bool_()))
-                for b in live_batches(segments, (key,))
-            )
-            self._folder.rewrite(table, left, segments[0].schema_arrow)
 
-    def _put_vectors(
-        self, kind: Kind, ids: Sequence[str], blocks: Mapping[str, FloatArray], hashes: Sequence[str] | None
-    ) -> None:
-        check_vectors(kind, ids, blocks, hashes)
-        if not ids:
-            return
-        schema = _vector_schema(kind)
-        columns: list[Any] = [pa.array(ids, pa.string())]
-        for name in kind.blocks:
-            if name in blocks:
-                values = pa.array(np.ascontiguousarray(blocks[name], np.float32).reshape(-1))
-                columns.append(pa.FixedSizeListArray.from_arrays(values, BLOCK_DIM))
-            else:
-                columns.append(pa.nulls(len(ids), VECTOR))
-        columns.append(pa.array(hashes if hashes is not None else [None] * len(ids), pa.string()))
-        self._folder.append(kind.embeddings, [pa.RecordBatch.from_arrays(columns, schema=schema)], schema)
-
-    def _vectors(
-        self, kind: Kind, blocks: Sequence[str], ids: Sequence[str] | None, optional: Sequence[str]
-    ) -> Iterator[VectorBatch]:
-        columns = [kind.reference, "content_hash", *(kind.blocks[name] for name in blocks)]
-        keep = None if ids is None else set(ids)
-        segments = self._folder.open_segments(kind.embeddings)
-        for batch in live_batches(segments, (kind.reference,), columns, keep):
-            batch_ids = batch[kind.reference].to_pylist()
-            problems: dict[str, str] = {}
-            arrays: dict[str, FloatArray] = {}
-            for name in blocks:
-                column = batch[kind.blocks[name]]
-                if column.null_count:
-                    missing = column.is_null().to_numpy(zero_copy_only=False)
-                    if name not in optional:
-                        problems |= {batch_ids[i]: f"no {kind.blocks[name]}" for i in np.flatnonzero(missing)}
-                    array = np.zeros((len(batch_ids), BLOCK_DIM), np.float32)
-                    array[~missing] = column.drop_null().flatten().to_numpy().reshape(-1, BLOCK_DIM)
-                else:
-                    array = column.flatten().to_numpy().reshape(-1, BLOCK_DIM)
-                arrays[name] = array
-            yield usable_rows(batch_ids, arrays, batch["content_hash"].to_pylist(), problems)
-
-    def _hashes(self, kind: Kind) -> dict[str, str | None]:
-        hashes: dict[str, str | None] = {}
-        for segment in self._folder.open_segments(kind.embeddings):
-            table = segment.read(columns=[kind.reference, "content_hash"])
-            hashes.update(zip(table[kind.reference].to_pylist(), table["content_hash"].to_pylist(), strict=True))
-        return hashes
-
-
-def _vector_schema(kind: Kind) -> pa.Schema:
+def _vector_schema(names: Collections) -> pa.Schema:
     return pa.schema(
-        [(kind.reference, pa.string()), *((f, VECTOR) for f in kind.blocks.values()), ("content_hash", pa.string())]
+        [(names.reference, pa.string()), *((f, VECTOR) for f in names.blocks.values()), ("content_hash", pa.string())]
     )
 
 
@@ -352,3 +315,8 @@ def _candidate(row: dict[str, Any]) -> Candidate:
         soft_skills=row["soft_skills"],
         experience=json.loads(row["experience"]),
     )
+
+
+TEXT_SCHEMAS: Mapping[Kind, pa.Schema] = {"job": JOBS_TEXT_SCHEMA, "candidate": CANDIDATES_TEXT_SCHEMA}
+ROWS: Mapping[Kind, Callable[[Any], dict[str, Any]]] = {"job": _job_row, "candidate": _candidate_row}
+RECORDS: Mapping[Kind, Callable[[dict[str, Any]], Job | Candidate]] = {"job": _job, "candidate": _candidate}

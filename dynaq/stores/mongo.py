@@ -33,23 +33,16 @@ from dynaq.judging.judgement import Judgement
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job
 from dynaq.stores.base import (
-    CANDIDATES,
-    JOBS,
+    COLLECTIONS,
     JUDGEMENT_SCHEMA,
+    Collections,
     FloatArray,
     Kind,
     VectorBatch,
     check_vectors,
     new_judgements,
 )
-from dynaq.stores.documents import (
-    candidate_from_document,
-    candidate_to_document,
-    id_forms,
-    job_from_document,
-    job_to_document,
-    vector_batch,
-)
+from dynaq.stores.documents import FROM_DOCUMENT, TO_DOCUMENT, id_forms, vector_batch
 from dynaq.stores.raw_bson import OPTIONS, read_reply
 
 DATABASE = "rl_jobsdb"
@@ -101,10 +94,11 @@ class MongoStore:
         except PyMongoError as error:
             self._client.close()
             raise InputError(f"store {self.uri} cannot be reached: {self._reason(error)}") from None
-        if not create and not {JOBS.text, CANDIDATES.text, JOBS.embeddings} & present:
+        jobs, candidates = COLLECTIONS["job"], COLLECTIONS["candidate"]
+        if not create and not {jobs.text, candidates.text, jobs.embeddings} & present:
             self._client.close()
             raise InputError(
-                f"store {self.uri}: database {name!r} has none of the collections {JOBS.text}, {CANDIDATES.text}; "
+                f"store {self.uri}: database {name!r} has none of the collections {jobs.text}, {candidates.text}; "
                 "fill it with `dynaq ingest`"
             )
         if not read_only:
@@ -129,10 +123,10 @@ class MongoStore:
 
     def _create_indexes(self) -> None:
         with self._errors():
-            for kind in (JOBS, CANDIDATES):
+            for names in COLLECTIONS.values():
                 # With the hash beside it, finding what changed is answered from the index alone.
-                self._database[kind.embeddings].create_index(
-                    [(kind.reference, ASCENDING), ("content_hash", ASCENDING)], name=f"{kind.reference}_content_hash"
+                self._database[names.embeddings].create_index(
+                    [(names.reference, ASCENDING), ("content_hash", ASCENDING)], name=f"{names.reference}_content_hash"
                 )
             keys = [("applicant_id", ASCENDING), ("job_id", ASCENDING)]
             self._database["judgements"].create_index([*keys, ("judge", ASCENDING)], unique=True, name="pair_judge")
@@ -147,163 +141,124 @@ class MongoStore:
 
     # Text
 
-    def jobs(self, ids: Sequence[str] | None = None) -> Iterator[Job]:
-        return (job_from_document(d) for d in self._documents(JOBS, ids))
+    def records(self, kind: Kind, ids: Sequence[str] | None = None) -> Iterator[Any]:
+        return (FROM_DOCUMENT[kind](document) for document in self._documents(COLLECTIONS[kind], ids))
 
-    def candidates(self, ids: Sequence[str] | None = None) -> Iterator[Candidate]:
-        return (candidate_from_document(d) for d in self._documents(CANDIDATES, ids))
-
-    def _documents(self, kind: Kind, ids: Sequence[str] | None) -> Iterator[Document]:
-        keys = self._keys(kind) if ids is None else self._existing_keys(kind, ids)
-        collection = self._database[kind.text]
+    def _documents(self, names: Collections, ids: Sequence[str] | None) -> Iterator[Document]:
+        keys = self._keys(names) if ids is None else self._existing_keys(names, ids)
+        collection = self._database[names.text]
         remaining = iter(sorted(keys))
         while chunk := list(islice(remaining, BATCH)):
             with self._errors():
                 found = {str(d["_id"]): d for d in collection.find({"_id": {"$in": [keys[i] for i in chunk]}})}
             yield from (found[id_] for id_ in chunk if id_ in found)
 
-    def job_ids(self) -> list[str]:
-        return sorted(self._keys(JOBS))
+    def ids(self, kind: Kind) -> list[str]:
+        return sorted(self._keys(COLLECTIONS[kind]))
 
-    def candidate_ids(self) -> list[str]:
-        return sorted(self._keys(CANDIDATES))
-
-    def _keys(self, kind: Kind) -> dict[str, Any]:
+    def _keys(self, names: Collections) -> dict[str, Any]:
         """Every id as text -> as the database has it. Raises InputError when two differ only in type."""
         with self._errors():
-            keys = [d["_id"] for d in self._database[kind.text].find({}, {"_id": 1}, hint="_id_")]
+            keys = [d["_id"] for d in self._database[names.text].find({}, {"_id": 1}, hint="_id_")]
         named = {str(key): key for key in keys}
         if len(named) != len(keys):
             seen: set[str] = set()
             twice = next(str(key) for key in keys if str(key) in seen or seen.add(str(key)))  # type: ignore[func-returns-value]
-            raise InputError(f"store {self.uri}: {kind.text} has two ids that both read {twice!r}; rename one")
+            raise InputError(f"store {self.uri}: {names.text} has two ids that both read {twice!r}; rename one")
         return named
 
-    def _existing_keys(self, kind: Kind, ids: Sequence[str]) -> dict[str, Any]:
+    def _existing_keys(self, names: Collections, ids: Sequence[str]) -> dict[str, Any]:
         """The same for some ids only, whatever type the database gave them."""
         keys: dict[str, Any] = {}
         remaining = iter(ids)
         while chunk := list(islice(remaining, BATCH)):
             forms = [form for id_ in chunk for form in id_forms(id_)]
             with self._errors():
-                found = self._database[kind.text].find({"_id": {"$in": forms}}, {"_id": 1})
+                found = self._database[names.text].find({"_id": {"$in": forms}}, {"_id": 1})
                 keys.update((str(d["_id"]), d["_id"]) for d in found)
         return keys
 
-    def put_jobs(self, jobs: Iterable[Job]) -> None:
-        self._put_text(JOBS, (job_to_document(job) for job in jobs))
-
-    def put_candidates(self, candidates: Iterable[Candidate]) -> None:
-        self._put_text(CANDIDATES, (candidate_to_document(candidate) for candidate in candidates))
-
-    def _put_text(self, kind: Kind, documents: Iterable[Document]) -> None:
+    def put_records(self, kind: Kind, records: Iterable[Job] | Iterable[Candidate]) -> None:
         self._check_writable()
-        remaining = iter(documents)
+        names = COLLECTIONS[kind]
+        remaining = map(TO_DOCUMENT[kind], records)
         while chunk := list(islice(remaining, BATCH)):
-            keys = self._existing_keys(kind, [d["_id"] for d in chunk])
+            keys = self._existing_keys(names, [d["_id"] for d in chunk])
             updates = []
             for document in chunk:
                 id_ = document.pop("_id")
                 # Fields that a database has beside ours are left alone.
                 updates.append(UpdateOne({"_id": keys.get(id_, id_)}, {"$set": document}, upsert=True))
             with self._errors():
-                self._database[kind.text].bulk_write(updates, ordered=True)
+                self._database[names.text].bulk_write(updates, ordered=True)
 
-    def delete_jobs(self, ids: Sequence[str]) -> None:
-        self._delete(JOBS, ids)
-
-    def delete_candidates(self, ids: Sequence[str]) -> None:
-        self._delete(CANDIDATES, ids)
-
-    def _delete(self, kind: Kind, ids: Sequence[str]) -> None:
+    def delete_records(self, kind: Kind, ids: Sequence[str]) -> None:
         self._check_writable()
+        names = COLLECTIONS[kind]
         forms = [form for id_ in ids for form in id_forms(id_)]
         with self._errors():
-            self._database[kind.embeddings].delete_many({kind.reference: {"$in": forms}})
-            self._database[kind.text].delete_many({"_id": {"$in": forms}})
+            self._database[names.embeddings].delete_many({names.reference: {"$in": forms}})
+            self._database[names.text].delete_many({"_id": {"$in": forms}})
 
     # Vectors
 
-    def put_job_vectors(
-        self, ids: Sequence[str], blocks: Mapping[str, FloatArray], hashes: Sequence[str] | None = None
-    ) -> None:
-        self._put_vectors(JOBS, ids, blocks, hashes)
-
-    def put_candidate_vectors(
-        self, ids: Sequence[str], blocks: Mapping[str, FloatArray], hashes: Sequence[str] | None = None
-    ) -> None:
-        self._put_vectors(CANDIDATES, ids, blocks, hashes)
-
-    def _put_vectors(
-        self, kind: Kind, ids: Sequence[str], blocks: Mapping[str, FloatArray], hashes: Sequence[str] | None
+    def put_vectors(
+        self, kind: Kind, ids: Sequence[str], blocks: Mapping[str, FloatArray], hashes: Sequence[str] | None = None
     ) -> None:
         self._check_writable()
         check_vectors(kind, ids, blocks, hashes)
+        names = COLLECTIONS[kind]
         for start in range(0, len(ids), BATCH):
             chunk = ids[start : start + BATCH]
-            keys = self._existing_keys(kind, chunk)
+            keys = self._existing_keys(names, chunk)
             forms = [form for id_ in chunk for form in id_forms(id_)]
             with self._errors():
-                found = self._database[kind.embeddings].find({kind.reference: {"$in": forms}}, {kind.reference: 1})
-                present = {str(d[kind.reference]): d["_id"] for d in found}
-            absent = {field: "" for name, field in kind.blocks.items() if name not in blocks}
+                found = self._database[names.embeddings].find({names.reference: {"$in": forms}}, {names.reference: 1})
+                present = {str(d[names.reference]): d["_id"] for d in found}
+            absent = {field: "" for name, field in names.blocks.items() if name not in blocks}
             writes = []
             for row, id_ in enumerate(chunk, start=start):
                 document: Document = {
-                    kind.blocks[name]: Binary.from_vector(block[row].astype("<f4"), BinaryVectorDtype.FLOAT32)
+                    names.blocks[name]: Binary.from_vector(block[row].astype("<f4"), BinaryVectorDtype.FLOAT32)
                     for name, block in blocks.items()
                 }
                 document["content_hash"] = hashes[row] if hashes is not None else None
-                document[kind.reference] = keys.get(id_, id_)
+                document[names.reference] = keys.get(id_, id_)
                 update = {"$set": document} | ({"$unset": absent} if absent else {})
                 # The reference is the _id too, so that a repeated or a second insert cannot make a double.
                 writes.append(UpdateOne({"_id": present.get(id_, keys.get(id_, id_))}, update, upsert=True))
             with self._errors():
-                self._database[kind.embeddings].bulk_write(writes, ordered=False)
+                self._database[names.embeddings].bulk_write(writes, ordered=False)
 
-    def job_vectors(
-        self, blocks: Sequence[str], *, ids: Sequence[str] | None = None, optional: Sequence[str] = ()
+    def vectors(
+        self, kind: Kind, blocks: Sequence[str], *, ids: Sequence[str] | None = None, optional: Sequence[str] = ()
     ) -> Iterator[VectorBatch]:
-        return self._vectors(JOBS, blocks, ids, optional)
-
-    def candidate_vectors(
-        self, blocks: Sequence[str], *, ids: Sequence[str] | None = None, optional: Sequence[str] = ()
-    ) -> Iterator[VectorBatch]:
-        return self._vectors(CANDIDATES, blocks, ids, optional)
-
-    def _vectors(
-        self, kind: Kind, blocks: Sequence[str], ids: Sequence[str] | None, optional: Sequence[str]
-    ) -> Iterator[VectorBatch]:
-        fields = {name: kind.blocks[name] for name in blocks}
-        projection = {"_id": 0, kind.reference: 1, "content_hash": 1, **dict.fromkeys(fields.values(), 1)}
+        names = COLLECTIONS[kind]
+        fields = {name: names.blocks[name] for name in blocks}
+        projection = {"_id": 0, names.reference: 1, "content_hash": 1, **dict.fromkeys(fields.values(), 1)}
         if ids is None:
             queries: Iterable[Document] = [{}]
         else:
             slices = (ids[i : i + BATCH] for i in range(0, len(ids), BATCH))
-            queries = ({kind.reference: {"$in": [f for id_ in part for f in id_forms(id_)]}} for part in slices)
-        keys = [kind.reference, "content_hash"]
+            queries = ({names.reference: {"$in": [f for id_ in part for f in id_forms(id_)]}} for part in slices)
+        keys = [names.reference, "content_hash"]
         for query in queries:
             with self._errors():
-                replies = iter(self._database[kind.embeddings].find_raw_batches(query, projection, batch_size=BATCH))
+                replies = iter(self._database[names.embeddings].find_raw_batches(query, projection, batch_size=BATCH))
             while True:
                 with self._errors():
                     reply = next(replies, None)
                 if reply is None:
                     break
                 for part in read_reply(cast(bytes, reply), keys, list(fields.values())):
-                    yield vector_batch(part, kind, fields, optional)
+                    yield vector_batch(part, names, fields, optional)
 
-    def job_hashes(self) -> dict[str, str | None]:
-        return self._hashes(JOBS)
-
-    def candidate_hashes(self) -> dict[str, str | None]:
-        return self._hashes(CANDIDATES)
-
-    def _hashes(self, kind: Kind) -> dict[str, str | None]:
-        projection = {"_id": 0, kind.reference: 1, "content_hash": 1}
+    def hashes(self, kind: Kind) -> dict[str, str | None]:
+        names = COLLECTIONS[kind]
+        projection = {"_id": 0, names.reference: 1, "content_hash": 1}
         with self._errors():
-            found = self._database[kind.embeddings].find({}, projection)
-            return {str(d.get(kind.reference)): d.get("content_hash") for d in found}
+            found = self._database[names.embeddings].find({}, projection)
+            return {str(d.get(names.reference)): d.get("content_hash") for d in found}
 
     # Ledger, relevance, meta
 

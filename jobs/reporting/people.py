@@ -36,8 +36,8 @@ def people(
     chosen = everyone[: max(1, ENTRIES // (SHOWN * len(lines)))]
     lists = {(line.name, one): line.runs[0].ranked.get(one, [])[:SHOWN] for line in lines for one in chosen}
     shown = sorted({job_id for ranked in lists.values() for job_id, _ in ranked})
-    titles = {job.id: job.title for job in store.jobs(shown)}
-    profiles = {candidate.id: candidate for candidate in store.candidates(chosen)}
+    titles = {job.id: job.title for job in store.records("job", shown)}
+    profiles = {candidate.id: candidate for candidate in store.records("candidate", chosen)}
     cosines = _cosines(store, layout, shown, chosen)
     answers = _answers(judgements, chosen)
 

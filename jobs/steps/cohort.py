@@ -25,7 +25,7 @@ def read_cohort(cohort: str, store: Store) -> list[str]:
     A file is Parquet, CSV or JSONL with a column `applicant_id` or `id`, or text with one id per line.
     Raises InputError when an applicant is not in the store, or when there is none.
     """
-    known = store.candidate_ids()
+    known = store.ids("candidate")
     if cohort == "all":
         wanted = known
     elif Path(cohort).is_file():

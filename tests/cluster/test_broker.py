@@ -21,8 +21,8 @@ from tests.support.judges import FINGERPRINT, RuleJudge
 @pytest.fixture
 def store_path(tmp_path: Path) -> str:
     with open_store(str(tmp_path / "store"), create=True) as store:
-        store.put_jobs([Job(id=f"j{i}", title=f"job {i}") for i in range(20)])
-        store.put_candidates([Candidate(id="ann"), Candidate(id="bob")])
+        store.put_records("job", [Job(id=f"j{i}", title=f"job {i}") for i in range(20)])
+        store.put_records("candidate", [Candidate(id="ann"), Candidate(id="bob")])
     return str(tmp_path / "store")
 
 

@@ -22,18 +22,18 @@ rng = np.random.default_rng(0)
 
 
 def put_jobs(store: Store, ids: list[str], tag: str) -> None:
-    store.put_jobs(Job(id=id_, title="t") for id_ in ids)
+    store.put_records("job", (Job(id=id_, title="t") for id_ in ids))
     blocks = {b: rng.standard_normal((len(ids), 384), dtype=np.float32) for b in CLASSIC.action}
-    store.put_job_vectors(ids, blocks, [tag + id_ for id_ in ids])
+    store.put_vectors("job", ids, blocks, [tag + id_ for id_ in ids])
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     with open_store(Path(tmp_path_factory.mktemp("cache")) / "store", create=True) as opened:
         put_jobs(opened, [f"{i:06d}" for i in range(N_JOBS)], "h")
-        opened.put_candidates([Candidate(id="ann", bio="b")])
-        opened.put_candidate_vectors(
-            ["ann"], {b: rng.standard_normal((1, 384), dtype=np.float32) for b in CLASSIC.state}
+        opened.put_records("candidate", [Candidate(id="ann", bio="b")])
+        opened.put_vectors(
+            "candidate", ["ann"], {b: rng.standard_normal((1, 384), dtype=np.float32) for b in CLASSIC.state}
         )
         yield opened
 
@@ -134,7 +134,7 @@ def test_a_refresh_makes_a_version_of_its_own_and_running_actors_keep_theirs(sto
     (early,) = start(1, old_reference)
     before = ray.get(early.read_all.remote())
     put_jobs(store, ["000000", "new"], "changed")
-    store.delete_jobs(["000001"])
+    store.delete_records("job", ["000001"])
     (late,) = start(1, put_cache(old_reference.attach().refresh(store)))
     assert ray.get(early.version.remote()) == (1, N_JOBS)
     assert ray.get(late.version.remote()) == (2, N_JOBS)

@@ -11,7 +11,7 @@ import torch
 from dynaq.errors import InputError
 from dynaq.layout import CLASSIC, EXTENDED, Layout
 from dynaq.records import Candidate, Job
-from dynaq.stores import Store, open_store
+from dynaq.stores import Kind, Store, open_store
 from dynaq.tensor_cache import TensorCache
 
 rng = np.random.default_rng(3)
@@ -19,8 +19,9 @@ rng = np.random.default_rng(3)
 
 def fill(store: Store, job_ids: Sequence[str], layout: Layout = EXTENDED, tag: str = "h") -> None:
     n = len(job_ids)
-    store.put_jobs(Job(id=id_, title=f"Title {id_} {tag}") for id_ in job_ids)
-    store.put_job_vectors(
+    store.put_records("job", (Job(id=id_, title=f"Title {id_} {tag}") for id_ in job_ids))
+    store.put_vectors(
+        "job",
         job_ids,
         {b: rng.standard_normal((n, 384)).astype(np.float32) for b in layout.action},
         [f"{tag}{id_}" for id_ in job_ids],
@@ -28,9 +29,9 @@ def fill(store: Store, job_ids: Sequence[str], layout: Layout = EXTENDED, tag: s
 
 
 def fill_cohort(store: Store, ids: Sequence[str], layout: Layout = EXTENDED) -> None:
-    store.put_candidates(Candidate(id=id_, bio=f"Bio {id_}") for id_ in ids)
+    store.put_records("candidate", (Candidate(id=id_, bio=f"Bio {id_}") for id_ in ids))
     blocks = {b: rng.standard_normal((len(ids), 384)).astype(np.float32) for b in layout.state}
-    store.put_candidate_vectors(ids, blocks, [f"h{id_}" for id_ in ids])
+    store.put_vectors("candidate", ids, blocks, [f"h{id_}" for id_ in ids])
 
 
 IDS = [f"job{i:04d}" for i in range(300)]
@@ -66,7 +67,8 @@ def test_rows_follow_ids_in_order_and_blocks_the_layout(store: Store) -> None:
     assert cache.jobs.shape == (300, 1920)
     assert cache.applicants.shape == (2, 1152)
     assert cache.job_index("job0042") == 42
-    rows = {id_: b.blocks["description"][i] for b in store.job_vectors(["description"]) for i, id_ in enumerate(b.ids)}
+    batches = store.vectors("job", ["description"])
+    rows = {id_: batch.blocks["description"][i] for batch in batches for i, id_ in enumerate(batch.ids)}
     for id_ in ("job0000", "job0042", "job0299"):
         got = cache.jobs[cache.job_index(id_), EXTENDED.action_slice("description")]
         np.testing.assert_array_equal(got, rows[id_])
@@ -95,7 +97,7 @@ def test_extended_similarity_is_the_mean_of_the_pairs_cosines(folder_store: Stor
 
 def test_a_missing_block_has_similarity_zero(folder_store: Store) -> None:
     blocks = {b: np.zeros((1, 384), np.float32) for b in EXTENDED.action}
-    folder_store.put_job_vectors(["job0000"], blocks)
+    folder_store.put_vectors("job", ["job0000"], blocks)
     for layout in ("classic", "extended"):
         cache = TensorCache.copy_from_database(folder_store, layout)
         assert cache.calculate_cosine_similarities("ann")[0] == 0.0
@@ -103,8 +105,8 @@ def test_a_missing_block_has_similarity_zero(folder_store: Store) -> None:
 
 def test_similarities_stay_within_one_for_equal_vectors(folder_store: Store) -> None:
     vector = np.full((1, 384), 0.3, np.float32)
-    folder_store.put_job_vectors(["job0000"], dict.fromkeys(EXTENDED.action, vector))
-    folder_store.put_candidate_vectors(["ann"], dict.fromkeys(EXTENDED.state, vector))
+    folder_store.put_vectors("job", ["job0000"], dict.fromkeys(EXTENDED.action, vector))
+    folder_store.put_vectors("candidate", ["ann"], dict.fromkeys(EXTENDED.state, vector))
     for layout in ("classic", "extended"):
         top = TensorCache.copy_from_database(folder_store, layout).calculate_cosine_similarities("ann")[0]
         assert 0.99999 < top <= 1.0
@@ -125,7 +127,7 @@ def test_float16_takes_half_the_memory_and_ranks_alike(folder_store: Store) -> N
 @pytest.mark.parametrize("k", [1, 10, 299, 300, 1000, 0])
 def test_top_k_is_exact_with_ties_in_row_order(folder_store: Store, k: int, dtype: Any) -> None:
     same = np.ones((40, 384), np.float32)
-    folder_store.put_job_vectors(IDS[100:140], dict.fromkeys(EXTENDED.action, same))
+    folder_store.put_vectors("job", IDS[100:140], dict.fromkeys(EXTENDED.action, same))
     cache = TensorCache.copy_from_database(folder_store, "extended", dtype=dtype)
     similarities = cache.calculate_cosine_similarities("ann")
     expected = np.argsort(-similarities, kind="stable")[:k]
@@ -189,9 +191,9 @@ def test_arrays_make_the_same_cache_without_a_copy(folder_store: Store) -> None:
 
 
 def test_text_of_any_language_survives(folder_store: Store) -> None:
-    folder_store.put_jobs([Job(id="job0005", title="看護師 🙂", metadata={"ß": [1]})])
+    folder_store.put_records("job", [Job(id="job0005", title="看護師 🙂", metadata={"ß": [1]})])
     cache = TensorCache.copy_from_database(folder_store, text=True)
-    assert cache.job_text(5) == next(folder_store.jobs(["job0005"]))
+    assert cache.job_text(5) == next(folder_store.records("job", ["job0005"]))
 
 
 class CountingStore:
@@ -204,9 +206,10 @@ class CountingStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def job_vectors(self, *args: Any, **options: Any) -> Any:
-        for batch in self._store.job_vectors(*args, **options):
-            self.read += batch.ids
+    def vectors(self, kind: Kind, blocks: Sequence[str], **options: Any) -> Any:
+        for batch in self._store.vectors(kind, blocks, **options):
+            if kind == "job":
+                self.read += batch.ids
             yield batch
 
 
@@ -216,7 +219,7 @@ def test_a_refresh_reads_only_what_changed_and_leaves_the_old_version_alone(stor
     old_jobs = old.jobs.copy()
     fill(store, ["job0001", "job0200"], tag="changed")
     fill(store, ["aaa", "zzz"])
-    store.delete_jobs(["job0100", "job0299"])
+    store.delete_records("job", ["job0100", "job0299"])
     counting = CountingStore(store)
     new = old.refresh(counting)  # type: ignore[arg-type]
     assert sorted(counting.read) == ["aaa", "job0001", "job0200", "zzz"]
@@ -234,14 +237,14 @@ def test_a_refresh_reads_only_what_changed_and_leaves_the_old_version_alone(stor
 
 def test_vectors_without_a_hash_are_always_read_again(folder_store: Store) -> None:
     vector = np.ones((1, 384), np.float32)
-    folder_store.put_job_vectors(["job0000"], dict.fromkeys(EXTENDED.action, vector))
+    folder_store.put_vectors("job", ["job0000"], dict.fromkeys(EXTENDED.action, vector))
     cache = TensorCache.copy_from_database(folder_store, "extended")
-    folder_store.put_job_vectors(["job0000"], dict.fromkeys(EXTENDED.action, 2 * vector))
+    folder_store.put_vectors("job", ["job0000"], dict.fromkeys(EXTENDED.action, 2 * vector))
     assert (cache.refresh(folder_store).jobs[0] == 2).all()
 
 
 def test_jobs_without_vectors_are_left_out_and_named(folder_store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    folder_store.put_jobs([Job(id="job0000x", title="t")])
+    folder_store.put_records("job", [Job(id="job0000x", title="t")])
     cache = TensorCache.copy_from_database(folder_store)
     assert cache.job_ids == tuple(IDS)
     assert "1 jobs left out" in caplog.text
@@ -251,7 +254,7 @@ def test_a_store_without_usable_vectors_is_an_input_error(tmp_path: Path) -> Non
     with open_store(tmp_path / "s", create=True) as store:
         with pytest.raises(InputError, match=r"no jobs.*dynaq ingest"):
             TensorCache.copy_from_database(store)
-        store.put_jobs([Job(id="1", title="t")])
+        store.put_records("job", [Job(id="1", title="t")])
         with pytest.raises(InputError, match=r"none of its 1 jobs has usable vectors.*dynaq ingest"):
             TensorCache.copy_from_database(store)
         fill(store, ["1"], CLASSIC)

@@ -55,7 +55,7 @@ def test_an_empty_catalogue(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     from dynaq.records import Candidate
 
     with open_store(str(tmp_path / "store"), create=True) as empty:
-        empty.put_candidates([Candidate(id="a")])
+        empty.put_records("candidate", [Candidate(id="a")])
     line = one_line(capsys, *train(str(tmp_path / "store"), tmp_path / "run", "--strategy", "cosine"))
     assert "job" in line
 

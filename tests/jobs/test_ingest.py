@@ -26,4 +26,4 @@ def test_several_files_go_into_one_store_and_the_rejected_are_counted(
     assert "jobs: 2 accepted, 1 rejected" in said
     assert "candidates: 1 accepted, 0 rejected" in said
     with open_store(f"{tmp_path}/store", read_only=True) as store:
-        assert (store.job_ids(), len(store.job_hashes()), len(store.candidate_hashes())) == (["1", "2"], 2, 1)
+        assert (store.ids("job"), len(store.hashes("job")), len(store.hashes("candidate"))) == (["1", "2"], 2, 1)

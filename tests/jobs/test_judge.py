@@ -23,8 +23,8 @@ def store(tmp_path: Path, judge_service: JudgeService) -> str:
     uri = str(tmp_path / "store")
     market = judge_service.market
     with open_store(uri, create=True) as opened:
-        opened.put_jobs(market.jobs)
-        opened.put_candidates(market.candidates[:APPLICANTS])
+        opened.put_records("job", market.jobs)
+        opened.put_records("candidate", market.candidates[:APPLICANTS])
     lines = [f"{market.candidates[0].id},{job},{g}" for job, g in market.qrels.grades(market.candidates[0].id).items()]
     (tmp_path / "qrels.csv").write_text("applicant_id,job_id,grade\n" + "\n".join(lines))
     return uri

@@ -68,7 +68,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 at = START + timedelta(minutes=5)
                 done.append(FeedbackEvent(applicant_id, job, "save", at, "test", f"{applicant_id}-{rank}"))
     with open_store(str(folder / "store"), create=True) as store:
-        store.put_jobs([Job(id=job_id, title=job_id) for job_id in JOB_IDS])
+        store.put_records("job", [Job(id=job_id, title=job_id) for job_id in JOB_IDS])
         store.put_meta(layout="extended")
         store.add_exposures(shown)
         store.add_feedback(done)

@@ -24,8 +24,8 @@ TITLES = ("Accountant", "Tax adviser", "Veterinary nurse", "Software developer")
 def folder(tmp_path: Path) -> Path:
     jobs = [Job(id=f"j{i}", title=title, description=f"Works as {title}.") for i, title in enumerate(TITLES)]
     with open_store(str(tmp_path / "store"), create=True) as store:
-        store.put_jobs(jobs)
-        store.put_candidates([Candidate(id="a", bio="Accountant")])
+        store.put_records("job", jobs)
+        store.put_records("candidate", [Candidate(id="a", bio="Accountant")])
         embed_pending(store, Encoder(), EXTENDED)
     rows = [{"applicant_id": "a", "rank": i + 1, "job_id": f"j{i}", "q_value": 3.0 - i / 10} for i in range(len(jobs))]
     rows.append({"applicant_id": "a", "rank": len(rows) + 1, "job_id": "gone", "q_value": 0.0})

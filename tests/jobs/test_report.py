@@ -37,10 +37,11 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_store(str(folder / "store"))
     make_ledger(folder / "ledger.parquet")
     with open_store(folder / "store") as store:
-        store.put_jobs([Job(id=one, title=f"{HOSTILE} {one} {'Donaudampfschiff' * 9}") for one in JOB_IDS])
+        store.put_records("job", [Job(id=one, title=f"{HOSTILE} {one} {'Donaudampfschiff' * 9}") for one in JOB_IDS])
         past = (Experience(title=HOSTILE),)
-        store.put_candidates(
-            [Candidate(id=one, bio=HOSTILE, hard_skills=(HOSTILE,) * 40, experience=past) for one in PEOPLE]
+        store.put_records(
+            "candidate",
+            [Candidate(id=one, bio=HOSTILE, hard_skills=(HOSTILE,) * 40, experience=past) for one in PEOPLE],
         )
         store.put_meta(attribution=HOSTILE)
     return folder
@@ -210,8 +211,8 @@ def test_nothing_from_a_store_becomes_markup(trained: Path, compared: Path) -> N
 def test_a_large_cohort_makes_a_bounded_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     everyone = [f"a{i:05d}" for i in range(3000)]
     with open_store(tmp_path / "store", create=True) as store:
-        store.put_jobs([Job(id=one, title=f"Title of {one}" * 5) for one in JOB_IDS])
-        store.put_candidates([Candidate(id=one, bio="word " * 900) for one in everyone])
+        store.put_records("job", [Job(id=one, title=f"Title of {one}" * 5) for one in JOB_IDS])
+        store.put_records("candidate", [Candidate(id=one, bio="word " * 900) for one in everyone])
         store.put_qrels(Qrels({one: {JOB_IDS[0]: 1.0} for one in everyone}))
     make_run(tmp_path / "run", tmp_path / "store", everyone, JOB_IDS)
     assert run(["report", "--run", str(tmp_path / "run"), "--json"]) == 0
@@ -224,8 +225,8 @@ def test_a_large_cohort_makes_a_bounded_page(tmp_path: Path, capsys: pytest.Capt
 def test_a_run_without_judge_relevance_or_texts_has_a_page_too(tmp_path: Path, browser: Browser) -> None:
     make_store(str(tmp_path / "store"))
     with open_store(tmp_path / "store") as store:
-        store.delete_jobs(JOB_IDS[:20])
-        store.delete_candidates(PEOPLE[:2])
+        store.delete_records("job", JOB_IDS[:20])
+        store.delete_records("candidate", PEOPLE[:2])
         store.put_qrels(Qrels({}))
     folder = make_run(tmp_path / "run", tmp_path / "store", PEOPLE, JOB_IDS, strategy="cosine")
     table = pq.read_table(folder / "metrics.parquet").drop_columns(["ndcg"])

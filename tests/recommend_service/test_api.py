@@ -283,7 +283,7 @@ def test_a_new_applicant_has_recommendations_at_once(client: TestClient, store: 
     assert (body["applicant_id"], body["source"], len(body["recommendations"])) == ("ann / é", "warm-start", 3)
     assert send(client, "j01", "save", "ann / é").status_code == 201
     with reading(store) as opened:
-        assert next(opened.candidates(["ann / é"])).hard_skills == ("Skill 3",)
+        assert next(opened.records("candidate", ["ann / é"])).hard_skills == ("Skill 3",)
         rows, _ = TensorCache.copy_from_database(opened).top_k("ann / é", 3)
     assert [item["job_id"] for item in body["recommendations"]] == [JOB_IDS[row] for row in rows]
     problem(client.post("/v1/applicants", json=profile), 409, "applicant-exists")
@@ -393,9 +393,9 @@ def test_an_agent_whose_run_was_removed_is_replaced_by_the_warm_start(client: Te
 
 def test_the_list_follows_the_catalogue(client: TestClient, store: str) -> None:
     with open_store(store) as opened:
-        opened.delete_jobs(["j20"])
+        opened.delete_records("job", ["j20"])
         # It came after training and reads like the agent's second: it takes a place beside it.
-        opened.put_jobs([make_job(3, id="new")])
+        opened.put_records("job", [make_job(3, id="new")])
         embed_pending(opened, HashEmbedder(), EXTENDED)
     until(lambda: client.get("/readyz").json()["jobs"] == len(JOB_IDS) and "j20" not in listed(client))
     items = answer(client, k=4, explain=True)["recommendations"]

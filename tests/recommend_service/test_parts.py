@@ -75,7 +75,7 @@ def test_jobs_that_came_after_training_take_the_q_of_the_most_similar(catalogue:
 def test_an_unchanged_store_gives_the_same_catalogue(catalogue: Catalogue, tmp_path: Path) -> None:
     with open_store(str(tmp_path / "store")) as store:
         assert Catalogue.load(store, catalogue) is catalogue
-        store.delete_jobs(["j03"])
+        store.delete_records("job", ["j03"])
         newer = Catalogue.load(store, catalogue)
     assert "j03" in catalogue.rows
     assert "j03" not in newer.rows

@@ -35,8 +35,8 @@ def running_judge_service(folder: Path) -> Iterator[JudgeService]:
     market = esco_market(applicants=4, postings=2)
     store_uri = str(folder / "store")
     with open_store(store_uri, create=True) as store:
-        store.put_jobs(market.jobs)
-        store.put_candidates(market.candidates)
+        store.put_records("job", market.jobs)
+        store.put_records("candidate", market.candidates)
         store.put_qrels(market.qrels)
     config = JudgeConfig(api_key=API_KEY, store=store_uri, max_pending_pairs=96)
     url = start_service(config, port=free_port())

@@ -24,10 +24,10 @@ def make_store(uri: str, jobs: int = JOBS, applicants: int = APPLICANTS, without
     applicant_ids = [f"a{i:03d}" for i in range(applicants)]
     embedded = applicant_ids[: applicants - without_vectors]
     with open_store(uri, create=True) as store:
-        store.put_jobs([Job(id=job_id, title=f"Title of {job_id} <b>") for job_id in job_ids])
-        store.put_candidates([Candidate(id=one, bio=f"I am {one}.") for one in applicant_ids])
-        store.put_job_vectors(job_ids, {block: _unit(rng, jobs) for block in JOB_BLOCKS})
-        store.put_candidate_vectors(embedded, {block: _unit(rng, len(embedded)) for block in CANDIDATE_BLOCKS})
+        store.put_records("job", [Job(id=job_id, title=f"Title of {job_id} <b>") for job_id in job_ids])
+        store.put_records("candidate", [Candidate(id=one, bio=f"I am {one}.") for one in applicant_ids])
+        store.put_vectors("job", job_ids, {block: _unit(rng, jobs) for block in JOB_BLOCKS})
+        store.put_vectors("candidate", embedded, {block: _unit(rng, len(embedded)) for block in CANDIDATE_BLOCKS})
         store.put_qrels(Qrels({one: {job_ids[i]: 3.0, job_ids[i + 1]: 1.0} for i, one in enumerate(applicant_ids)}))
         store.put_meta(layout="extended")
 

@@ -28,10 +28,13 @@ BASE_URL = "http://127.0.0.1"
 def make_market(uri: str) -> str:
     """Jobs j00… and applicants a0…; the skills of a0 are those of j07."""
     with open_store(uri, create=True) as store:
-        store.put_jobs(make_job(i) for i in range(JOBS))
-        store.put_candidates(
-            Candidate(id=f"a{i}", bio=f"I am number {i}.", hard_skills=(f"skill {i + 7}", "Cooking"))
-            for i in range(APPLICANTS)
+        store.put_records("job", (make_job(i) for i in range(JOBS)))
+        store.put_records(
+            "candidate",
+            [
+                Candidate(id=f"a{i}", bio=f"I am number {i}.", hard_skills=(f"skill {i + 7}", "Cooking"))
+                for i in range(APPLICANTS)
+            ],
         )
         embed_pending(store, HashEmbedder(), EXTENDED)
     return uri

@@ -47,12 +47,12 @@ def toy_market(folder: Path, jobs: int = 60, applicants: int = 16, seed: int = 0
         return (centres + 0.8 * rng.standard_normal(centres.shape) / BLOCK_DIM**0.5).astype(np.float32)
 
     store = open_store(folder, create=True)
-    store.put_jobs(Job(id=id_, title=f"Job {id_}") for id_ in job_ids)
-    store.put_candidates(Candidate(id=id_, bio=f"I am {id_}") for id_ in applicant_ids)
-    store.put_job_vectors(job_ids, {b: near(topics[job_topic]) for b in EXTENDED.action}, [f"h{i}" for i in job_ids])
+    store.put_records("job", (Job(id=id_, title=f"Job {id_}") for id_ in job_ids))
+    store.put_records("candidate", (Candidate(id=id_, bio=f"I am {id_}") for id_ in applicant_ids))
+    store.put_vectors("job", job_ids, {b: near(topics[job_topic]) for b in EXTENDED.action}, [f"h{i}" for i in job_ids])
     mixed = 0.7 * topics[looks_like] + 0.3 * topics[wants]
-    store.put_candidate_vectors(
-        applicant_ids, {b: near(mixed) for b in EXTENDED.state}, [f"h{i}" for i in applicant_ids]
+    store.put_vectors(
+        "candidate", applicant_ids, {b: near(mixed) for b in EXTENDED.state}, [f"h{i}" for i in applicant_ids]
     )
     store.put_meta(layout="extended")
     grades = {

@@ -55,7 +55,7 @@ def test_only_what_is_new_or_changed_is_embedded(store: Store) -> None:
     report = ingest_market(store, market(), encoder=encoder)
     assert encoder.texts == []
     assert (report.jobs.embedded, report.jobs.unchanged) == (0, 10)
-    store.put_jobs([Job(id="00003", title="other"), Job(id="new", title="new")])
+    store.put_records("job", [Job(id="00003", title="other"), Job(id="new", title="new")])
     counts = embed_pending(store, encoder, EXTENDED)["jobs"]
     assert (counts.embedded, counts.unchanged) == (2, 9)
     assert {t for t in encoder.texts if t} == {"other", "new"}
@@ -94,17 +94,17 @@ def test_a_store_takes_vectors_of_one_encoder_only(store: Store, tmp_path: Path)
     for other in (HashEmbedder("two", "r1x"), HashEmbedder("one", "r2")):
         with pytest.raises(InputError, match=r"one \(r1\)"):
             ingest_files(store, jobs=[jobs], encoder=other)
-    assert "x" not in store.job_ids()
+    assert "x" not in store.ids("job")
     ingest_files(store, jobs=[jobs], encoder=HashEmbedder("one moved", "r1"))
-    assert "x" in store.job_ids()
+    assert "x" in store.ids("job")
 
 
 def test_vectors_of_an_unknown_encoder_are_not_mixed_with(store: Store) -> None:
-    store.put_jobs([Job(id="1", title="t"), Job(id="2", title="t")])
-    store.put_job_vectors(["1"], {b: np.ones((1, 384), np.float32) for b in CLASSIC.action})
+    store.put_records("job", [Job(id="1", title="t"), Job(id="2", title="t")])
+    store.put_vectors("job", ["1"], {b: np.ones((1, 384), np.float32) for b in CLASSIC.action})
     with pytest.raises(InputError, match="unknown encoder"):
         embed_pending(store, HashEmbedder(), EXTENDED)
-    assert store.job_hashes() == {"1": None}
+    assert store.hashes("job") == {"1": None}
 
 
 def test_a_wider_layout_embeds_again_and_a_narrower_one_does_not(store: Store) -> None:
@@ -138,4 +138,4 @@ def test_an_encoder_that_gives_nan_is_stopped_before_the_store(store: Store) -> 
 
     with pytest.raises(InputError, match="NaN"):
         ingest_market(store, market(), encoder=Broken())
-    assert store.job_hashes() == {}
+    assert store.hashes("job") == {}

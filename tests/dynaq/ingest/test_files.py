@@ -78,7 +78,7 @@ def write_same_job(path: Path) -> Path:
 def test_every_format_brings_the_same_job(folder_store: Store, tmp_path: Path, suffix: str) -> None:
     report = ingest(folder_store, jobs=[write_same_job(tmp_path / f"jobs{suffix}")])
     assert (report.jobs.accepted, report.jobs.rejected, report.jobs.embedded) == (1, 0, 1)
-    (job,) = folder_store.jobs()
+    (job,) = folder_store.records("job")
     assert job.model_dump() == {
         **JOB, "technical_skills": ("Python", "C"), "soft_skills": ("calm",), "experience_requirements": ("2 years",),
     }  # fmt: skip
@@ -93,7 +93,7 @@ def test_candidates_by_either_name_of_their_skills(store: Store, tmp_path: Path)
     )
     report = ingest(store, candidates=[path])
     assert (report.candidates.accepted, report.candidates.embedded) == (2, 2)
-    first, second = store.candidates()
+    first, second = store.records("candidate")
     assert first.hard_skills == ("x", "y")
     assert first.experience[0].model_dump() == {"title": "T", "company": "C", "from": 2001}
     assert second.hard_skills == ("z",)
@@ -144,7 +144,7 @@ def test_a_bad_job_is_rejected_with_its_line_and_its_neighbours_are_kept(
     path = write_jsonl(tmp_path / "jobs.jsonl", GOOD[0], line, b"", GOOD[1])
     report = ingest(folder_store, jobs=[path])
     assert (report.jobs.accepted, report.jobs.rejected) == (2, 1)
-    assert [(j.id, j.title) for j in folder_store.jobs()] == [("first", "Nurse"), ("last", "Gärtner")]
+    assert [(j.id, j.title) for j in folder_store.records("job")] == [("first", "Nurse"), ("last", "Gärtner")]
     (rejected,) = rejections(path)
     assert (rejected["file"], rejected["line"]) == ("jobs.jsonl", 2)
     with pytest.raises(AssertionError, match=reason):
@@ -164,12 +164,12 @@ def test_everything_that_is_accepted_fits_both_stores(store: Store, tmp_path: Pa
     )
     report = ingest(store, jobs=[path])
     assert report.jobs.rejected == 0, rejections(path)
-    jobs = {j.id: j for j in store.jobs()}
+    jobs = {j.id: j for j in store.records("job")}
     assert len(jobs["big"].description) == 5 << 20
     assert jobs["$odd"].metadata == {"a.b": {"$c": [1, 2.5, None]}, "": "", "salary": 3, "place": "Rom"}
     assert jobs["int"].metadata["n"] == (1 << 63) - 1
     assert jobs["ünï 🙂"].title == "t\0u"
-    assert len(store.job_hashes()) == 5
+    assert len(store.hashes("job")) == 5
 
 
 BAD_CANDIDATES: dict[str, tuple[Any, str]] = {
@@ -190,7 +190,7 @@ def test_a_bad_candidate_is_rejected_and_its_neighbours_are_kept(
     path = write_jsonl(tmp_path / "c.jsonl", {"id": "a", "bio": "b"}, line, {"id": "b", "bio": "b"})
     report = ingest(folder_store, candidates=[path])
     assert (report.candidates.accepted, report.candidates.rejected) == (2, 1)
-    assert folder_store.candidate_ids() == ["a", "b"]
+    assert folder_store.ids("candidate") == ["a", "b"]
     with pytest.raises(AssertionError, match=reason):
         raise AssertionError(rejections(path)[0]["reason"])
 
@@ -215,7 +215,7 @@ def test_a_bad_csv_row_costs_itself_only(
     first = b'1,"two\nlines"' if quoted else b"1,one"
     path.write_bytes(b"\n".join([b"id,title", first, bad, b"2,two", b"", b'3,"three"' if quoted else b"3,three"]))
     report = ingest(folder_store, jobs=[path])
-    assert folder_store.job_ids() == ["1", "2", "3"]
+    assert folder_store.ids("job") == ["1", "2", "3"]
     (rejected,) = rejections(path)
     assert rejected["line"] == (4 if quoted else 3)
     assert reason in rejected["reason"]
@@ -227,7 +227,7 @@ def test_broken_text_in_parquet_costs_one_row(folder_store: Store, tmp_path: Pat
     titles = pa.array([b"one", b"\xff", b"three"]).view(pa.string())
     pq.write_table(pa.table({"id": ids, "title": titles}), tmp_path / "jobs.parquet")
     report = ingest(folder_store, jobs=[tmp_path / "jobs.parquet"])
-    assert folder_store.job_ids() == ["a", "c"]
+    assert folder_store.ids("job") == ["a", "c"]
     assert report.rejections[0].line == 2
 
 
@@ -240,7 +240,7 @@ def test_numbers_dates_and_blank_rows_of_a_spreadsheet(folder_store: Store, tmp_
         sheet.append(row)
     book.save(tmp_path / "jobs.xlsx")
     report = ingest(folder_store, jobs=[tmp_path / "jobs.xlsx"])
-    (job,) = folder_store.jobs()
+    (job,) = folder_store.records("job")
     assert (job.id, job.title) == ("7", "2024")
     assert job.metadata["posted"].startswith("2024-05-01")
     assert report.rejections[0].line == 4
@@ -271,14 +271,14 @@ def test_a_file_that_is_not_there_is_an_input_error_before_anything_is_written(
     good = write_jsonl(tmp_path / "jobs.jsonl", *GOOD)
     with pytest.raises(InputError, match=r"nowhere\.csv does not exist"):
         ingest(folder_store, jobs=[good, tmp_path / "nowhere.csv"])
-    assert folder_store.job_ids() == []
+    assert folder_store.ids("job") == []
 
 
 def test_the_same_id_in_two_files_is_a_duplicate(folder_store: Store, tmp_path: Path) -> None:
     one, two = (write_jsonl(tmp_path / f"{i}.jsonl", {"id": 5, "title": f"in {i}"}) for i in (1, 2))
     report = ingest(folder_store, jobs=[one, two])
     assert (report.jobs.accepted, report.jobs.rejected) == (1, 1)
-    assert next(folder_store.jobs()).title == "in 1"
+    assert next(folder_store.records("job")).title == "in 1"
 
 
 def test_a_dry_run_counts_and_writes_nothing(store: Store, tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ def test_a_dry_run_counts_and_writes_nothing(store: Store, tmp_path: Path) -> No
         report = ingest_files(target, jobs=[path], dry_run=True)
         assert (report.jobs.accepted, report.jobs.rejected) == (2, 1)
         assert report.rejections[0].reason.startswith("title")
-    assert store.job_ids() == []
+    assert store.ids("job") == []
     assert store.meta() == {}
     assert [p.name for p in tmp_path.glob("*.jsonl")] == ["jobs.jsonl"]
 

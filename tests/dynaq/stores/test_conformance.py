@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -21,22 +22,30 @@ from dynaq.judging.judgement import Judgement, abstention, judgement_from_probab
 from dynaq.layout import EXTENDED
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job
-from dynaq.stores import JUDGEMENT_SCHEMA, Store, open_feedback, open_store
+from dynaq.stores import JUDGEMENT_SCHEMA, Kind, Store, open_feedback, open_store
 
 rng = np.random.default_rng(0)
+BLOCKS: dict[Kind, tuple[str, ...]] = {"job": EXTENDED.action, "candidate": EXTENDED.state}
+OTHER: dict[Kind, Kind] = {"job": "candidate", "candidate": "job"}
+both_kinds = pytest.mark.parametrize("kind", get_args(Kind))
 
 
 def job(id_: str, **fields: object) -> Job:
     return Job.model_validate({"id": id_, "title": f"Title {id_}"} | fields)
 
 
+def record(kind: Kind, id_: str) -> Any:
+    return job(id_) if kind == "job" else Candidate(id=id_, bio=f"Bio {id_}")
+
+
 def vectors(n: int, blocks: tuple[str, ...] = EXTENDED.action) -> dict[str, np.ndarray]:
     return {block: rng.standard_normal((n, 384)).astype(np.float32) for block in blocks}
 
 
-def loaded(store: Store, blocks: tuple[str, ...] = EXTENDED.action, **options: object) -> dict[str, list[np.ndarray]]:
+def loaded(store: Store, kind: Kind = "job", **options: object) -> dict[str, list[np.ndarray]]:
     rows: dict[str, list[np.ndarray]] = {}
-    for batch in store.job_vectors(blocks, **options):  # type: ignore[arg-type]
+    blocks = BLOCKS[kind]
+    for batch in store.vectors(kind, blocks, **options):  # type: ignore[arg-type]
         for i, id_ in enumerate(batch.ids):
             assert id_ not in rows
             rows[id_] = [batch.blocks[block][i] for block in blocks]
@@ -81,9 +90,9 @@ def test_records_come_back_as_they_were_in_id_order(store: Store) -> None:
         ),
         job("a", experience_requirements=("2 years",), metadata={"place": {"city": "Köln"}, "n": [1, 2.5, None, True]}),
     ]
-    store.put_jobs(jobs)
-    assert list(store.jobs()) == sorted(jobs, key=lambda j: j.id)
-    assert store.job_ids() == ["a", "b"]
+    store.put_records("job", jobs)
+    assert list(store.records("job")) == sorted(jobs, key=lambda j: j.id)
+    assert store.ids("job") == ["a", "b"]
     people = [
         Candidate.model_validate(
             {"id": "p", "bio": "я", "hard_skills": ["x"], "soft_skills": ["y"],
@@ -91,71 +100,80 @@ def test_records_come_back_as_they_were_in_id_order(store: Store) -> None:
         ),
         Candidate(id="o"),
     ]  # fmt: skip
-    store.put_candidates(people)
-    assert list(store.candidates()) == people[::-1]
-    assert store.candidate_ids() == ["o", "p"]
+    store.put_records("candidate", people)
+    assert list(store.records("candidate")) == people[::-1]
+    assert store.ids("candidate") == ["o", "p"]
 
 
-def test_records_are_found_by_id_and_unknown_ids_are_left_out(store: Store) -> None:
-    store.put_jobs(job(str(i)) for i in range(50))
-    assert [j.id for j in store.jobs(["7", "33", "nobody"])] == ["33", "7"]
-    assert list(store.jobs([])) == []
+@both_kinds
+def test_records_are_found_by_id_and_unknown_ids_are_left_out(store: Store, kind: Kind) -> None:
+    store.put_records(kind, [record(kind, str(i)) for i in range(50)])
+    assert list(store.records(kind, ["7", "33", "nobody"])) == [record(kind, "33"), record(kind, "7")]
+    assert list(store.records(kind, [])) == []
+    assert list(store.records(OTHER[kind])) == store.ids(OTHER[kind]) == []
 
 
 def test_writing_again_replaces_and_repeating_changes_nothing(store: Store) -> None:
     for _ in range(2):
-        store.put_jobs([job("1", title="old"), job("2")])
-        store.put_jobs([job("1", title="new")])
-    assert [(j.id, j.title) for j in store.jobs()] == [("1", "new"), ("2", "Title 2")]
+        store.put_records("job", [job("1", title="old"), job("2")])
+        store.put_records("job", [job("1", title="new")])
+    assert [(j.id, j.title) for j in store.records("job")] == [("1", "new"), ("2", "Title 2")]
 
 
-def test_vectors_come_back_exactly_with_their_hashes(store: Store) -> None:
+@both_kinds
+def test_vectors_come_back_exactly_with_their_hashes(store: Store, kind: Kind) -> None:
     ids = [f"{i:04d}" for i in range(1500)]
-    store.put_jobs(job(id_) for id_ in ids)
-    put = vectors(len(ids))
-    store.put_job_vectors(ids, put, [f"h{i}" for i in ids])
-    rows = loaded(store)
+    store.put_records(kind, [record(kind, id_) for id_ in ids])
+    put = vectors(len(ids), BLOCKS[kind])
+    store.put_vectors(kind, ids, put, [f"h{i}" for i in ids])
+    rows = loaded(store, kind)
     assert sorted(rows) == ids
     for i in (0, 700, 1499):
-        for got, block in zip(rows[ids[i]], EXTENDED.action, strict=True):
+        for got, block in zip(rows[ids[i]], BLOCKS[kind], strict=True):
             np.testing.assert_array_equal(got, put[block][i])
-    assert store.job_hashes() == {id_: f"h{id_}" for id_ in ids}
-    assert sorted(loaded(store, ids=["0003", "1400", "x"])) == ["0003", "1400"]
+    assert store.hashes(kind) == {id_: f"h{id_}" for id_ in ids}
+    assert sorted(loaded(store, kind, ids=["0003", "1400", "x"])) == ["0003", "1400"]
 
 
-def test_vectors_written_again_replace_the_old_ones(store: Store) -> None:
-    store.put_job_vectors(["a", "b"], vectors(2), ["1", "2"])
-    second = vectors(1)
+@both_kinds
+def test_vectors_written_again_replace_the_old_ones(store: Store, kind: Kind) -> None:
+    store.put_vectors(kind, ["a", "b"], vectors(2, BLOCKS[kind]), ["1", "2"])
+    second = vectors(1, BLOCKS[kind])
     for _ in range(2):
-        store.put_job_vectors(["a"], second, ["3"])
-    rows = loaded(store)
+        store.put_vectors(kind, ["a"], second, ["3"])
+    rows = loaded(store, kind)
     assert sorted(rows) == ["a", "b"]
-    np.testing.assert_array_equal(rows["a"][0], second[EXTENDED.action[0]][0])
-    assert store.job_hashes() == {"a": "3", "b": "2"}
+    np.testing.assert_array_equal(rows["a"][0], second[BLOCKS[kind][0]][0])
+    assert store.hashes(kind) == {"a": "3", "b": "2"}
 
 
 def test_a_missing_block_is_zeros_if_optional_and_a_problem_if_not(store: Store) -> None:
     some = tuple(b for b in EXTENDED.action if b != "experience")
-    store.put_job_vectors(["a"], vectors(1, some))
-    (batch,) = store.job_vectors(EXTENDED.action, optional=("experience",))
+    store.put_vectors("job", ["a"], vectors(1, some))
+    (batch,) = store.vectors("job", EXTENDED.action, optional=("experience",))
     assert batch.ids == ["a"]
     assert not batch.blocks["experience"].any()
     assert batch.blocks["title"].any()
     assert batch.hashes == [None]
-    (batch,) = store.job_vectors(EXTENDED.action)
+    (batch,) = store.vectors("job", EXTENDED.action)
     assert batch.ids == []
     assert [id_ for id_, _ in batch.problems] == ["a"]
     assert "experience_requirements_embeddings" in batch.problems[0][1]
 
 
-def test_candidate_vectors_are_kept_apart_from_job_vectors(store: Store) -> None:
-    put = vectors(1, EXTENDED.state)
-    store.put_candidate_vectors(["x"], put, ["h"])
-    (batch,) = store.candidate_vectors(EXTENDED.state)
-    assert batch.ids == ["x"]
-    np.testing.assert_array_equal(batch.blocks["profile"], put["profile"])
-    assert store.candidate_hashes() == {"x": "h"}
-    assert store.job_hashes() == {}
+def test_records_of_both_kinds_with_one_id_are_kept_apart(store: Store) -> None:
+    put = {kind: vectors(1, blocks) for kind, blocks in BLOCKS.items()}
+    for kind in BLOCKS:
+        store.put_records(kind, [record(kind, "x")])
+        store.put_vectors(kind, ["x"], put[kind], [f"of the {kind}"])
+    for kind, blocks in BLOCKS.items():
+        assert list(store.records(kind)) == [record(kind, "x")]
+        assert store.hashes(kind) == {"x": f"of the {kind}"}
+        for got, block in zip(loaded(store, kind)["x"], blocks, strict=True):
+            np.testing.assert_array_equal(got, put[kind][block][0])
+    store.delete_records("job", ["x"])
+    assert (store.ids("job"), store.ids("candidate")) == ([], ["x"])
+    assert (store.hashes("job"), store.hashes("candidate")) == ({}, {"x": "of the candidate"})
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -163,27 +181,27 @@ def test_vectors_that_are_not_finite_are_refused(store: Store, value: float) -> 
     bad = vectors(2)
     bad["title"][1, 5] = value
     with pytest.raises(InputError, match=r"'b'.*title"):
-        store.put_job_vectors(["a", "b"], bad)
+        store.put_vectors("job", ["a", "b"], bad)
     assert loaded(store) == {}
 
 
-def test_vectors_of_another_shape_or_block_are_refused(store: Store) -> None:
-    with pytest.raises(InputError, match="384"):
-        store.put_job_vectors(["a"], {"title": np.zeros((1, 383), np.float32)})
-    with pytest.raises(InputError, match="nonsense"):
-        store.put_job_vectors(["a"], {"nonsense": np.zeros((1, 384), np.float32)})
+@both_kinds
+def test_vectors_of_another_shape_or_block_are_refused(store: Store, kind: Kind) -> None:
+    with pytest.raises(InputError, match=f"^{kind} vectors: .*384"):
+        store.put_vectors(kind, ["a"], {BLOCKS[kind][0]: np.zeros((1, 383), np.float32)})
+    with pytest.raises(InputError, match=f"^{kind} vectors: .*nonsense"):
+        store.put_vectors(kind, ["a"], {"nonsense": np.zeros((1, 384), np.float32)})
+    assert store.hashes(kind) == {}
 
 
-def test_deleted_jobs_are_gone_with_their_vectors(store: Store) -> None:
-    store.put_jobs(job(i) for i in "abc")
-    store.put_job_vectors(list("abc"), vectors(3))
+@both_kinds
+def test_deleted_records_are_gone_with_their_vectors(store: Store, kind: Kind) -> None:
+    store.put_records(kind, [record(kind, id_) for id_ in "abc"])
+    store.put_vectors(kind, list("abc"), vectors(3, BLOCKS[kind]))
     for _ in range(2):
-        store.delete_jobs(["b", "unknown"])
-    assert store.job_ids() == ["a", "c"]
-    assert sorted(loaded(store)) == ["a", "c"]
-    store.put_candidates([Candidate(id="p"), Candidate(id="q")])
-    store.delete_candidates(["p"])
-    assert store.candidate_ids() == ["q"]
+        store.delete_records(kind, ["b", "unknown"])
+    assert store.ids(kind) == ["a", "c"]
+    assert sorted(loaded(store, kind)) == ["a", "c"]
 
 
 def test_the_ledger_keeps_the_first_answer_and_no_abstention(store: Store) -> None:
@@ -254,12 +272,12 @@ def test_events_are_there_for_a_reader_and_after_reopening_without_a_close(store
 def test_feedback_is_taken_while_another_writes_the_catalogue(store: Store, store_uri: str) -> None:
     with open_feedback(store_uri) as feedback:
         feedback.add_feedback([event("1")])
-        store.put_jobs([job("a")])
+        store.put_records("job", [job("a")])
         feedback.add_feedback([event("1"), event("2")])
         assert store.feedback().num_rows == 2
         assert feedback.feedback(["a"]).num_rows == 2
     assert store.add_feedback([event("2"), event("3")]) == 1
-    assert store.job_ids() == ["a"]
+    assert store.ids("job") == ["a"]
 
 
 def test_exposures_come_back_as_they_were_and_once(store: Store, store_uri: str) -> None:
@@ -302,36 +320,36 @@ def test_meta_is_merged_and_outlives_the_session(store: Store, store_uri: str) -
 
 
 def test_a_read_only_store_refuses_every_write(store: Store, store_uri: str) -> None:
-    store.put_jobs([job("a")])
+    store.put_records("job", [job("a")])
     with open_store(store_uri, read_only=True) as reader:
         writes = (
-            lambda: reader.put_jobs([job("b")]),
-            lambda: reader.put_candidates([Candidate(id="b")]),
-            lambda: reader.put_job_vectors(["a"], vectors(1)),
-            lambda: reader.put_candidate_vectors(["a"], vectors(1, EXTENDED.state)),
+            lambda: reader.put_records("job", [job("b")]),
+            lambda: reader.put_records("candidate", [Candidate(id="b")]),
+            lambda: reader.put_vectors("job", ["a"], vectors(1)),
+            lambda: reader.put_vectors("candidate", ["a"], vectors(1, EXTENDED.state)),
             lambda: reader.add_judgements([judged("1")]),
             lambda: reader.add_feedback([event("1")]),
             lambda: reader.add_exposures([exposure("1")]),
             lambda: reader.put_qrels(Qrels({})),
             lambda: reader.put_meta(x=1),
-            lambda: reader.delete_jobs(["a"]),
+            lambda: reader.delete_records("job", ["a"]),
         )
         for write in writes:
             with pytest.raises(DynaqError, match="not open for writing"):
                 write()
-        assert reader.job_ids() == ["a"]
+        assert reader.ids("job") == ["a"]
 
 
 def test_a_reader_sees_what_was_committed_after_it_opened(store: Store, store_uri: str) -> None:
-    store.put_jobs([job("a")])
+    store.put_records("job", [job("a")])
     with open_store(store_uri, read_only=True) as reader:
-        store.put_jobs([job("b")])
-        assert reader.job_ids() == ["a", "b"]
+        store.put_records("job", [job("b")])
+        assert reader.ids("job") == ["a", "b"]
 
 
 def test_closing_twice_is_closing_once(store: Store, store_uri: str) -> None:
-    store.put_jobs([Job(id="kept", title="Kept")])
+    store.put_records("job", [Job(id="kept", title="Kept")])
     store.close()
     store.close()
     with open_store(store_uri) as again:
-        assert again.job_ids() == ["kept"]
+        assert again.ids("job") == ["kept"]

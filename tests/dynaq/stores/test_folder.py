@@ -29,13 +29,13 @@ def jobs(n: int, title: str = "t") -> list[Job]:
 def test_a_second_writer_gets_a_clear_error_and_a_reader_does_not(tmp_path: Path) -> None:
     uri = str(tmp_path / "s")
     with open_store(uri, create=True) as first:
-        first.put_jobs(jobs(1))
+        first.put_records("job", jobs(1))
         with pytest.raises(InputError, match=f"being written by process {os.getpid()}"):
             open_store(uri)
         with open_store(uri, read_only=True) as reader:
-            assert reader.job_ids() == ["00000"]
+            assert reader.ids("job") == ["00000"]
     with open_store(uri) as later:
-        assert later.job_ids() == ["00000"]
+        assert later.ids("job") == ["00000"]
 
 
 def test_another_process_that_writes_is_refused_and_named(tmp_path: Path) -> None:
@@ -59,9 +59,9 @@ def test_one_process_at_a_time_writes_feedback(tmp_path: Path) -> None:
 def _write_for_ever(uri: str, ready: object) -> None:
     with open_store(uri, create=True) as store:
         for turn in range(1_000_000):
-            store.put_jobs(jobs(500, title=f"turn {turn}"))
-            store.put_job_vectors(
-                [j.id for j in jobs(500)], {b: np.full((500, 384), turn, np.float32) for b in EXTENDED.action}
+            store.put_records("job", jobs(500, title=f"turn {turn}"))
+            store.put_vectors(
+                "job", [j.id for j in jobs(500)], {b: np.full((500, 384), turn, np.float32) for b in EXTENDED.action}
             )
             ready.set()  # type: ignore[attr-defined]
 
@@ -79,16 +79,16 @@ def test_a_killed_writer_leaves_the_last_commit_whole(tmp_path: Path, delay: flo
     os.kill(writer.pid, signal.SIGKILL)
     writer.join()
     with open_store(uri) as store:
-        titles = {j.title for j in store.jobs()}
+        titles = {j.title for j in store.records("job")}
         assert len(titles) == 1
-        assert len(store.job_ids()) == 500
-        values = [np.unique(b.blocks["title"]) for b in store.job_vectors(["title"])]
+        assert len(store.ids("job")) == 500
+        values = [np.unique(b.blocks["title"]) for b in store.vectors("job", ["title"])]
         assert len(np.unique(np.concatenate(values))) == 1
         # The lock of the dead is free, and what it left half-written is gone.
-        store.put_jobs(jobs(1, title="after"))
+        store.put_records("job", jobs(1, title="after"))
         assert not list(Path(uri).rglob("*.tmp"))
     with open_store(uri, read_only=True) as store:
-        assert next(store.jobs()).title == "after"
+        assert next(store.records("job")).title == "after"
 
 
 def test_a_failing_source_commits_nothing(tmp_path: Path) -> None:
@@ -98,10 +98,10 @@ def test_a_failing_source_commits_nothing(tmp_path: Path) -> None:
 
     uri = str(tmp_path / "s")
     with open_store(uri, create=True) as store:
-        store.put_jobs(jobs(1, title="kept"))
+        store.put_records("job", jobs(1, title="kept"))
         with pytest.raises(OSError, match="went away"):
-            store.put_jobs(broken())  # type: ignore[arg-type]
-        assert [j.title for j in store.jobs()] == ["kept"]
+            store.put_records("job", broken())  # type: ignore[arg-type]
+        assert [j.title for j in store.records("job")] == ["kept"]
         assert not list(Path(uri).rglob("*.tmp"))
 
 
@@ -109,13 +109,13 @@ def test_segments_are_merged_at_the_end_and_a_reader_in_the_middle_is_not_distur
     uri = str(tmp_path / "s")
     with open_store(uri, create=True) as store:
         for i in range(3 * MAX_SEGMENTS):
-            store.put_jobs([Job(id=str(i % 20), title=f"turn {i}")])
+            store.put_records("job", [Job(id=str(i % 20), title=f"turn {i}")])
         reader = open_store(uri, read_only=True)
-        reading = reader.jobs(["1", "2", "3"])
+        reading = reader.records("job", ["1", "2", "3"])
         first = next(reading)
     assert len(list((Path(uri) / "jobs_text").glob("*.parquet"))) == 1
     assert [first.title, *(j.title for j in reading)] == ["turn 21", "turn 22", "turn 23"]
-    assert len(reader.job_ids()) == 20
+    assert len(reader.ids("job")) == 20
 
 
 def test_a_folder_that_is_something_else_is_not_made_a_store(tmp_path: Path) -> None:
@@ -130,14 +130,14 @@ def test_a_folder_that_is_something_else_is_not_made_a_store(tmp_path: Path) -> 
 def test_a_damaged_store_says_what_is_damaged(tmp_path: Path) -> None:
     uri = str(tmp_path / "s")
     with open_store(uri, create=True) as store:
-        store.put_jobs(jobs(3))
+        store.put_records("job", jobs(3))
     segment = next((tmp_path / "s" / "jobs_text").glob("*.parquet"))
     segment.write_bytes(segment.read_bytes()[:40])
     with open_store(uri, read_only=True) as store, pytest.raises(DynaqError, match="jobs_text is damaged"):
-        store.job_ids()
+        store.ids("job")
     segment.unlink()
     with open_store(uri, read_only=True) as store, pytest.raises(DynaqError, match=r"jobs_text.*missing"):
-        store.job_ids()
+        store.ids("job")
     (tmp_path / "s" / "store.json").write_text("{")
     with pytest.raises(DynaqError, match=r"store\.json cannot be read"):
         open_store(uri)

@@ -58,9 +58,9 @@ def test_a_database_filled_by_hand_loads_as_it_is(mongo_uri: str) -> None:
     ids = [ObjectId(), 17, "seventeen", ObjectId(), 4]
     titles = fill_by_hand(mongo_uri, ids, [1, "p", ObjectId()])
     with open_store(mongo_uri) as store:
-        assert store.job_ids() == sorted(str(i) for i in ids)
-        assert next(store.jobs(["17"])).technical_skills == ("a",)
-        assert next(store.candidates(["p"])).experience[0].title == "t"
+        assert store.ids("job") == sorted(str(i) for i in ids)
+        assert next(store.records("job", ["17"])).technical_skills == ("a",)
+        assert next(store.records("candidate", ["p"])).experience[0].title == "t"
         cache = TensorCache.copy_from_database(store)
     assert cache.layout is CLASSIC
     assert cache.job_ids == tuple(sorted(str(i) for i in ids))
@@ -105,7 +105,7 @@ def test_both_forms_of_a_vector_load_alike(mongo_uri: str) -> None:
         database.jobs_text.insert_one({"_id": i, "job_title": "t"})
         database.job_embeddings.insert_one({"original_job_id": i, "job_title_embeddings": form})
     with open_store(mongo_uri) as store:
-        rows = [row for batch in store.job_vectors(["title"]) for row in batch.blocks["title"]]
+        rows = [row for batch in store.vectors("job", ["title"]) for row in batch.blocks["title"]]
     np.testing.assert_array_equal(rows, np.stack([values, values]))
 
 
@@ -131,7 +131,7 @@ def test_documents_of_several_structures_in_one_reply_are_all_read(mongo_uri: st
     database.job_embeddings.insert_many([dict(d) for d in documents * 2])
     got = {}
     with open_store(mongo_uri, read_only=True) as store:
-        for batch in store.job_vectors(["title", "soft_skills"], optional=["soft_skills"]):
+        for batch in store.vectors("job", ["title", "soft_skills"], optional=["soft_skills"]):
             for i, id_ in enumerate(batch.ids):
                 has_soft = bool(batch.blocks["soft_skills"][i].any())
                 got[id_] = (batch.blocks["title"][i], batch.hashes[i], has_soft)
@@ -160,7 +160,7 @@ def test_arrays_of_numbers_are_read_exactly_whatever_their_types(mongo_uri: str)
     )
     got, problems = {}, {}
     with open_store(mongo_uri, read_only=True) as store:
-        for batch in store.job_vectors(["title"]):
+        for batch in store.vectors("job", ["title"]):
             got.update(zip(batch.ids, batch.blocks["title"], strict=True))
             problems.update(batch.problems)
     assert got.keys() == {str(i) for i in range(len(arrays))}
@@ -173,10 +173,10 @@ def test_what_we_write_keeps_the_type_of_the_ids_and_foreign_fields(mongo_uri: s
     id_ = ObjectId()
     fill_by_hand(mongo_uri, [id_, 3], [9])
     with open_store(mongo_uri) as store:
-        store.put_jobs([Job(id=str(id_), title="new"), Job(id="3", title="new"), Job(id="4", title="new")])
-        store.put_candidates([Candidate(id="9", bio="new")])
+        store.put_records("job", [Job(id=str(id_), title="new"), Job(id="3", title="new"), Job(id="4", title="new")])
+        store.put_records("candidate", [Candidate(id="9", bio="new")])
         blocks = {name: np.ones((3, 384), np.float32) for name in CLASSIC.action}
-        store.put_job_vectors([str(id_), "3", "4"], blocks, ["h1", "h2", "h3"])
+        store.put_vectors("job", [str(id_), "3", "4"], blocks, ["h1", "h2", "h3"])
     database: Any = pymongo.MongoClient(mongo_uri).get_default_database()
     assert {d["_id"] for d in database.jobs_text.find()} == {id_, 3, "4"}
     assert database.jobs_text.find_one({"_id": 3})["posted_by"] == "hr"
@@ -190,7 +190,7 @@ def test_what_we_write_keeps_the_type_of_the_ids_and_foreign_fields(mongo_uri: s
 def test_ids_that_differ_only_in_type_are_an_error(mongo_uri: str) -> None:
     fill_by_hand(mongo_uri, [5, "5"], ["p"])
     with open_store(mongo_uri) as store, pytest.raises(InputError, match="'5'"):
-        store.job_ids()
+        store.ids("job")
 
 
 def test_indexes_are_created_once(mongo_uri: str) -> None:
@@ -204,7 +204,7 @@ def test_indexes_are_created_once(mongo_uri: str) -> None:
 
 def test_the_database_is_rl_jobsdb_unless_the_uri_names_one(mongod: str) -> None:
     with open_store(mongod, create=True) as store:
-        store.put_jobs([Job(id="1", title="t")])
+        store.put_records("job", [Job(id="1", title="t")])
     client: Any = pymongo.MongoClient(mongod)
     assert client.rl_jobsdb.jobs_text.count_documents({}) == 1
     client.drop_database("rl_jobsdb")
@@ -256,7 +256,7 @@ def test_a_server_that_dies_is_one_clear_line(tmp_path: Path) -> None:
     with running_mongod(tmp_path) as uri:
         store = open_store(uri + "/db?serverSelectionTimeoutMS=200", create=True)
     with pytest.raises(DynaqError) as failure:
-        store.put_jobs([Job(id="1", title="t")])
+        store.put_records("job", [Job(id="1", title="t")])
     store.close()
     assert "mongodb://127.0.0.1" in str(failure.value)
     assert "\n" not in str(failure.value)

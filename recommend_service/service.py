@@ -19,6 +19,7 @@ import numpy as np
 
 from dynaq.encoder import Embedder, Encoder
 from dynaq.errors import DynaqError, InputError
+from dynaq.feedback.answers import StandingEvents
 from dynaq.feedback.events import WARM_START, Exposure, FeedbackEvent
 from dynaq.feedback.exposure_policy import POOL, rank_probabilities
 from dynaq.ingest.embedding import candidate_texts, content_hash
@@ -26,7 +27,6 @@ from dynaq.records import Candidate, Job
 from dynaq.stores import FloatArray, open_feedback, open_store
 from recommend_service.catalogue import Catalogue, Person, person
 from recommend_service.config import RecommendConfig
-from recommend_service.marks import Marks
 from recommend_service.metrics import Metrics
 from recommend_service.problems import Problem
 from recommend_service.ranking import Ranker, Ranking
@@ -79,7 +79,7 @@ class Recommender:
             return
         feedback = open_feedback(self.config.store)
         try:
-            self._marks = await self._read(lambda: Marks.of(feedback.feedback()))
+            self._standing = await self._read(lambda: StandingEvents.of(feedback.feedback()))
             catalogue = await self._read(lambda: Catalogue.load(self._store))
             self.ranker = await self._read(lambda: self._watch.ranker(catalogue, None))
         except BaseException:
@@ -123,10 +123,10 @@ class Recommender:
         text = " ".join((preference or "").split()) or None
         if text is not None:
             wish = Wish(await self._wish(text), self.config.preference_weight, self.config.shortlist)
-        marks = self._marks.of_applicant(applicant_id)
-        ranking = await self._ranked(ranker, who, max(self.config.shortlist, POOL) + len(marks))
+        standing = self._standing.of_applicant(applicant_id)
+        ranking = await self._ranked(ranker, who, max(self.config.shortlist, POOL) + len(standing))
         draw = _generator(applicant_id, ranking.policy, text or "", datetime.now(UTC).date().isoformat())
-        shown = choose(ranking, ranker.catalogue, marks, wish, k, draw, self._sharpness)
+        shown = choose(ranking, ranker.catalogue, standing, wish, k, draw, self._sharpness)
         jobs = [ranker.catalogue.job(row) for row in shown.ranking.rows.tolist()]
         exposure = self._expose(applicant_id, shown, jobs, text)
         agent = ranking.policy != WARM_START
@@ -149,7 +149,7 @@ class Recommender:
                     job_id=job.id,
                     title=job.title,
                     summary=textwrap.shorten(job.description[: 2 * SUMMARY], SUMMARY, placeholder=" …"),
-                    marked="save" if marks.get(job.id) == "save" else "click" if job.id in marks else None,
+                    marked="save" if standing.get(job.id) == "save" else "click" if job.id in standing else None,
                     explanation=explanation,
                 )
                 for rank, (job, explanation) in enumerate(zip(jobs, explanations, strict=True), start=1)
@@ -252,7 +252,7 @@ class Recommender:
             raise
         except DynaqError as error:
             raise Problem(503, "store-unavailable", f"nothing was kept: {error}", retry_after=5) from error
-        self._marks.add(events)
+        self._standing.add(events)
         for event in events:
             self.metrics.events.labels(event.event).inc()
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dynaq.feedback.answers import HIDES
 from dynaq.feedback.events import Event
 from dynaq.feedback.exposure_policy import POOL, explore
 from dynaq.records import Candidate
 from dynaq.stores import FloatArray
 from recommend_service.catalogue import Catalogue, Person, Rows, shared_skills
-from recommend_service.marks import HIDDEN
 from recommend_service.ranking import Ranking
 from recommend_service.schemas import Explanation
 
@@ -46,14 +46,17 @@ class Wish:
 def choose(
     ranking: Ranking,
     catalogue: Catalogue,
-    marks: Mapping[str, Event],
+    standing: Mapping[str, Event],
     wish: Wish | None,
     k: int,
     rng: np.random.Generator,
     sharpness: float,
 ) -> Shown:
-    """Leave out what is settled, order the shortlist by the wish, draw k around the order."""
-    hidden = [catalogue.rows[job] for job, event in marks.items() if event in HIDDEN and job in catalogue.rows]
+    """Leave out the jobs that are not shown again, order the shortlist by the wish, draw k around the order.
+
+    standing: job -> the event that stands for it (`dynaq.feedback.answers`).
+    """
+    hidden = [catalogue.rows[job] for job, event in standing.items() if event in HIDES and job in catalogue.rows]
     order: Rows = np.arange(len(ranking.rows))
     if hidden:
         order = order[~np.isin(ranking.rows, hidden)]

@@ -1,11 +1,14 @@
-"""What people's own events say about each pair, as rewards that outrank a judge's.
+"""What people's own events say about each pair: which event stands, what hides a job, which reward is learned.
+
+This is the one place that decides it: training (`real_answers`), the service's lists (`StandingEvents`, HIDES) and
+off-policy evaluation (`dynaq.feedback.exposure_log`) all follow `standing`. What people did outranks a judge.
 
     hire, apply → APPLY      save → SAVE      click → CLICK      ignore ("not for me") → IGNORE
 
-Several events on one pair become one answer, in the order in which they happened: an application or a hire is never
-taken back; of save and ignore the later counts; a click counts where there is nothing else (`standing`). So save, then
-ignore is IGNORE; ignore, then apply is APPLY; save, then click is SAVE. Events of the same time are taken in the order
-of their keys, so that the answer does not depend on the order in which they arrived.
+Several events on one pair become one answer, in the order in which they happened: a hire stands whatever follows, an
+application stands unless a hire follows; of save and ignore the later counts; a click counts where there is nothing
+else. So save, then ignore is IGNORE; ignore, then apply is APPLY; save, then click is SAVE. Events of the same time are
+taken in the order of their keys, so that the answer does not depend on the order in which they arrived.
 
 Only what somebody did is an answer. A job that was shown and not acted on is no evidence against it: it may not have
 been looked at, and what is not looked at depends on its rank more than on its fit (Joachims et al. 2005). It stays an
@@ -15,14 +18,15 @@ even that.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dynaq.feedback.events import Event
+from dynaq.feedback.events import Event, FeedbackEvent
 from dynaq.judging.judgement import LABELS, Label
 from dynaq.stores.base import JUDGEMENT_SCHEMA
 
@@ -33,7 +37,7 @@ EVENT_LABELS: Mapping[Event, Label] = {
     "click": "CLICK",
     "ignore": "IGNORE",
 }
-HIDES: tuple[Event, ...] = ("apply", "hire", "ignore")  # what stands for a job that is not shown again
+HIDES: tuple[Event, ...] = ("apply", "hire", "ignore")  # a job for which one of these stands is not shown again
 REAL = "feedback"  # stands where a judge's fingerprint does
 KEPT = 200  # newest answers of one person: conditioning on more costs time and memory and moves little
 
@@ -64,6 +68,51 @@ def standing(before: Event | None, event: Event) -> Event:
     if before == "hire" or (before == "apply" and event != "hire"):
         return before
     return before if event == "click" and before is not None else event
+
+
+class _Dated(NamedTuple):
+    """An event on some pair; its place in the order of events is (at, key)."""
+
+    event: Event
+    at: datetime
+    key: str
+
+
+class StandingEvents:
+    """The event that stands for each pair, in memory, while events come in: about 400 bytes a pair.
+
+    Events may be added in any order: an event that happened earlier than those already added counts as such.
+    """
+
+    def __init__(self) -> None:
+        self._standing: dict[str, dict[str, _Dated]] = {}
+
+    @classmethod
+    def of(cls, feedback: pa.Table) -> StandingEvents:
+        """From a store's events. feedback: with the columns of FEEDBACK_SCHEMA, in any order."""
+        standing_events = cls()
+        for batch in feedback.select(["applicant_id", "job_id", "event", "at", "key"]).to_batches():
+            for applicant_id, job_id, *dated in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                standing_events._add(applicant_id, job_id, _Dated(*dated))
+        return standing_events
+
+    def add(self, events: Iterable[FeedbackEvent]) -> None:
+        """Take further events into account."""
+        for one in events:
+            self._add(one.applicant_id, one.job_id, _Dated(one.event, one.at, one.key))
+
+    def of_applicant(self, applicant_id: str) -> dict[str, Event]:
+        """Job -> the event that stands for it and this applicant; empty for somebody who has done nothing."""
+        return {job_id: dated.event for job_id, dated in self._standing.get(applicant_id, {}).items()}
+
+    def _add(self, applicant_id: str, job_id: str, new: _Dated) -> None:
+        own = self._standing.setdefault(applicant_id, {})
+        known = own.get(job_id)
+        if known is None:
+            own[job_id] = new
+            return
+        earlier, later = sorted((known, new), key=lambda dated: (dated.at, dated.key))
+        own[job_id] = later if standing(earlier.event, later.event) == later.event else earlier
 
 
 def settle(events: pa.Table) -> dict[tuple[str, str], tuple[Event, datetime]]:

@@ -1,4 +1,4 @@
-"""Rankings, marks, limits and settings on their own."""
+"""Rankings, limits and settings on their own."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ import numpy as np
 import pytest
 
 from dynaq.errors import InputError
-from dynaq.feedback.events import Event, FeedbackEvent
 from dynaq.runs.q_table import ServedRun
 from dynaq.stores import open_store
 from recommend_service.catalogue import Catalogue
 from recommend_service.config import RecommendConfig
-from recommend_service.marks import Marks
 from recommend_service.ranking import Ranker
 from recommend_service.rate_limit import CALLERS, TokenBuckets
 from recommend_service.slates import blend
@@ -79,25 +77,6 @@ def test_an_unchanged_store_gives_the_same_catalogue(catalogue: Catalogue, tmp_p
         newer = Catalogue.load(store, catalogue)
     assert "j03" in catalogue.rows
     assert "j03" not in newer.rows
-
-
-@pytest.mark.parametrize(
-    ("events", "counts"),
-    [
-        (["click", "save"], "save"),
-        (["save", "click"], "save"),
-        (["save", "ignore"], "ignore"),
-        (["ignore", "save"], "save"),
-        (["apply", "ignore", "save", "click"], "apply"),
-        (["ignore", "apply", "hire"], "hire"),
-        (["click"], "click"),
-    ],
-)
-def test_of_several_events_one_counts(events: list[Event], counts: str) -> None:
-    marks = Marks()
-    marks.add(FeedbackEvent("a", "j", event, NOW, "", f"{i}") for i, event in enumerate(events))
-    assert marks.of_applicant("a") == {"j": counts}
-    assert marks.of_applicant("b") == {}
 
 
 def test_a_bucket_fills_with_time_and_each_caller_has_one() -> None:

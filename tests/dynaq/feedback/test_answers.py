@@ -3,19 +3,54 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pytest
 
-from dynaq.feedback.answers import EVENT_LABELS, HIDES, KEPT, REAL, RealAnswers, real_answers
-from dynaq.feedback.events import FEEDBACK_SCHEMA, FeedbackEvent, event_row
+from dynaq.feedback.answers import EVENT_LABELS, KEPT, REAL, RealAnswers, StandingEvents, real_answers
+from dynaq.feedback.events import (
+    EXPOSURE_SCHEMA,
+    FEEDBACK_SCHEMA,
+    Event,
+    Exposure,
+    FeedbackEvent,
+    event_row,
+    exposure_row,
+)
+from dynaq.feedback.exposure_log import logged_lists
 from dynaq.judging.judgement import LABEL_VALUES
 from dynaq.judging.ledger_file import judgements
-from recommend_service.marks import HIDDEN, Marks
 
 START = datetime(2025, 3, 1, 12, tzinfo=UTC)
+STANDS: Mapping[tuple[Event, Event], Event] = {
+    ("hire", "hire"): "hire",
+    ("hire", "apply"): "hire",
+    ("hire", "save"): "hire",
+    ("hire", "click"): "hire",
+    ("hire", "ignore"): "hire",
+    ("apply", "hire"): "hire",
+    ("apply", "apply"): "apply",
+    ("apply", "save"): "apply",
+    ("apply", "click"): "apply",
+    ("apply", "ignore"): "apply",
+    ("save", "hire"): "hire",
+    ("save", "apply"): "apply",
+    ("save", "save"): "save",
+    ("save", "click"): "save",
+    ("save", "ignore"): "ignore",
+    ("ignore", "hire"): "hire",
+    ("ignore", "apply"): "apply",
+    ("ignore", "save"): "save",
+    ("ignore", "click"): "ignore",
+    ("ignore", "ignore"): "ignore",
+    ("click", "hire"): "hire",
+    ("click", "apply"): "apply",
+    ("click", "save"): "save",
+    ("click", "click"): "click",
+    ("click", "ignore"): "ignore",
+}
 
 
 def event(job: str, what: str, minute: int, applicant: str = "ann", key: str = "") -> FeedbackEvent:
@@ -92,10 +127,28 @@ def test_no_events_are_no_answers() -> None:
     assert (found.answers.num_rows, found.until) == (0, None)
 
 
-def test_the_service_marks_and_hides_jobs_by_the_same_rule() -> None:
+@pytest.mark.parametrize(("before", "after"), STANDS)
+def test_service_training_and_off_policy_agree_on_what_stands(before: Event, after: Event) -> None:
     """Else a list would leave out a job that off-policy evaluation thinks it could have shown."""
-    assert set(HIDDEN) == set(HIDES)
+    done = [event("a", before, 0), event("a", after, 1)]
+    stands = STANDS[before, after]
+    assert answers(done).answers.column("note").to_pylist() == [stands]
+    for arrived in (done, done[::-1]):
+        live = StandingEvents()
+        live.add(arrived)
+        assert live.of_applicant("ann") == StandingEvents.of(table(arrived)).of_applicant("ann") == {"a": stands}
+    assert live.of_applicant("bob") == {}
+    shown = Exposure("ann", "list", START + timedelta(minutes=2), ("b",), (1.0,), "run-1")
+    lists = pa.Table.from_pylist([exposure_row(shown)], schema=EXPOSURE_SCHEMA)
+    (hidden,) = logged_lists(lists, table(done), ["ann"], LABEL_VALUES).hidden
+    assert hidden == ({"a"} if stands in ("hire", "apply", "ignore") else set())
+
+
+def test_what_stands_does_not_depend_on_the_order_of_arrival() -> None:
     for kinds in itertools.product(EVENT_LABELS, repeat=3):
-        done = [event("a", kind, minute) for minute, kind in enumerate(kinds)]
-        marks = Marks.of(table(done)).of_applicant("ann")
-        assert [EVENT_LABELS[marks["a"]]] == answers(done).answers.column("label").to_pylist(), kinds
+        done = [event("a", kind, minute // 2, key=str(minute)) for minute, kind in enumerate(kinds)]
+        expected = answers(done).answers.column("note").to_pylist()
+        for arrived in itertools.permutations(done):
+            live = StandingEvents()
+            live.add(arrived)
+            assert list(live.of_applicant("ann").values()) == expected, (kinds, arrived)

@@ -1,9 +1,10 @@
 """From what people were shown and did to a log for off-policy evaluation.
 
 An event belongs to the newest list that showed the pair before it; events without such a list (found elsewhere, or
-imported) are answers to learn from, but say nothing about lists. Of several events in one list the one that stands
-counts (`dynaq.feedback.answers.standing`); a job that was shown and not acted on earned 0. What a person had saved
-earlier and is shown again is worth what it was: nobody saves twice, and the reward belongs to the pair.
+imported) are answers to learn from, but say nothing about lists. A list earns the event that it led to and that stands
+for the pair (`dynaq.feedback.answers.standing`); a job that was shown and not acted on earned 0. What stood already
+when the list was shown is not credited again: a job that was saved earlier and is shown again, looked at again or saved
+again earns nothing, since a list would else be praised for showing what an earlier one had found.
 
 Lists that a preference ordered anew are left out: what a candidate would have made of the preference is not known.
 Jobs that a person had applied to or declined by then are out of every ranking, as the service leaves them out.
@@ -129,7 +130,8 @@ def _outcomes(
     lists: dict[str, list[int]] = {}
     for row, one in enumerate(shown):
         lists.setdefault(one.applicant_id, []).append(row)
-    stands: list[list[Event | None]] = [[] for _ in shown]
+    earlier: list[list[Event | None]] = [[] for _ in shown]  # by rank, what stood when the list was shown
+    led_to: list[list[Event | None]] = [[None] * len(one.job_ids) for one in shown]
     hidden: list[frozenset[str]] = [frozenset()] * len(shown)
     done: dict[str, dict[str, Event]] = {}
     reached = dict.fromkeys(lists, 0)  # lists of each applicant that the events have come past
@@ -140,7 +142,7 @@ def _outcomes(
     def come_past(applicant_id: str, count: int) -> None:
         settled = done.get(applicant_id, {})
         for row in lists[applicant_id][reached[applicant_id] : count]:
-            stands[row] = [settled.get(job_id) for job_id in shown[row].job_ids]
+            earlier[row] = [settled.get(job_id) for job_id in shown[row].job_ids]
             hidden[row] = frozenset(job_id for job_id, event in settled.items() if event in HIDES)
         reached[applicant_id] = max(count, reached[applicant_id])
 
@@ -156,10 +158,10 @@ def _outcomes(
             unshown += 1
             continue
         row, rank = led[0], places[led]
-        stands[row][rank] = standing(stands[row][rank], event)
+        led_to[row][rank] = None if own[job_id] == earlier[row][rank] else own[job_id]
     for applicant_id, rows in lists.items():
         come_past(applicant_id, len(rows))
-    rewards = [[0.0 if event is None else values[EVENT_LABELS[event]] for event in row] for row in stands]
+    rewards = [[0.0 if event is None else values[EVENT_LABELS[event]] for event in row] for row in led_to]
     return hidden, rewards, unshown
 
 

@@ -48,7 +48,7 @@ def logged(lists: Sequence[Exposure], events: Sequence[FeedbackEvent], after: in
 def test_an_event_belongs_to_the_newest_list_that_showed_the_job_before_it() -> None:
     lists = [shown(0, "a", "b"), shown(10, "b", "c"), shown(20, "c", "a")]
     found = logged(lists, [did(12, "apply", "a"), did(15, "save", "b"), did(25, "ignore", "c")])
-    assert found.rewards == [[1.0, 0.0], [0.5, 0.0], [-0.1, 1.0]]
+    assert found.rewards == [[1.0, 0.0], [0.5, 0.0], [-0.1, 0.0]]
     assert found.unshown_events == 0
 
 
@@ -57,10 +57,28 @@ def test_of_several_events_in_one_list_the_one_that_stands_counts() -> None:
     assert logged([shown(0, "a", "b")], events).rewards == [[0.5, -0.1]]
 
 
-def test_what_was_saved_stays_worth_it_while_it_is_shown() -> None:
-    lists = [shown(0, "a", "b"), shown(10, "b", "a"), shown(20, "a")]
-    found = logged(lists, [did(1, "save", "a"), did(2, "click", "b"), did(15, "ignore", "a")])
-    assert found.rewards == [[0.5, 0.0], [0.0, -0.1], [-0.1]]
+def test_an_earlier_save_is_credited_once_to_the_list_that_led_to_it() -> None:
+    lists = [shown(0, "a", "b"), shown(10, "b", "a"), shown(20, "a"), shown(30, "a"), shown(40, "a")]
+    again = [did(15, "click", "a"), did(25, "save", "a"), did(35, "ignore", "a")]
+    found = logged(lists, [did(1, "save", "a"), *again])
+    assert found.rewards == [[0.5, 0.0], [0.0, 0.0], [0.0], [-0.1], [0.0]]
+
+
+def test_what_follows_an_earlier_save_is_credited_to_the_list_that_led_to_it() -> None:
+    lists = [shown(0, "a", "b"), shown(10, "b", "a")]
+    found = logged(lists, [did(1, "save", "a"), did(2, "click", "b"), did(15, "apply", "a"), did(16, "save", "b")])
+    assert found.rewards == [[0.5, 0.0], [0.5, 1.0]]
+
+
+def test_a_save_from_elsewhere_is_credited_to_no_list() -> None:
+    found = logged([shown(10, "a"), shown(20, "a")], [did(5, "save", "a"), did(11, "click", "a")])
+    assert (found.rewards, found.unshown_events) == ([[0.0], [0.0]], 1)
+
+
+def test_a_change_of_mind_within_a_list_that_ends_where_it_began_earns_nothing() -> None:
+    lists = [shown(0, "a"), shown(10, "a")]
+    found = logged(lists, [did(1, "save", "a"), did(11, "ignore", "a"), did(12, "save", "a")])
+    assert found.rewards == [[0.5], [0.0]]
 
 
 def test_events_without_a_list_earn_nothing_and_are_counted() -> None:

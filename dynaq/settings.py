@@ -1,25 +1,73 @@
-"""Settings from a YAML file and from flags."""
+"""Settings from a YAML file and from flags, checked by a pydantic model. The one way that a configuration is read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from dynaq.errors import InputError
 
+Settings = TypeVar("Settings", bound=BaseModel)
 
-def read_settings(what: str, path: str | Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a YAML file, then the overrides that are not None. Raises InputError that names `what` and the file."""
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise InputError(f"{what} {str(path)!r} cannot be read: {error}") from error
-        if not isinstance(loaded, dict):
-            raise InputError(f"{what} {str(path)!r} must be a mapping of fields to values")
-        values = loaded
-    return values | {key: value for key, value in overrides.items() if value is not None}
+
+def load_settings(
+    model: type[Settings],
+    what: str,
+    path: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Settings:
+    """Defaults, then a preset, then the YAML file, then the overrides that are not None.
+
+    Args:
+        model: what the fields must be.
+        what: names the configuration in messages.
+        path: YAML file of `name: value` lines; None for none.
+        overrides: name -> value, as flags give them.
+        presets: name -> values; the field `preset` then picks one, `default` unless it is given.
+
+    Raises InputError that names the file and each field that is wrong. Values of fields with `repr=False` (keys) are
+    not shown.
+    """
+    values = {} if path is None else _read(what, path)
+    values |= {name: value for name, value in (overrides or {}).items() if value is not None}
+    if presets is not None:
+        preset = values.pop("preset", "default")
+        if str(preset) not in presets:
+            raise InputError(f"preset {preset!r} does not exist; use one of {', '.join(presets)}")
+        values = {**presets[str(preset)], **values}
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{what}: {'; '.join(_problem(model, e) for e in error.errors())}") from None
+
+
+def _read(what: str, path: str | Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{what} {str(path)!r} cannot be read: {error}") from error
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise InputError(
+            f"{what} {str(path)!r} must be a mapping: expected `name: value` lines, found {type(found).__name__}"
+        )
+    return found
+
+
+def _problem(model: type[BaseModel], error: ErrorDetails) -> str:
+    message = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
+        return message  # of several fields together: the message names them
+    name = ".".join(map(str, error["loc"]))
+    if error["type"] == "missing":
+        return f"needs {name}; name it with --{name} or in the file" if len(error["loc"]) == 1 else f"needs {name}"
+    field = model.model_fields.get(str(error["loc"][0]))
+    shown = field is not None and field.repr
+    return f"{name}: {message} (got {error['input']!r})" if shown else f"{name}: {message}"

@@ -6,11 +6,10 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from dynaq.errors import InputError
 from dynaq.feedback.exposure_policy import POOL, SHARPEST, SHARPNESS
-from dynaq.settings import read_settings
+from dynaq.settings import load_settings
 
 API_KEY = "DYNAQ_API_KEY"  # environment variable
 PREFERENCE_WEIGHT = 0.7
@@ -73,18 +72,11 @@ class RecommendConfig(BaseModel):
 
     @classmethod
     def load(cls, path: str | Path | None = None, **overrides: Any) -> Self:
-        """From YAML, then the overrides that are not None. Raises InputError naming the field."""
-        values = read_settings("recommender configuration", path, overrides)
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            if first["type"] == "missing":
-                raise InputError(
-                    f"serve --recommend needs {first['loc'][0]}; name it with --{first['loc'][0]}"
-                ) from error
-            field = ".".join(str(part) for part in first["loc"]) or "serve --recommend"
-            raise InputError(f"{field}: {first['msg'].removeprefix('Value error, ')}") from error
+        """Defaults, then the YAML file, then the overrides that are not None.
+
+        Raises InputError that names each field that is wrong.
+        """
+        return load_settings(cls, "recommender configuration", path, overrides)
 
     def with_secrets(self) -> Self:
         """With the key that this process's environment holds: replicas run elsewhere and do not see it."""

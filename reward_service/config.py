@@ -6,11 +6,10 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from dynaq.errors import InputError
 from dynaq.judging.judgement import LABEL_VALUES, LABELS, Label, fingerprint
-from dynaq.settings import read_settings
+from dynaq.settings import load_settings
 from dynaq.stores import mask_uri
 from reward_service.model import model_identity
 
@@ -137,14 +136,11 @@ class JudgeConfig(BaseModel):
 
     @classmethod
     def load(cls, path: str | Path | None = None, **overrides: Any) -> Self:
-        """From YAML, then the overrides that are not None. Raises InputError naming the field."""
-        values = read_settings("judge configuration", path, overrides)
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or "configuration"
-            raise InputError(f"judge configuration: {field}: {first['msg']}") from error
+        """Defaults, then the YAML file, then the overrides that are not None.
+
+        Raises InputError that names each field that is wrong.
+        """
+        return load_settings(cls, "judge configuration", path, overrides)
 
     @property
     def method_name(self) -> Literal["choice", "likelihood"]:

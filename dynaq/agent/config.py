@@ -10,11 +10,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from dynaq.errors import InputError
 from dynaq.judging.judgement import LABEL_VALUES, Label
+from dynaq.settings import load_settings
+
+# Fields that config.yaml and the checkpoints of older runs have and that decide nothing any more. The replay holds
+# every judged pair, which the budget bounds.
+RETIRED = frozenset({"replay_capacity"})
+
+
+def without_retired(values: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A configuration as an older version wrote it, without the fields that this version ignores."""
+    return {name: value for name, value in values.items() if name not in RETIRED}
 
 
 class DynaQConfig(BaseModel):
@@ -48,7 +56,6 @@ class DynaQConfig(BaseModel):
     tau: float = Field(default=1.0, gt=0, le=1, description="share of Q that goes into the target at a sync")
     batch_size: int = Field(default=64, ge=1, description="judged pairs in one direct update")
     direct_updates: int = Field(default=5, ge=0, description="direct Q updates per round")
-    replay_capacity: int = Field(default=100_000, ge=1, description="judged pairs an agent keeps")
     warm_start: bool = Field(default=True, description="fit Q on the model's prior before the first judgement")
     warm_start_updates: int = Field(default=100, ge=0)
 
@@ -78,12 +85,15 @@ class DynaQConfig(BaseModel):
     anneal_steps: int = Field(default=25, ge=1, description="hybrid: judgements over which the weight is annealed")
     switch_step: int | None = Field(default=None, ge=0, description="hybrid: from here on only the final weight counts")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_retired(cls, values: Any) -> Any:
+        return without_retired(values) if isinstance(values, dict) else values
+
     @model_validator(mode="after")
     def _consistent(self) -> DynaQConfig:
         if self.epsilon_end > self.epsilon_start:
             raise ValueError("epsilon_end must not be above epsilon_start")
-        if self.budget > self.replay_capacity:
-            raise ValueError("replay_capacity must hold the whole budget")
         if set(self.label_values) != set(LABEL_VALUES):
             raise ValueError(f"label_values needs a value for each of {', '.join(LABEL_VALUES)}")
         return self
@@ -94,29 +104,7 @@ class DynaQConfig(BaseModel):
 
         Raises InputError that names each field that is wrong.
         """
-        values: dict[str, Any] = {}
-        if path is not None:
-            try:
-                loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-                raise InputError(f"configuration {path}: {error}") from error
-            if loaded is not None and not isinstance(loaded, dict):
-                raise InputError(f"configuration {path}: expected `name: value` lines, found {type(loaded).__name__}")
-            values.update(loaded or {})
-        values.update({key: value for key, value in (overrides or {}).items() if value is not None})
-        preset = values.pop("preset", "default")
-        if str(preset) not in PRESETS:
-            raise InputError(f"preset {preset!r} does not exist; use one of {', '.join(PRESETS)}")
-        try:
-            return cls.model_validate(PRESETS[str(preset)] | values)
-        except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(map(str, e['loc'])) or 'configuration'}: {e['msg']} (got {e['input']!r})"
-                if e["loc"]
-                else str(e["msg"])
-                for e in error.errors()
-            )
-            raise InputError(f"configuration: {problems}") from None
+        return load_settings(cls, "configuration", path, overrides, PRESETS)
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dynaq.agent.config import DynaQConfig
+from dynaq.agent.config import DynaQConfig, without_retired
 from dynaq.agent.reward_strategy import make_strategy
 from dynaq.errors import DynaqError, InputError
 from dynaq.pretraining.prior import Pretrained
@@ -109,6 +109,8 @@ def open_run(folder: RunFolder, settings: dict[str, Any], *, resume: bool) -> No
             f"run folder {folder.uri!r} already holds a run; add --resume to continue it, or choose another --out"
         )
     found = folder.read_yaml(CONFIG)
+    if "config" in found:
+        found["config"] = without_retired(found["config"])
     for field in MUST_MATCH:
         if found.get(field) != settings.get(field):
             raise InputError(

@@ -36,13 +36,18 @@ def test_the_reference_preset_has_the_textbook_values() -> None:
     assert (config.q_hidden, config.model_hidden) == ((1024, 512, 256), (1024, 512))
     assert (config.dropout, config.learning_rate, config.gamma, config.batch_size) == (0.2, 1e-3, 0.9, 64)
     assert (config.epsilon_start, config.epsilon_end, config.epsilon_decay) == (1.0, 0.01, 0.995)
-    assert (config.planning_updates, config.replay_capacity) == (5, 100_000)
+    assert config.planning_updates == 5
 
 
 def test_what_a_run_folder_keeps_loads_again(tmp_path: Path) -> None:
     config = DynaQConfig.load(None, {"preset": "reference", "switch_step": 5, "label_values": VALUES})
     path = written(tmp_path, yaml.safe_dump(config.model_dump(mode="json")))
     assert DynaQConfig.load(path) == config
+
+
+def test_a_file_of_an_older_run_still_loads(tmp_path: Path) -> None:
+    assert DynaQConfig.load(written(tmp_path, "replay_capacity: 100000\nbudget: 7\n")) == DynaQConfig(budget=7)
+    assert DynaQConfig(**DynaQConfig().model_dump(mode="json"), replay_capacity=100_000) == DynaQConfig()
 
 
 VALUES = {"APPLY": 2.0, "SAVE": 0.5, "CLICK": 0.0, "IGNORE": -1.0}
@@ -63,7 +68,6 @@ VALUES = {"APPLY": 2.0, "SAVE": 0.5, "CLICK": 0.0, "IGNORE": -1.0}
         ({"world_model": "oracle"}, "world_model"),
         ({"bugdet": 5}, "bugdet"),
         ({"epsilon_start": 0.1, "epsilon_end": 0.5}, "epsilon_end"),
-        ({"replay_capacity": 10, "budget": 20}, "replay_capacity"),
         ({"label_values": {"APPLY": 1.0}}, "label_values"),
         ({"label_values": {"LIKE": 1.0}}, "label_values"),
         ({"preset": "textbook"}, "preset 'textbook'"),

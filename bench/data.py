@@ -67,7 +67,7 @@ def fill(store: Store, n: int) -> None:
 def load_cache(uri: str) -> int:
     """Ours."""
     with open_store(uri, read_only=True) as store:
-        return TensorCache.copy_from_database(store, "classic").jobs.nbytes
+        return TensorCache.copy_from_database(store, layout="classic").jobs.nbytes
 
 
 def load_bare_pymongo(uri: str) -> int:
@@ -173,7 +173,7 @@ def random_cache(n: int) -> TensorCache:
     """A cache of `n` random jobs and one applicant."""
     with tempfile.TemporaryDirectory() as folder, open_store(Path(folder) / "s", create=True) as store:
         fill(store, n)
-        return TensorCache.copy_from_database(store, "classic")
+        return TensorCache.copy_from_database(store, layout="classic")
 
 
 def bench_top_k(n: int, folder: Path) -> None:

@@ -91,7 +91,7 @@ def measure(folder: Path, applicants: int, config: DynaQConfig) -> tuple[float, 
     """Seconds until the first round is done, of training in all, and the largest actor's MiB."""
     fill_store(str(folder / "store"), applicants)
     with open_store(str(folder / "store"), read_only=True) as store:
-        cache = TensorCache.copy_from_database(store, "extended")
+        cache = TensorCache.copy_from_database(store, layout="extended")
     broker = start_broker(str(folder / "store"), JudgeBackend("instant-0", InstantJudge, keep=False))
     job = TrainingJob(put_cache(cache), "llm", config, broker, RunFolder.at(folder / "run"))
     memory = PeakMemory()

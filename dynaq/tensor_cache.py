@@ -6,9 +6,12 @@ attaching to it costs the same whatever its size. Nothing it returns can be writ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from types import MethodType
+from typing import Any, Concatenate, Generic, ParamSpec, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +20,7 @@ import torch
 from dynaq.errors import InputError
 from dynaq.layout import Layout, get_layout
 from dynaq.records import Candidate, Job
-from dynaq.stores import FloatArray, Store
+from dynaq.stores import FloatArray, Store, open_store
 from dynaq.tensor_cache_loading import Arrays, Dtype, load_arrays, unpack, unpack_one
 
 Indices = npt.NDArray[np.int64]
@@ -25,55 +28,123 @@ Span = tuple[slice, slice]
 ROWS = 8192  # rows converted to float32 at a time
 
 
-class TensorCache:
-    """Vectors of all jobs and applicants of a store, in id order.
+P = ParamSpec("P")
 
-    Made by `copy_from_database`, `from_arrays` or `refresh`; never changed afterwards.
+
+class _OfClassOrInstance(Generic[P]):
+    """A method that fills a TensorCache: called on the class, a new one on the CPU."""
+
+    def __init__(self, method: Callable[Concatenate[TensorCache, P], TensorCache]) -> None:
+        self.method = method
+        self.__doc__ = method.__doc__
+
+    def __get__(self, cache: TensorCache | None, owner: type[TensorCache]) -> Callable[P, TensorCache]:
+        return MethodType(self.method, owner() if cache is None else cache)
+
+
+@dataclass(frozen=True)
+class _Contents:
+    layout: Layout
+    version: int
+    arrays: Arrays
+
+
+class TensorCache:
+    """Vectors of the jobs and applicants of a store, in id order or the order in which they were named.
+
+    Filled once, by `copy_from_database`, `from_arrays` or `refresh`, and never changed afterwards.
+
+    Args:
+        device: of the tensors that it returns, "cpu", "cuda", "cuda:1" or a torch.device. The arrays themselves stay in
+            host memory, where all processes of a node share them. Raises InputError when this host has no such device.
     """
 
-    def __init__(self, manifest: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        self.layout = get_layout(manifest["layout"])
-        self.version: int = manifest["version"]
-        self._arrays: Arrays = {}
-        for name, array in arrays.items():
-            view = array.view()
-            view.flags.writeable = False
-            self._arrays[name] = view
+    def __init__(self, device: str | torch.device = "cpu") -> None:
+        self.device = _usable(device)
+        self._contents: _Contents | None = None
 
-    @classmethod
+    @_OfClassOrInstance
     def copy_from_database(
-        cls,
-        store: Store,
+        self,
+        store: Store | str | Path,
+        applicant_ids: Iterable[str] | None = None,
+        *,
+        job_ids: Iterable[str] | None = None,
         layout: str | Layout | None = None,
         dtype: Dtype = "float32",
         text: bool = False,
-        only: Mapping[str, Sequence[str]] | None = None,
     ) -> TensorCache:
-        """Load a store.
+        """Load a store. `TensorCache.copy_from_database(store)` is short for `TensorCache().copy_from_database(store)`.
 
         Args:
-            store: where from.
+            store: where from: an open store, which stays open, or a store URI.
+            applicant_ids: which applicants; None is all.
+            job_ids: which jobs; None is all.
             layout: None is the one the store was embedded with; classic for a database filled by hand.
             dtype: float16 halves the memory; similarities are computed in float32 either way.
             text: keep the records' text too, for `job_text` and `applicant_text`.
-            only: `job` and `applicant` -> ids, to look at a few records of a large store.
 
-        Records whose vectors cannot be used are left out with a warning. Raises InputError when none is left.
+        Returns the cache itself. Records whose vectors cannot be used are left out with a warning. Raises InputError
+        when none is left, when the store cannot be opened, or when this cache holds something already.
         """
+        if self._contents is not None:
+            raise InputError("this TensorCache is filled already; make another one, or take refresh() for what is new")
+        if not isinstance(store, str | Path):
+            return self._load(store, applicant_ids, job_ids, layout, dtype, text)
+        with open_store(store, read_only=True) as opened:
+            return self._load(opened, applicant_ids, job_ids, layout, dtype, text)
+
+    def _load(
+        self,
+        store: Store,
+        applicant_ids: Iterable[str] | None,
+        job_ids: Iterable[str] | None,
+        layout: str | Layout | None,
+        dtype: Dtype,
+        text: bool,
+    ) -> TensorCache:
         if layout is None:
             layout = str(store.meta().get("layout", "classic"))
         if isinstance(layout, str):
             layout = get_layout(layout)
         if dtype not in ("float32", "float16"):
             raise InputError(f"TensorCache dtype {dtype!r} is not one of float32, float16")
-        manifest = {"layout": layout.name, "version": 1}
-        return cls(manifest, load_arrays(store, layout, dtype, text, previous=None, only=only))
+        only = {"applicant": _named(applicant_ids), "job": _named(job_ids)}
+        self._hold(layout, 1, load_arrays(store, layout, dtype, text, previous=None, only=only))
+        return self
+
+    def _hold(self, layout: Layout, version: int, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        views = {name: array.view() for name, array in arrays.items()}
+        for view in views.values():
+            view.flags.writeable = False
+        self._contents = _Contents(layout, version, views)
+
+    def _filled(self) -> _Contents:
+        if self._contents is None:
+            raise InputError("this TensorCache is empty; fill it with copy_from_database(store)")
+        return self._contents
+
+    @property
+    def layout(self) -> Layout:
+        """Blocks of the states and actions. Raises InputError, as all that follows, while the cache is empty."""
+        return self._filled().layout
+
+    @property
+    def version(self) -> int:
+        """1, and one more with every `refresh`."""
+        return self._filled().version
+
+    @property
+    def _arrays(self) -> Arrays:
+        return self._filled().arrays
 
     def refresh(self, store: Store) -> TensorCache:
         """A new version with what the store now holds. Records with an unchanged content hash are not read again."""
         dtype: Dtype = "float16" if self.jobs.dtype == np.float16 else "float32"
         arrays = load_arrays(store, self.layout, dtype, "job_text_bytes" in self._arrays, previous=self._arrays)
-        return TensorCache({"layout": self.layout.name, "version": self.version + 1}, arrays)
+        newer = TensorCache(self.device)
+        newer._hold(self.layout, self.version + 1, arrays)
+        return newer
 
     def to_arrays(self) -> tuple[dict[str, Any], Arrays]:
         """A small manifest and the arrays, for `from_arrays`."""
@@ -82,7 +153,9 @@ class TensorCache:
     @classmethod
     def from_arrays(cls, manifest: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> TensorCache:
         """Attach to arrays that `to_arrays` gave, without copying them."""
-        return cls(manifest, arrays)
+        cache = cls()
+        cache._hold(get_layout(manifest["layout"]), manifest["version"], arrays)
+        return cache
 
     @property
     def jobs(self) -> npt.NDArray[Any]:
@@ -101,10 +174,12 @@ class TensorCache:
 
     @cached_property
     def job_ids(self) -> tuple[str, ...]:
+        """Id of each row of `jobs`."""
         return tuple(unpack(self._arrays, "job_id"))
 
     @cached_property
     def applicant_ids(self) -> tuple[str, ...]:
+        """Id of each row of `applicants`."""
         return tuple(unpack(self._arrays, "applicant_id"))
 
     @cached_property
@@ -131,16 +206,16 @@ class TensorCache:
             raise InputError(f"applicant {applicant_id!r} is not in the cohort of {known} applicants") from None
 
     def get_applicant_state(self, applicant_id: str) -> torch.Tensor:
-        """Float32 `[state_dim]`, a private copy."""
-        return _tensor(self.applicants[self.applicant_index(applicant_id)])
+        """Float32 `[state_dim]`, a private copy. Raises InputError when there is no such applicant."""
+        return self._tensor(self.applicants[self.applicant_index(applicant_id)])
 
     def get_job_vector_by_index(self, index: int) -> torch.Tensor:
         """Float32 `[action_dim]`, a private copy."""
-        return _tensor(self.jobs[index])
+        return self._tensor(self.jobs[index])
 
     def get_job_vectors(self, indices: npt.ArrayLike) -> torch.Tensor:
         """Float32 `[len(indices), action_dim]`, a private copy."""
-        return _tensor(self.jobs[np.asarray(indices, np.int64)])
+        return self._tensor(self.jobs[np.asarray(indices, np.int64)])
 
     def sample_jobs(self, n: int, generator: np.random.Generator, exclude: Iterable[int] = ()) -> Indices:
         """`n` distinct rows drawn uniformly from those not in `exclude`; all of them when there are no more."""
@@ -165,20 +240,34 @@ class TensorCache:
 
     def block_similarities(self, applicant_id: str) -> FloatArray:
         """Cosine per pair of blocks, float32 `[n_jobs, n_pairs]`, 0 where a block is missing."""
-        cosines: FloatArray = self._pair_cosines(self.applicant_index(applicant_id)).T
+        cosines: FloatArray = self._pair_cosines(*self._state_of(applicant_id)).T
         return cosines
 
-    def calculate_cosine_similarities(self, applicant_id: str) -> FloatArray:
-        """Similarity by the layout's rule with every job, float32 `[n_jobs]` in [-1, 1]."""
-        row = self.applicant_index(applicant_id)
-        if not self.layout.joint:
-            mean: FloatArray = self._pair_cosines(row).mean(axis=0)
-            return mean
-        products = self._products(row, _joint_spans(self.layout))
-        similarities: FloatArray = products[0] if len(products) == 1 else products.sum(axis=0)
-        similarities *= self._inverse_joint_norms
-        similarities *= _inverse(np.linalg.norm(self._arrays["applicant_norms"][row]))
-        return np.clip(similarities, -1.0, 1.0, out=similarities)
+    @overload
+    def calculate_cosine_similarities(self, applicant: str) -> FloatArray: ...
+
+    @overload
+    def calculate_cosine_similarities(self, applicant: torch.Tensor) -> torch.Tensor: ...
+
+    def calculate_cosine_similarities(self, applicant: str | torch.Tensor) -> FloatArray | torch.Tensor:
+        """Similarity by the layout's rule with every job, float32 `[n_jobs]` in [-1, 1].
+
+        Args:
+            applicant: an id, for a numpy array; or a state `[state_dim]`, for a tensor on the cache's device.
+
+        Raises InputError when there is no such applicant or the state has another shape.
+        """
+        if isinstance(applicant, str):
+            return self._similarities(*self._state_of(applicant))
+        if applicant.shape != (self.layout.state_dim,):
+            raise InputError(
+                f"a state in the {self.layout.name} layout is a vector of {self.layout.state_dim} values, "
+                f"got the shape {list(applicant.shape)}; take one from get_applicant_state"
+            )
+        state = applicant.detach().to("cpu", torch.float32).numpy()
+        compared = [state[self.layout.state_slice(block)] for block, _ in self.layout.pairs]
+        norms = np.array([np.linalg.norm(block) for block in compared], np.float32)
+        return self._tensor(self._similarities(state, norms))
 
     def top_k(self, applicant_id: str, k: int) -> tuple[Indices, FloatArray]:
         """The k most similar jobs, exactly: rows `[k]` and similarities `[k]`, best first, equals in row order."""
@@ -191,12 +280,27 @@ class TensorCache:
         best = best[np.lexsort((best, -similarities[best]))][:k]
         return best.astype(np.int64), similarities[best]
 
-    def _pair_cosines(self, applicant: int) -> FloatArray:
+    def _state_of(self, applicant_id: str) -> tuple[FloatArray, FloatArray]:
+        """State `[state_dim]` and the norms of its compared blocks `[n_pairs]`, float32."""
+        row = self.applicant_index(applicant_id)
+        return self.applicants[row].astype(np.float32), self._arrays["applicant_norms"][row]
+
+    def _similarities(self, state: FloatArray, norms: FloatArray) -> FloatArray:
+        if not self.layout.joint:
+            mean: FloatArray = self._pair_cosines(state, norms).mean(axis=0)
+            return mean
+        products = self._products(state, _joint_spans(self.layout))
+        similarities: FloatArray = products[0] if len(products) == 1 else products.sum(axis=0)
+        similarities *= self._inverse_joint_norms
+        similarities *= _inverse(np.linalg.norm(norms))
+        return np.clip(similarities, -1.0, 1.0, out=similarities)
+
+    def _pair_cosines(self, state: FloatArray, norms: FloatArray) -> FloatArray:
         """`[n_pairs, n_jobs]` in [-1, 1]."""
         layout = self.layout
-        cosines = self._products(applicant, [(layout.state_slice(s), layout.action_slice(a)) for s, a in layout.pairs])
+        cosines = self._products(state, [(layout.state_slice(s), layout.action_slice(a)) for s, a in layout.pairs])
         cosines *= self._inverse_norms
-        cosines *= _inverse(self._arrays["applicant_norms"][applicant])[:, None]
+        cosines *= _inverse(norms)[:, None]
         return np.clip(cosines, -1.0, 1.0, out=cosines)
 
     @cached_property
@@ -209,9 +313,8 @@ class TensorCache:
         """`[n_jobs]`."""
         return _inverse(np.linalg.norm(self._arrays["job_norms"], axis=1))
 
-    def _products(self, applicant: int, spans: Sequence[Span]) -> FloatArray:
+    def _products(self, state: FloatArray, spans: Sequence[Span]) -> FloatArray:
         """Dot products `[len(spans), n_jobs]` of state columns with action columns."""
-        state = self.applicants[applicant].astype(np.float32)
         jobs = self.jobs
         out = np.empty((len(spans), len(jobs)), np.float32)
         rows = ROWS if jobs.dtype != np.float32 else max(1, len(jobs))
@@ -221,6 +324,10 @@ class TensorCache:
                 # matmul and not dot, which copies a slice of columns before it multiplies.
                 np.matmul(block[:, action_columns], state[state_columns], out=out[i, start : start + rows])
         return out
+
+    def _tensor(self, array: npt.NDArray[Any]) -> torch.Tensor:
+        """A float32 copy on the cache's device, never a view of a shared array."""
+        return torch.from_numpy(np.array(array, np.float32)).to(self.device)
 
 
 def _joint_spans(layout: Layout) -> list[Span]:
@@ -241,5 +348,22 @@ def _inverse(norms: npt.ArrayLike) -> FloatArray:
     return np.divide(1.0, values, out=np.zeros_like(values), where=values > 0)
 
 
-def _tensor(array: npt.NDArray[Any]) -> torch.Tensor:
-    return torch.from_numpy(np.array(array, np.float32))
+def _named(ids: Iterable[str] | None) -> list[str] | None:
+    """Each id once."""
+    if isinstance(ids, str):
+        raise InputError(f"ids must be a list, got the text {ids!r}; name a layout by keyword: layout={ids!r}")
+    named = None if ids is None else list(dict.fromkeys(ids))
+    if named == []:
+        raise InputError("the list of ids is empty; name at least one, or leave it out for all")
+    return named
+
+
+def _usable(device: str | torch.device) -> torch.device:
+    """The device. Raises InputError when torch does not know it or this host does not have it."""
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:  # an AssertionError where torch was built without CUDA
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {str(device)!r} cannot be used here ({reason}); take 'cpu'") from None
+    return found

@@ -49,7 +49,7 @@ def load_arrays(
     dtype: Dtype,
     text: bool,
     previous: Mapping[str, Any] | None,
-    only: Mapping[str, Sequence[str]] | None = None,
+    only: Mapping[str, Sequence[str] | None] | None = None,
 ) -> Arrays:
     """All arrays of a cache.
 
@@ -59,17 +59,18 @@ def load_arrays(
         dtype: of the vectors.
         text: the records' text too.
         previous: arrays of an older version; rows with the same content hash are taken from there.
-        only: `job` and `applicant` -> ids, where not everything is wanted.
+        only: `job` and `applicant` -> ids, where not all are wanted.
 
     Raises InputError when no job or no applicant has usable vectors.
     """
     arrays: Arrays = {}
     for side in sides(layout):
-        ids = only[side.name] if only else store.ids(side.kind)
+        named = (only or {}).get(side.name)
+        ids = named if named is not None else store.ids(side.kind)
         loading = _Loading(side, ids, np.dtype(dtype))
         if previous is not None:
             loading.take_unchanged(previous, store.hashes(side.kind))
-        wanted = None if previous is None and only is None else loading.missing()
+        wanted = None if previous is None and named is None else loading.missing()
         if wanted is None or wanted:
             for batch in store.vectors(side.kind, side.blocks, ids=wanted, optional=side.optional):
                 loading.add(batch)

@@ -34,7 +34,7 @@ def main(
     """Fit the networks on the ledger. No agent starts from networks that saw its own applicant's judgements."""
     with open_store(store, read_only=True) as opened:
         left_out = read_cohort(exclude, opened) if exclude else []
-        cache = TensorCache.copy_from_database(opened, layout)
+        cache = TensorCache.copy_from_database(opened, layout=layout)
         if judge and judge.startswith(LEDGER):
             ledger = read_ledger(judge.removeprefix(LEDGER))
         else:

@@ -61,8 +61,8 @@ def by_preference(best: Ranked, applicant_id: str, wish: str, store: Store) -> R
     """
     encoder = Encoder()
     check_encoder(store, encoder)
-    wanted = {"job": [job_id for job_id, _ in best], "applicant": [applicant_id]}
-    catalogue = Catalogue(TensorCache.copy_from_database(store, only=wanted), digest="")
+    cache = TensorCache.copy_from_database(store, [applicant_id], job_ids=[job_id for job_id, _ in best])
+    catalogue = Catalogue(cache, digest="")
     left = [(job_id, q) for job_id, q in best if job_id in catalogue.rows]
     rows = np.array([catalogue.rows[job_id] for job_id, _ in left])
     similar = catalogue.text_similarities(encoder.encode([wish])[0], rows)

@@ -88,7 +88,7 @@ def _profile(applicant_id: str, text: Candidate | None) -> dict[str, Any]:
 def _cosines(store: Store, layout: str, jobs: Sequence[str], applicants: Sequence[str]) -> dict[Pair, float]:
     """Similarity in [-1, 1] of the pairs whose vectors the store still has."""
     try:
-        cache = TensorCache.copy_from_database(store, layout, only={"job": jobs, "applicant": sorted(applicants)})
+        cache = TensorCache.copy_from_database(store, sorted(applicants), job_ids=jobs, layout=layout)
     except InputError as error:
         logging.getLogger(__name__).warning("the report shows no cosines: %s", error)
         return {}

@@ -48,7 +48,7 @@ def prepare(store_uri: str, cohort: str, layout: str | None, qrels: str | None) 
     """Read the store. Raises InputError for a store, applicant or catalogue that is not there."""
     with open_store(store_uri, read_only=True) as store:
         wanted = read_cohort(cohort, store)
-        cache = TensorCache.copy_from_database(store, layout)
+        cache = TensorCache.copy_from_database(store, layout=layout)
         have = set(cache.applicant_ids)
         ready = tuple(applicant_id for applicant_id in wanted if applicant_id in have)
         failures = {applicant_id: NO_VECTORS for applicant_id in wanted if applicant_id not in have}

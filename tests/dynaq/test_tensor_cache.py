@@ -79,7 +79,7 @@ def test_the_layout_is_classic_where_the_store_does_not_say(folder_store: Store)
 
 
 def test_classic_similarity_is_one_cosine_with_the_first_768(folder_store: Store) -> None:
-    cache = TensorCache.copy_from_database(folder_store, "classic")
+    cache = TensorCache.copy_from_database(folder_store, layout="classic")
     got = cache.calculate_cosine_similarities("bob")
     expected = [cosine(cache.applicants[1], row[:768]) for row in cache.jobs]
     np.testing.assert_allclose(got, expected, atol=1e-6)
@@ -87,7 +87,7 @@ def test_classic_similarity_is_one_cosine_with_the_first_768(folder_store: Store
 
 
 def test_extended_similarity_is_the_mean_of_the_pairs_cosines(folder_store: Store) -> None:
-    cache = TensorCache.copy_from_database(folder_store, "extended")
+    cache = TensorCache.copy_from_database(folder_store, layout="extended")
     pairs = cache.block_similarities("ann")
     for p, (s, a) in enumerate(EXTENDED.pairs):
         state, action = cache.applicants[0, EXTENDED.state_slice(s)], cache.jobs[:, EXTENDED.action_slice(a)]
@@ -99,7 +99,7 @@ def test_a_missing_block_has_similarity_zero(folder_store: Store) -> None:
     blocks = {b: np.zeros((1, 384), np.float32) for b in EXTENDED.action}
     folder_store.put_vectors("job", ["job0000"], blocks)
     for layout in ("classic", "extended"):
-        cache = TensorCache.copy_from_database(folder_store, layout)
+        cache = TensorCache.copy_from_database(folder_store, layout=layout)
         assert cache.calculate_cosine_similarities("ann")[0] == 0.0
 
 
@@ -108,13 +108,13 @@ def test_similarities_stay_within_one_for_equal_vectors(folder_store: Store) -> 
     folder_store.put_vectors("job", ["job0000"], dict.fromkeys(EXTENDED.action, vector))
     folder_store.put_vectors("candidate", ["ann"], dict.fromkeys(EXTENDED.state, vector))
     for layout in ("classic", "extended"):
-        top = TensorCache.copy_from_database(folder_store, layout).calculate_cosine_similarities("ann")[0]
+        top = TensorCache.copy_from_database(folder_store, layout=layout).calculate_cosine_similarities("ann")[0]
         assert 0.99999 < top <= 1.0
 
 
 def test_float16_takes_half_the_memory_and_ranks_alike(folder_store: Store) -> None:
-    full = TensorCache.copy_from_database(folder_store, "extended")
-    half = TensorCache.copy_from_database(folder_store, "extended", dtype="float16")
+    full = TensorCache.copy_from_database(folder_store, layout="extended")
+    half = TensorCache.copy_from_database(folder_store, layout="extended", dtype="float16")
     assert half.jobs.nbytes * 2 == full.jobs.nbytes
     got, expected = (c.calculate_cosine_similarities("ann") for c in (half, full))
     np.testing.assert_allclose(got, expected, atol=1e-3)
@@ -128,7 +128,7 @@ def test_float16_takes_half_the_memory_and_ranks_alike(folder_store: Store) -> N
 def test_top_k_is_exact_with_ties_in_row_order(folder_store: Store, k: int, dtype: Any) -> None:
     same = np.ones((40, 384), np.float32)
     folder_store.put_vectors("job", IDS[100:140], dict.fromkeys(EXTENDED.action, same))
-    cache = TensorCache.copy_from_database(folder_store, "extended", dtype=dtype)
+    cache = TensorCache.copy_from_database(folder_store, layout="extended", dtype=dtype)
     similarities = cache.calculate_cosine_similarities("ann")
     expected = np.argsort(-similarities, kind="stable")[:k]
     rows, values = cache.top_k("ann", k)
@@ -164,13 +164,14 @@ def test_samples_are_distinct_seeded_and_leave_out_what_is_excluded(folder_store
 
 
 def test_nothing_that_is_returned_writes_to_the_shared_arrays(folder_store: Store) -> None:
-    cache = TensorCache.copy_from_database(folder_store, "extended", text=True)
+    cache = TensorCache.copy_from_database(folder_store, layout="extended", text=True)
     before = {name: array.copy() for name, array in cache.to_arrays()[1].items()}
     cache.get_applicant_state("ann").fill_(9)
     cache.get_job_vector_by_index(0).fill_(9)
     cache.get_job_vectors([0, 1]).fill_(9)
     cache.get_job_vectors(np.arange(300)).fill_(9)
     cache.calculate_cosine_similarities("ann").fill(9)
+    cache.calculate_cosine_similarities(cache.get_applicant_state("ann")).fill_(9)
     cache.block_similarities("ann").fill(9)
     cache.top_k("ann", 5)[1].fill(9)
     for array in (cache.jobs, cache.applicants, cache.jobs[0], *cache.to_arrays()[1].values()):
@@ -181,7 +182,7 @@ def test_nothing_that_is_returned_writes_to_the_shared_arrays(folder_store: Stor
 
 
 def test_arrays_make_the_same_cache_without_a_copy(folder_store: Store) -> None:
-    cache = TensorCache.copy_from_database(folder_store, "extended", text=True)
+    cache = TensorCache.copy_from_database(folder_store, layout="extended", text=True)
     again = TensorCache.from_arrays(*cache.to_arrays())
     assert np.shares_memory(again.jobs, cache.jobs)
     assert again.job_ids == cache.job_ids
@@ -238,7 +239,7 @@ def test_a_refresh_reads_only_what_changed_and_leaves_the_old_version_alone(stor
 def test_vectors_without_a_hash_are_always_read_again(folder_store: Store) -> None:
     vector = np.ones((1, 384), np.float32)
     folder_store.put_vectors("job", ["job0000"], dict.fromkeys(EXTENDED.action, vector))
-    cache = TensorCache.copy_from_database(folder_store, "extended")
+    cache = TensorCache.copy_from_database(folder_store, layout="extended")
     folder_store.put_vectors("job", ["job0000"], dict.fromkeys(EXTENDED.action, 2 * vector))
     assert (cache.refresh(folder_store).jobs[0] == 2).all()
 
@@ -261,15 +262,90 @@ def test_a_store_without_usable_vectors_is_an_input_error(tmp_path: Path) -> Non
         fill_cohort(store, ["p"], CLASSIC)
         assert len(TensorCache.copy_from_database(store).job_ids) == 1
         with pytest.raises(InputError, match=r"description_embeddings.*layout"):
-            TensorCache.copy_from_database(store, "extended")
+            TensorCache.copy_from_database(store, layout="extended")
         with pytest.raises(InputError, match="'nonsense'"):
-            TensorCache.copy_from_database(store, "nonsense")
+            TensorCache.copy_from_database(store, layout="nonsense")
 
 
 def test_a_few_records_can_be_loaded_alone(store: Store) -> None:
-    few = TensorCache.copy_from_database(store, only={"job": [IDS[3], IDS[250]], "applicant": ["bob"]})
+    few = TensorCache.copy_from_database(store, ["bob"], job_ids=[IDS[3], IDS[250]])
     everything = TensorCache.copy_from_database(store)
     assert (few.job_ids, few.applicant_ids) == ((IDS[3], IDS[250]), ("bob",))
     assert few.calculate_cosine_similarities("bob") == pytest.approx(
         everything.calculate_cosine_similarities("bob")[[3, 250]], abs=1e-6
     )
+
+
+@pytest.mark.parametrize("by_uri", [False, True])
+def test_the_example_that_the_project_began_with(store: Store, by_uri: bool) -> None:
+    device, applicant_ids, applicant_id, job_idx = "cpu", ["bob"], "bob", 7
+    db_connector = store.uri if by_uri else store
+
+    tensor_cache = TensorCache(device=device)
+    tensor_cache.copy_from_database(db_connector, applicant_ids)
+    state_tensor = tensor_cache.get_applicant_state(applicant_id)
+    action_tensor = tensor_cache.get_job_vector_by_index(job_idx)
+    similarities = tensor_cache.calculate_cosine_similarities(state_tensor)
+
+    assert tensor_cache.applicant_ids == ("bob",)
+    assert tensor_cache.job_ids == tuple(IDS)
+    assert (state_tensor.shape, state_tensor.dtype) == ((1152,), torch.float32)
+    assert (action_tensor.shape, action_tensor.dtype) == ((1920,), torch.float32)
+    assert (similarities.shape, similarities.dtype) == ((300,), torch.float32)
+    blocks = {s: state_tensor[EXTENDED.state_slice(s)].numpy() for s in EXTENDED.state}
+    pairs = [cosine(blocks[s], action_tensor[EXTENDED.action_slice(a)].numpy()) for s, a in EXTENDED.pairs]
+    assert float(similarities[job_idx]) == pytest.approx(np.mean(pairs), abs=1e-6)
+    everything = TensorCache.copy_from_database(store)
+    np.testing.assert_array_equal(action_tensor, everything.get_job_vector_by_index(job_idx))
+    np.testing.assert_allclose(similarities, everything.calculate_cosine_similarities("bob"), atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["classic", "extended"])
+def test_a_state_is_compared_as_the_applicant_it_belongs_to(folder_store: Store, layout: str) -> None:
+    cache = TensorCache.copy_from_database(folder_store, layout=layout)
+    state = cache.get_applicant_state("ann")
+    expected = cache.calculate_cosine_similarities("ann")
+    np.testing.assert_allclose(cache.calculate_cosine_similarities(state), expected, atol=1e-6)
+    np.testing.assert_allclose(cache.calculate_cosine_similarities(3 * state.double()), expected, atol=1e-6)
+    assert not cache.calculate_cosine_similarities(torch.zeros_like(state)).any()
+    for wrong in (state[:-1], state[None]):
+        with pytest.raises(InputError, match=rf"{layout} layout is a vector of {len(state)} values"):
+            cache.calculate_cosine_similarities(wrong)
+
+
+def test_a_cache_is_filled_once(folder_store: Store) -> None:
+    cache = TensorCache()
+    with pytest.raises(InputError, match="empty"):
+        cache.get_applicant_state("ann")
+    assert cache.copy_from_database(folder_store) is cache
+    with pytest.raises(InputError, match="filled already"):
+        cache.copy_from_database(folder_store)
+    assert TensorCache.copy_from_database(folder_store) is not cache
+
+
+def test_ids_that_name_nothing_are_input_errors(folder_store: Store) -> None:
+    with pytest.raises(InputError, match="at least one"):
+        TensorCache().copy_from_database(folder_store, [])
+    with pytest.raises(InputError, match="layout='classic'"):
+        TensorCache().copy_from_database(folder_store, "classic")
+    with pytest.raises(InputError, match="none of its 1 applicants"):
+        TensorCache().copy_from_database(folder_store, ["nobody"])
+    some = TensorCache().copy_from_database(folder_store, ["nobody", "bob", "bob"])
+    assert some.applicant_ids == ("bob",)
+
+
+def test_tensors_are_on_the_caches_device(folder_store: Store) -> None:
+    cache = TensorCache(torch.device("meta")).copy_from_database(folder_store)
+    state = cache.get_applicant_state("ann")
+    assert (state.device.type, state.shape) == ("meta", (768,))
+    assert cache.get_job_vector_by_index(0).device.type == "meta"
+    assert cache.get_job_vectors([0, 1]).device.type == "meta"
+    assert cache.refresh(folder_store).device.type == "meta"
+    on_cpu = TensorCache.copy_from_database(folder_store).get_applicant_state("ann")
+    assert cache.calculate_cosine_similarities(on_cpu).device.type == "meta"
+
+
+@pytest.mark.parametrize("device", ["abacus", "cuda:99"])
+def test_a_device_that_is_not_there_is_an_input_error(device: str) -> None:
+    with pytest.raises(InputError, match=rf"device '{device}' cannot be used here"):
+        TensorCache(device=device)

@@ -125,7 +125,7 @@ def test_a_small_ledger_is_an_input_error(market: ToyMarket) -> None:
 
 def test_another_layout_is_an_input_error(market: ToyMarket, honest: Pretrained) -> None:
     with open_store(market.store, read_only=True) as store:
-        classic = TensorCache.copy_from_database(store, "classic")
+        classic = TensorCache.copy_from_database(store, layout="classic")
     with pytest.raises(InputError, match="classic"):
         honest.prior(classic, ["ann00"], CPU)
 

@@ -81,8 +81,13 @@ def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("--help", "-h"):
         width = max(map(len, VERBS)) + 2
         commands = "\n".join(f"  {verb:{width}}{text}" for verb, text in VERBS.items())
-        print(f"{USAGE}\n\nCommands:\n{commands}\n\n--debug shows the traceback of an error.")
+        print(f"{USAGE}\n\nCommands:\n{commands}\n\n--debug shows the traceback of an error; --version the version.")
         return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from dynaq import __version__  # asks the installed package, which a source tree need not be
+
+        print(f"dynaq {__version__}")
+        return 0
     verb, *rest = arguments
     if verb not in VERBS:
         raise InputError(f"there is no command {verb!r}; the commands are {', '.join(VERBS)}")

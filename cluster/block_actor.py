@@ -55,6 +55,7 @@ class Block:
         return f"agents/block_{self.index:05d}.json"
 
     def checkpoint(self, round_: int) -> str:
+        """Folder of the checkpoint after a round, in the run folder."""
         return f"agents/block_{self.index:05d}-{round_:04d}"
 
 

@@ -84,16 +84,19 @@ class BrokerMetrics:
         )
 
     def from_ledger(self, pairs: int) -> None:
+        """Count pairs that the ledger answered."""
         if pairs:
             self._judgements.inc(pairs, self._tags | {"source": "ledger"})
 
     def from_judge(self, pairs: int, abstained: int, seconds: float) -> None:
+        """Count one answer of the judge: its pairs, the abstentions among them, and its seconds."""
         self._judgements.inc(pairs, self._tags | {"source": "judge"})
         if abstained:
             self._abstentions.inc(abstained, self._tags)
         self._seconds.observe(seconds, self._tags)
 
     def waiting(self, pairs: int) -> None:
+        """Show how many pairs wait for the judge."""
         self._waiting.set(pairs, self._tags)
 
 
@@ -113,6 +116,7 @@ class BlockMetrics:
         )
 
     def round_done(self, seconds: float, judgements: int) -> None:
+        """Count a round: its seconds and the judgements that it used."""
         self._rounds.observe(seconds, self._tags)
         if judgements > 0:
             self._used.inc(judgements, self._tags)
@@ -131,6 +135,7 @@ class RunMetrics:
         self._deaths = Counter("dynaq_actor_deaths_total", "Training actors that died and were replaced.", keys)
 
     def progress(self, done: int, left: int, reward: float, ndcg: float) -> None:
+        """Show applicants done and left, mean reward and nDCG; NaN is not known yet."""
         self._applicants.set(done, self._tags | {"state": "done"})
         self._applicants.set(left, self._tags | {"state": "left"})
         for gauge, value in ((self._reward, reward), (self._ndcg, ndcg)):
@@ -138,8 +143,10 @@ class RunMetrics:
                 gauge.set(value, self._tags)
 
     def queue(self, running: int, waiting: int) -> None:
+        """Show blocks that train and blocks that wait for an actor."""
         self._blocks.set(running, self._tags | {"state": "running"})
         self._blocks.set(waiting, self._tags | {"state": "waiting"})
 
     def actor_died(self) -> None:
+        """Count an actor that died and is replaced."""
         self._deaths.inc(1, self._tags)

@@ -101,6 +101,7 @@ class CohortProgress:
 
     @property
     def per_second(self) -> float:
+        """Judgements used per second since this process began; 0 at the start."""
         return (self.judgements - self.spent_before) / self.seconds if self.seconds > 0 else 0.0
 
     @property

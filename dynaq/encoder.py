@@ -28,12 +28,18 @@ class Embedder(Protocol):
     """What ingestion needs of an encoder; `cluster` provides one that spreads the texts over a cluster."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The encoder's name, kept in the store that it embedded."""
+        ...
 
     @property
-    def revision(self) -> str: ...
+    def revision(self) -> str:
+        """Changes whenever the model's weights do; kept beside the name."""
+        ...
 
-    def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]: ...
+    def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Unit vectors of texts, float32 `[len(texts), 384]`."""
+        ...
 
 
 class Encoder:

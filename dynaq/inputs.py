@@ -37,11 +37,13 @@ class InteractionInputs:
         self.everything = _everything(self.state, self.n_jobs)
 
     def take(self, jobs: torch.Tensor) -> torch.Tensor:
+        """jobs `[agents, batch]` int64 → `[agents, batch, width]`."""
         if jobs is self.everything:
             return self.features
         return self.features.gather(1, jobs[..., None].expand(-1, -1, self.width))
 
     def piece(self, start: int, end: int) -> torch.Tensor:
+        """`[agents, end - start, width]` of the jobs of a range, a view."""
         return self.features[:, start:end]
 
 
@@ -54,11 +56,13 @@ class RawInputs:
         self.everything = _everything(self.state, self.n_jobs)
 
     def take(self, jobs: torch.Tensor) -> torch.Tensor:
+        """jobs `[agents, batch]` int64 → `[agents, batch, action_dim]`."""
         if jobs is self.everything:
             return self.piece(0, self.n_jobs)
         return self._actions[jobs]
 
     def piece(self, start: int, end: int) -> torch.Tensor:
+        """`[agents, end - start, action_dim]` of the jobs of a range, one view for all agents."""
         return self._actions[start:end].expand(len(self.state), -1, -1)
 
 

@@ -45,17 +45,21 @@ class Layout:
 
     @property
     def state_dim(self) -> int:
+        """Numbers in a state."""
         return len(self.state) * BLOCK_DIM
 
     @property
     def action_dim(self) -> int:
+        """Numbers in an action."""
         return len(self.action) * BLOCK_DIM
 
     def state_slice(self, block: str) -> slice:
+        """Where a block lies in a state. Raises ValueError when the layout lacks it."""
         i = self.state.index(block)
         return slice(i * BLOCK_DIM, (i + 1) * BLOCK_DIM)
 
     def action_slice(self, block: str) -> slice:
+        """Where a block lies in an action. Raises ValueError when the layout lacks it."""
         i = self.action.index(block)
         return slice(i * BLOCK_DIM, (i + 1) * BLOCK_DIM)
 

@@ -1,0 +1,1 @@
+"""The commands of `dynaq`, one module each."""

@@ -1,0 +1,1 @@
+"""Recommendations, feedback and new applicants over HTTP, and the page."""

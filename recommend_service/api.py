@@ -10,6 +10,7 @@ import os
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -21,7 +22,6 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from cluster.http_auth import key_matches
-from dynaq import __version__
 from dynaq.feedback.events import MAX_TEXT
 from dynaq.ingest.records import Rejected, parse_candidate
 from dynaq.records import Candidate, Job
@@ -76,7 +76,7 @@ def make_app(service: Recommender) -> FastAPI:
 
     app = FastAPI(
         title="Dyna-Q recommendations",
-        version=__version__,
+        version=version("dynaq-jobs"),
         description=DESCRIPTION,
         lifespan=lifespan,
         docs_url=None,  # FastAPI's page loads scripts from elsewhere; ours needs no network

@@ -79,6 +79,7 @@ class Catalogue:
         return self._cache.applicant_text(self._applicants[applicant_id])
 
     def job(self, row: int) -> Job:
+        """The record of a row."""
         return self._cache.job_text(row)
 
     def similarities(self, who: Person, rows: Rows | None = None) -> FloatArray:

@@ -10,6 +10,8 @@ SECONDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.3, 1.0, 3.0)
 
 
 class Metrics:
+    """Counters of the service in Prometheus' format."""
+
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         kept: dict[str, Any] = {"registry": self.registry}
@@ -28,5 +30,6 @@ class Metrics:
         self.lost = Gauge("recommend_lost_exposures", "Exposures that could not be written.", **kept)
 
     def show_run(self, run_id: str | None) -> None:
+        """Name the run that ranks; None while there is none."""
         self.run.clear()
         self.run.labels(run_id or "none").set(1)

@@ -44,6 +44,7 @@ class Problem(Exception):
 
 
 def problem_response(problem: Problem) -> JSONResponse:
+    """A problem as JSON by RFC 9457, with its status and headers."""
     body = ProblemDetails(
         type=f"urn:dynaq:problem:v{VERSION}:{problem.name}",
         title=problem.name.replace("-", " "),

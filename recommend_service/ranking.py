@@ -75,9 +75,11 @@ class Ranker:
 
     @property
     def cached(self) -> int:
+        """How many rankings are in memory."""
         return len(self._cache)
 
     def has_agent(self, applicant_id: str) -> bool:
+        """Whether the run has an agent for the applicant."""
         return self.run is not None and applicant_id in self.run.places
 
     def peek(self, applicant_id: str, depth: int) -> Ranking | None:

@@ -31,6 +31,8 @@ class Explanation(BaseModel):
 
 
 class Recommendation(BaseModel):
+    """One place of a list."""
+
     rank: int
     job_id: str
     title: str
@@ -103,6 +105,8 @@ class FeedbackAccepted(BaseModel):
 
 
 class Position(BaseModel):
+    """A job that the applicant had."""
+
     model_config = ConfigDict(extra="forbid")
 
     title: str = Field(max_length=1000)
@@ -125,11 +129,15 @@ class ApplicantIn(BaseModel):
 
 
 class ApplicantCreated(BaseModel):
+    """The new applicant's id, and where the recommendations are."""
+
     id: str
     recommendations: str = Field(description="where they are")
 
 
 class ApplicantShown(BaseModel):
+    """An applicant as a list of applicants shows them."""
+
     id: str
     headline: str
     has_agent: bool

@@ -107,6 +107,7 @@ class Recommender:
 
     @property
     def run_id(self) -> str | None:
+        """The run whose agents rank, None while there is none."""
         return self.ranker.run.run_id if self.ranker.run is not None else None
 
     @property

@@ -94,10 +94,12 @@ class Api:
         return found
 
     async def recommendations(self, applicant_id: str, k: int) -> dict[str, Any]:
+        """An applicant's list of k jobs. Raises httpx.HTTPError."""
         path = f"/v1/applicants/{quote(applicant_id, safe='')}/recommendations"
         return await self._call("recommendations", "GET", path, params={"k": k})
 
     async def feedback(self, events: list[dict[str, str]], key: str) -> dict[str, Any]:
+        """Send events under an idempotency key. Raises httpx.HTTPError."""
         headers = {"Idempotency-Key": key}
         return await self._call("feedback", "POST", "/v1/feedback", json={"events": events}, headers=headers)
 

@@ -53,6 +53,7 @@ class Texts:
         return vectors
 
     def close(self) -> None:
+        """End the thread; what waits for it is cancelled."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 

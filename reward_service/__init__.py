@@ -1,0 +1,1 @@
+"""Judges that cost something: prompts, engines, the Ray Serve application, clients."""

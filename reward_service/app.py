@@ -97,6 +97,7 @@ class JudgeReplica:
         return self._variants[key]
 
     async def fingerprint(self) -> str:
+        """The judge's name in the ledger."""
         return self._judge.fingerprint
 
     async def status(self) -> dict[str, Any]:

@@ -45,7 +45,9 @@ class RewardClient(ABC):
 
     @property
     @abstractmethod
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """The judge's name in the ledger."""
+        ...
 
     @abstractmethod
     async def _ask(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
@@ -116,6 +118,7 @@ class ServeJudge(RewardClient):
 
     @property
     def fingerprint(self) -> str:
+        """The judge's name in the ledger, as the deployment gave it."""
         return self._fingerprint
 
     async def _ask(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:

@@ -144,14 +144,17 @@ class JudgeConfig(BaseModel):
 
     @property
     def method_name(self) -> Literal["choice", "likelihood"]:
+        """The method, chosen by the model where none is named."""
         return self.method or ("likelihood" if self.model is None else "choice")
 
     @property
     def profile_limit(self) -> int:
+        """Longest profile in tokens."""
         return self.profile_tokens or (96 if self.method_name == "likelihood" else 512)
 
     @property
     def job_limit(self) -> int:
+        """Longest job in tokens."""
         return self.job_tokens or (32 if self.method_name == "likelihood" else 512)
 
     @property
@@ -161,6 +164,7 @@ class JudgeConfig(BaseModel):
 
     @property
     def cut_points(self) -> Thresholds:
+        """Thresholds of `likelihood`: those named, else the packaged model's."""
         return self.thresholds or DEFAULT_THRESHOLDS
 
     @property

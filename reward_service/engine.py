@@ -54,7 +54,9 @@ class Engine(Protocol):
         """Raises JudgeUnavailable when the model cannot answer any more."""
         ...
 
-    def shutdown(self) -> None: ...
+    def shutdown(self) -> None:
+        """Release the model. It answers nothing afterwards."""
+        ...
 
 
 class Tokens:
@@ -65,6 +67,7 @@ class Tokens:
         self._plain = lru_cache(maxsize=65_536)(self._encode_plain)
 
     def offsets(self, text: str) -> Sequence[tuple[int, int]]:
+        """(start, end) of each token of a text, in characters."""
         encoded = self._tokenizer(
             text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
         )
@@ -79,6 +82,7 @@ class Tokens:
         return tuple(self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
     def trusted(self, text: str) -> tuple[int, ...]:
+        """Ids of our own text, in which a marker of the chat template is that marker."""
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def chat(self, prompt: ChatPrompt) -> list[int]:
@@ -154,6 +158,7 @@ class VllmEngine:
         self._asked: OrderedDict[int, None] = OrderedDict()
 
     def offsets(self, text: str) -> Sequence[tuple[int, int]]:
+        """(start, end) of each token of a text, in characters."""
         return self._tokens.offsets(text)
 
     async def warm_up(self) -> None:
@@ -174,6 +179,7 @@ class VllmEngine:
             self._reads_cache = False
 
     async def continuation(self, prefix: str, text: str) -> list[float]:
+        """Log-probability of each token of `text` after `prefix`. Raises PairError, JudgeUnavailable."""
         return await self._logprobs(self._tokens.untrusted(prefix), self._tokens.untrusted(text))
 
     async def _logprobs(self, before: Sequence[int], after: Sequence[int]) -> list[float]:
@@ -211,6 +217,7 @@ class VllmEngine:
         )
 
     async def letters(self, prompt: ChatPrompt) -> dict[str, float]:
+        """Log-probability of each letter as the first token. Raises PairError, JudgeUnavailable."""
         self._letters = self._letters or self._tokens.letter_ids(LETTERS)
         ids = list(self._letters.values())
         output = await self._run(self._tokens.chat(prompt), allowed_token_ids=ids, logprob_token_ids=ids)
@@ -239,6 +246,7 @@ class VllmEngine:
         return last
 
     async def check_health(self) -> None:
+        """Raises JudgeUnavailable when the engine died."""
         from vllm.v1.engine.exceptions import EngineDeadError
 
         try:
@@ -247,6 +255,7 @@ class VllmEngine:
             raise JudgeUnavailable("the judge's engine died and is being replaced; ask again") from error
 
     def shutdown(self) -> None:
+        """Stop the engine's processes and free its memory."""
         self._llm.shutdown()
 
 

@@ -35,6 +35,7 @@ class ReplicaMetrics:
         self._pending.set(0)
 
     def answered(self, judge: str, judgements: Sequence[Judgement], seconds: float) -> None:
+        """Count a call's judgements by outcome, their label mass, and the call's seconds."""
         for judgement in judgements:
             self._pairs.inc(1, {"judge": judge, "outcome": (judgement.label or "abstained").lower()})
             if not judgement.abstained:
@@ -42,4 +43,5 @@ class ReplicaMetrics:
         self._seconds.observe(seconds, {"judge": judge})
 
     def pending(self, pairs: int) -> None:
+        """Show how many pairs the replica holds."""
         self._pending.set(pairs)

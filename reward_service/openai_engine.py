@@ -42,9 +42,11 @@ class OpenAIEngine:
         )
 
     def offsets(self, text: str) -> Sequence[tuple[int, int]]:
+        """(start, end) of pieces of up to six letters; the server's own tokens are not known here."""
         return [piece.span() for piece in _PIECES.finditer(text)]
 
     async def continuation(self, prefix: str, text: str) -> list[float]:
+        """Log-probability of each token of `text` after `prefix`, by completion with echo."""
         body = {"prompt": prefix + text, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
         logprobs = (await self._post("/completions", body))["choices"][0].get("logprobs")
         if not logprobs or not logprobs.get("text_offset"):
@@ -57,6 +59,7 @@ class OpenAIEngine:
         return values
 
     async def letters(self, prompt: ChatPrompt) -> dict[str, float]:
+        """Log-probability of each letter as the first token, by chat completion with logprobs."""
         user = "".join(segment.text for segment in prompt.user)
         body = {
             "messages": [{"role": "system", "content": prompt.system}, {"role": "user", "content": user}],
@@ -78,6 +81,7 @@ class OpenAIEngine:
         return found
 
     async def check_health(self) -> None:
+        """Raises JudgeUnavailable when the server does not answer."""
         await self._call("GET", "/models")
 
     def shutdown(self) -> None:

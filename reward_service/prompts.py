@@ -42,6 +42,7 @@ class Text:
 
     @property
     def empty(self) -> bool:
+        """Whether there is nothing to judge."""
         return not self.fields
 
 

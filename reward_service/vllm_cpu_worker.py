@@ -70,6 +70,7 @@ class ScoringWorker(CPUWorker):
     """Named to vLLM as its `worker_cls`."""
 
     def init_device(self) -> None:
+        """As vLLM's, with the model runner that scores."""
         super().init_device()  # type: ignore[no-untyped-call]
         self.model_runner.__class__ = ScoringModelRunner  # the same state, one method differs
 

@@ -1,0 +1,1 @@
+"""RLlib's DQN on the same environment, as a trial to compare with."""

@@ -121,6 +121,7 @@ class CohortEnv(gymnasium.vector.VectorEnv[FloatArray, npt.NDArray[np.int64], np
         return np.stack(observations), np.array(rewards), np.array(terminated), np.array(truncated), {}
 
     def close_extras(self, **values: Any) -> None:
+        """End the threads; the base class's `close` calls this."""
         self._pool.shutdown()
 
 
@@ -157,6 +158,7 @@ class SlateFeatures(nn.Module):
         self.width = width
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The class's features of `batch[Columns.OBS]`, under the name that RLlib expects of an encoder."""
         observation = batch[Columns.OBS]
         cosines = observation[:, 1:].reshape(len(observation), -1, self.width)
         spread = cosines.std(1, keepdim=True, unbiased=False).clamp_min(1e-3)
@@ -169,6 +171,7 @@ class SlateQModule(DefaultDQNTorchRLModule):
     """RLlib's DQN module with a network that scores every job of the slate by the same weights."""
 
     def setup(self) -> None:
+        """Build the networks from `model_config`; RLlib calls it once."""
         given: Any = self.model_config
         width, hidden = int(given["width"]), tuple(given["hidden"])
         self.uses_dueling, self.num_atoms, self.uses_double_q = False, 1, bool(given["double_q"])
@@ -285,4 +288,5 @@ class RllibDqn:
         return q
 
     def close(self) -> None:
+        """Stop the algorithm and its workers."""
         self._algorithm.stop()  # type: ignore[no-untyped-call]

@@ -1,0 +1,1 @@
+"""Comparisons and searches as Ray Tune trials."""

@@ -81,6 +81,7 @@ class Plan:
         return [self.trial(dict(zip(keys, one, strict=True))).name for one in values]
 
     def to_json(self) -> dict[str, Any]:
+        """What config.yaml of the comparison says, to be matched by --resume."""
         return {
             "strategies": list(self.strategies),
             "seeds": list(self.seeds),
@@ -92,6 +93,7 @@ class Plan:
 
 
 def param_space(plan: Plan) -> dict[str, Any]:
+    """The search space that Tune draws trials from: strategies, seeds and settings."""
     if plan.search != "random":
         return dict(plan.space.domains())
     both = {"strategy": tune.grid_search(list(plan.strategies)), "seed": tune.grid_search(list(plan.seeds))}
@@ -99,6 +101,7 @@ def param_space(plan: Plan) -> dict[str, Any]:
 
 
 def tune_config(plan: Plan, config: DynaQConfig, concurrent: int) -> TuneConfig:
+    """Scheduler, searcher and sample counts, with at most `concurrent` trials at a time."""
     scheduler = PerStrategy(plan) if plan.scheduler == "asha" else FIFOScheduler()  # type: ignore[no-untyped-call]
     shared: dict[str, Any] = {
         "metric": SCORE,
@@ -145,6 +148,7 @@ class PerStrategy(FIFOScheduler):
         }
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        """Pass the metric on to every strategy's scheduler. True when all took it."""
         done = [asha.set_search_properties(metric, mode, **spec) for asha in self._asha.values()]
         return all(done)
 
@@ -152,16 +156,20 @@ class PerStrategy(FIFOScheduler):
         return self._asha[self._plan.trial(trial.config).strategy]
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Hand a new trial to its strategy's scheduler."""
         self._of(trial).on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """What its strategy's scheduler decides; goes on while the score is not known."""
         if math.isnan(result.get(SCORE, math.nan)):
             return TrialScheduler.CONTINUE  # nothing is known yet
         return self._of(trial).on_trial_result(tune_controller, trial, result)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Tell its strategy's scheduler the last score, where there is one."""
         if not math.isnan(result.get(SCORE, math.nan)):
             self._of(trial).on_trial_complete(tune_controller, trial, result)
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        """Tell its strategy's scheduler that a trial is gone."""
         self._of(trial).on_trial_remove(tune_controller, trial)

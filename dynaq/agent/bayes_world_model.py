@@ -60,6 +60,7 @@ class CosinePrior:
         self.static = class_probabilities(COSINE_SLOPE * centred, torch.full_like(centred, CLASS_VARIANCE), values)
 
     def head(self, context: Callable[[], torch.Tensor]) -> torch.Tensor | None:
+        """None: the cosine alone says nothing about the context."""
         return None
 
 

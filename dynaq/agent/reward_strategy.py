@@ -39,6 +39,7 @@ class RewardStrategy:
 
     @property
     def needs_judge(self) -> bool:
+        """Whether rewards come from judgements at all; cosine rewards do not."""
         return self.name != "cosine"
 
     def cosine_weight(self, judged: torch.Tensor) -> torch.Tensor:

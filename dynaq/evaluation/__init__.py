@@ -1,0 +1,1 @@
+"""Ranking quality, its uncertainty, and comparisons of runs."""

@@ -35,6 +35,7 @@ class Interval:
 
     @property
     def known(self) -> bool:
+        """Whether both bounds are numbers: there were values to average."""
         return bool(np.isfinite([self.low, self.high]).all())
 
 

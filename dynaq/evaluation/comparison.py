@@ -51,6 +51,7 @@ class Arm:
 
     @property
     def name(self) -> str:
+        """Strategy and setting, as tables and plots show them."""
         return line_name({"strategy": self.strategy, "setting": self.setting})
 
 
@@ -70,6 +71,7 @@ class Rows:
         self.cold_at = max(1, int(min(COLD, self.grid[-1])))
 
     def final(self, arm: Arm, metric: str) -> Values:
+        """`[applicants, seeds]` of a metric at the end of training, NaN where a trial has none."""
         return self._cells(arm, lambda trial, who: np.array(self._finals.get((trial, who), {}).get(metric, math.nan)))
 
     def curve(self, arm: Arm, metric: str, grid: Values | None = None) -> Values:

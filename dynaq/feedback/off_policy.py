@@ -62,6 +62,7 @@ class SlateLog:
 
     @property
     def filled(self) -> npt.NDArray[np.bool_]:
+        """`[n, k]` bool: the ranks that hold a job."""
         return self.shown >= 0
 
     def __len__(self) -> int:

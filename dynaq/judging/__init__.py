@@ -1,0 +1,1 @@
+"""Judgements, the protocol of a judge, and ledgers of what was judged."""

@@ -132,9 +132,13 @@ class Judge(Protocol):
     """
 
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """Names model, prompt version, method and label values; the judge's key in the ledger."""
+        ...
 
-    def judge(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]: ...
+    def judge(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
+        """One judgement per job, in order; an abstention where a pair cannot be answered. Raises JudgeError."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,4 +156,6 @@ class JudgementSource(Protocol):
     process, `cluster.broker.BrokerClient` in a cluster).
     """
 
-    def fetch(self, slates: Sequence[Slate]) -> list[list[Judgement]]: ...
+    def fetch(self, slates: Sequence[Slate]) -> list[list[Judgement]]:
+        """One judgement per job of each slate, in order. Raises JudgeError when the judge fails."""
+        ...

@@ -1,0 +1,1 @@
+"""Networks fitted on other applicants' judgements, from which an agent starts."""

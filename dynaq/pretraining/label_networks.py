@@ -42,6 +42,7 @@ class Scaling(nn.Module):
         self.register_buffer("offset", torch.zeros(len(LABELS)))
 
     def forward(self, p: torch.Tensor) -> torch.Tensor:
+        """Distributions `[..., 4]`, scaled and normalised."""
         return _scaled(torch.log(p + RARE), self.slope, self.offset)
 
     @classmethod
@@ -101,6 +102,7 @@ class Classifier(nn.Module):
         self.scale[:columns] = x.std(0).clamp_min(1e-6)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x `[..., features]` → p(label) `[..., 4]`."""
         logits: torch.Tensor = self.net((x - self.mean) / self.scale)
         p: torch.Tensor = self.scaling(
             torch.softmax(logits + x[..., : len(LABELS)] if self.corrects else logits, dim=-1)

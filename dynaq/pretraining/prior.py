@@ -178,6 +178,7 @@ class PretrainedPrior:
         return torch.stack(rows)
 
     def head(self, context: Callable[[], torch.Tensor]) -> torch.Tensor | None:
+        """p(label | context) `[agents, n, 4]`, pooled over the networks of each agent's folds."""
         x = context()
         return torch.stack(
             [

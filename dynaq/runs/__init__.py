@@ -1,0 +1,1 @@
+"""Run folders: written by training, read by everything after it, without Ray."""

@@ -72,6 +72,7 @@ class RunFolder:
         return RunFolder(f"{base.rstrip('/')}/{name}{mark}{query}")
 
     def exists(self, name: str = "") -> bool:
+        """Whether the run folder, or what is named in it, is there."""
         filesystem, path = self._place
         return bool(filesystem.get_file_info(f"{path}/{name}".rstrip("/")).type != fs.FileType.NotFound)
 
@@ -98,6 +99,7 @@ class RunFolder:
             raise DynaqError(f"cannot write {name} in run folder {self.uri!r}: {error}") from error
 
     def read_bytes(self, name: str) -> bytes:
+        """A whole file. Raises InputError when there is none, DynaqError when it cannot be read."""
         return self._read(name, lambda file: file.read())
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
@@ -118,23 +120,29 @@ class RunFolder:
             raise DynaqError(f"cannot read {name} in run folder {self.uri!r}: {error}") from error
 
     def write_table(self, name: str, table: pa.Table) -> None:
+        """Write a Parquet file. Raises as `write_bytes`."""
         sink = io.BytesIO()
         pq.write_table(table, sink)
         self.write_bytes(name, sink.getvalue())
 
     def read_table(self, name: str) -> pa.Table:
+        """A Parquet file. Raises as `read_bytes`."""
         return pq.read_table(pa.BufferReader(self.read_bytes(name)))
 
     def write_yaml(self, name: str, value: Any) -> None:
+        """Write a YAML file, keys in the order given. Raises as `write_bytes`."""
         self.write_bytes(name, yaml.safe_dump(value, sort_keys=False).encode())
 
     def read_yaml(self, name: str) -> Any:
+        """A YAML file. Raises as `read_bytes`."""
         return yaml.safe_load(self.read_bytes(name))
 
     def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file. Raises as `write_bytes`."""
         self.write_bytes(name, json.dumps(value).encode())
 
     def read_json(self, name: str) -> Any:
+        """A JSON file. Raises as `read_bytes`."""
         return json.loads(self.read_bytes(name))
 
     @contextmanager

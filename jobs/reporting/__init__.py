@@ -1,0 +1,1 @@
+"""The report page of a run or a comparison, and TensorBoard's files."""

@@ -1,0 +1,1 @@
+"""What several commands do on the way: cohort, judge, run folder."""

@@ -33,6 +33,7 @@ class Replay:
         self._judge = ReplayJudge(path)
 
     async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
+        """The recorded judgements, in order. Raises JudgeError for a pair that is not in the ledger."""
         answers: list[Judgement] = self._judge.judge(applicant, jobs)
         return answers
 

@@ -40,7 +40,9 @@ STORE_PATIENCE = 120.0  # seconds for which a database may be away before a run 
 class AsyncJudge(Protocol):
     """A judge as the broker calls it: `dynaq.judging.judgement.Judge.judge`, without blocking the others."""
 
-    async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]: ...
+    async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
+        """One judgement per job, in order, as `dynaq.judging.judgement.Judge.judge`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ class JudgeBroker:
         return {(applicant_id, job_id) for applicant_id in applicant_ids for job_id in self._requested[applicant_id]}
 
     async def stats(self) -> BrokerStats:
+        """What was answered since the broker started, and from where."""
         return BrokerStats(self._judged, self._replayed, self._abstained, self._judge is not None)
 
     async def bills(self) -> dict[str, int]:
@@ -259,6 +262,7 @@ class BrokerClient:
         self._broker, self._payer = broker, payer
 
     def fetch(self, slates: Sequence[Slate]) -> list[list[Judgement]]:
+        """One judgement per job of each slate, in order. Raises the broker's DynaqError as it was."""
         try:
             return ray.get(self._broker.fetch.remote(list(slates), self._payer))
         except ray.exceptions.RayTaskError as error:

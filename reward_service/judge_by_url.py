@@ -21,7 +21,9 @@ from reward_service.openai_engine import OpenAIEngine, served_model
 class AsyncJudge(Protocol):
     """What a URL becomes."""
 
-    async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]: ...
+    async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
+        """One judgement per job, in order, as `dynaq.judging.judgement.Judge.judge`."""
+        ...
 
 
 class EndpointJudge(RewardClient):
@@ -34,6 +36,7 @@ class EndpointJudge(RewardClient):
 
     @property
     def fingerprint(self) -> str:
+        """The judge's name in the ledger: model, method and the endpoint's address."""
         return self.config.fingerprint
 
     async def _ask(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:

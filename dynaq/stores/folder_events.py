@@ -44,6 +44,7 @@ class FolderEvents:
         return (store / FOLDER / "store.json").exists()
 
     def add_feedback(self, events: Sequence[FeedbackEvent]) -> int:
+        """Keep events and return how many were new."""
         self._segments.check_writable()
         if self._known is None:
             self._known = {_digest(key) for key in self._feedback.all_keys()}
@@ -57,13 +58,16 @@ class FolderEvents:
         return len(new)
 
     def feedback(self, applicants: Sequence[str] | None = None) -> pa.Table:
+        """Events, oldest first, with the columns of `FEEDBACK_SCHEMA`."""
         return select(self._feedback.table(), applicants)
 
     def add_exposures(self, exposures: Sequence[Exposure]) -> None:
+        """Keep what people were shown; of one key the first stays."""
         # A repeated key is found when the table is read: there are too many exposures to remember all of them.
         self._exposures.append([exposure_row(exposure) for exposure in exposures])
 
     def exposures(self, applicants: Sequence[str] | None = None) -> pa.Table:
+        """Exposures, oldest first, with the columns of `EXPOSURE_SCHEMA`."""
         return select(self._exposures.table(), applicants)
 
     def close(self) -> None:

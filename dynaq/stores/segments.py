@@ -126,6 +126,7 @@ class SegmentFolder:
         return self._lock is None
 
     def put_meta(self, values: dict[str, Any]) -> None:
+        """Set some of the store's metadata; the rest stays. Raises DynaqError on a read-only store."""
         self.check_writable()
         self._manifest["meta"].update(values)
         self._commit()

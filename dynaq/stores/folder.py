@@ -23,6 +23,7 @@ from dynaq.stores.base import (
     Collections,
     FloatArray,
     Kind,
+    Store,
     VectorBatch,
     check_vectors,
     new_judgements,
@@ -57,7 +58,7 @@ BATCH_ROWS = 4096
 BATCH_CHARS = 64 << 20  # a batch of very long texts is cut earlier
 
 
-class FolderStore:
+class FolderStore(Store):
     """A store in a folder. See `Store` for the interface and `dynaq.stores.segments` for how it survives a crash."""
 
     def __init__(self, path: Path, *, create: bool = False, read_only: bool = False) -> None:

@@ -38,6 +38,7 @@ from dynaq.stores.base import (
     Collections,
     FloatArray,
     Kind,
+    Store,
     VectorBatch,
     check_vectors,
     new_judgements,
@@ -75,7 +76,7 @@ def scrub(message: str, uri: str) -> str:
     return message
 
 
-class MongoStore:
+class MongoStore(Store):
     """A store in a MongoDB database. See `Store` for the interface."""
 
     def __init__(self, uri: str, *, create: bool = False, read_only: bool = False) -> None:

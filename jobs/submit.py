@@ -62,7 +62,7 @@ def connect(address: str) -> JobSubmissionClient:
 
 
 def send(client: JobSubmissionClient, line: str) -> str:
-    """Submit with this working tree, if there is one; a cluster that has just started may need a minute to take jobs."""
+    """Submit with this working tree, if there is one; a cluster that has just started gets a minute to accept jobs."""
     for name in ("ray", "ray.dashboard.modules.dashboard_sdk"):  # the second is set up anew by its client
         logging.getLogger(name).setLevel(logging.ERROR)
     deadline = time.monotonic() + STARTING_SECONDS

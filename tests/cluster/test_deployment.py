@@ -197,8 +197,9 @@ def test_the_dockerfile_installs_pinned_versions_and_runs_as_nobody_special() ->
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_worker_that_the_engine_names_for_vllm_exists() -> None:
-    """In a process of its own: vllm takes seconds to import and stays."""
+    """In a process of its own: vllm takes long to import and stays."""
     (name,) = re.findall(r'worker_cls="([\w.]+)"', (ROOT / "reward_service" / "engine.py").read_text())
     code = (
         "import sys; from vllm.utils.import_utils import resolve_obj_by_qualname as resolve; "

@@ -166,9 +166,9 @@ def test_every_command_is_imported_from_what_the_dockerfile_copies(image: Path) 
     modules = [*(f"jobs.{verb}" for verb in VERBS), "reward_service.app", "recommend_service.app"]
     # An editable install of this project in the same environment must not fill the gaps.
     code = (
-        "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]; rooms = {'dynaq', 'cluster', "
-        "'reward_service', 'recommend_service', 'jobs'}; print(*(module.__file__ for name, module in sys.modules.items() "
-        "if name.split('.')[0] in rooms), sep='\\n')"
+        "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]; "
+        "rooms = {'dynaq', 'cluster', 'reward_service', 'recommend_service', 'jobs'}; "
+        "print(*(m.__file__ for name, m in sys.modules.items() if name.split('.')[0] in rooms), sep='\\n')"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, *modules],

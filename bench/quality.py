@@ -40,13 +40,20 @@ from dynaq.agent.reward_strategy import make_strategy
 from dynaq.encoder import Encoder
 from dynaq.evaluation.ranking import bootstrap_interval, ndcg_at_k
 from dynaq.ingest import ingest_market
-from dynaq.judging.judgement import LABEL_VALUES, LABELS, Judgement, Slate, judgement_from_probabilities
+from dynaq.judging.judgement import (
+    JUDGEMENT_SCHEMA,
+    LABEL_VALUES,
+    LABELS,
+    Judgement,
+    Slate,
+    judgement_from_probabilities,
+    judgement_row,
+)
 from dynaq.markets import onet_market
 from dynaq.pretraining.fit import pretrain
 from dynaq.pretraining.prior import Pretrained
 from dynaq.qrels import Qrels
 from dynaq.stores import open_store
-from dynaq.stores.base import JUDGEMENT_SCHEMA, judgement_row
 from dynaq.tensor_cache import TensorCache
 
 BUDGETS = (0, 25, 50, 100, 200)

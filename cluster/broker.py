@@ -14,15 +14,15 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import ray
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.metrics import BrokerMetrics
-from dynaq.errors import DynaqError, InputError, JudgeError
-from dynaq.judging.judgement import Judgement, Slate
+from dynaq.errors import DynaqError, InputError
+from dynaq.judging.judgement import AsyncJudge, Judgement, Slate, check_answers
 from dynaq.judging.ledger_file import judgements
 from dynaq.records import Candidate, Job
 from dynaq.stores import Store, open_store
@@ -35,14 +35,6 @@ RETRY_SECONDS = 2.0
 WRITER_PATIENCE = 20.0  # seconds to wait for another process that writes the store
 APPLICANTS_KEPT = 20_000  # whose judgements stay in memory; far more than are in training at once
 STORE_PATIENCE = 120.0  # seconds for which a database may be away before a run gives up
-
-
-class AsyncJudge(Protocol):
-    """A judge as the broker calls it: `dynaq.judging.judgement.Judge.judge`, without blocking the others."""
-
-    async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
-        """One judgement per job, in order, as `dynaq.judging.judgement.Judge.judge`."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -172,8 +164,7 @@ class JudgeBroker:
         judge = await self._started_judge()
         async with self._requests:
             answers = await judge.judge_async(applicant, jobs)
-        if [answer.job_id for answer in answers] != [job.id for job in jobs]:
-            raise JudgeError(f"the judge answered other jobs than asked for applicant {applicant.id!r}")
+        check_answers(answers, applicant.id, [job.id for job in jobs])
         return answers
 
     async def _started_judge(self) -> AsyncJudge:

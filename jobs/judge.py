@@ -16,12 +16,12 @@ from rich.table import Table
 from cluster.broker import BrokerClient, start_broker
 from cluster.session import ray_session
 from dynaq.errors import DynaqError, InputError
-from dynaq.judging.judgement import LABELS, Judgement, Slate
+from dynaq.judging.judgement import JUDGEMENT_SCHEMA, LABELS, Judgement, Slate
 from dynaq.judging.ledger_file import read_ledger
 from dynaq.markets import esco_market
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job
-from dynaq.stores import JUDGEMENT_SCHEMA, open_store
+from dynaq.stores import open_store
 from jobs.cli import run_verb
 from jobs.steps.cohort import relevance
 from jobs.steps.judge_backend import VLLM, judge_backend

@@ -9,12 +9,12 @@ import pyarrow.compute as pc
 import typer
 
 from dynaq.errors import InputError
-from dynaq.judging.ledger_file import read_ledger
+from dynaq.judging.ledger_file import LEDGER, read_ledger
 from dynaq.pretraining.fit import pretrain
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from jobs.cli import run_verb
-from jobs.steps.cohort import LEDGER, read_cohort
+from jobs.steps.cohort import read_cohort
 from jobs.terminal.console import say
 
 

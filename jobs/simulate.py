@@ -16,9 +16,8 @@ from cluster.broker import BrokerClient, start_broker
 from cluster.session import ray_session
 from dynaq.errors import InputError
 from dynaq.judging.judgement import JudgementSource
-from dynaq.judging.ledger_file import ReplayJudge
+from dynaq.judging.ledger_file import LEDGER, ReplayJudge
 from jobs.cli import run_verb
-from jobs.steps.cohort import LEDGER
 from jobs.steps.judge_backend import judge_backend
 from jobs.terminal.console import Bars, console
 from recommend_service.simulation import API_KEY, Api, Behaviour, Visits

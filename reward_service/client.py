@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary
 import httpx
 
 from dynaq.errors import JudgeError
-from dynaq.judging.judgement import Judgement
+from dynaq.judging.judgement import Judgement, check_answers
 from dynaq.records import Candidate, Job
 from reward_service.config import JudgeConfig
 from reward_service.errors import JudgeBusy, JudgeUnavailable
@@ -179,8 +179,7 @@ class HttpJudge(RewardClient):
         body = {"applicant": applicant.model_dump(mode="json"), "jobs": [job.model_dump(mode="json") for job in jobs]}
         answer = await self._request("POST", "/v1/judgements", body)
         judgements = [_judgement(applicant.id, item) for item in answer["judgements"]]
-        if [judgement.job_id for judgement in judgements] != [job.id for job in jobs]:
-            raise JudgeError(f"the judge at {self.url} answered other jobs than asked for applicant {applicant.id!r}")
+        check_answers(judgements, applicant.id, [job.id for job in jobs], f"the judge at {self.url}")
         return judgements
 
     async def _request(self, method: str, path: str, body: Any = None) -> Any:

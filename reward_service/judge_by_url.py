@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import httpx
 
 from dynaq.errors import InputError, JudgeError
-from dynaq.judging.judgement import Judgement
+from dynaq.judging.judgement import AsyncJudge, Judgement
 from dynaq.records import Candidate, Job
 from dynaq.stores import mask_uri
 from reward_service.client import HttpJudge, RewardClient
 from reward_service.config import JudgeConfig
 from reward_service.llm_judge import LLMJudge
 from reward_service.openai_engine import OpenAIEngine, served_model
-
-
-class AsyncJudge(Protocol):
-    """What a URL becomes."""
-
-    async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
-        """One judgement per job, in order, as `dynaq.judging.judgement.Judge.judge`."""
-        ...
 
 
 class EndpointJudge(RewardClient):

@@ -27,8 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynaq.feedback.events import Event, FeedbackEvent
-from dynaq.judging.judgement import LABELS, Label
-from dynaq.stores.base import JUDGEMENT_SCHEMA
+from dynaq.judging.judgement import JUDGEMENT_SCHEMA, LABELS, Label
 
 EVENT_LABELS: Mapping[Event, Label] = {
     "hire": "APPLY",

@@ -1,4 +1,4 @@
-"""What a judge is: the protocol, the record it returns, and the values of its answers.
+"""What a judge is: the protocols, the record it returns, its columns in a table, and the values of its answers.
 
 The backends that cost something live in `reward_service`; the one that replays a ledger lives in
 `dynaq.judging.ledger_file`.
@@ -14,12 +14,31 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, get_args
 
-from dynaq.errors import InputError
+import pyarrow as pa
+
+from dynaq.errors import InputError, JudgeError
 from dynaq.records import Candidate, Job
 
 Label = Literal["APPLY", "SAVE", "CLICK", "IGNORE"]
 LABELS: tuple[Label, ...] = get_args(Label)
 LABEL_VALUES: Mapping[Label, float] = {"APPLY": 1.0, "SAVE": 0.5, "CLICK": 0.0, "IGNORE": -0.1}
+
+JUDGEMENT_SCHEMA = pa.schema(
+    [
+        ("applicant_id", pa.string()),
+        ("job_id", pa.string()),
+        ("p_apply", pa.float64()),
+        ("p_save", pa.float64()),
+        ("p_click", pa.float64()),
+        ("p_ignore", pa.float64()),
+        ("label", pa.string()),
+        ("reward", pa.float64()),
+        ("label_mass", pa.float64()),
+        ("judge", pa.string()),
+        ("created_at", pa.timestamp("us", tz="UTC")),
+        ("note", pa.string()),
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +93,11 @@ class Judgement:
         return self.label is None
 
 
+def judgement_row(judgement: Judgement) -> dict[str, Any]:
+    """One row of the ledger, by the names of `JUDGEMENT_SCHEMA`."""
+    return {name: getattr(judgement, name) for name in JUDGEMENT_SCHEMA.names}
+
+
 def expected_reward(probabilities: Sequence[float], values: Mapping[Label, float] = LABEL_VALUES) -> float:
     """Sum over labels of p·value. The expected value, not the argmax: less variance from the same call."""
     return float(sum(p * values[label] for p, label in zip(probabilities, LABELS, strict=True)))
@@ -125,6 +149,17 @@ def fingerprint(method: str, **parts: Any) -> str:
     return f"{method}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
+def check_answers(
+    answers: Sequence[Judgement], applicant_id: str, job_ids: Sequence[str], who: str = "the judge"
+) -> None:
+    """Raises JudgeError unless there is one judgement per job, in the order asked.
+
+    who: names the judge in the message.
+    """
+    if [answer.job_id for answer in answers] != list(job_ids):
+        raise JudgeError(f"{who} answered other jobs than asked for applicant {applicant_id!r}")
+
+
 class Judge(Protocol):
     """Batch in, batch out; one Judgement per job, in the order of `jobs`.
 
@@ -141,6 +176,12 @@ class Judge(Protocol):
         ...
 
 
+class AsyncJudge(Protocol):
+    """`Judge` for callers with an event loop: many calls may be under way at once. Raises as `Judge` does."""
+
+    async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Slate:
     """Jobs proposed to one applicant in one round, by id."""
@@ -152,8 +193,8 @@ class Slate:
 class JudgementSource(Protocol):
     """Where a trainer gets judgements by id: one call carries the slates of a whole block of agents.
 
-    Implementations ask the ledger first and the judge for what it lacks (`dynaq.judging.ledger_file.LedgerJudge` in one
-    process, `cluster.broker.BrokerClient` in a cluster).
+    Implementations ask the ledger first and the judge for what it lacks (`dynaq.judging.ledger_first.LedgerJudge` in
+    one process, `cluster.broker.BrokerClient` in a cluster).
     """
 
     def fetch(self, slates: Sequence[Slate]) -> list[list[Judgement]]:

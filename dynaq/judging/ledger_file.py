@@ -19,12 +19,12 @@ import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 
 from dynaq.errors import InputError, JudgeError
-from dynaq.judging.judgement import LABEL_VALUES, LABELS, Judge, Judgement, Slate
+from dynaq.judging.judgement import JUDGEMENT_SCHEMA, LABEL_VALUES, LABELS, Judge, Judgement, Slate, judgement_row
 from dynaq.records import Candidate, Job
 from dynaq.stores import Store
-from dynaq.stores.base import JUDGEMENT_SCHEMA, judgement_row
 
 PROBABILITIES = tuple(f"p_{label.lower()}" for label in LABELS)
+LEDGER = "ledger:"  # prefix of a judge that replays a file, as --judge takes it
 Key = tuple[str, str]
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from dynaq.errors import InputError
 from dynaq.stores.base import (
     COLLECTIONS,
-    JUDGEMENT_SCHEMA,
     Collections,
     FeedbackStore,
     FloatArray,
@@ -21,7 +20,6 @@ from dynaq.stores.mongo import MongoStore, mask_uri
 
 __all__ = [
     "COLLECTIONS",
-    "JUDGEMENT_SCHEMA",
     "Collections",
     "FeedbackStore",
     "FloatArray",

@@ -16,29 +16,12 @@ import pyarrow as pa
 
 from dynaq.errors import InputError
 from dynaq.feedback.events import Exposure, FeedbackEvent
-from dynaq.judging.judgement import Judgement
+from dynaq.judging.judgement import Judgement, judgement_row
 from dynaq.layout import BLOCK_DIM, CANDIDATE_BLOCKS, JOB_BLOCKS
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job
 
 FloatArray = npt.NDArray[np.float32]
-
-JUDGEMENT_SCHEMA = pa.schema(
-    [
-        ("applicant_id", pa.string()),
-        ("job_id", pa.string()),
-        ("p_apply", pa.float64()),
-        ("p_save", pa.float64()),
-        ("p_click", pa.float64()),
-        ("p_ignore", pa.float64()),
-        ("label", pa.string()),
-        ("reward", pa.float64()),
-        ("label_mass", pa.float64()),
-        ("judge", pa.string()),
-        ("created_at", pa.timestamp("us", tz="UTC")),
-        ("note", pa.string()),
-    ]
-)
 
 
 Kind = Literal["job", "candidate"]
@@ -184,7 +167,7 @@ class Store(FeedbackStore, Protocol):
         ...
 
     def judgements(self, judge: str | None = None, applicants: Sequence[str] | None = None) -> pa.Table:
-        """The ledger, with the columns of `JUDGEMENT_SCHEMA`."""
+        """The ledger, with the columns of `dynaq.judging.judgement.JUDGEMENT_SCHEMA`."""
         ...
 
     def add_judgements(self, judgements: Sequence[Judgement]) -> None:
@@ -206,11 +189,6 @@ class Store(FeedbackStore, Protocol):
     def put_meta(self, **values: Any) -> None:
         """Set some of `meta`; the rest stays."""
         ...
-
-
-def judgement_row(judgement: Judgement) -> dict[str, Any]:
-    """One row of the ledger, by the names of `JUDGEMENT_SCHEMA`."""
-    return {name: getattr(judgement, name) for name in JUDGEMENT_SCHEMA.names}
 
 
 def new_judgements(judgements: Iterable[Judgement], known: set[tuple[str, str, str]]) -> list[dict[str, Any]]:

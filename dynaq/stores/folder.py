@@ -13,13 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynaq.feedback.events import EXPOSURE_SCHEMA, FEEDBACK_SCHEMA, Exposure, FeedbackEvent
-from dynaq.judging.judgement import Judgement
+from dynaq.judging.judgement import JUDGEMENT_SCHEMA, Judgement
 from dynaq.layout import BLOCK_DIM
 from dynaq.qrels import QRELS_SCHEMA, Qrels, qrels_from_table
 from dynaq.records import Candidate, Job
 from dynaq.stores.base import (
     COLLECTIONS,
-    JUDGEMENT_SCHEMA,
     Collections,
     FloatArray,
     Kind,

@@ -29,12 +29,11 @@ from dynaq.feedback.events import (
     event_row,
     exposure_row,
 )
-from dynaq.judging.judgement import Judgement
+from dynaq.judging.judgement import JUDGEMENT_SCHEMA, Judgement
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job
 from dynaq.stores.base import (
     COLLECTIONS,
-    JUDGEMENT_SCHEMA,
     Collections,
     FloatArray,
     Kind,

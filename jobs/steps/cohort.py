@@ -15,7 +15,6 @@ from dynaq.errors import InputError
 from dynaq.qrels import Qrels, read_qrels
 from dynaq.stores import Store
 
-LEDGER = "ledger:"  # prefix of a judge that replays a file
 ID_COLUMNS = ("applicant_id", "id", "_id")
 
 

@@ -9,16 +9,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.broker import AsyncJudge, JudgeBackend
+from cluster.broker import JudgeBackend
 from dynaq.errors import InputError
 from dynaq.evaluation.run_quality import Judged
-from dynaq.judging.judgement import Judgement
-from dynaq.judging.ledger_file import ReplayJudge, read_ledger
+from dynaq.judging.judgement import JUDGEMENT_SCHEMA, AsyncJudge, Judgement
+from dynaq.judging.ledger_file import LEDGER, ReplayJudge, read_ledger
 from dynaq.records import Candidate, Job
 from dynaq.runs.reading import Run
 from dynaq.stores import Store
-from dynaq.stores.base import JUDGEMENT_SCHEMA
-from jobs.steps.cohort import LEDGER
 from reward_service.config import JudgeConfig
 from reward_service.judge_by_url import judge_at
 

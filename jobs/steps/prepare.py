@@ -11,12 +11,13 @@ from typing import Any
 from dynaq.agent.config import DynaQConfig, without_retired
 from dynaq.agent.reward_strategy import make_strategy
 from dynaq.errors import DynaqError, InputError
+from dynaq.judging.ledger_file import LEDGER
 from dynaq.pretraining.prior import Pretrained
 from dynaq.qrels import Qrels
 from dynaq.runs.folder import CONFIG, RunFolder
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
-from jobs.steps.cohort import LEDGER, cohort_digest, read_cohort, relevance
+from jobs.steps.cohort import cohort_digest, read_cohort, relevance
 from jobs.steps.environment import environment
 from jobs.terminal.console import errors
 

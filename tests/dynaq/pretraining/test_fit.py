@@ -13,13 +13,12 @@ from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.agent.reward_strategy import make_strategy
 from dynaq.errors import InputError
 from dynaq.evaluation.ranking import ndcg_at_k
-from dynaq.judging.judgement import judgement_from_probabilities
+from dynaq.judging.judgement import JUDGEMENT_SCHEMA, judgement_from_probabilities, judgement_row
 from dynaq.pretraining import fit as module
 from dynaq.pretraining import prior as pretrained_module
 from dynaq.pretraining.fit import estimate_noise, pretrain
 from dynaq.pretraining.prior import Pretrained, fold_of
 from dynaq.stores import open_store
-from dynaq.stores.base import JUDGEMENT_SCHEMA, judgement_row
 from dynaq.tensor_cache import TensorCache
 from tests.support.toy_market import ToyMarket, small_config, toy_market
 

@@ -18,11 +18,11 @@ from dynaq.feedback.events import (
     events,
     exposures,
 )
-from dynaq.judging.judgement import Judgement, abstention, judgement_from_probabilities
+from dynaq.judging.judgement import JUDGEMENT_SCHEMA, Judgement, abstention, judgement_from_probabilities
 from dynaq.layout import EXTENDED
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job
-from dynaq.stores import JUDGEMENT_SCHEMA, Kind, Store, open_feedback, open_store
+from dynaq.stores import Kind, Store, open_feedback, open_store
 
 rng = np.random.default_rng(0)
 BLOCKS: dict[Kind, tuple[str, ...]] = {"job": EXTENDED.action, "candidate": EXTENDED.state}

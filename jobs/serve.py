@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from cluster.http_auth import refuse_open_address
 from cluster.session import ray_session
 from dynaq.errors import InputError
 from jobs.cli import run_verb
@@ -47,6 +46,7 @@ def main(
 
 
 def _reward(host: str, port: int, config: str | None, store: str | None, address: str | None) -> None:
+    from cluster.serve import refuse_open_address
     from reward_service.app import start_service, stop_judge
     from reward_service.config import JudgeConfig
 
@@ -71,6 +71,7 @@ def _recommend(
     serving: str | None,
     address: str | None,
 ) -> None:
+    from cluster.serve import refuse_open_address
     from dynaq.runs.q_table import ServedRun
     from dynaq.stores import open_store
     from recommend_service.app import start_recommender, stop_recommender

@@ -21,7 +21,7 @@ from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from cluster.http_auth import key_matches
+from cluster.serve import key_matches
 from dynaq.feedback.events import MAX_TEXT
 from dynaq.ingest.records import Rejected, parse_candidate
 from dynaq.records import Candidate, Job

@@ -12,8 +12,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.config import HTTPOptions
 
-from cluster.http_auth import refuse_open_address, served_host, shown_address
-from cluster.serve import QUIET, start_serve, startup_failure
+from cluster.serve import QUIET, refuse_open_address, served_host, shown_address, start_serve, startup_failure
 from dynaq.errors import DynaqError
 from recommend_service.api import make_app
 from recommend_service.config import RecommendConfig

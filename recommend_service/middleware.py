@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cluster.http_auth import is_loopback
+from cluster.serve import is_loopback
 from recommend_service.metrics import Metrics
 from recommend_service.problems import Problem, problem_response
 

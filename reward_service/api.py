@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from cluster.http_auth import key_matches, refuse_open_address, served_host
+from cluster.serve import key_matches, refuse_open_address, served_host
 from dynaq.errors import DynaqError, InputError, JudgeError
 from dynaq.ingest.records import Rejected, parse_candidate, parse_job
 from dynaq.judging.judgement import Judgement, Label

@@ -18,8 +18,7 @@ from ray.serve.config import AutoscalingConfig, HTTPOptions, ProxyLocation
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from cluster.http_auth import refuse_open_address, shown_address
-from cluster.serve import start_serve, startup_failure
+from cluster.serve import refuse_open_address, shown_address, start_serve, startup_failure
 from dynaq.errors import JudgeError
 from dynaq.judging.judgement import Judgement
 from dynaq.records import Candidate, Job

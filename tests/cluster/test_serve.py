@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.http_auth import key_matches, refuse_open_address
+from cluster.serve import key_matches, refuse_open_address
 from dynaq.errors import InputError
 
 

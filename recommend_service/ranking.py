@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from cachetools import LRUCache
 
 from dynaq.errors import DynaqError, InputError
 from dynaq.feedback.events import WARM_START
@@ -56,8 +56,7 @@ class Ranker:
 
     def __init__(self, catalogue: Catalogue, run: ServedRun | None, cached: int) -> None:
         self.catalogue, self.run = catalogue, run
-        self._cached = cached
-        self._cache: OrderedDict[str, Ranking] = OrderedDict()
+        self._cache: LRUCache[str, Ranking] = LRUCache(cached)
         self._lock = threading.Lock()
         self.hits = self.misses = self.unreadable = 0
         if run is not None:
@@ -88,7 +87,6 @@ class Ranker:
             ranking = self._cache.get(applicant_id)
             if ranking is None or not (ranking.whole or len(ranking.rows) >= depth):
                 return None
-            self._cache.move_to_end(applicant_id)
             self.hits += 1
             return ranking
 
@@ -106,9 +104,6 @@ class Ranker:
         with self._lock:
             self.misses += 1
             self._cache[who.id] = ranking
-            self._cache.move_to_end(who.id)
-            while len(self._cache) > self._cached:
-                self._cache.popitem(last=False)
         return ranking
 
     def _q_values(self, applicant_id: str) -> FloatArray | None:

@@ -7,15 +7,14 @@ import hashlib
 import logging
 import math
 import textwrap
-import time
 import uuid
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import numpy as np
+from cachetools import TTLCache
 
 from dynaq.encoder import Embedder, Encoder
 from dynaq.errors import DynaqError, InputError
@@ -68,7 +67,7 @@ class Recommender:
         self._reading = ThreadPoolExecutor(1, "store")  # stores need not be thread-safe
         self._ranking = ThreadPoolExecutor(2, "ranking")
         self._newcomers: dict[str, tuple[Person, Candidate]] = {}  # until the catalogue has them
-        self._ledgers: OrderedDict[str, tuple[float, dict[str, dict[str, float]]]] = OrderedDict()
+        self._ledgers: TTLCache[str, dict[str, dict[str, float]]] = TTLCache(LEDGERS, LEDGER_SECONDS)
         self._store_problem: str | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._changing = asyncio.Lock()
@@ -194,18 +193,13 @@ class Recommender:
     async def _judged(self, applicant_id: str) -> dict[str, dict[str, float]]:
         """Job -> p of the newest judgement in the ledger, of whatever judge."""
         known = self._ledgers.get(applicant_id)
-        if known is None or time.monotonic() - known[0] > LEDGER_SECONDS:
+        if known is None:
             rows = await self._read(lambda: self._store.judgements(applicants=[applicant_id]).to_pylist())
             rows.sort(key=lambda row: row["created_at"])
             labels = ("apply", "save", "click", "ignore")
-            known = (
-                time.monotonic(),
-                {row["job_id"]: {label: row[f"p_{label}"] for label in labels} for row in rows},
-            )
+            known = {row["job_id"]: {label: row[f"p_{label}"] for label in labels} for row in rows}
             self._ledgers[applicant_id] = known
-            while len(self._ledgers) > LEDGERS:
-                self._ledgers.popitem(last=False)
-        return known[1]
+        return known
 
     def job(self, job_id: str) -> Job:
         """Raises Problem."""

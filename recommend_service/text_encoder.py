@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from cachetools import LRUCache
 
 from dynaq.encoder import Embedder
 from dynaq.errors import DynaqError, InputError
@@ -25,19 +25,16 @@ class Texts:
 
     def __init__(self, store_uri: str, encoder: Embedder) -> None:
         self._thread = ThreadPoolExecutor(1, "encoder")
-        self._known: OrderedDict[str, FloatArray] = OrderedDict()
+        self._known: LRUCache[str, FloatArray] = LRUCache(REMEMBERED)
         self._encoder = self._thread.submit(_load, store_uri, encoder)
 
     async def preference(self, text: str) -> FloatArray:
         """Unit vector `[384]`. Raises InputError when the store was embedded by another encoder."""
         known = self._known.get(text)
         if known is not None:
-            self._known.move_to_end(text)
             return known
         vector: FloatArray = (await self._encode([text]))[0]
         self._known[text] = vector
-        while len(self._known) > REMEMBERED:
-            self._known.popitem(last=False)
         return vector
 
     async def profile(self, candidate: Candidate, layout: Layout) -> dict[str, FloatArray]:

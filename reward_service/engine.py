@@ -11,10 +11,11 @@ import itertools
 import logging
 import math
 import os
-from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Protocol
+
+from cachetools import LRUCache
 
 from dynaq.errors import InputError, JudgeError
 from reward_service.config import JudgeConfig
@@ -155,7 +156,7 @@ class VllmEngine:
         self._letters = self._tokens.letter_ids(LETTERS) if config.method_name == "choice" else {}
         self._ids = itertools.count()
         self._reads_cache = config.prefix_caching
-        self._asked: OrderedDict[int, None] = OrderedDict()
+        self._asked: LRUCache[int, None] = LRUCache(ASKED_KEPT)
 
     def offsets(self, text: str) -> Sequence[tuple[int, int]]:
         """(start, end) of each token of a text, in characters."""
@@ -202,9 +203,6 @@ class VllmEngine:
         key = hash(tuple(ids))
         known = key in self._asked
         self._asked[key] = None
-        self._asked.move_to_end(key)
-        if len(self._asked) > ASKED_KEPT:
-            self._asked.popitem(last=False)
         return known
 
     async def _score(self, ids: list[int], start: int, skip_cache: bool) -> Any:

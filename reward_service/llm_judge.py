@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+
+from cachetools import FIFOCache
 
 from dynaq.judging.judgement import LABELS, Judgement, abstention, judgement_from_probabilities
 from dynaq.records import Candidate, Job
@@ -45,7 +46,7 @@ class LLMJudge:
         self.engine = engine
         self.fingerprint = config.fingerprint
         self._uncalibrated = "" if config.calibrated else "thresholds not fitted for this judge"
-        self._unconditional: OrderedDict[str, asyncio.Task[float]] = OrderedDict()
+        self._unconditional: FIFOCache[str, asyncio.Task[float]] = FIFOCache(UNCONDITIONAL_KEPT)
 
     async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
         """One judgement per job, in order; a pair that cannot be answered is an abstention.
@@ -123,8 +124,6 @@ class LLMJudge:
         if task is None or (task.done() and (task.cancelled() or task.exception())):
             task = asyncio.ensure_future(self._mean_logprob(CONTENT_FREE, suffix))
             self._unconditional[suffix] = task
-            if len(self._unconditional) > UNCONDITIONAL_KEPT:
-                self._unconditional.popitem(last=False)
         return await asyncio.shield(task)
 
     async def _mean_logprob(self, prefix: str, suffix: str) -> float:

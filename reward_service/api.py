@@ -19,12 +19,13 @@ from ray.serve.handle import DeploymentHandle
 from cluster.serve import key_matches, refuse_open_address, served_host
 from dynaq.errors import DynaqError, InputError, JudgeError
 from dynaq.ingest.records import Rejected, parse_candidate, parse_job
-from dynaq.judging.judgement import Judgement, Label
+from dynaq.judging.judgement import AsyncJudge, Judgement, Label
+from dynaq.judging.ledger_first import LedgerFirst
 from dynaq.records import Candidate, Job
+from dynaq.stores import open_store
 from reward_service.client import ServeJudge
 from reward_service.config import JudgeConfig
 from reward_service.errors import JudgeBusy, JudgeUnavailable
-from reward_service.ledger import LedgeredJudge
 
 READY_SECONDS = 5.0  # an engine that takes longer to say that it is there is not ready
 
@@ -97,6 +98,17 @@ def _candidate(raw: dict[str, Any]) -> Candidate:
     return record
 
 
+def _check_found(
+    applicant_id: str | None, applicant: Candidate | None, job_ids: list[str], jobs: dict[str, Job]
+) -> None:
+    """Raises InputError naming the first record that was named by its id and is not in the store."""
+    if applicant_id is not None and applicant is None:
+        raise InputError(f"applicant {applicant_id!r} is not in the store; send the whole record or ingest it")
+    lost = [job_id for job_id in job_ids if job_id not in jobs]
+    if lost:
+        raise InputError(f"job {lost[0]!r} is not in the store; send the whole record or ingest it")
+
+
 def _answer(judgement: Judgement) -> JudgementAnswer:
     p = dict.fromkeys(("p_apply", "p_save", "p_click", "p_ignore"))
     if not judgement.abstained:
@@ -123,7 +135,9 @@ class JudgeApi:
         self._handle = judge
         # Callers over HTTP hear at once that the judge is busy and wait themselves.
         self._judge = ServeJudge(judge, config.fingerprint, patience=0.0)
-        self._ledger = LedgeredJudge(config.store, self._judge) if config.store else None
+        self._ledger: LedgerFirst | None = None
+        if config.store:  # others may write the same ledger, so every call reads it
+            self._ledger = LedgerFirst(open_store(config.store), self._judge, config.fingerprint, applicants_kept=0)
         self._metrics = Metrics(config.fingerprint)
 
     @app.post("/v1/judgements", response_model=JudgementResponse)
@@ -188,7 +202,7 @@ class JudgeApi:
             raise HTTPException(413, f"{len(body.jobs)} jobs in one call; at most {self._config.max_pairs_per_call}")
         try:
             applicant, jobs, stored = await self._records(body)
-            judge = self._ledger if self._ledger is not None and stored else self._judge
+            judge: AsyncJudge = self._ledger if self._ledger is not None and stored else self._judge
             return await judge.judge_async(applicant, jobs)
         except InputError as error:
             raise HTTPException(422, str(error)) from error
@@ -208,7 +222,8 @@ class JudgeApi:
         if wanted or applicant_id is not None:
             if self._ledger is None:
                 raise InputError("a record is named by id only, and this service has no store; send the whole record")
-            applicant, stored = await self._ledger.texts(applicant_id, wanted)
+            applicant, stored = await self._ledger.records(applicant_id, wanted)
+            _check_found(applicant_id, applicant, wanted, stored)
         jobs = [
             stored[str(name)] if name is not None else _job(raw, i)
             for i, (name, raw) in enumerate(zip(names, body.jobs, strict=True))

@@ -130,8 +130,12 @@ class ServeJudge(RewardClient):
 
         # The session is what the router hashes: one applicant's calls meet their profile in one replica's cache.
         handle = self._handle.options(method_name=method, session_id=applicant.id)
+        response = handle.remote(applicant, list(jobs), self._variant)
         try:
-            return await handle.remote(applicant, list(jobs), self._variant)
+            return await response
+        except asyncio.CancelledError:
+            response.cancel()  # the replica would go on otherwise
+            raise
         except BackPressureError as error:
             raise JudgeBusy("the judge's queue is full; ask again") from error
         except ray.exceptions.RayTaskError as error:

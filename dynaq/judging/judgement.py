@@ -177,9 +177,11 @@ class Judge(Protocol):
 
 
 class AsyncJudge(Protocol):
-    """`Judge` for callers with an event loop: many calls may be under way at once. Raises as `Judge` does."""
+    """`Judge` for callers with an event loop: many calls may be under way at once."""
 
-    async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]: ...
+    async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
+        """One judgement per job, in the order of `jobs`. Raises as `Judge`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

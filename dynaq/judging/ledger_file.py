@@ -1,4 +1,4 @@
-"""The ledger: judgements that were made before, read from a file or a store, and the judge that replays them.
+"""The ledger as a file: judgements that were made before, and the judge that replays them.
 
 A ledger file is Parquet or JSONL with `applicant_id, job_id` and either `label` or the four probabilities
 `p_apply, p_save, p_click, p_ignore`; `reward`, `label_mass`, `judge` and `created_at` are read when they are there.
@@ -19,9 +19,8 @@ import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 
 from dynaq.errors import InputError, JudgeError
-from dynaq.judging.judgement import JUDGEMENT_SCHEMA, LABEL_VALUES, LABELS, Judge, Judgement, Slate, judgement_row
+from dynaq.judging.judgement import JUDGEMENT_SCHEMA, LABEL_VALUES, LABELS, Judgement, Slate, judgement_row
 from dynaq.records import Candidate, Job
-from dynaq.stores import Store
 
 PROBABILITIES = tuple(f"p_{label.lower()}" for label in LABELS)
 LEDGER = "ledger:"  # prefix of a judge that replays a file, as --judge takes it
@@ -149,42 +148,3 @@ class ReplayJudge:
                 "replay needs every pair that an agent asks about"
             )
         return Judgement(**self._table.slice(row, 1).to_pylist()[0])
-
-
-class LedgerJudge:
-    """A judge with a store's ledger in front, in one process: asked first, written once. A JudgementSource.
-
-    paid: pairs that went to the judge; used: pairs that were asked for.
-    """
-
-    def __init__(self, store: Store, judge: Judge) -> None:
-        self._store, self._judge = store, judge
-        table = store.judgements(judge=judge.fingerprint)
-        self._known: dict[Key, Judgement] = {}
-        for judgement in judgements(table):
-            self._known[judgement.applicant_id, judgement.job_id] = judgement
-        self.paid = 0
-        self.used = 0
-
-    def fetch(self, slates: Sequence[Slate]) -> list[list[Judgement]]:
-        """One list per slate, in order. An abstention is passed on and not kept. Raises JudgeError, InputError."""
-        return [self._answer(slate) for slate in slates]
-
-    def _answer(self, slate: Slate) -> list[Judgement]:
-        missing = [job_id for job_id in slate.job_ids if (slate.applicant_id, job_id) not in self._known]
-        fresh: dict[str, Judgement] = {}
-        if missing:
-            applicant = next(iter(self._store.records("candidate", [slate.applicant_id])), None)
-            jobs = {job.id: job for job in self._store.records("job", missing)}
-            if applicant is None:
-                raise InputError(f"applicant {slate.applicant_id!r} is not in the store")
-            for job_id in missing:
-                if job_id not in jobs:
-                    raise InputError(f"job {job_id!r} is not in the store")
-            answers = self._judge.judge(applicant, [jobs[job_id] for job_id in missing])
-            fresh = dict(zip(missing, answers, strict=True))
-            self._store.add_judgements([j for j in answers if not j.abstained])
-            self._known.update({(slate.applicant_id, k): j for k, j in fresh.items() if not j.abstained})
-            self.paid += len(missing)
-        self.used += len(slate.job_ids)
-        return [fresh.get(job_id) or self._known[slate.applicant_id, job_id] for job_id in slate.job_ids]

@@ -10,11 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from dynaq.errors import InputError, JudgeError
-from dynaq.judging.judgement import Judgement, Slate, abstention
-from dynaq.judging.ledger_file import LedgerJudge, ReplayJudge, read_ledger, write_ledger
+from dynaq.judging.judgement import Slate
+from dynaq.judging.ledger_file import ReplayJudge, read_ledger, write_ledger
 from dynaq.records import Candidate, Job
-from dynaq.stores import open_store
-from tests.support.toy_market import ToyMarket, grade_judgement, toy_market
+from tests.support.toy_market import grade_judgement
 
 ROWS = [
     {"applicant_id": "ann", "job_id": "j1", "label": "APPLY"},
@@ -120,86 +119,3 @@ def test_a_file_that_is_no_ledger_is_named(tmp_path: Path) -> None:
     broken.write_bytes(b"PAR0")
     with pytest.raises(InputError, match="cannot be read"):
         read_ledger(broken)
-
-
-class PaidJudge:
-    """Answers from grades; every pair costs."""
-
-    fingerprint = "toy"
-
-    def __init__(self, market: ToyMarket, abstains: Sequence[str] = (), fails: bool = False) -> None:
-        self._grades, self._abstains, self.fails = market.grades, abstains, fails
-        self.paid: list[tuple[str, str]] = []
-
-    def judge(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
-        if self.fails:
-            raise JudgeError("the judge is away")
-        self.paid += [(applicant.id, job.id) for job in jobs]
-        return [
-            abstention(applicant.id, job.id, judge="toy", note="")
-            if job.id in self._abstains
-            else grade_judgement(applicant.id, job.id, self._grades[applicant.id][job.id])
-            for job in jobs
-        ]
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> ToyMarket:
-    return toy_market(tmp_path / "store", jobs=6, applicants=2)
-
-
-def test_no_judgement_is_paid_twice_also_after_the_store_was_reopened(small: ToyMarket) -> None:
-    judge = PaidJudge(small)
-    with open_store(small.store) as store:
-        source = LedgerJudge(store, judge)
-        first = source.fetch([Slate("ann00", ("job000", "job001")), Slate("ann01", ("job000",))])
-        again = source.fetch([Slate("ann00", ("job001", "job002", "job000"))])
-        assert [j.job_id for j in again[0]] == ["job001", "job002", "job000"]
-        assert again[0][2] == first[0][0]
-        assert (source.paid, source.used) == (4, 6)
-    with open_store(small.store) as store:
-        source = LedgerJudge(store, judge)
-        replayed = source.fetch([Slate("ann00", ("job000", "job001", "job002")), Slate("ann01", ("job000",))])
-        assert source.paid == 0
-    assert len(judge.paid) == len(set(judge.paid)) == 4
-    assert [j.reward for j in replayed[0][:2]] == [j.reward for j in first[0]]
-
-
-def test_another_judge_has_a_ledger_of_its_own(small: ToyMarket) -> None:
-    with open_store(small.store) as store:
-        LedgerJudge(store, PaidJudge(small)).fetch([Slate("ann00", ("job000",))])
-        other = PaidJudge(small)
-        other.fingerprint = "other"  # type: ignore[misc]
-        LedgerJudge(store, other).fetch([Slate("ann00", ("job000",))])
-        assert other.paid == [("ann00", "job000")]
-
-
-def test_an_abstention_is_passed_on_and_asked_again(small: ToyMarket) -> None:
-    judge = PaidJudge(small, abstains=["job001"])
-    with open_store(small.store) as store:
-        source = LedgerJudge(store, judge)
-        (answers,) = source.fetch([Slate("ann00", ("job000", "job001"))])
-        assert [j.abstained for j in answers] == [False, True]
-        source.fetch([Slate("ann00", ("job000", "job001"))])
-        assert judge.paid.count(("ann00", "job001")) == 2
-        assert judge.paid.count(("ann00", "job000")) == 1
-        assert store.judgements().num_rows == 1
-
-
-def test_what_was_judged_before_a_failure_is_kept(small: ToyMarket) -> None:
-    judge = PaidJudge(small)
-    with open_store(small.store) as store:
-        source = LedgerJudge(store, judge)
-        source.fetch([Slate("ann00", ("job000",))])
-        judge.fails = True
-        with pytest.raises(JudgeError, match="away"):
-            source.fetch([Slate("ann00", ("job000", "job001"))])
-        judge.fails = False
-        source.fetch([Slate("ann00", ("job000", "job001"))])
-    assert judge.paid == [("ann00", "job000"), ("ann00", "job001")]
-
-
-@pytest.mark.parametrize(("slate", "message"), [(("eve", "job000"), "'eve'"), (("ann00", "job999"), "'job999'")])
-def test_unknown_records_are_named(small: ToyMarket, slate: tuple[str, str], message: str) -> None:
-    with open_store(small.store) as store, pytest.raises(InputError, match=f"{message} is not in the store"):
-        LedgerJudge(store, PaidJudge(small)).fetch([Slate(slate[0], (slate[1],))])

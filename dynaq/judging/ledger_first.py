@@ -1,0 +1,317 @@
+"""A judge behind its ledger: a pair that the ledger has is never paid for again.
+
+`LedgerFirst` is the one implementation, asynchronous, for all who ask. The HTTP service uses it directly,
+`cluster.broker` adds what a cluster needs, and `LedgerJudge` is its synchronous face for one process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeVar, overload
+
+import pyarrow as pa
+from cachetools import FIFOCache, LRUCache
+
+from dynaq.errors import DynaqError
+from dynaq.judging.judgement import AsyncJudge, Judge, Judgement, Slate, check_answers
+from dynaq.judging.ledger_file import judgements
+from dynaq.records import Candidate, Job
+
+T = TypeVar("T")
+Pair = tuple[str, str]
+Records = tuple[Candidate | None, dict[str, Job]]  # an applicant, and jobs by id
+Known = dict[str, Judgement]  # job id -> judgement, of one applicant
+Texts = Callable[[str, Sequence[str]], Awaitable[tuple[Candidate, Sequence[Job]]]]
+
+APPLICANTS_KEPT = 20_000  # whose judgements and profiles stay in memory; far more than are in training at once
+JOBS_KEPT = 50_000  # whose texts stay in memory: about 100 MB
+
+
+class LedgerStore(Protocol):
+    """The part of `dynaq.stores.Store` that is needed here. Called from one thread at a time."""
+
+    def judgements(self, judge: str | None = None, applicants: Sequence[str] | None = None) -> pa.Table: ...
+    def add_judgements(self, judgements: Sequence[Judgement]) -> None: ...
+    @overload
+    def records(self, kind: Literal["job"], ids: Sequence[str] | None = None) -> Iterator[Job]: ...
+    @overload
+    def records(self, kind: Literal["candidate"], ids: Sequence[str] | None = None) -> Iterator[Candidate]: ...
+    def close(self) -> None: ...
+
+
+class Meter(Protocol):
+    """What is told how many pairs pass through."""
+
+    def from_ledger(self, pairs: int) -> None:
+        """Pairs answered from the ledger."""
+
+    def from_judge(self, pairs: int, abstained: int, seconds: float) -> None:
+        """One applicant's pairs answered by the judge, and the seconds until the ledger had them."""
+
+    def waiting(self, pairs: int) -> None:
+        """Pairs that wait for the judge now."""
+
+
+@dataclass(eq=False)
+class _Request:
+    """One applicant's pairs on their way through the judge into the ledger.
+
+    known: where the answers are put when they are in the ledger.
+    callers: how many wait for it. judged: the judge has answered, so what was paid for is kept whoever waits.
+    """
+
+    applicant_id: str
+    job_ids: list[str]
+    known: Known
+    callers: int = 0
+    judged: bool = False
+    task: asyncio.Task[dict[str, Judgement]] = field(init=False)
+
+
+class LedgerFirst:
+    """Answers from the ledger, asks the judge for the rest, and answers only after the ledger has it. An AsyncJudge.
+
+    Callers that want the same pair at the same time share one request. It goes on while anyone waits for it: a caller
+    that was cancelled does not take the others' answers away. An abstention is passed on and not kept. All calls
+    belong to one event loop at a time.
+
+    Args:
+        store: where the ledger is, and the records for `fetch`.
+        judge: asked for the pairs that the ledger lacks.
+        fingerprint: the judge's name in the ledger.
+        keep: the answers belong in the ledger; False neither reads nor writes it.
+        applicants_kept: applicants whose judgements stay in memory. 0 reads the ledger in every call, which sees what
+            other processes wrote to it.
+        meter: told what passes through.
+    """
+
+    def __init__(
+        self,
+        store: LedgerStore,
+        judge: AsyncJudge,
+        fingerprint: str,
+        *,
+        keep: bool = True,
+        applicants_kept: int = APPLICANTS_KEPT,
+        meter: Meter | None = None,
+    ) -> None:
+        self.judged = self.replayed = self.abstained = 0  # pairs; the abstained are among the judged
+        self._store, self._judge, self._fingerprint = store, judge, fingerprint
+        self._keep, self._meter = keep, meter
+        self._thread = ThreadPoolExecutor(1, "store")  # one thread: stores need not be thread-safe
+        self._known: FIFOCache[str, Known] = FIFOCache(applicants_kept)
+        self._in_flight: dict[Pair, _Request] = {}
+        self._unwritten: dict[Pair, Judgement] = {}
+        # Used in the store's thread only:
+        self._candidates: LRUCache[str, Candidate] = LRUCache(APPLICANTS_KEPT)
+        self._jobs: LRUCache[str, Job] = LRUCache(JOBS_KEPT)
+
+    async def fetch(self, slates: Sequence[Slate], asked: Callable[[int], None] | None = None) -> list[list[Judgement]]:
+        """One judgement per job of each slate, in order; the texts are the store's.
+
+        asked: called with the number of pairs of each new request to the judge, when it is made.
+        Raises what the judge or the store raised, in every caller that waits for the pair, when all requests of the
+        call have ended; DynaqError when the store lacks a text.
+        """
+        return await self._answers(slates, self._stored_texts, asked)
+
+    async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
+        """One judgement per job, in order, of texts that the caller has read from the store. Raises as `fetch`.
+
+        The ledger is keyed by ids, so only the store's own texts may come here: a record sent whole may say something
+        else under the same id.
+        """
+        given = {job.id: job for job in jobs}
+
+        async def texts(_: str, job_ids: Sequence[str]) -> tuple[Candidate, Sequence[Job]]:
+            return applicant, [given[job_id] for job_id in job_ids]
+
+        [answers] = await self._answers([Slate(applicant.id, tuple(job.id for job in jobs))], texts, None)
+        return answers
+
+    async def records(self, applicant_id: str | None, job_ids: Sequence[str]) -> Records:
+        """The store's records as they are now. Those that it lacks are left out."""
+        return await self._on_store(lambda: self._read_records(applicant_id, job_ids))
+
+    async def close(self) -> None:
+        """Close the store, after what is being written."""
+        await self._on_store(self._store.close)
+
+    async def _answers(
+        self, slates: Sequence[Slate], texts: Texts, asked: Callable[[int], None] | None
+    ) -> list[list[Judgement]]:
+        known = await self._ledger(slate.applicant_id for slate in slates)
+        # Nothing is awaited between the ledger's answer and the requests. A pair that was in flight when the ledger was
+        # read still is: the one thread of the store wrote it after that, and the event loop wakes tasks in that order.
+        plan = [self._planned(slate, known[slate.applicant_id], texts, asked) for slate in slates]
+        requests = list(dict.fromkeys(step for steps in plan for step in steps if isinstance(step, _Request)))
+        for request in requests:
+            request.callers += 1
+        try:
+            if requests:
+                await asyncio.wait([request.task for request in requests])
+        finally:
+            for request in requests:
+                request.callers -= 1
+                if not request.callers and not request.judged:
+                    self._forget(request)  # now: who comes before it has ended must not wait for it
+                    request.task.cancel()
+        return [
+            [
+                step.task.result()[job_id] if isinstance(step, _Request) else step
+                for step, job_id in zip(steps, slate.job_ids, strict=True)
+            ]
+            for steps, slate in zip(plan, slates, strict=True)
+        ]
+
+    def _planned(
+        self, slate: Slate, known: Known, texts: Texts, asked: Callable[[int], None] | None
+    ) -> list[Judgement | _Request]:
+        """For each job what the ledger has, else the request that is under way, else a new one."""
+        applicant_id, job_ids = slate.applicant_id, list(dict.fromkeys(slate.job_ids))
+        replayed = sum(job_id in known for job_id in job_ids)
+        self.replayed += replayed
+        if self._meter:
+            self._meter.from_ledger(replayed)
+        missing = [one for one in job_ids if one not in known and (applicant_id, one) not in self._in_flight]
+        if missing:
+            if asked:
+                asked(len(missing))
+            request = _Request(applicant_id, missing, known)
+            # In a context of its own: Ray Serve cancels what was called in the context of a caller that goes away.
+            request.task = asyncio.create_task(self._ask(request, texts), context=Context())
+            request.task.add_done_callback(lambda _: self._forget(request))
+            self._in_flight |= {(applicant_id, job_id): request for job_id in missing}
+            self._show_waiting()
+        return [known.get(job_id) or self._in_flight[applicant_id, job_id] for job_id in slate.job_ids]
+
+    async def _ask(self, request: _Request, texts: Texts) -> dict[str, Judgement]:
+        """Have one applicant's pairs judged and written down. Job id -> judgement, abstentions among them."""
+        began = time.monotonic()
+        applicant, jobs = await texts(request.applicant_id, request.job_ids)
+        answers = await self._judge.judge_async(applicant, jobs)
+        check_answers(answers, request.applicant_id, request.job_ids)
+        request.judged = True
+        fresh = {answer.job_id: answer for answer in answers if not answer.abstained}
+        self.judged += len(answers)
+        self.abstained += len(answers) - len(fresh)
+        if self._keep and fresh:
+            own = {(request.applicant_id, job_id): answer for job_id, answer in fresh.items()}
+            self._unwritten |= own
+            await self._on_store(lambda: self._write(own))
+        if self._meter:
+            self._meter.from_judge(len(answers), len(answers) - len(fresh), time.monotonic() - began)
+        request.known.update(fresh)
+        self._known.get(request.applicant_id, {}).update(fresh)  # another one when it was forgotten and read again
+        return {answer.job_id: answer for answer in answers}
+
+    def _forget(self, request: _Request) -> None:
+        """The request has ended, or nobody waits for it any more."""
+        for job_id in request.job_ids:
+            if self._in_flight.get((request.applicant_id, job_id)) is request:
+                del self._in_flight[request.applicant_id, job_id]
+        if request.task.done() and not request.task.cancelled():
+            request.task.exception()  # a caller that went away no longer collects it
+        self._show_waiting()
+
+    def _show_waiting(self) -> None:
+        if self._meter:
+            self._meter.waiting(len(self._in_flight))
+
+    async def _ledger(self, applicant_ids: Iterable[str]) -> dict[str, Known]:
+        """What the ledger has of each applicant, from memory or read."""
+        found = {one: self._known.get(one) for one in applicant_ids}
+        new = [one for one, known in found.items() if known is None]
+        rows = await self._on_store(lambda: self._read_ledger(new)) if new and self._keep else []
+        read: dict[str, Known] = {one: {} for one in new}
+        for row in rows:
+            read[row.applicant_id].setdefault(row.job_id, row)
+        if self._known.maxsize:
+            for one in new:
+                known = self._known.setdefault(one, {})  # there when another call has read it meanwhile
+                known.update({job_id: row for job_id, row in read[one].items() if job_id not in known})
+                read[one] = known
+        return {one: read[one] if known is None else known for one, known in found.items()}
+
+    async def _stored_texts(self, applicant_id: str, job_ids: Sequence[str]) -> tuple[Candidate, Sequence[Job]]:
+        return await self._on_store(lambda: self._read_texts(applicant_id, job_ids))
+
+    def _on_store(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    # What follows runs in the store's thread.
+
+    def _read_ledger(self, applicant_ids: list[str]) -> list[Judgement]:
+        return list(judgements(self._store.judgements(self._fingerprint, applicant_ids)))
+
+    def _write(self, own: dict[Pair, Judgement]) -> None:
+        """Write what has gathered, of all requests, in one go. Judgements that fail are not tried again."""
+        batch = dict(self._unwritten)
+        try:
+            if batch:
+                self._store.add_judgements(list(batch.values()))
+        except BaseException:
+            batch = own  # the others fail or succeed with their own requests
+            raise
+        finally:
+            for pair in batch:
+                self._unwritten.pop(pair, None)
+
+    def _read_records(self, applicant_id: str | None, job_ids: Sequence[str]) -> Records:
+        applicant = None if applicant_id is None else next(iter(self._store.records("candidate", [applicant_id])), None)
+        return applicant, {job.id: job for job in self._store.records("job", list(job_ids))} if job_ids else {}
+
+    def _read_texts(self, applicant_id: str, job_ids: Sequence[str]) -> tuple[Candidate, list[Job]]:
+        applicant = self._candidates.get(applicant_id)
+        jobs = {job_id: self._jobs[job_id] for job_id in job_ids if job_id in self._jobs}
+        found, new = self._read_records(
+            applicant_id if applicant is None else None, [job_id for job_id in job_ids if job_id not in jobs]
+        )
+        applicant = applicant or found
+        if applicant is None:
+            raise DynaqError(f"applicant {applicant_id!r} has no text in the store, so no judge can play them")
+        self._candidates[applicant_id] = applicant
+        self._jobs.update(new)
+        jobs |= new
+        lost = [job_id for job_id in job_ids if job_id not in jobs]
+        if lost:
+            raise DynaqError(f"job {lost[0]!r} has no text in the store, so no judge can see it; ingest it again")
+        return applicant, [jobs[job_id] for job_id in job_ids]
+
+
+class LedgerJudge:
+    """`LedgerFirst` for one process without an event loop. A JudgementSource.
+
+    used: pairs that were asked for.
+    """
+
+    def __init__(self, store: LedgerStore, judge: Judge) -> None:
+        self._judge = LedgerFirst(store, _Inline(judge), judge.fingerprint)
+        self._thread = ThreadPoolExecutor(1, "judge")  # a notebook's own thread runs an event loop already
+        self.used = 0
+
+    @property
+    def paid(self) -> int:
+        """Pairs that the judge was paid for."""
+        return self._judge.judged
+
+    def fetch(self, slates: Sequence[Slate]) -> list[list[Judgement]]:
+        """One judgement per job of each slate, in order. Raises as `LedgerFirst.fetch`."""
+        answers = self._thread.submit(lambda: asyncio.run(self._judge.fetch(slates))).result()
+        self.used += sum(len(slate.job_ids) for slate in slates)
+        return answers
+
+
+class _Inline:
+    """A judge that is called in the event loop: one call after the other, since it need not be thread-safe."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+
+    async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
+        return self._judge.judge(applicant, jobs)

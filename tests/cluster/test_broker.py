@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ from typing import Any
 import pytest
 import ray
 
-from cluster.broker import BrokerClient, JudgeBroker, start_broker
+from cluster import broker as module
+from cluster.broker import BrokerClient, JudgeBroker, PatientStore, start_broker
 from dynaq.errors import DynaqError, JudgeError
-from dynaq.judging.judgement import Slate
+from dynaq.judging.judgement import Slate, judgement_from_probabilities
 from dynaq.records import Candidate, Job
 from dynaq.stores import open_store
-from tests.support.judges import FINGERPRINT, RuleJudge
+from tests.support.judges import FINGERPRINT, RuleJudge, rule
 
 
 @pytest.fixture
@@ -131,6 +133,49 @@ def test_an_applicant_without_a_text_is_an_error_that_names_them(store_path: str
     (outcome,) = in_one_loop(broker.fetch([Slate("eve", ("j1",))]))
     assert isinstance(outcome, DynaqError)
     assert "'eve'" in str(outcome)
+
+
+def test_a_database_that_is_away_is_asked_again(store_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
+    store, calls = PatientStore(store_path, read_only=True), []
+
+    def away_twice(opened: Any) -> list[str]:
+        calls.append(opened)
+        if len(calls) < 3:
+            raise DynaqError("the database is away")
+        return list(opened.candidate_ids())
+
+    assert store._patiently(away_twice) == ["ann", "bob"]
+    monkeypatch.setattr(module, "STORE_PATIENCE", 0.0)
+    calls.clear()
+    with pytest.raises(DynaqError, match="away"):
+        store._patiently(away_twice)
+    store.close()
+
+
+def test_another_writer_of_the_folder_is_waited_for(store_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
+    other = open_store(store_path)
+    ends = threading.Timer(0.2, other.close)
+    ends.start()
+    store = PatientStore(store_path, read_only=False)
+    store.add_judgements([judgement_from_probabilities("ann", "j1", rule("ann", "j1"), judge=FINGERPRINT)])
+    assert store.judgements(FINGERPRINT).num_rows == 1
+    store.close()
+
+
+def test_what_was_requested_is_remembered_of_a_bounded_number_of_applicants(
+    store_path: str, judge: RuleJudge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "APPLICANTS_KEPT", 1)
+    broker = JudgeBroker(store_path, judge.backend())
+
+    async def ask() -> set[tuple[str, str]]:
+        for name in ("ann", "bob"):
+            await broker.fetch([Slate(name, ("j1",))])
+        return await broker.requested(["ann", "bob", "eve"])
+
+    assert asyncio.run(ask()) == {("bob", "j1")}
 
 
 @pytest.mark.usefixtures("ray_session_fixture")

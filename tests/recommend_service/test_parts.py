@@ -55,6 +55,20 @@ def test_only_the_top_is_kept_and_a_deeper_question_is_answered_anew(
     assert deeper.rows[:5].tolist() == top.rows.tolist()
 
 
+def test_the_rankings_that_were_asked_for_lately_are_kept(catalogue: Catalogue) -> None:
+    ranker = Ranker(catalogue, None, 2)
+    for name in ("a0", "a1"):
+        who = catalogue.person(name)
+        assert who is not None
+        ranker.rank(who, 3)
+    assert ranker.peek("a0", 3) is not None
+    newest = catalogue.person("a2")
+    assert newest is not None
+    ranker.rank(newest, 3)
+    assert [name for name in ("a0", "a1", "a2") if ranker.peek(name, 3)] == ["a0", "a2"]
+    assert ranker.cached == 2
+
+
 def test_jobs_that_came_after_training_take_the_q_of_the_most_similar(catalogue: Catalogue, tmp_path: Path) -> None:
     known = market.JOB_IDS[:-1]
     market.make_run(tmp_path / "run", {"a0": np.arange(len(known))}, known)

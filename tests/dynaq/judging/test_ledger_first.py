@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,25 @@ def test_a_caller_that_goes_away_takes_nothing_from_the_other(small: ToyMarket, 
         assert judge.paid == [("ann00", "job000"), ("ann00", "job001")]
 
     play(small, scene)
+
+
+def test_a_request_does_not_carry_the_context_of_the_caller_who_was_first(small: ToyMarket) -> None:
+    """Ray Serve cancels the calls that were made in the context of a request whose client went away."""
+    caller: ContextVar[str] = ContextVar("caller", default="nobody")
+    seen = []
+
+    async def scene(ledger: LedgerFirst, judge: GatedJudge, store: Store) -> None:
+        def look(answers: list[Judgement]) -> list[Judgement]:
+            seen.append(caller.get())
+            return answers
+
+        judge.others = look
+        judge.gate.set()
+        caller.set("a request")
+        await ledger.fetch(ANN)
+
+    play(small, scene)
+    assert seen == ["nobody"]
 
 
 def test_a_request_that_nobody_waits_for_is_cancelled_and_can_be_made_again(small: ToyMarket) -> None:

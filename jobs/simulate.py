@@ -20,7 +20,9 @@ from dynaq.judging.ledger_file import LEDGER, ReplayJudge
 from jobs.cli import run_verb
 from jobs.steps.judge_backend import judge_backend
 from jobs.terminal.console import Bars, console
-from recommend_service.simulation import API_KEY, Api, Behaviour, Visits
+from recommend_service.client import Api
+from recommend_service.config import API_KEY
+from recommend_service.simulation import Behaviour, Visits
 
 
 def main(

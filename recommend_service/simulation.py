@@ -8,7 +8,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -17,13 +16,9 @@ from dynaq.errors import DynaqError, InputError
 from dynaq.feedback.events import WARM_START
 from dynaq.judging.judgement import Judgement, JudgementSource, Label, Slate
 from dynaq.judging.sampled import chance, draw
-from recommend_service.config import API_KEY
-
-__all__ = ["API_KEY", "Api", "Behaviour", "Visits"]
+from recommend_service.client import Api
 
 EVENTS: Mapping[Label, str] = {"APPLY": "apply", "SAVE": "save", "CLICK": "click", "IGNORE": "ignore"}
-PATIENCE = 60.0  # seconds for which a call waits when it is told to
-PAGE = 500
 
 
 @dataclass(frozen=True)
@@ -50,77 +45,6 @@ class Behaviour:
         ):
             return None
         return EVENTS[answer.label]
-
-
-class Api:
-    """The recommendation API's client. Waits where it is told to.
-
-    waited: how often. seconds: name of a call → its durations.
-    """
-
-    def __init__(self, url: str, key: str | None = None, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        self.url = url.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._transport = transport
-        self.waited = 0
-        self.seconds: defaultdict[str, list[float]] = defaultdict(list)
-
-    async def __aenter__(self) -> Api:
-        self._http = httpx.AsyncClient(
-            base_url=self.url,
-            headers=self._headers,
-            timeout=60.0,
-            limits=httpx.Limits(max_connections=256),
-            transport=self._transport,
-        )
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._http.aclose()
-
-    async def applicants(self, count: int) -> list[str]:
-        """The first ids. Raises InputError when no such service answers."""
-        found: list[str] = []
-        after: str | None = ""
-        while after is not None and len(found) < count:
-            params = {"after": after, "limit": min(PAGE, count - len(found))}
-            try:
-                page = await self._call("applicants", "GET", "/v1/applicants", params=params)
-                found += [one["id"] for one in page["applicants"]]
-                after = page["next"]
-            except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-                reason = str(error) or type(error).__name__
-                raise InputError(f"no recommendation service answers at {self.url} ({reason})") from error
-        return found
-
-    async def recommendations(self, applicant_id: str, k: int) -> dict[str, Any]:
-        """An applicant's list of k jobs. Raises httpx.HTTPError."""
-        path = f"/v1/applicants/{quote(applicant_id, safe='')}/recommendations"
-        return await self._call("recommendations", "GET", path, params={"k": k})
-
-    async def feedback(self, events: list[dict[str, str]], key: str) -> dict[str, Any]:
-        """Send events under an idempotency key. Raises httpx.HTTPError."""
-        headers = {"Idempotency-Key": key}
-        return await self._call("feedback", "POST", "/v1/feedback", json={"events": events}, headers=headers)
-
-    async def _call(self, name: str, method: str, path: str, **options: Any) -> dict[str, Any]:
-        """Raises httpx.HTTPError, with the service's own words where it gave some."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            began = time.perf_counter()
-            answer = await self._http.request(method, path, **options)
-            self.seconds[name].append(time.perf_counter() - began)
-            pause = _seconds(answer.headers.get("Retry-After"))
-            if answer.status_code not in (429, 503) or time.monotonic() + pause > deadline:
-                break
-            self.waited += 1
-            await asyncio.sleep(pause)
-        if answer.is_error or answer.is_redirect:
-            problem = answer.json().get("detail", "") if "json" in answer.headers.get("content-type", "") else ""
-            text = f"{answer.status_code} {problem or answer.reason_phrase}"
-            raise httpx.HTTPStatusError(text, request=answer.request, response=answer)
-        body: dict[str, Any] = answer.json()
-        return body
 
 
 class Visits:
@@ -226,10 +150,3 @@ class Visits:
             "waited": self._api.waited,
             "failures": dict(self._failures),
         }
-
-
-def _seconds(text: str | None) -> float:
-    try:
-        return max(0.1, float(text or 1.0))
-    except ValueError:
-        return 1.0

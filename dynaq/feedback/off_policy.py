@@ -16,7 +16,8 @@ unbiased whatever q is worth, and less uncertain than IPS where q is worth somet
 Weights are clipped at the square root of the number of lists (Ionides 2008). `coverage` is the mean clipped weight: the
 share of what the candidate would show about which the log speaks. A candidate that shows what was never shown, or a
 log without exploration, has little of it; then there is no number, only "cannot tell". Intervals are percentile
-bootstraps over people, since one person's lists are not independent.
+bootstraps over people, since one person's lists are not independent, with the percentiles moved outwards by what
+Student's t adds to the normal quantile (expanded percentile interval, Hesterberg 2015, arXiv 1411.5279).
 
 Libraries: obp 0.5.7 (2023) does not install on Python 3.11 and pulls in what is older; scope-rl 0.2.1 (2023) is about
 sequences of states. Neither is maintained, hence the few estimators here.
@@ -29,13 +30,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtr, stdtrit
 
 from dynaq.feedback.exposure_policy import SHARPNESS, rank_probabilities
 
 FloatArray = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
 
-MIN_PEOPLE = 8  # fewer make no interval worth its name
+MIN_PEOPLE = 30  # of fewer, intervals hold the truth too rarely: about 0.86 instead of 0.95 with 12
 MIN_COVERAGE = 0.7
 MIN_EFFECTIVE = 30.0  # lists that the weighted ones are worth (Kish 1965)
 FOLDS = 5
@@ -163,7 +165,10 @@ def evaluate(
     """Compare two policies on one log. The verdict goes by the interval of DR's difference."""
     people = len(np.unique(log.people))
     if people < MIN_PEOPLE:
-        reason = f"the log has lists of {people} people, and at least {MIN_PEOPLE} are needed for an interval"
+        reason = (
+            f"the log has lists of {people} people, and {MIN_PEOPLE} are needed for intervals that can be trusted; "
+            "let more people see lists"
+        )
         return OffPolicyEvaluation(len(log), people, {}, {}, {}, np.nan, np.nan, "cannot tell", reason)
     discount = 1.0 / np.log2(np.arange(2, log.shown.shape[1] + 2))
     model = _Regression(log, (candidate.rankings, current.rankings), discount)
@@ -176,7 +181,7 @@ def evaluate(
     for name, sums in (("point", point), ("draws", draws)):
         a, b = _estimates(sums[:, :width]), _estimates(sums[:, width:])
         values[name] = {"a": a, "b": b, "d": {key: a[key] - b[key] for key in a}}
-    tails = [(1.0 - confidence) / 2.0, (1.0 + confidence) / 2.0]
+    tails = _tails(people, confidence)
     found = {
         side: {
             key: Estimate(float(values["point"][side][key][0]), *np.quantile(values["draws"][side][key], tails))
@@ -280,6 +285,13 @@ def _estimates(sums: FloatArray) -> dict[str, FloatArray]:
     earned, weights = sums[:, 3 : 3 + k], sums[:, 3 + k :]
     normalised = np.divide(earned, weights, out=np.zeros_like(earned), where=weights > 0).sum(1)
     return {"ips": sums[:, 1] / n, "snips": normalised, "dr": sums[:, 2] / n}
+
+
+def _tails(people: int, confidence: float) -> tuple[float, float]:
+    """Percentiles of the bootstrap whose interval is as wide as Student's t would make it."""
+    t = stdtrit(people - 1, (1.0 + confidence) / 2.0)
+    upper = float(ndtr(t * np.sqrt(people / (people - 1))))
+    return 1.0 - upper, upper
 
 
 def _resampled(totals: FloatArray, seed: int) -> FloatArray:

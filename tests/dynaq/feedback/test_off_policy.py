@@ -37,17 +37,19 @@ class World:
         return evaluate(self.log, self.candidate, self.current)
 
 
-def world(seed: int, noise_now: float, noise_candidate: float, sharpness: float = 2.0) -> World:
+def world(
+    seed: int, noise_now: float, noise_candidate: float, sharpness: float = 2.0, applicants: int = PEOPLE
+) -> World:
     """Rankings by wishes plus noise, in standard deviations of the wishes: the more noise, the worse."""
     rng = np.random.default_rng(seed)
-    wishes = rng.beta(0.5, 3, size=(PEOPLE, JOBS))
+    wishes = rng.beta(0.5, 3, size=(applicants, JOBS))
 
     def ranked(noise: float) -> np.ndarray:
         seen = wishes + noise * wishes.std() * rng.standard_normal(wishes.shape)
         return np.argsort(-seen, axis=1)[:, :POOL]
 
     now, candidate = ranked(noise_now), ranked(noise_candidate)
-    people = np.repeat(np.arange(PEOPLE), LISTS)
+    people = np.repeat(np.arange(applicants), LISTS)
     place = np.arange(1, POOL + 1)
     if math.isinf(sharpness):
         drawn = np.broadcast_to(place - 1, (len(people), POOL))[:, :K]
@@ -91,6 +93,15 @@ def test_the_interval_of_the_difference_holds_the_true_difference() -> None:
     assert np.mean(held) >= 0.87
 
 
+def test_thirty_people_are_enough_for_the_interval_of_the_difference() -> None:
+    held = []
+    for seed in range(150):
+        one = world(seed, 0.5, 0.3, applicants=MIN_PEOPLE)
+        difference = one.evaluate().difference["dr"]
+        held.append(difference.low <= one.worth - one.worth_now <= difference.high)
+    assert np.mean(held) >= 0.9
+
+
 @pytest.mark.parametrize("noises", [(0.5, 0.3), (1.0, 0.3)])
 def test_doubly_robust_varies_less_and_errs_less_than_weighting_alone(noises: tuple[float, float]) -> None:
     errors = {
@@ -109,18 +120,18 @@ def test_what_serves_now_is_worth_what_its_lists_earned() -> None:
 
 def test_by_hand() -> None:
     """Two places, so that list and weights can be worked out: P(first place at rank 1) = 1 / (1 + 2^-2) = 0.8."""
-    people = np.arange(MIN_PEOPLE)
-    shown = np.tile([[0], [0], [0], [1]], (2, 1))
-    log = SlateLog(people, shown, np.where(shown == 0, 0.8, 0.2), (shown == 1).astype(float))
-    turned = RankingPolicy(np.tile([1, 0], (MIN_PEOPLE, 1)))
-    kept = RankingPolicy(np.tile([0, 1], (MIN_PEOPLE, 1)))
+    people = np.arange(32)
+    shown = np.tile([[0], [0], [0], [1]], (8, 1))
+    log = SlateLog(people, shown, np.where(shown == 0, 0.9, 0.1), (shown == 1).astype(float))
+    turned = RankingPolicy(np.tile([1, 0], (32, 1)))
+    kept = RankingPolicy(np.tile([0, 1], (32, 1)))
     found = evaluate(log, turned, kept)
-    # Weights 0.2/0.8 for job 0, and 0.8/0.2 = 4 for job 1, clipped at sqrt(8).
-    clip = math.sqrt(8)
+    # Weights 0.2/0.9 for job 0, and 0.8/0.1 = 8 for job 1, clipped at sqrt(32).
+    clip, low = math.sqrt(32), 0.2 / 0.9
     assert found.candidate["ips"].value == pytest.approx(clip / 4)
-    assert found.candidate["snips"].value == pytest.approx(clip / (clip + 3 * 0.25))
-    assert found.current["ips"].value == pytest.approx(0.25)
-    assert found.coverage == pytest.approx((clip + 3 * 0.25) / 4)
+    assert found.candidate["snips"].value == pytest.approx(clip / (clip + 3 * low))
+    assert found.current["ips"].value == pytest.approx(0.2 / 0.1 / 4)
+    assert found.coverage == pytest.approx((clip + 3 * low) / 4)
 
 
 def test_a_much_better_ranking_is_called_better_and_a_much_worse_one_worse() -> None:
@@ -156,12 +167,12 @@ def test_too_few_people_make_no_number() -> None:
 
 
 def test_lists_and_rankings_of_uneven_length_are_weighted_by_their_own_probabilities() -> None:
-    rankings = np.array([[5, 6, 7], [5, 6, -1], [5, -1, -1]] * 3)
+    rankings = np.array([[5, 6, 7], [5, 6, -1], [5, -1, -1]] * 10)
     log = SlateLog(
-        np.arange(9),
-        np.array([[5, 6], [5, 6], [5, -1]] * 3),
-        np.full((9, 2), 0.5),
-        np.tile([[1.0, 0.0]], (9, 1)),
+        np.arange(30),
+        np.array([[5, 6], [5, 6], [5, -1]] * 10),
+        np.full((30, 2), 0.5),
+        np.tile([[1.0, 0.0]], (30, 1)),
     )
     probabilities = RankingPolicy(rankings).probabilities(log)
     three, two = rank_probabilities(3), rank_probabilities(2)

@@ -38,7 +38,8 @@ from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.agent.pair_features import job_embedding
 from dynaq.agent.reward_strategy import make_strategy
 from dynaq.encoder import Encoder
-from dynaq.evaluation.ranking import bootstrap_interval, ndcg_at_k
+from dynaq.evaluation.intervals import interval
+from dynaq.evaluation.ranking import ndcg_at_k
 from dynaq.ingest import ingest_market
 from dynaq.judging.judgement import (
     JUDGEMENT_SCHEMA,
@@ -219,27 +220,27 @@ def run(bench: Bench, noise: float) -> tuple[dict[str, Scores], dict[str, float]
 
 
 def show(title: str, table: dict[str, Scores]) -> None:
-    print(f"\n{title}: nDCG@10, mean over applicants and seeds [95 % bootstrap interval]")
+    print(f"\n{title}: nDCG@10, mean over applicants and seeds [95 % interval]")
     print(f"{'':<30}" + "".join(f"{budget:>24}" for budget in BUDGETS))
     print(f"{'to reach (clean)':<30}" + "".join(f"{target:>24.2f}" for target in TARGETS))
     for name, scores in table.items():
         cells = []
         for budget in BUDGETS:
             values = scores.get(budget, [])
-            low, high = bootstrap_interval(values)
-            cells.append(f"{np.nanmean(values):.3f} [{low:.3f}, {high:.3f}]" if values else "–")
+            found = interval(values, within=(0.0, 1.0))
+            cells.append(f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]" if values else "–")
         print(f"{name:<30}" + "".join(f"{cell:>24}" for cell in cells), flush=True)
 
 
 def show_changes(table: dict[str, Scores]) -> None:
     """How the same applicants' nDCG@10 changes from one budget to the next: a curve that falls is seen here first."""
-    print("change from the budget before, same applicants [95 % bootstrap interval]")
+    print("change from the budget before, same applicants [95 % interval]")
     for name in ("Dyna-Q, llm", "Dyna-Q, hybrid"):
         cells = ["–"]
         for before, after in pairwise(BUDGETS):
             change = (np.array(table[name][after]) - np.array(table[name][before])).tolist()
-            low, high = bootstrap_interval(change)
-            cells.append(f"{np.mean(change):+.4f} [{low:+.4f}, {high:+.4f}]")
+            found = interval(change, symmetric=True)
+            cells.append(f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]")
         print(f"{name:<24}" + "".join(f"{cell:>27}" for cell in cells), flush=True)
 
 

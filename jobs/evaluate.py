@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from dynaq.evaluation.run_quality import Evaluation, evaluate_run
+from dynaq.runs.judgements import judged_pairs
 from dynaq.runs.reading import open_run_store, read_runs
 from jobs.cli import run_verb
 from jobs.steps.cohort import relevance
-from jobs.steps.judge_backend import judged_pairs
 from jobs.terminal.console import console, say
 from jobs.terminal.tables import comparison_table
 
@@ -38,8 +38,9 @@ def main(
         return
     console.print(comparison_table(evaluations))
     for name, one in evaluations.items():
-        if one.judged < 1:
-            say(f"{name}: the judge knows {one.judged:.0%} of the top {k}; reward and apply rate are over these.")
+        judged = one.mean("judged")
+        if judged < 1:
+            say(f"{name}: the judge knows {judged:.0%} of the top {k}; reward and apply rate are over these.")
 
 
 if __name__ == "__main__":

@@ -1,48 +1,17 @@
-"""dynaq report: one page with the comparison, the learning curves, the judge and everyone's recommendations.
-
-The page stands alone: styles and plots are inside, it has no script and its policy forbids to load anything, every
-text from a store is escaped.
-"""
+"""dynaq report: one page with the comparison, the learning curves, the judge and everyone's recommendations."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from dynaq.judging.judgement import LABELS
-from dynaq.runs.folder import REPORT, RunFolder
-from dynaq.runs.reading import open_run_store, read_runs
+from dynaq.evaluation.comparison import line_name
+from dynaq.runs.folder import RunFolder
 from jobs.cli import run_verb
-from jobs.reporting.judge_health import judge_health, top_rewards
-from jobs.reporting.lines import CURVES, METRICS, K, Line, line_name, lines_of, read_comparison
-from jobs.reporting.people import people
-from jobs.reporting.plots import draw_curves, draw_histograms
-from jobs.reporting.tensorboard import write_curves
-from jobs.steps.cohort import relevance
-from jobs.steps.judge_backend import judged_pairs, judgement_table
+from jobs.reporting.page import write_report
 from jobs.terminal.console import say
-from jobs.terminal.tables import number
-
-MAIN_CURVES = ("ndcg", "mean_reward", "cumulative_regret")
-REWARDS = (-0.1, 1.0)  # of the default label values; others are clipped into the outer bins
-# Without a judge there is no reward to learn from but the cosine, which is another unit than the others'.
-JUDGE_CURVES = {"mean_reward", "cumulative_reward", "cumulative_regret"}
-
-
-@dataclass(frozen=True)
-class Report:
-    """What was written: where, its size, who is on it, and the comparison that it shows."""
-
-    uri: str
-    bytes: int
-    applicants: int
-    shown: int
-    comparison: Mapping[str, Any]
 
 
 def main(
@@ -62,171 +31,6 @@ def main(
     kib = report.bytes / 1024
     people_shown = f"{report.shown} of {report.applicants}" if report.shown < report.applicants else str(report.shown)
     say(f"{report.uri} ({kib:.0f} KiB, {people_shown} applicants)")
-
-
-def write_report(folder: RunFolder, store_uri: str | None = None, qrels: str | None = None) -> Report:
-    """Render the page of a run or a comparison into its folder, and its learning curves for TensorBoard."""
-    runs = read_runs(folder.uri)
-    for run in runs:
-        write_curves(run)
-    config = runs[0].config
-    with open_run_store(runs[0], store_uri) as store:
-        grades = relevance(qrels, store)
-        comparison = read_comparison(folder, runs, {run.name: judged_pairs(run, store) for run in runs}, grades)
-        lines = lines_of(comparison, runs)
-        judgements = judgement_table(_judging_run(lines), store)
-        cohort, hidden = people(lines, store, grades, judgements, config["layout"])
-        attribution = store.meta().get("attribution", "")
-    health = judge_health(judgements, lines)
-    rewards = top_rewards(judgements, lines)
-    page = (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            title="Which jobs would they apply to?",
-            facts=_facts(config, comparison, lines),
-            columns=_columns(lines),
-            rows=_rows(lines, judged=health is not None),
-            early=[line for line in lines if line.stats.get("cold_start")],
-            verdicts=_verdicts(comparison),
-            pairs=comparison["pairs"],
-            notes=[*comparison["notes"], *_notes(comparison, rewards)],
-            curves=_plots(lines, MAIN_CURVES),
-            more_curves=_plots(lines, [name for name in CURVES if name not in MAIN_CURVES]),
-            rewards=rewards,
-            reward_plot=_reward_plot(rewards),
-            health=health,
-            mass_plot=_mass_plot(health),
-            labels=LABELS,
-            people=cohort,
-            hidden=hidden,
-            config=_settings(config),
-            environment=_settings(config.get("environment") or {}),
-            attribution=attribution,
-        )
-    )
-    folder.write_bytes(REPORT, page.encode())
-    everyone = len(lines[0].runs[0].ranked)
-    return Report(f"{folder.uri}/{REPORT}", len(page.encode()), everyone, everyone - hidden, comparison)
-
-
-def _environment() -> Environment:
-    environment = Environment(loader=PackageLoader("jobs.reporting"), autoescape=True, undefined=StrictUndefined)
-    environment.trim_blocks = environment.lstrip_blocks = True
-    environment.filters["number"] = lambda value: number(float("nan") if value is None else value)
-    environment.filters["metric"] = lambda name: METRICS[name][0] if name in METRICS else name
-    return environment
-
-
-def _judging_run(lines: Sequence[Line]) -> Any:
-    """A run whose configuration names the judge; any, when none does."""
-    runs = [run for line in lines for run in line.runs]
-    return next((run for run in runs if run.config.get("judge")), runs[0])
-
-
-def _facts(config: Mapping[str, Any], comparison: Mapping[str, Any], lines: Sequence[Line]) -> list[tuple[str, str]]:
-    seeds = comparison["seeds"]
-    facts = [
-        ("applicants", f"{comparison['applicants']:,}"),
-        ("jobs", f"{config['jobs']:,}"),
-        ("budget", f"{config['config']['budget']} judgements each"),
-        ("strategies" if len(lines) > 1 else "strategy", ", ".join(line.name for line in lines)),
-        ("seeds" if len(seeds) > 1 else "seed", ", ".join(map(str, seeds))),
-    ]
-    facts += [("judge", config["judge_fingerprint"])] if config.get("judge_fingerprint") else []
-    return [*facts, ("started", str(config["started"]).replace("T", " ").removesuffix("+00:00") + " UTC")]
-
-
-def _columns(lines: Sequence[Line]) -> list[tuple[str, str, str]]:
-    """(name, title, meaning) of the metrics that any line knows."""
-    known = {name for line in lines for name, cell in line.stats["metrics"].items() if cell["mean"] is not None}
-    return [(name, title, meaning) for name, (title, meaning) in METRICS.items() if name in known]
-
-
-def _rows(lines: Sequence[Line], *, judged: bool) -> list[dict[str, Any]]:
-    """The table: per line and metric the mean, its interval, and where the interval lies between all lines' ends."""
-    cells = {name: [line.stats["metrics"].get(name) for line in lines] for name, _, _ in _columns(lines)}
-    ends = {}
-    for name, column in cells.items():
-        values = [value for cell in column if cell for value in cell.values() if value is not None]
-        ends[name] = (min(values), max(values))
-    return [
-        {
-            "name": line.name,
-            "colour": line.colour,
-            "seeds": len(line.runs),
-            "per_applicant": line.stats["judgements_per_applicant"],
-            "paid": line.stats.get("judgements_paid") if judged else None,
-            "steps": line.stats.get("steps_to_threshold"),
-            "cells": {name: _cell(column[i], *ends[name]) for name, column in cells.items()},
-        }
-        for i, line in enumerate(lines)
-    ]
-
-
-def _cell(cell: Mapping[str, Any] | None, start: float, end: float) -> dict[str, Any] | None:
-    if not cell or cell["mean"] is None:
-        return None
-    low, high = (cell["mean"] if cell[bound] is None else cell[bound] for bound in ("low", "high"))
-    scale = 100 / max(end - start, 1e-9)
-    place = {"left": (low - start) * scale, "width": (high - low) * scale, "dot": (cell["mean"] - start) * scale}
-    return dict(cell) | place
-
-
-def _verdicts(comparison: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What the data says in the end: by the first metric, and by relevance where it is known."""
-    metrics = list(dict.fromkeys([comparison.get("primary"), f"ndcg@{K}"]))
-    final = [pair for pair in comparison["pairs"] if pair["phase"] == "final"]
-    return [pair for metric in metrics for pair in final if pair["metric"] == metric]
-
-
-def _notes(comparison: Mapping[str, Any], rewards: Sequence[Mapping[str, Any]]) -> list[str]:
-    notes = [
-        f"{one['name']}: the judge has judged {one['judged']:.0%} of the top {K}; its reward and rates are over these."
-        for one in rewards
-        if one["judged"] < 1
-    ]
-    if all(one["metrics"].get(f"ndcg@{K}", {}).get("mean") is None for one in comparison["strategies"]):
-        notes.append("No relevance is known for this store, so there is no nDCG; give one with --qrels.")
-    return notes
-
-
-def _plots(lines: Sequence[Line], names: Sequence[str]) -> list[dict[str, Any]]:
-    colours = {line.name: line.colour for line in lines}
-    plots = []
-    for name in names:
-        asking = [line for line in lines if line.stats["judgements_per_applicant"] > 0]
-        shown = asking if name in JUDGE_CURVES and asking else lines
-        curves = {line.name: line.curves[name] for line in shown if name in line.curves}
-        if curves:
-            plots.append({"title": CURVES[name], "svg": draw_curves(curves, "", salt=name, colours=colours)})
-    return plots
-
-
-def _reward_plot(rewards: Sequence[Mapping[str, Any]]) -> Any:
-    if not rewards:
-        return None
-    values = {one["name"]: one["rewards"] for one in rewards}
-    colours = {one["name"]: one["colour"] for one in rewards}
-    return draw_histograms(values, "judge's reward of a recommended job", "rewards", colours, REWARDS)
-
-
-def _mass_plot(health: Mapping[str, Any] | None) -> Any:
-    if health is None or health["mass_low"] >= 1:
-        return None
-    values = {"label mass": health["masses"]}
-    return draw_histograms(values, "probability on the four answers", "mass", {"label mass": "#3fa9a0"}, (0.0, 1.0))
-
-
-def _settings(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as (dotted name, value)."""
-    flat: list[tuple[str, str]] = []
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            flat += _settings(value, f"{prefix}{name}.")
-        elif name != "environment":
-            flat.append((f"{prefix}{name}", "–" if value is None else str(value)))
-    return flat
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from dynaq.errors import InputError
 from dynaq.pretraining.prior import Pretrained
 from dynaq.runs.folder import RunFolder
 from jobs.cli import run_verb
-from jobs.report import write_report
+from jobs.reporting.page import write_report
 from jobs.reporting.tensorboard import RunEvents
 from jobs.reporting.training_summary import training_summary, training_table
 from jobs.steps.feedback_answers import describe_feedback, learn_from_events

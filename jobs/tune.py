@@ -19,10 +19,11 @@ from dynaq.errors import InputError
 from dynaq.pretraining.prior import Pretrained
 from dynaq.runs.folder import REPORT, RunFolder
 from jobs.cli import run_verb
-from jobs.report import write_report
-from jobs.steps.compare import compare, report_failed_trials, show_comparison
+from jobs.reporting.page import write_report
+from jobs.steps.compare import compare
 from jobs.steps.judge_backend import judge_backend
 from jobs.steps.prepare import check_strategies, prepare, report_failures
+from jobs.terminal.comparison_table import report_failed_trials, show_comparison
 from jobs.terminal.console import say
 
 DRAWN = 10  # settings, where the space has something to draw and --samples does not say

@@ -14,24 +14,15 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, Repeater, create_searcher
 from ray.tune.search.repeater import TRIAL_INDEX
 
-from cluster.tuning.space import Space, label_of
+from cluster.tuning.space import Space
 from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
+from dynaq.runs.trials import Trial, label_of
 
 SEARCHERS = ("random", "hyperopt", "optuna")
 SCHEDULERS = ("asha", "none")
 SCORE = "score"  # what schedulers and searchers go by: nDCG@10 where relevance is known, else the slates' reward
 PROGRESS = "progress"  # percent of a trial's work
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One strategy with a seed and changes to the config; its run folder is a subfolder of that name."""
-
-    name: str
-    strategy: str
-    seed: int
-    setting: dict[str, Any]
 
 
 @dataclass(frozen=True)

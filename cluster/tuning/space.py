@@ -8,7 +8,6 @@ q_hidden: {choice: [[64, 32], [128]]}
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,17 +124,3 @@ def _domain(values: Mapping[str, Any]) -> Domain:
     [(kind, arguments)] = values.items()
     drawn: Domain = tune.choice(arguments) if kind == "choice" else getattr(tune, kind)(*arguments)
     return drawn
-
-
-def label_of(setting: Mapping[str, Any]) -> str:
-    """A setting as a part of a folder's name."""
-    parts = [
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in setting.items()
-    ]
-    text = "-".join(parts)
-    return "".join(c if c.isalnum() or c in "-_=." else "_" for c in text)
-
-
-def setting_json(setting: Mapping[str, Any]) -> str:
-    """A setting as text, the same for the same setting."""
-    return json.dumps(dict(setting), sort_keys=True)

@@ -14,7 +14,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 # Read when ray.tune is imported.
@@ -28,12 +28,13 @@ from ray.tune import Callback, FailureConfig, PlacementGroupFactory, RunConfig
 
 from cluster.block_actor import TrainingJob
 from cluster.trainer import TRIAL_CPUS, ActorSize, CohortProgress, CohortResult, CohortTrainer
-from cluster.tuning.plan import PROGRESS, SCORE, Plan, Trial, param_space, tune_config
+from cluster.tuning.plan import PROGRESS, SCORE, Plan, param_space, tune_config
 from dynaq.agent.config import DynaQConfig
 from dynaq.agent.reward_strategy import make_strategy
 from dynaq.errors import DynaqError
 from dynaq.qrels import Qrels
 from dynaq.runs.folder import CONFIG, RunFolder
+from dynaq.runs.trials import Trial, TrialResult
 
 TUNE_FOLDER = "tune"
 BILLS = "bills.json"  # trial -> judgements paid, over all sessions of a comparison
@@ -42,30 +43,6 @@ RETRIES = 2  # of a trial that failed, and of applicants whose actors or judge d
 RLLIB_DQN = "rllib-dqn"
 TRAINED = "trained"  # in a trial's last report; Tune says `done` of trials that were stopped as well
 PROCESS_BYTES = 1 << 29  # of memory for a trial, and for each of its actors
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """How a trial ended.
-
-    Args:
-        status: done, stopped (by the scheduler) or failed.
-        seconds: of training, in the last session; per_second: judgements in it.
-        judgements, paid: pairs spent of the budgets; pairs for which the judge had to be asked on its bill.
-        score: the last that it reported.
-        failures: applicant -> why it could not be trained.
-        error: why the whole trial failed.
-    """
-
-    trial: Trial
-    status: str
-    seconds: float = math.nan
-    per_second: float = math.nan
-    judgements: int = 0
-    paid: int = 0
-    score: float = math.nan
-    failures: dict[str, str] = field(default_factory=dict)
-    error: str = ""
 
 
 def run_trials(

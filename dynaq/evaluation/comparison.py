@@ -13,10 +13,10 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from cluster.tuning.space import setting_json
-from cluster.tuning.trials import TrialResult
-from dynaq.evaluation.bootstrap import (
+from dynaq.evaluation.intervals import (
+    CONFIDENCE,
     NO_SEED,
     Interval,
     Values,
@@ -27,10 +27,11 @@ from dynaq.evaluation.bootstrap import (
     paired_difference,
     steps_to_threshold,
 )
-from dynaq.evaluation.trial_rows import CURVES, FINALS, K
-from jobs.reporting.lines import METRICS, line_name
+from dynaq.evaluation.run_quality import K, metric_range
+from dynaq.evaluation.trial_rows import CURVES, FINALS
+from dynaq.runs.trials import TrialResult, setting_json
 
-CONFIDENCE = 0.95
+COMPARISON = "comparison.json"
 COLD = 10  # judgements of the cold start
 SHOWN = 6  # arms that are compared; a page has as many colours
 POINTS = 60  # of a learning curve at most
@@ -39,6 +40,28 @@ NDCG_THRESHOLD, REWARD_THRESHOLD = 0.9, 0.5
 PAIRED = (PRIMARY, f"ndcg@{K}", f"apply_rate@{K}", f"recall@{K}", "mrr", f"regret@{K}")
 LOWER_IS_BETTER = {f"regret@{K}"}
 COLD_PAIRED = ("ndcg", "mean_reward")
+
+# Column of the table: its name in comparison.json, its title, and what it is.
+METRICS = {
+    f"ndcg@{K}": (f"nDCG@{K}", "ranking against known relevance, 1 is ideal"),
+    f"mean_reward@{K}": (f"judge reward@{K}", "the judge's mean reward of the final top 10"),
+    f"apply_rate@{K}": (f"apply rate@{K}", "share of the final top 10 whose likeliest answer is APPLY"),
+    f"recall@{K}": (f"recall@{K}", "share of the relevant jobs that are in the top 10"),
+    "mrr": ("MRR", "1 / rank of the first relevant job"),
+    f"regret@{K}": (f"regret@{K}", "reward missed against the best 10 that the judge is known to like"),
+}
+# Learning curves that are drawn: a column of curves.parquet, its title.
+CURVE_TITLES = {
+    "ndcg": f"nDCG@{K} of the ranking",
+    "mean_reward": "mean reward of each slate",
+    "cumulative_reward": "cumulative reward",
+    "cumulative_regret": "cumulative regret",
+    "q_loss": "loss of the direct Q updates",
+    "model_loss": "squared error of the world model",
+    "planning_loss": "loss of the planning updates",
+    "epsilon": "ε, chance of a random job",
+    "w_cosine": "weight of the cosine in the reward",
+}
 
 
 @dataclass(frozen=True)
@@ -132,6 +155,7 @@ def statistics(
             f"{len(arms)} of {len(every)} settings are compared, chosen by the same figures: the best of many looks "
             "better than it is; compare the winner anew, on other applicants"
         )
+    pairs = _pairs(arms, rows)
     found: dict[str, Any] = _plain(
         {
             "k": K,
@@ -141,10 +165,18 @@ def statistics(
             "primary": PRIMARY,
             "notes": notes,
             "strategies": [_arm_statistics(arm, rows, curve, goal) for arm in arms],
-            "pairs": _pairs(arms, rows),
+            "comparisons": len(pairs),
+            "pairs": pairs,
         }
     )
     return found
+
+
+def line_name(stats: Mapping[str, Any]) -> str:
+    """The strategy, and the setting it was tried with when there are several."""
+    setting = stats.get("setting") or {}
+    values = (f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in setting.items())
+    return " ".join([str(stats["strategy"]), *values])
 
 
 def arms_of(results: Sequence[TrialResult], rows: Rows) -> list[Arm]:
@@ -176,8 +208,8 @@ def _arm_statistics(arm: Arm, rows: Rows, curve: str, threshold: float) -> dict[
     results = arm.trials
     used = sum(result.judgements for result in results)
     grid = rows.grid if used else np.zeros(1)  # who asks nobody is there before the first judgement, or never
-    steps = steps_to_threshold(rows.curve(arm, curve, grid), grid, threshold, CONFIDENCE)
-    bands = {name: band(rows.curve(arm, name), rows.grid, CONFIDENCE) for name in CURVES}
+    steps = steps_to_threshold(rows.curve(arm, curve, grid), grid, threshold)
+    bands = {name: band(rows.curve(arm, name), rows.grid, within=metric_range(name)) for name in CURVES}
     return {
         "strategy": arm.strategy,
         "setting": arm.setting,
@@ -187,10 +219,10 @@ def _arm_statistics(arm: Arm, rows: Rows, curve: str, threshold: float) -> dict[
         "judgements_per_applicant": used / len(results) / len(rows.applicants),
         "judgements_per_second": mean_known(np.array([result.per_second for result in results])),
         "seconds": sum(result.seconds for result in results),
-        "metrics": {name: _interval(interval(rows.final(arm, name), CONFIDENCE)) for name in FINALS},
+        "metrics": {name: interval_json(rows.final(arm, name), name) for name in FINALS},
         "cold_start": {
             "judgements": rows.cold_at,
-            "metrics": {name: _interval(interval(rows.cold(arm, name), CONFIDENCE)) for name in COLD_PAIRED},
+            "metrics": {name: interval_json(rows.cold(arm, name), name) for name in COLD_PAIRED},
         },
         "steps_to_threshold": {
             "metric": curve,
@@ -213,36 +245,37 @@ def _arm_statistics(arm: Arm, rows: Rows, curve: str, threshold: float) -> dict[
 
 
 def _pairs(arms: Sequence[Arm], rows: Rows) -> list[dict[str, Any]]:
-    """Every pair of arms on every metric that both know."""
+    """Every pair of arms on every metric that both know; their intervals hold all at once."""
     questions = [("final", name) for name in PAIRED] + [("cold_start", name) for name in COLD_PAIRED]
-    found = []
+    asked = []
     for phase, metric in questions:
         values = [rows.final(arm, metric) if phase == "final" else rows.cold(arm, metric) for arm in arms]
-        pairs = [(i, j) for i, j in combinations(range(len(arms)), 2) if not np.isnan(values[i] - values[j]).all()]
-        for i, j in pairs:
-            difference = paired_difference(
-                values[i],
-                values[j],
-                comparisons=len(pairs),
-                confidence=CONFIDENCE,
-                higher_is_better=metric not in LOWER_IS_BETTER,
-            )
-            a, b = arms[i].name, arms[j].name
-            better = {"a": a, "b": b}.get(difference.better or "")
-            found.append(
-                {
-                    "a": a,
-                    "b": b,
-                    "metric": metric,
-                    "phase": phase,
-                    "difference": difference.interval.mean,
-                    "low": difference.interval.low,
-                    "high": difference.interval.high,
-                    "better": better,
-                    "verdict": verdict(a, b, metric, phase, difference.interval, better),
-                }
-            )
-    return found
+        asked += [
+            (phase, metric, arms[i].name, arms[j].name, values[i], values[j])
+            for i, j in combinations(range(len(arms)), 2)
+            if not np.isnan(values[i] - values[j]).all()
+        ]
+    return [_pair(*question, comparisons=len(asked)) for question in asked]
+
+
+def _pair(
+    phase: str, metric: str, a: str, b: str, values_a: Values, values_b: Values, *, comparisons: int
+) -> dict[str, Any]:
+    difference = paired_difference(
+        values_a, values_b, comparisons=comparisons, higher_is_better=metric not in LOWER_IS_BETTER
+    )
+    better = {"a": a, "b": b}.get(difference.better or "")
+    return {
+        "a": a,
+        "b": b,
+        "metric": metric,
+        "phase": phase,
+        "difference": difference.interval.mean,
+        "low": difference.interval.low,
+        "high": difference.interval.high,
+        "better": better,
+        "verdict": verdict(a, b, metric, phase, difference.interval, better),
+    }
 
 
 def verdict(a: str, b: str, metric: str, phase: str, difference: Interval, better: str | None) -> str:
@@ -262,7 +295,9 @@ def verdict(a: str, b: str, metric: str, phase: str, difference: Interval, bette
     return f"{better} is better than {worse} on {what}: {d:+.3f} ({low:+.3f} to {high:+.3f})."
 
 
-def _interval(found: Interval) -> dict[str, float]:
+def interval_json(values: npt.ArrayLike, metric: str) -> dict[str, float]:
+    """Mean and interval of a metric's values, `[applicants]` or `[applicants, seeds]`."""
+    found = interval(values, within=metric_range(metric))
     return {"mean": found.mean, "low": found.low, "high": found.high}
 
 

@@ -1,33 +1,50 @@
-"""What a comparison over applicants and seeds can tell: bootstrap intervals, paired differences, learning curves.
+"""What a comparison over applicants and seeds can tell: intervals, paired differences, learning curves.
 
 Values lie in a table `[applicants, seeds]`, NaN where nothing is known. Applicants and seeds are both samples of more
-that one could have had, so both are resampled, each on its own (the two-way bootstrap of Owen 2007,
-arXiv 0712.1111). It is right for randomness that all applicants of a seed share (one network for all of them) and a
-little too wide where every applicant has their own. Of n applicants or seeds n - 1 are drawn, which makes the variance
-unbiased (Rao & Wu 1988): three seeds are few, and the plain bootstrap would take a third of their variance away.
+that one could have had, so both vary. The variance of the mean is the sum of the two cluster variances, of applicants
+and of seeds (Cameron, Gelbach & Miller 2011, doi 10.1198/jbes.2010.07136, without their third term, so that it is never
+too small: where every cell has noise of its own, that noise is counted twice). The interval is Student's t with the
+degrees of freedom of that sum (Satterthwaite 1946). Rates and nDCG pile up at a bound, and the t interval of a skewed
+sample covers too rarely, so the t quantiles of a mean are corrected for the skewness of the applicants by Hall's cubic
+transformation (Hall 1992, doi 10.1111/j.2517-6161.1992.tb01876.x). Paired differences are close to symmetric; the
+correction would only widen them, so they take the quantiles as they are.
 
-One seed cannot be resampled: intervals then hold for that seed alone. From one applicant nothing follows.
+Simulated coverage of a nominal 0.95 (8,000 samples per cell; nDCG-like is a Beta(5, 1) level per applicant):
+
+    applicants, seeds                           8, 1     8, 3    32, 1    32, 3    96, 1    96, 3
+    nDCG-like                                  0.943    0.946    0.953    0.956    0.947    0.958
+    nDCG-like, seeds differ by 0.3 sd              –    0.961        –    0.945        –    0.927
+    nDCG-like, seeds differ by 1 sd                –    0.943        –    0.930        –    0.926
+    normal                                     0.948    0.953    0.949    0.959    0.951    0.958
+    paired difference, uncorrected t           0.948    0.961    0.948    0.968    0.953    0.966
+    percentile bootstrap, nDCG-like            0.897    0.910        –        –        –        –
+
+A bootstrap-t covers as well as the correction with one seed (0.943 at 8) but cannot resample three; BCa does not
+(0.882 at 8). Two seeds that all applicants share are too few for any of these (0.88 to 0.92).
+
+With one seed, intervals hold for that seed alone. From one applicant nothing follows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtrit
 
 Values = npt.NDArray[np.float64]
 
-DRAWS = 10_000
-CHUNK = 4_000_000  # numbers held at once per factor
+CONFIDENCE = 0.95
 NO_SEED = "one seed: intervals do not hold what another seed would have changed"
+NO_RANGE = (-np.inf, np.inf)
+SYMMETRIC = 1e-9  # skewness below which Hall's transformation is the identity in double precision
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and the bounds of its bootstrap interval; NaN where nothing is known or nothing follows."""
+    """A mean and the bounds of its interval; NaN where nothing is known or nothing follows."""
 
     mean: float
     low: float
@@ -50,86 +67,94 @@ class Difference:
     better: str | None
 
 
-def resampled_means(values: Values, draws: int = DRAWS, seed: int = 0) -> Values:
-    """Means over resampled applicants and seeds. `[applicants, seeds, ...]` → `[draws, ...]`.
+def bounds(
+    values: Values, confidence: float = CONFIDENCE, *, symmetric: bool = False, within: tuple[float, float] = NO_RANGE
+) -> tuple[Values, Values]:
+    """Lower and upper bound of the mean, `[applicants, seeds, ...]` → `[...]` twice; NaN below two applicants.
 
-    NaNs are left out; a draw without any known value is NaN, and so is everything with fewer than two applicants.
+    symmetric: leave out the correction for skewness. within: range that the mean cannot leave.
     """
     x = np.asarray(values, dtype=np.float64)
     tail = x.shape[2:]
     x = x.reshape(x.shape[0], x.shape[1], -1)
-    x = x[~np.isnan(x).all(axis=(1, 2))]
-    x = x[:, ~np.isnan(x).all(axis=(0, 2))]
-    if x.shape[0] < 2:
-        return np.full((draws, *tail), np.nan)
     known = ~np.isnan(x)
-    filled = np.where(known, x, 0.0)
-    found = []
-    for rows, columns in _weights(x.shape[0], x.shape[1], draws, seed):
-        total = np.einsum("das,ds->da", _product(rows, filled), columns)
-        count = np.einsum("das,ds->da", _product(rows, known.astype(np.float64)), columns)
-        found.append(np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0))
-    means: Values = np.concatenate(found).reshape(draws, *tail)
-    return means
+    mean = _mean(x, known)
+    apart = np.where(known, x - mean, 0.0) / np.maximum(known.sum((0, 1)), 1)
+    people, seeds = known.any(1).sum(0), known.any(0).sum(0)
+    by_applicant, by_seed = _cluster_variance(apart.sum(1), people), _cluster_variance(apart.sum(0), seeds)
+    variance = by_applicant + by_seed
+    safe = np.where(variance > 0, variance, 1.0)
+    shares = (by_applicant / safe) ** 2 / np.maximum(people - 1, 1) + (by_seed / safe) ** 2 / np.maximum(seeds - 1, 1)
+    freedom = 1.0 / np.where(shares > 0, shares, 1.0)
+    upper = stdtrit(freedom, (1.0 + confidence) / 2.0)
+    skewness = np.zeros_like(mean) if symmetric else _skewness(apart.sum(1), people) * (by_applicant / safe) ** 1.5
+    spread = np.where(people >= 2, np.sqrt(variance), np.nan)
+    low = np.clip(mean - spread * _hall(upper, skewness), *within)
+    high = np.clip(mean - spread * _hall(-upper, skewness), *within)
+    return low.reshape(tail), high.reshape(tail)
 
 
-def _product(rows: Values, x: Values) -> Values:
-    """rows `[draws, applicants]`, x `[applicants, seeds, n]` → `[draws, n, seeds]`."""
-    applicants, seeds, n = x.shape
-    product: Values = (rows @ x.reshape(applicants, seeds * n)).reshape(len(rows), seeds, n).transpose(0, 2, 1)
-    return product
+def _mean(x: Values, known: npt.NDArray[np.bool_]) -> Values:
+    """Over the known cells, `[applicants, seeds, n]` → `[n]`; NaN of none."""
+    count = known.sum((0, 1))
+    total = np.where(known, x, 0.0).sum((0, 1))
+    mean: Values = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return mean
 
 
-def _weights(applicants: int, seeds: int, draws: int, seed: int) -> Iterator[tuple[Values, Values]]:
-    """How often each applicant and each seed was drawn, `[n, applicants]` and `[n, seeds]`, chunk by chunk."""
-    chunk = max(1, CHUNK // applicants)
-    for start in range(0, draws, chunk):
-        n = min(chunk, draws - start)
-        yield _counts(applicants, n, seed, start, 0), _counts(seeds, n, seed, start, 1)
+def _cluster_variance(influence: Values, count: npt.NDArray[np.int_]) -> Values:
+    """Variance of a mean from what each cluster moves it by, `[clusters, n]` → `[n]`; 0 of a single cluster."""
+    variance: Values = (influence**2).sum(0) * np.where(count > 1, count / np.maximum(count - 1, 1), 0.0)
+    return variance
 
 
-@lru_cache(maxsize=4)  # all metrics of a comparison are resampled alike
-def _counts(of: int, n: int, *entropy: int) -> Values:
-    if of == 1:
-        return np.ones((n, 1))
-    drawn = np.random.default_rng(entropy).multinomial(of - 1, np.full(of, 1.0 / of), size=n)
-    return drawn.astype(np.float64)
+def _skewness(influence: Values, count: npt.NDArray[np.int_]) -> Values:
+    """Skewness of the mean of independent applicants, `[applicants, n]` → `[n]`; 0 below three of them."""
+    n = np.maximum(count, 3)
+    deviation = np.sqrt((influence**2).sum(0) / (n - 1))
+    cubes = (influence**3).sum(0) * n / ((n - 1) * (n - 2))
+    scale = np.where(deviation > 0, deviation, 1.0)
+    skewness: Values = np.where((count >= 3) & (deviation > 0), cubes / scale**3, 0.0) / np.sqrt(n)
+    return skewness
 
 
-def bounds(means: Values, confidence: float = 0.95) -> tuple[Values, Values]:
-    """Percentile bounds over the first axis of what `resampled_means` gave; NaN draws are left out."""
-    levels = [(1.0 - confidence) / 2.0, (1.0 + confidence) / 2.0]
-    shape = means.shape[1:]
-    flat = means.reshape(len(means), -1)
-    low, high = np.full((2, flat.shape[1]), np.nan)
-    for column in np.flatnonzero(~np.isnan(flat).all(axis=0)):
-        low[column], high[column] = np.nanquantile(flat[:, column], levels)
-    return low.reshape(shape), high.reshape(shape)
+def _hall(quantile: Values, skewness: Values) -> Values:
+    """The studentised mean at a t quantile: the inverse of T + a/3·T² + a²/27·T³ + a/6 with a the mean's skewness."""
+    a = np.where(np.abs(skewness) > SYMMETRIC, skewness, 1.0)
+    bent = (np.cbrt(1.0 + a * (quantile - a / 6.0)) - 1.0) * 3.0 / a
+    studentised: Values = np.where(np.abs(skewness) > SYMMETRIC, bent, quantile)
+    return studentised
 
 
-def interval(values: Values, confidence: float = 0.95, draws: int = DRAWS, seed: int = 0) -> Interval:
-    """Mean of `[applicants, seeds]` with its bootstrap interval."""
-    low, high = bounds(resampled_means(values, draws, seed), confidence)
-    return Interval(mean_known(values), float(low), float(high))
+def interval(
+    values: npt.ArrayLike,
+    confidence: float = CONFIDENCE,
+    *,
+    symmetric: bool = False,
+    within: tuple[float, float] = NO_RANGE,
+) -> Interval:
+    """Mean of `[applicants]` or `[applicants, seeds]` with its interval; the options are those of `bounds`."""
+    x = np.asarray(values, np.float64)
+    x = x if x.ndim > 1 else x.reshape(-1, 1)
+    low, high = bounds(x, confidence, symmetric=symmetric, within=within)
+    return Interval(mean_known(x), float(low), float(high))
 
 
 def paired_difference(
-    a: Values,
-    b: Values,
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
     *,
     comparisons: int = 1,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
     higher_is_better: bool = True,
-    draws: int = DRAWS,
-    seed: int = 0,
 ) -> Difference:
-    """Mean of a - b over the applicants and seeds that both have, `[applicants, seeds]` each.
+    """Mean of a - b over the applicants and seeds that both have, `[applicants]` or `[applicants, seeds]` each.
 
-    comparisons: pairs that are looked at together; the interval is widened so that all of them hold at once with
-    `confidence` (Bonferroni).
+    comparisons: that are looked at together; the interval is widened so that all of them hold at once with
+    `confidence` (Bonferroni: unlike Holm's, its intervals and its verdicts agree, whatever depends on what).
     """
     level = 1.0 - (1.0 - confidence) / max(1, comparisons)
-    found = interval(np.asarray(a, np.float64) - np.asarray(b, np.float64), level, draws, seed)
+    found = interval(np.asarray(a, np.float64) - np.asarray(b, np.float64), level, symmetric=True)
     better = None
     if found.known and (found.low > 0 or found.high < 0):
         better = "a" if (found.low > 0) == higher_is_better else "b"
@@ -137,7 +162,7 @@ def paired_difference(
 
 
 def mean_known(values: Values) -> float:
-    """NaN of nothing."""
+    """Mean of what is not NaN; NaN of nothing."""
     known = np.asarray(values, np.float64)
     known = known[~np.isnan(known)]
     return float(known.mean()) if known.size else float("nan")
@@ -166,34 +191,25 @@ class Band:
     high: Values
 
 
-def band(curves: Values, grid: Values, confidence: float = 0.95, draws: int = 2000, seed: int = 0) -> Band:
-    """curves `[applicants, seeds, points]` on `grid` `[points]`."""
-    low, high = bounds(resampled_means(curves, draws, seed), confidence)
-    mean = np.array([mean_known(curves[:, :, point]) for point in range(curves.shape[2])])
-    return Band(grid, mean, low, high)
+def band(curves: Values, grid: Values, confidence: float = CONFIDENCE, within: tuple[float, float] = NO_RANGE) -> Band:
+    """curves `[applicants, seeds, points]` on `grid` `[points]`; the interval holds at each point alone."""
+    low, high = bounds(curves, confidence, within=within)
+    return Band(grid, _mean(curves, ~np.isnan(curves)), low, high)
 
 
-def steps_to_threshold(
-    curves: Values, grid: Values, threshold: float, confidence: float = 0.95, draws: int = 2000, seed: int = 0
-) -> Interval:
+def steps_to_threshold(curves: Values, grid: Values, threshold: float, confidence: float = CONFIDENCE) -> Interval:
     """Judgements after which the mean curve is first at or above the threshold; infinite when it never is.
 
-    curves `[applicants, seeds, points]` on `grid` `[points]`. The bounds may be infinite too.
+    curves `[applicants, seeds, points]` on `grid` `[points]`. The bounds are where the upper and the lower end of its
+    band get there, and may be infinite too.
     """
-    found = _first_at(
-        np.array([[mean_known(curves[:, :, point]) for point in range(curves.shape[2])]]), grid, threshold
-    )
-    means = resampled_means(curves, draws, seed)
-    if np.isnan(means).all():
-        return Interval(float(found[0]), float("nan"), float("nan"))
-    steps = _first_at(means, grid, threshold)
-    # Between a number and infinity there is nothing, so the bounds are draws themselves.
-    low = np.quantile(steps, (1.0 - confidence) / 2.0, method="lower")
-    high = np.quantile(steps, (1.0 + confidence) / 2.0, method="higher")
-    return Interval(float(found[0]), float(low), float(high))
+    found = band(curves, grid, confidence)
+    first = _first_at(found.mean, grid, threshold)
+    if np.isnan(found.high).all():
+        return Interval(first, float("nan"), float("nan"))
+    return Interval(first, _first_at(found.high, grid, threshold), _first_at(found.low, grid, threshold))
 
 
-def _first_at(means: Values, grid: Values, threshold: float) -> Values:
-    reached = means >= threshold
-    first: Values = np.where(reached.any(axis=1), grid[reached.argmax(axis=1)], np.inf)
-    return first
+def _first_at(curve: Values, grid: Values, threshold: float) -> float:
+    reached = curve >= threshold
+    return float(grid[reached.argmax()]) if reached.any() else float("inf")

@@ -1,4 +1,4 @@
-"""Ranking metrics of one applicant's list, and the bootstrap interval over applicants.
+"""Ranking metrics of one applicant's list.
 
 nDCG follows Järvelin & Kekäläinen (2002) with the grade as gain and discount log2(rank + 1), as scikit-learn's
 `ndcg_score` has it; the ideal list is the best that the whole catalogue allows.
@@ -50,16 +50,3 @@ def ranking_metrics(ranked: Sequence[str], grades: Mapping[str, float], k: int =
         "recall": recall_at_k(ranked, grades, k),
         "mrr": reciprocal_rank(ranked, grades) if known else float("nan"),
     }
-
-
-def bootstrap_interval(
-    values: Sequence[float] | npt.NDArray[np.floating], *, confidence: float = 0.95, draws: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean (Efron 1979); NaNs are left out. (nan, nan) when nothing is left."""
-    x = np.asarray(values, dtype=np.float64)
-    x = x[~np.isnan(x)]
-    if x.size == 0:
-        return float("nan"), float("nan")
-    means = x[np.random.default_rng(seed).integers(0, x.size, size=(draws, x.size))].mean(axis=1)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)

@@ -1,93 +1,140 @@
-"""How good a run's recommendations are: against relevance, and in the eyes of the run's judge."""
+"""How good a run's recommendations are, applicant by applicant: against relevance, and in the eyes of its judge.
+
+`dynaq evaluate`, `dynaq tune` and the report all take their figures from here: first one number per applicant, then
+the mean over applicants with its interval. An applicant of whose list the judge knows two jobs counts as much as one
+of whose list it knows ten.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
-from dynaq.evaluation.ranking import bootstrap_interval, ndcg_at_k, recall_at_k, reciprocal_rank
+from dynaq.evaluation.intervals import NO_RANGE, Interval, interval
+from dynaq.evaluation.ranking import ranking_metrics
+from dynaq.judging.judgement import LABELS
 from dynaq.qrels import Qrels
+from dynaq.runs.judgements import Judged
 from dynaq.runs.reading import Run
 
-Judged = Mapping[tuple[str, str], tuple[float, str]]  # (applicant, job) -> reward, label
+K = 10  # length of the list, where nothing else is asked for
+RATES = {label: f"{label.lower()}_rate" for label in LABELS}
+SHARES = ("ndcg", "recall", "mrr", "judged", *RATES.values())  # metrics between 0 and 1
+
+
+def quality_names(k: int = K) -> tuple[str, ...]:
+    """The metrics of `applicant_quality`, with their cut-off."""
+    judged = ("mean_reward", *RATES.values(), "regret", "judged")
+    return (f"ndcg@{k}", f"recall@{k}", "mrr", *(f"{name}@{k}" for name in judged))
+
+
+def metric_range(metric: str) -> tuple[float, float]:
+    """What the mean of a metric cannot leave, whatever its cut-off; rewards, regrets and losses have no bounds."""
+    return (0.0, 1.0) if metric.partition("@")[0] in SHARES else NO_RANGE
+
+
+class Known:
+    """What the ledger knows of each applicant, the best first."""
+
+    def __init__(self, judged: Judged) -> None:
+        self.judged = judged
+        best: dict[str, list[float]] = {}
+        for (applicant_id, _), (reward, _) in judged.items():
+            best.setdefault(applicant_id, []).append(reward)
+        # [n] is the most that n distinct pairs can have brought.
+        self._sums = {name: [0.0, *accumulate(sorted(own, reverse=True))] for name, own in best.items()}
+
+    def best_sum(self, applicant_id: str, n: int) -> float:
+        """Sum of the n best rewards known; NaN when fewer are known."""
+        sums = self._sums.get(applicant_id, [0.0])
+        return sums[n] if n < len(sums) else math.nan
+
+
+def applicant_quality(
+    applicant_id: str, ranked: Sequence[str], known: Known, grades: Mapping[str, float], k: int = K
+) -> dict[str, float]:
+    """Quality of one applicant's list of job ids, by the names of `quality_names`; NaN for what is not known.
+
+    ndcg, recall, mrr: against relevance, where anything is relevant to the applicant.
+    mean_reward, rates: mean of the judge's rewards and shares of its labels, over the pairs of the top k that it knows.
+    regret: reward missed per pair, against as many of the best pairs that the judge is known to like.
+    judged: share of the top k that the judge knows.
+    """
+    top = ranked[:k]
+    answers = [known.judged[applicant_id, job_id] for job_id in top if (applicant_id, job_id) in known.judged]
+    ranking = ranking_metrics(ranked, grades, k)
+    reward = float(np.mean([reward for reward, _ in answers])) if answers else math.nan
+    best = known.best_sum(applicant_id, len(answers)) / len(answers) if answers else math.nan
+    labels = [label for _, label in answers]
+    rates = {f"{rate}@{k}": labels.count(label) / len(labels) if labels else math.nan for label, rate in RATES.items()}
+    return {
+        f"ndcg@{k}": ranking["ndcg"],
+        f"recall@{k}": ranking["recall"],
+        "mrr": ranking["mrr"],
+        f"mean_reward@{k}": reward,
+        **rates,
+        f"regret@{k}": best - reward,
+        f"judged@{k}": len(answers) / len(top) if top else math.nan,
+    }
+
+
+def quality_rows(run: Run, known: Known, qrels: Qrels | None, k: int = K) -> dict[str, dict[str, float]]:
+    """Applicant -> quality of the run's list for them, in the run's order."""
+    return {
+        applicant_id: applicant_quality(
+            applicant_id, [job_id for job_id, _ in ranked], known, qrels.grades(applicant_id) if qrels else {}, k
+        )
+        for applicant_id, ranked in run.ranked.items()
+    }
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Means over applicants; NaN where there is nothing to go by.
+    """Quality of a run.
 
     Args:
         k: length of the list that is judged.
         applicants, judgements_per_applicant: of the run.
-        ndcg, ndcg_interval, recall, mrr: against relevance; applicants without any relevant job are left out.
-        mean_reward, apply_rate: judge's reward and share of APPLY over the pairs of the top k that it judged.
-        judged: share of the top-k pairs that the judge has judged.
+        quality: metric, by the names of `quality_names` -> mean over the applicants for whom it is known, and its
+            95 % interval; NaN where there is nothing to go by.
     """
 
     k: int
     applicants: int
     judgements_per_applicant: float
-    ndcg: float
-    ndcg_interval: tuple[float, float]
-    recall: float
-    mrr: float
-    mean_reward: float
-    apply_rate: float
-    judged: float
+    quality: Mapping[str, Interval]
+
+    def mean(self, metric: str) -> float:
+        """Mean of a metric, such as `mrr`, or `ndcg` for the one at k."""
+        return self.quality[metric if metric in self.quality else f"{metric}@{self.k}"].mean
 
     def to_json(self) -> dict[str, Any]:
         """Names with their cut-off; null for what is not known."""
-        k = self.k
+        k, ndcg = self.k, self.quality[f"ndcg@{self.k}"]
         values: dict[str, Any] = {
             "applicants": self.applicants,
             "judgements_per_applicant": self.judgements_per_applicant,
-            f"ndcg@{k}": self.ndcg,
-            f"ndcg@{k}_interval": list(self.ndcg_interval),
-            f"recall@{k}": self.recall,
-            "mrr": self.mrr,
-            f"mean_reward@{k}": self.mean_reward,
-            f"apply_rate@{k}": self.apply_rate,
-            f"judged@{k}": self.judged,
+            f"ndcg@{k}": ndcg.mean,
+            f"ndcg@{k}_interval": [ndcg.low, ndcg.high],
+            f"recall@{k}": self.mean("recall"),
+            "mrr": self.mean("mrr"),
+            f"mean_reward@{k}": self.mean("mean_reward"),
+            f"apply_rate@{k}": self.mean("apply_rate"),
+            f"judged@{k}": self.mean("judged"),
         }
         return {name: _null(value) for name, value in values.items()}
 
 
-def evaluate_run(run: Run, judged: Judged, qrels: Qrels | None, k: int = 10) -> Evaluation:
+def evaluate_run(run: Run, judged: Judged, qrels: Qrels | None, k: int = K) -> Evaluation:
     """Evaluate the first k recommendations of every applicant of a run."""
-    ndcg, recall, mrr = [], [], []
-    rewards: list[float] = []
-    applies: list[bool] = []
-    shown = 0
-    for applicant_id, ranked in run.ranked.items():
-        job_ids = [job_id for job_id, _ in ranked]
-        grades = qrels.grades(applicant_id) if qrels else {}
-        if any(grade > 0 for grade in grades.values()):
-            ndcg.append(ndcg_at_k(job_ids, grades, k))
-            recall.append(recall_at_k(job_ids, grades, k))
-            mrr.append(reciprocal_rank(job_ids, grades))
-        shown += len(job_ids[:k])
-        known = [judged[applicant_id, job_id] for job_id in job_ids[:k] if (applicant_id, job_id) in judged]
-        rewards.extend(reward for reward, _ in known)
-        applies.extend(label == "APPLY" for _, label in known)
-    return Evaluation(
-        k=k,
-        applicants=len(run.ranked),
-        judgements_per_applicant=run.judgements_per_applicant,
-        ndcg=_mean(ndcg),
-        ndcg_interval=bootstrap_interval(ndcg),
-        recall=_mean(recall),
-        mrr=_mean(mrr),
-        mean_reward=_mean(rewards),
-        apply_rate=_mean(applies),
-        judged=len(rewards) / shown if shown else float("nan"),
-    )
-
-
-def _mean(values: list[Any]) -> float:
-    return float(np.mean(values)) if values else float("nan")
+    rows = list(quality_rows(run, Known(judged), qrels, k).values())
+    quality = {name: interval([row[name] for row in rows], within=metric_range(name)) for name in quality_names(k)}
+    return Evaluation(k, len(run.ranked), run.judgements_per_applicant, quality)
 
 
 def _null(value: Any) -> Any:

@@ -4,33 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from cluster.tuning.plan import Trial
-from cluster.tuning.space import setting_json
-from dynaq.evaluation.ranking import ranking_metrics
-from dynaq.evaluation.run_quality import Judged
-from dynaq.judging.judgement import LABELS
+from dynaq.evaluation.run_quality import RATES, Known, quality_names, quality_rows
 from dynaq.qrels import Qrels
 from dynaq.runs.reading import Run
+from dynaq.runs.trials import Trial, setting_json
 
-K = 10
-RATES = {label: f"{label.lower()}_rate" for label in LABELS}
 COUNTS = {"APPLY": "applied", "SAVE": "saved", "CLICK": "clicked", "IGNORE": "ignored"}
-FINALS = (
-    f"ndcg@{K}",
-    f"recall@{K}",
-    "mrr",
-    f"mean_reward@{K}",
-    *(f"{rate}@{K}" for rate in RATES.values()),
-    f"regret@{K}",
-    f"judged@{K}",
-    "cumulative_reward",
-)
+FINALS = (*quality_names(), "cumulative_reward")
 CURVES = (
     "ndcg",
     "recall",
@@ -63,46 +47,13 @@ CURVE_SCHEMA = pa.schema(
 )
 
 
-class Known:
-    """What the ledger knows of each applicant, the best first."""
-
-    def __init__(self, judged: Judged) -> None:
-        self.judged = judged
-        best: dict[str, list[float]] = {}
-        for (applicant_id, _), (reward, _) in judged.items():
-            best.setdefault(applicant_id, []).append(reward)
-        # [n] is the most that n distinct pairs can have brought.
-        self._sums = {name: [0.0, *accumulate(sorted(own, reverse=True))] for name, own in best.items()}
-
-    def best_sum(self, applicant_id: str, n: int) -> float:
-        """Sum of the n best rewards known; NaN when fewer are known."""
-        sums = self._sums.get(applicant_id, [0.0])
-        return sums[n] if n < len(sums) else math.nan
-
-
 def final_rows(trial: Trial, run: Run, known: Known, qrels: Qrels | None) -> Iterator[dict[str, Any]]:
     """Final values of a trial, a row per applicant, with the columns of FINAL_SCHEMA."""
     used, totals = _spent(run)
-    for applicant_id, ranked in run.ranked.items():
-        job_ids = [job_id for job_id, _ in ranked]
-        top = job_ids[:K]
-        answers = [known.judged[applicant_id, job_id] for job_id in top if (applicant_id, job_id) in known.judged]
-        ranking = ranking_metrics(job_ids, qrels.grades(applicant_id) if qrels else {}, K)
-        reward = float(np.mean([reward for reward, _ in answers])) if answers else math.nan
-        best = known.best_sum(applicant_id, len(answers)) / len(answers) if answers else math.nan
-        labels = [label for _, label in answers]
-        rates = {
-            f"{rate}@{K}": labels.count(label) / len(labels) if labels else math.nan for label, rate in RATES.items()
-        }
+    for applicant_id, quality in quality_rows(run, known, qrels).items():
         yield _key(trial, applicant_id) | {
             "judgements_used": used.get(applicant_id, 0),
-            f"ndcg@{K}": ranking["ndcg"],
-            f"recall@{K}": ranking["recall"],
-            "mrr": ranking["mrr"],
-            f"mean_reward@{K}": reward,
-            **rates,
-            f"regret@{K}": best - reward,
-            f"judged@{K}": len(answers) / len(top) if top else math.nan,
+            **quality,
             "cumulative_reward": totals.get(applicant_id, math.nan),
         }
 

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dynaq.evaluation.run_quality import K
 from dynaq.judging.judgement import LABELS
-from jobs.reporting.lines import K, Line
+from jobs.reporting.lines import Line
 
 LOW_MASS = 0.5  # below it, most of the probability fell outside the four answers
 NOTES = 6  # kinds of remarks on the page

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,36 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from dynaq.evaluation.ranking import bootstrap_interval, ranking_metrics
-from dynaq.evaluation.run_quality import Judged
+from dynaq.evaluation.comparison import COMPARISON, CURVE_TITLES, METRICS, line_name
+from dynaq.evaluation.intervals import Interval
+from dynaq.evaluation.run_quality import K, evaluate_run
 from dynaq.qrels import Qrels
 from dynaq.runs.folder import RunFolder
+from dynaq.runs.judgements import Judged
 from dynaq.runs.reading import Run
 from jobs.reporting.plots import COLOURS, Curve, learning_curve
-
-COMPARISON = "comparison.json"
-K = 10
-
-# Column of the table: its name in comparison.json, its title, and what it is.
-METRICS = {
-    f"ndcg@{K}": (f"nDCG@{K}", "ranking against known relevance, 1 is ideal"),
-    f"mean_reward@{K}": (f"judge reward@{K}", "the judge's mean reward of the final top 10"),
-    f"apply_rate@{K}": (f"apply rate@{K}", "share of the final top 10 whose likeliest answer is APPLY"),
-    f"recall@{K}": (f"recall@{K}", "share of the relevant jobs that are in the top 10"),
-    "mrr": ("MRR", "1 / rank of the first relevant job"),
-    f"regret@{K}": (f"regret@{K}", "reward missed against the best 10 that the judge is known to like"),
-}
-CURVES = {
-    "ndcg": f"nDCG@{K} of the ranking",
-    "mean_reward": "mean reward of each slate",
-    "cumulative_reward": "cumulative reward",
-    "cumulative_regret": "cumulative regret",
-    "q_loss": "loss of the direct Q updates",
-    "model_loss": "squared error of the world model",
-    "planning_loss": "loss of the planning updates",
-    "epsilon": "ε, chance of a random job",
-    "w_cosine": "weight of the cosine in the reward",
-}
 
 
 @dataclass(frozen=True)
@@ -60,10 +37,10 @@ class Line:
 
     @property
     def curves(self) -> dict[str, Curve]:
-        """The known learning curves, by the names of CURVES."""
+        """The known learning curves, by the names of CURVE_TITLES."""
         asks = self.stats["judgements_per_applicant"] > 0
         found = {}
-        for column in CURVES:
+        for column in CURVE_TITLES:
             curve = (self.stats.get("curves") or {}).get(column)
             if curve and any(value is not None for value in curve["mean"]):
                 numbers = {
@@ -107,24 +84,17 @@ def lines_of(comparison: Mapping[str, Any], runs: Sequence[Run]) -> list[Line]:
     return lines
 
 
-def line_name(stats: Mapping[str, Any]) -> str:
-    """The strategy, and the setting it was tried with when there are several."""
-    setting = stats.get("setting") or {}
-    values = (f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in setting.items())
-    return " ".join([str(stats["strategy"]), *values])
-
-
 def _statistics(run: Run, judged: Judged, qrels: Qrels | None) -> dict[str, Any]:
     """One run as an entry of comparison.json, with intervals over its applicants."""
-    values = _per_applicant(run, judged, qrels)
-    curves = {column: curve for column in CURVES if (curve := learning_curve(run.metrics, column)) is not None}
+    evaluation = evaluate_run(run, judged, qrels)
+    curves = {column: curve for column in CURVE_TITLES if (curve := learning_curve(run.metrics, column)) is not None}
     return {
         "strategy": run.config["strategy"] if run.name == run.config["strategy"] else run.name,
         "setting": {},
         "trials": [run.name],
         "judgements_used": round(run.judgements_per_applicant * len(run.ranked)),
         "judgements_per_applicant": run.judgements_per_applicant,
-        "metrics": {name: _interval(column) for name, column in values.items()},
+        "metrics": {name: _known(evaluation.quality[name]) for name in METRICS},
         "curves": {
             name: {"judgements": curve.x, "mean": curve.mean, "low": curve.low, "high": curve.high}
             for name, curve in curves.items()
@@ -132,26 +102,7 @@ def _statistics(run: Run, judged: Judged, qrels: Qrels | None) -> dict[str, Any]
     }
 
 
-def _per_applicant(run: Run, judged: Judged, qrels: Qrels | None) -> dict[str, list[float]]:
-    """Metric -> one value per applicant for whom it is known."""
-    values: dict[str, list[float]] = {name: [] for name in METRICS}
-    for applicant_id, ranked in run.ranked.items():
-        job_ids = [job_id for job_id, _ in ranked]
-        grades = qrels.grades(applicant_id) if qrels else {}
-        ranking = ranking_metrics(job_ids, grades, K)
-        if not math.isnan(ranking["ndcg"]):
-            values[f"ndcg@{K}"].append(ranking["ndcg"])
-            values[f"recall@{K}"].append(ranking["recall"])
-            values["mrr"].append(ranking["mrr"])
-        known = [judged[applicant_id, job_id] for job_id in job_ids[:K] if (applicant_id, job_id) in judged]
-        if known:
-            values[f"mean_reward@{K}"].append(float(np.mean([reward for reward, _ in known])))
-            values[f"apply_rate@{K}"].append(float(np.mean([label == "APPLY" for _, label in known])))
-    return values
-
-
-def _interval(values: Sequence[float]) -> dict[str, float | None]:
-    if not values:
-        return {"mean": None, "low": None, "high": None}
-    low, high = bootstrap_interval(values)
-    return {"mean": float(np.mean(values)), "low": low, "high": high}
+def _known(found: Interval) -> dict[str, float | None]:
+    """null for what is not known."""
+    values = {"mean": found.mean, "low": found.low, "high": found.high}
+    return {name: None if math.isnan(value) else value for name, value in values.items()}

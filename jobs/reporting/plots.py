@@ -15,6 +15,9 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dynaq.evaluation.intervals import interval
+from dynaq.evaluation.run_quality import metric_range
+
 COLOURS = ("#4269d0", "#e8743b", "#3ca951", "#a463f2", "#c79200", "#d6407f")  # told apart on light and dark
 INK = "#010203"  # stands for the page's text colour
 BINS = 24
@@ -41,9 +44,9 @@ def learning_curve(metrics: pa.Table, column: str) -> Curve | None:
         return None
     x = np.unique(used[known])
     groups = [values[known & (used == at)] for at in x]
-    mean = np.array([group.mean() for group in groups])
-    half = np.array([1.96 * group.std(ddof=1) / np.sqrt(len(group)) if len(group) > 1 else 0.0 for group in groups])
-    return Curve(x.tolist(), mean.tolist(), (mean - half).tolist(), (mean + half).tolist())
+    found = [interval(group, within=metric_range(column)) for group in groups]
+    low, high = ([getattr(one, bound) if one.known else one.mean for one in found] for bound in ("low", "high"))
+    return Curve(x.tolist(), [one.mean for one in found], low, high)
 
 
 def draw_curves(curves: Mapping[str, Curve], ylabel: str, salt: str, colours: Mapping[str, str]) -> Markup:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
+from dynaq.evaluation.comparison import CURVE_TITLES
 from dynaq.runs.folder import CONFIG, RunFolder
 from dynaq.runs.reading import Run
-from jobs.reporting.lines import CURVES
 from jobs.reporting.plots import learning_curve
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def write_curves(run: Run) -> None:
     if run.judgements_per_applicant == 0:
         metrics = metrics.set_column(metrics.column_names.index("judgements_used"), "judgements_used", metrics["round"])
     with RunEvents(run.folder, CURVES_SUFFIX) as events:
-        for name in CURVES:
+        for name in CURVE_TITLES:
             curve = learning_curve(metrics, name)
             for step, value in zip(curve.x, curve.mean, strict=True) if curve else ():
                 events.scalars("curve", {name: value}, round(step))

@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
-from jobs.report import Report
-from jobs.reporting.lines import METRICS
+from dynaq.evaluation.comparison import METRICS
+from jobs.reporting.page import Report
 from jobs.terminal.tables import number
 
 

@@ -30,69 +30,51 @@ What lies in the folder, beside one run folder per trial (`OUT/<trial>/`, as `dy
         "cold_start": {"judgements": 10, "metrics": {"ndcg": {"mean", "low", "high"}, "mean_reward": …}},
         "steps_to_threshold": {"metric": "ndcg", "threshold": 0.9, "judgements": 25, "low": 20, "high": 30},
         "curves": {"ndcg": {"judgements": […], "mean": […], "low": […], "high": […]}, …}}],
+     "comparisons": 24,                        length of `pairs`, for which their intervals are corrected
      "pairs": [
        {"a": "llm", "b": "cosine", "metric": "ndcg@10", "phase": "final" | "cold_start",
         "difference": …, "low": …, "high": …, "better": "llm" | "cosine" | null, "verdict": "a sentence"}]}
 
 Unknown values are null there and in the tables; a threshold that is not reached within the budget is null too.
-Intervals are bootstrapped over applicants and seeds (`dynaq.evaluation.bootstrap`); those of `pairs` hold for all pairs
-of a metric at once. `judgements_used` counts the pairs that agents spent of their budgets, `judgements_paid` those that
-the judge had to be asked for because the ledger lacked them: whoever asks first pays.
+Intervals are over applicants and seeds (`dynaq.evaluation.intervals`); those of `pairs` hold all at once, with
+Bonferroni's correction. `judgements_used` counts the pairs that agents spent of their budgets, `judgements_paid` those
+that the judge had to be asked for because the ledger lacked them: whoever asks first pays.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray
 from ray.tune import Callback
-from rich.table import Table
 
 from cluster.block_actor import TrainingJob
 from cluster.broker import BrokerClient, JudgeBackend, start_broker
 from cluster.cache import put_cache
 from cluster.trainer import ActorSize
 from cluster.tuning.plan import Plan
-from cluster.tuning.space import setting_json
-from cluster.tuning.trials import TrialResult, run_trials
+from cluster.tuning.trials import run_trials
 from dynaq.agent.config import DynaQConfig
-from dynaq.errors import DynaqError
-from dynaq.evaluation.bootstrap import mean_known
-from dynaq.evaluation.comparison import statistics
-from dynaq.evaluation.trial_rows import CURVE_SCHEMA, FINAL_SCHEMA, FINALS, K, Known, as_table, curve_rows, final_rows
+from dynaq.evaluation.comparison import COMPARISON, statistics
+from dynaq.evaluation.intervals import mean_known
+from dynaq.evaluation.run_quality import K, Known
+from dynaq.evaluation.trial_rows import CURVE_SCHEMA, FINAL_SCHEMA, FINALS, as_table, curve_rows, final_rows
 from dynaq.judging.judgement import Slate
 from dynaq.pretraining.prior import Pretrained
 from dynaq.runs.folder import CONFIG, RunFolder
+from dynaq.runs.judgements import judged_pairs
 from dynaq.runs.reading import Run, open_run_store, read_runs
-from jobs.reporting.lines import COMPARISON, line_name
-from jobs.steps.judge_backend import judged_pairs
+from dynaq.runs.trials import TrialResult, setting_json
 from jobs.steps.prepare import Prepared, open_run, run_config
-from jobs.terminal.console import LiveTable, console, errors, say
+from jobs.terminal.comparison_table import Comparison
+from jobs.terminal.console import LiveTable
 from jobs.terminal.tables import number
 
-TRIALS, APPLICANTS, CURVES = "trials.parquet", "applicants.parquet", "curves.parquet"
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What came out.
-
-    Args:
-        results: every trial's end.
-        statistics: the content of comparison.json.
-        best: the trial that the judge likes best.
-        failures: applicant -> why they could not be trained.
-    """
-
-    results: list[TrialResult]
-    statistics: dict[str, Any]
-    best: str
-    failures: dict[str, str]
+TRIALS_FILE, APPLICANTS_FILE, CURVES_FILE = "trials.parquet", "applicants.parquet", "curves.parquet"
 
 
 def compare(
@@ -134,7 +116,7 @@ def compare(
     runs = {run.name: run for run in read_runs(folder.uri)}
     asked = _judge_top_lists(list(runs.values()), broker)
     found = _write(folder, prepared, plan, config, results, runs, asked, threshold)
-    finals = {one["trial"]: one["mean_reward@10"] for one in folder.read_table(TRIALS).to_pylist()}
+    finals = {one["trial"]: one["mean_reward@10"] for one in folder.read_table(TRIALS_FILE).to_pylist()}
     best = max(ended, key=lambda name: -math.inf if finals[name] is None else finals[name])
     folder.write_yaml(CONFIG, shown | {"trials": ended, "best": best})
     failures = dict(prepared.failures)
@@ -182,9 +164,9 @@ def _write(
         known = Known(judged_pairs(everyone, store))
     finals = [row for name, run in runs.items() for row in final_rows(trials[name], run, known, prepared.qrels)]
     curves = [row for name, run in runs.items() for row in curve_rows(trials[name], run, known)]
-    folder.write_table(APPLICANTS, as_table(finals, FINAL_SCHEMA))
-    folder.write_table(CURVES, as_table(curves, CURVE_SCHEMA))
-    folder.write_table(TRIALS, _trial_table(results, finals))
+    folder.write_table(APPLICANTS_FILE, as_table(finals, FINAL_SCHEMA))
+    folder.write_table(CURVES_FILE, as_table(curves, CURVE_SCHEMA))
+    folder.write_table(TRIALS_FILE, _trial_table(results, finals))
     found = statistics(results, finals, curves, plan.seeds, threshold) | {
         "budget": config.budget,
         "jobs": len(prepared.cache.job_ids),
@@ -220,80 +202,3 @@ def _trial_table(results: Sequence[TrialResult], finals: Sequence[dict[str, Any]
             }
         )
     return pa.Table.from_pylist(rows)
-
-
-def report_failed_trials(results: Sequence[TrialResult]) -> None:
-    """Name every trial that failed. Raises DynaqError when there is one."""
-    failed = [result for result in results if result.status == "failed"]
-    for result in failed:
-        errors.print(f"  failed: {result.trial.name}: {result.error}", soft_wrap=True, markup=False)
-    if failed:
-        raise DynaqError(
-            f"{len(failed)} of {len(results)} trials failed (see above); the others are compared, and the same command "
-            "with --resume tries them again"
-        )
-
-
-def show_comparison(result: Comparison) -> None:
-    """The table with its intervals, the verdicts, and what the figures rest on."""
-    found = result.statistics
-    console.print(_table(found))
-    for metric in (found["primary"], f"ndcg@{K}"):
-        for pair in found["pairs"]:
-            if pair["metric"] == metric and pair["phase"] == "final":
-                say(pair["verdict"])
-    seeds = len(found["seeds"])
-    say(
-        f"Means over {found['applicants']} applicants and {seeds} seed{'s' if seeds > 1 else ''} with "
-        f"{found['confidence']:.0%} bootstrap intervals; those of the sentences hold for all pairs at once. Judge "
-        f"reward and apply rate are the judge's opinion of each strategy's final top {K}; no agent had bought "
-        f"{found['judged_for_the_table']} of these pairs, they were judged for this table alone. nDCG is against the "
-        f"relevance that came with the data; `first` is nDCG@{K} after the first judgements, `to` the judgements until "
-        "the mean curve is there."
-    )
-    for note in found["notes"]:
-        say(f"Note: {note}.")
-    say(
-        f"Ledger: {found['judgements_used']} judgements used by the agents, {found['judgements_paid']} of them paid: "
-        "the judge had to be asked only for pairs that the ledger lacked, and whoever asked first paid."
-    )
-
-
-def _table(found: dict[str, Any]) -> Table:
-    """One line per strategy and setting, intervals below their means; fits into 80 columns."""
-    arms = found["strategies"]
-    goal, cold = arms[0]["steps_to_threshold"]["threshold"], arms[0]["cold_start"]["judgements"]
-    relevance = any(arm["metrics"][f"ndcg@{K}"]["mean"] is not None for arm in arms)
-    columns: dict[str, Callable[[dict[str, Any]], str]] = {
-        "used": lambda arm: f"{arm['judgements_used']}",
-        "paid": lambda arm: f"{arm['judgements_paid']}",
-        f"reward@{K}": lambda arm: _cell(arm["metrics"][f"mean_reward@{K}"]),
-        f"apply@{K}": lambda arm: _cell(arm["metrics"][f"apply_rate@{K}"]),
-    }
-    if relevance:
-        columns |= {
-            f"nDCG@{K}": lambda arm: _cell(arm["metrics"][f"ndcg@{K}"]),
-            f"first {cold}": lambda arm: number(_nan(arm["cold_start"]["metrics"]["ndcg"]["mean"])),
-        }
-    columns[f"to {goal:g}"] = lambda arm: _steps(arm["steps_to_threshold"]["judgements"])
-    columns["s"] = lambda arm: f"{arm['seconds']:.0f}"
-    table = Table(box=None, pad_edge=False)
-    table.add_column("strategy", overflow="fold", min_width=6)
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    for arm in arms:
-        table.add_row(line_name(arm), *(cell(arm) for cell in columns.values()))
-    return table
-
-
-def _cell(value: dict[str, float | None]) -> str:
-    mean, low, high = (_nan(value[name]) for name in ("mean", "low", "high"))
-    return number(mean) if math.isnan(low) else f"{number(mean)}\n{low:.2f}–{high:.2f}"
-
-
-def _steps(judgements: float | None) -> str:
-    return "–" if judgements is None else f"{judgements:.0f}"
-
-
-def _nan(value: float | None) -> float:
-    return math.nan if value is None else value

@@ -7,16 +7,12 @@ from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cluster.broker import JudgeBackend
 from dynaq.errors import InputError
-from dynaq.evaluation.run_quality import Judged
 from dynaq.judging.judgement import JUDGEMENT_SCHEMA, AsyncJudge, Judgement
 from dynaq.judging.ledger_file import LEDGER, ReplayJudge, read_ledger
 from dynaq.records import Candidate, Job
-from dynaq.runs.reading import Run
-from dynaq.stores import Store
 from reward_service.config import JudgeConfig
 from reward_service.judge_by_url import judge_at
 
@@ -73,24 +69,3 @@ def _start_engine(config: JudgeConfig) -> AsyncJudge:
     from reward_service.app import start_judge
 
     return start_judge(config)
-
-
-def judgement_table(run: Run, store: Store) -> pa.Table:
-    """What the run's judge has said about the run's applicants, with the columns of JUDGEMENT_SCHEMA.
-
-    A run without a judge of its own (cosine) has no rows, unless it was part of a comparison that had one.
-    """
-    judge, fingerprint = run.config.get("judge"), run.config.get("judge_fingerprint")
-    if not judge:
-        return JUDGEMENT_SCHEMA.empty_table()
-    if judge.startswith(LEDGER):
-        table = read_ledger(judge.removeprefix(LEDGER))
-        return table.filter(pc.is_in(table.column("applicant_id"), pa.array(list(run.ranked), pa.string())))
-    return store.judgements(fingerprint, list(run.ranked))
-
-
-def judged_pairs(run: Run, store: Store) -> Judged:
-    """The same as (applicant, job) -> reward, label."""
-    table = judgement_table(run, store)
-    columns = (table.column(name).to_pylist() for name in ("applicant_id", "job_id", "reward", "label"))
-    return {(applicant, job): (reward, label) for applicant, job, reward, label in zip(*columns, strict=True)}

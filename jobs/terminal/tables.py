@@ -20,7 +20,7 @@ def comparison_table(evaluations: Mapping[str, Evaluation], seconds: Mapping[str
         table.add_column(name, justify="right")
     for name, one in evaluations.items():
         cells = [f"{one.judgements_per_applicant * one.applicants:.0f}"]
-        cells += [number(one.mean_reward), number(one.apply_rate), number(one.ndcg)]
+        cells += [number(one.mean(metric)) for metric in ("mean_reward", "apply_rate", "ndcg")]
         table.add_row(name, *cells, *([f"{seconds[name]:.1f}"] if seconds else []))
     return table
 

@@ -32,7 +32,7 @@ from dynaq.runs.folder import RunFolder
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from jobs.cli import run
-from jobs.steps.compare import report_failed_trials
+from jobs.terminal.comparison_table import report_failed_trials
 from tests.support.judges import RuleJudge
 from tests.support.markets import APPLICANTS, make_ledger, make_store
 

@@ -6,9 +6,10 @@ import pytest
 from ray.tune.search.sample import Categorical, Float, Integer
 
 from cluster.tuning.plan import Plan, make_searcher
-from cluster.tuning.space import Space, label_of, read_space
+from cluster.tuning.space import Space, read_space
 from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
+from dynaq.runs.trials import label_of
 
 GOOD = """
 gamma: [0.8, 0.9]

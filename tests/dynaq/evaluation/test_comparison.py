@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy.stats import t
 
-from cluster.tuning.plan import Trial
-from cluster.tuning.trials import TrialResult
-from dynaq.evaluation.bootstrap import NO_SEED, Interval
 from dynaq.evaluation.comparison import choose_arms, statistics, verdict
-from dynaq.evaluation.trial_rows import CURVE_SCHEMA, FINAL_SCHEMA, FINALS, Known, as_table, curve_rows, final_rows
+from dynaq.evaluation.intervals import NO_SEED, Interval
+from dynaq.evaluation.run_quality import Known
+from dynaq.evaluation.trial_rows import CURVE_SCHEMA, FINAL_SCHEMA, FINALS, as_table, curve_rows, final_rows
 from dynaq.qrels import Qrels
 from dynaq.runs.folder import RunFolder
 from dynaq.runs.reading import Run
+from dynaq.runs.trials import Trial, TrialResult
 
 TRIAL = Trial("llm-seed1", "llm", 1, {"gamma": 0.9})
 
@@ -122,6 +123,7 @@ def test_a_comparison_says_which_is_better_and_where_it_cannot_tell() -> None:
     regret = [p for p in found["pairs"] if p["metric"] == "regret@10" and p["b"] == "cosine"]
     assert {p["better"] for p in regret} == {"cosine"}  # of regret, less is better
     llm, _, cosine = found["strategies"]
+    assert found["comparisons"] == len(found["pairs"]) == 3 * 8
     assert llm["cold_start"]["metrics"]["ndcg"]["mean"] == pytest.approx(0.4, abs=0.05)
     assert llm["cold_start"]["metrics"]["mean_reward"]["mean"] == pytest.approx(0.4, abs=0.05)
     assert llm["steps_to_threshold"]["judgements"] == 20
@@ -171,3 +173,14 @@ def test_who_asks_nobody_is_there_before_the_first_judgement_or_never() -> None:
     _, cosine = statistics(silent, finals, curves, (0, 1), threshold=0.7)["strategies"]
     assert cosine["steps_to_threshold"]["judgements"] is None
     assert cosine["curves"]["ndcg"]["judgements"] == [5, 10, 20]  # a level line beside the others
+
+
+def test_all_comparisons_of_a_report_are_corrected_as_one_family() -> None:
+    """Two strategies are compared 8 times, four of them 6 · 8 times: the same difference is less certain."""
+    two = statistics(*finals_and_curves({"llm": 0.8, "cosine": 0.6}, 1), (0,))["pairs"][0]
+    means = {"llm": 0.8, "cosine": 0.6, "hybrid": 0.7, "other": 0.7}
+    four = statistics(*finals_and_curves(means, 1), (0,))["pairs"][0]
+    assert (two["a"], two["b"], two["difference"]) == (four["a"], four["b"], four["difference"])
+    half = [(pair["high"] - pair["low"]) / 2 for pair in (two, four)]
+    quantiles = [t.ppf(1 - 0.025 / comparisons, 19) for comparisons in (8, 48)]
+    assert half[1] / half[0] == pytest.approx(quantiles[1] / quantiles[0])

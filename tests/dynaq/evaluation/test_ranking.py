@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from dynaq.evaluation.ranking import bootstrap_interval, dcg, ndcg_at_k, recall_at_k, reciprocal_rank
+from dynaq.evaluation.ranking import dcg, ndcg_at_k, recall_at_k, reciprocal_rank
 
 GRADES = {"a": 3.0, "b": 2.0, "c": 1.0, "d": 0.0}
 
@@ -52,20 +52,3 @@ def test_recall_by_hand() -> None:
 def test_reciprocal_rank_by_hand() -> None:
     assert reciprocal_rank(["d", "x", "c", "a"], GRADES) == pytest.approx(1 / 3)
     assert reciprocal_rank(["d", "x"], GRADES) == 0.0
-
-
-def test_the_bootstrap_interval_covers_the_mean_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(0)
-    covered = 0
-    for seed in range(200):
-        low, high = bootstrap_interval(rng.normal(5.0, 2.0, 60), draws=400, seed=seed)
-        covered += low <= 5.0 <= high
-    assert 180 <= covered <= 199
-
-
-def test_the_bootstrap_interval_leaves_out_what_is_unknown() -> None:
-    assert bootstrap_interval([1.0, math.nan, 1.0]) == (1.0, 1.0)
-    assert all(math.isnan(bound) for bound in bootstrap_interval([math.nan]))
-    values = np.arange(50.0)
-    narrow, wide = bootstrap_interval(values, confidence=0.5), bootstrap_interval(values, confidence=0.99)
-    assert wide[0] < narrow[0] < 24.5 < narrow[1] < wide[1]

@@ -1,0 +1,36 @@
+"""What a run's judge has said about the run's applicants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dynaq.judging.ledger_file import LEDGER, read_ledger
+from dynaq.runs.reading import Run
+from dynaq.stores import Store
+from dynaq.stores.base import JUDGEMENT_SCHEMA
+
+Judged = Mapping[tuple[str, str], tuple[float, str]]  # (applicant, job) -> reward, label
+
+
+def judgement_table(run: Run, store: Store) -> pa.Table:
+    """What the run's judge has said about the run's applicants, with the columns of JUDGEMENT_SCHEMA.
+
+    A run without a judge of its own (cosine) has no rows, unless it was part of a comparison that had one.
+    """
+    judge, fingerprint = run.config.get("judge"), run.config.get("judge_fingerprint")
+    if not judge:
+        return JUDGEMENT_SCHEMA.empty_table()
+    if judge.startswith(LEDGER):
+        table = read_ledger(judge.removeprefix(LEDGER))
+        return table.filter(pc.is_in(table.column("applicant_id"), pa.array(list(run.ranked), pa.string())))
+    return store.judgements(fingerprint, list(run.ranked))
+
+
+def judged_pairs(run: Run, store: Store) -> Judged:
+    """The same as (applicant, job) -> reward, label."""
+    table = judgement_table(run, store)
+    columns = (table.column(name).to_pylist() for name in ("applicant_id", "job_id", "reward", "label"))
+    return {(applicant, job): (reward, label) for applicant, job, reward, label in zip(*columns, strict=True)}

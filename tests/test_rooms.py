@@ -76,7 +76,7 @@ def test_the_rooms_of_dynaq_have_no_circle() -> None:
         if "dynaq" not in (a, b) and a != b and a.startswith("dynaq.") and b.startswith("dynaq."):
             graph.setdefault(a, set()).add(b)
             why.setdefault((a, b), []).append(f"{module} imports {imported}")
-    found = [f"{a} → {b}: {', '.join(why[a, b])}" for a, b in circular(graph)]
+    found = [f"{a} → {b}: {', '.join(dict.fromkeys(why[a, b]))}" for a, b in circular(graph)]
     assert not found, "\n".join(found)
 
 

@@ -11,7 +11,6 @@ import pytest
 
 from dynaq.feedback.exposure_policy import POOL, rank_probabilities
 from dynaq.feedback.off_policy import (
-    MIN_PEOPLE,
     OffPolicyEvaluation,
     RankingPolicy,
     SlateLog,
@@ -96,7 +95,7 @@ def test_the_interval_of_the_difference_holds_the_true_difference() -> None:
 def test_thirty_people_are_enough_for_the_interval_of_the_difference() -> None:
     held = []
     for seed in range(150):
-        one = world(seed, 0.5, 0.3, applicants=MIN_PEOPLE)
+        one = world(seed, 0.5, 0.3, applicants=30)
         difference = one.evaluate().difference["dr"]
         held.append(difference.low <= one.worth - one.worth_now <= difference.high)
     assert np.mean(held) >= 0.9
@@ -157,13 +156,13 @@ def test_a_candidate_that_shows_what_was_never_shown_cannot_be_told() -> None:
 
 def test_too_few_people_make_no_number() -> None:
     one = world(0, 0.5, 0.3)
-    few = one.log.people < MIN_PEOPLE - 1
+    few = one.log.people < 29
     log = SlateLog(*(part[few] for part in (one.log.people, one.log.shown, one.log.propensities, one.log.rewards)))
     now = replace(one.current, rankings=one.current.rankings[few], as_logged=np.ones(few.sum(), bool))
     found = evaluate(log, RankingPolicy(one.candidate.rankings[few]), now)
     assert found.verdict == "cannot tell"
     assert not found.difference
-    assert f"{MIN_PEOPLE - 1} people" in found.reason
+    assert "29 people, and 30 are needed" in found.reason
 
 
 def test_lists_and_rankings_of_uneven_length_are_weighted_by_their_own_probabilities() -> None:

@@ -2,14 +2,14 @@
 
 Values lie in a table `[applicants, seeds]`, NaN where nothing is known. Applicants and seeds are both samples of more
 that one could have had, so both vary. The variance of the mean is the sum of the two cluster variances, of applicants
-and of seeds (Cameron, Gelbach & Miller 2011, doi 10.1198/jbes.2010.07136, without their third term, so that it is never
-too small: where every cell has noise of its own, that noise is counted twice). The interval is Student's t with the
+and of seeds (Cameron, Gelbach & Miller 2011, doi 10.1198/jbes.2010.07136, without their third term, so that it errs on
+the wide side: where every cell has noise of its own, that noise is counted twice). The interval is Student's t with the
 degrees of freedom of that sum (Satterthwaite 1946). Rates and nDCG pile up at a bound, and the t interval of a skewed
 sample covers too rarely, so the t quantiles of a mean are corrected for the skewness of the applicants by Hall's cubic
 transformation (Hall 1992, doi 10.1111/j.2517-6161.1992.tb01876.x). Paired differences are close to symmetric; the
 correction would only widen them, so they take the quantiles as they are.
 
-Simulated coverage of a nominal 0.95 (8,000 samples per cell; nDCG-like is a Beta(5, 1) level per applicant):
+Simulated coverage of a nominal 0.95 (1,500 to 8,000 samples per cell; nDCG-like is a Beta(5, 1) level per applicant):
 
     applicants, seeds                           8, 1     8, 3    32, 1    32, 3    96, 1    96, 3
     nDCG-like                                  0.943    0.946    0.953    0.956    0.947    0.958

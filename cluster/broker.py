@@ -167,7 +167,9 @@ class PatientStore:
     def records(self, kind: Literal["candidate"], ids: Sequence[str] | None = None) -> Iterator[Candidate]: ...
     def records(self, kind: Kind, ids: Sequence[str] | None = None) -> Iterator[Job] | Iterator[Candidate]:
         """As `Store.records`."""
-        return self._patiently(lambda store: iter(list(store.records(kind, ids))))
+        if kind == "job":
+            return self._patiently(lambda store: iter(list(store.records("job", ids))))
+        return self._patiently(lambda store: iter(list(store.records("candidate", ids))))
 
     def close(self) -> None:
         """Let another process write the store; it is opened again on the next use."""

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from dynaq.evaluation.run_quality import evaluate_run
     from dynaq.ingest import embed_pending, ingest_files, ingest_market
     from dynaq.judging.judgement import Judge, Judgement, judgement_from_probabilities
-    from dynaq.judging.ledger_file import LedgerJudge, ReplayJudge, read_ledger, write_ledger
+    from dynaq.judging.ledger_file import ReplayJudge, read_ledger, write_ledger
+    from dynaq.judging.ledger_first import LedgerJudge
     from dynaq.layout import Layout
     from dynaq.markets import Market, esco_market, onet_market
     from dynaq.pretraining.fit import pretrain
@@ -49,7 +50,8 @@ _NAMES = {
     "dynaq.evaluation.run_quality": ("evaluate_run",),
     "dynaq.ingest": ("embed_pending", "ingest_files", "ingest_market"),
     "dynaq.judging.judgement": ("Judge", "Judgement", "judgement_from_probabilities"),
-    "dynaq.judging.ledger_file": ("LedgerJudge", "ReplayJudge", "read_ledger", "write_ledger"),
+    "dynaq.judging.ledger_file": ("ReplayJudge", "read_ledger", "write_ledger"),
+    "dynaq.judging.ledger_first": ("LedgerJudge",),
     "dynaq.layout": ("Layout",),
     "dynaq.markets": ("Market", "esco_market", "onet_market"),
     "dynaq.pretraining.fit": ("pretrain",),

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dynaq.judging.judgement import JUDGEMENT_SCHEMA
 from dynaq.judging.ledger_file import LEDGER, read_ledger
 from dynaq.runs.reading import Run
 from dynaq.stores import Store
-from dynaq.stores.base import JUDGEMENT_SCHEMA
 
 Judged = Mapping[tuple[str, str], tuple[float, str]]  # (applicant, job) -> reward, label
 

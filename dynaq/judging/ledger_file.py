@@ -22,7 +22,6 @@ from dynaq.errors import InputError, JudgeError
 from dynaq.judging.judgement import JUDGEMENT_SCHEMA, LABEL_VALUES, LABELS, Judgement, Slate, judgement_row
 from dynaq.records import Candidate, Job
 
-LEDGER = "ledger:"  # prefix of a judge that replays a file
 PROBABILITIES = tuple(f"p_{label.lower()}" for label in LABELS)
 LEDGER = "ledger:"  # prefix of a judge that replays a file, as --judge takes it
 Key = tuple[str, str]

@@ -143,7 +143,7 @@ def test_a_database_that_is_away_is_asked_again(store_path: str, monkeypatch: py
         calls.append(opened)
         if len(calls) < 3:
             raise DynaqError("the database is away")
-        return list(opened.candidate_ids())
+        return list(opened.ids("candidate"))
 
     assert store._patiently(away_twice) == ["ann", "bob"]
     monkeypatch.setattr(module, "STORE_PATIENCE", 0.0)

@@ -1,1 +1,1 @@
-"""Everything Ray: session, cache in the object store, judgement broker, cohort trainer, Tune trials."""
+"""Everything that runs on Ray: session, cache in the object store, judgement broker, cohort trainer, Tune trials."""

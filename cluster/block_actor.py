@@ -1,4 +1,4 @@
-"""One actor: trains blocks of agents one after another, checkpoints them, writes each finished block's tables."""
+"""An actor that trains blocks of agents one after another, checkpoints them and writes each finished block's tables."""
 
 from __future__ import annotations
 
@@ -29,9 +29,8 @@ from dynaq.runs.folder import METRICS, RECOMMENDATIONS, RunFolder
 from dynaq.runs.q_table import write_q_values
 
 RECOMMENDATIONS_KEPT = 100  # per applicant in the run folder
-CHECKPOINT_SECONDS = 60.0  # training lost at most when an actor dies; its judgements are in the ledger either way
-K = 10
-LEARNING = ("q_loss", "model_loss", "planning_loss", "epsilon", "w_cosine")
+CHECKPOINT_SECONDS = 60.0  # bounds the training lost when an actor dies; its judgements are safe in the ledger
+LEARNING_METRICS = ("q_loss", "model_loss", "planning_loss", "epsilon", "w_cosine")
 
 RECOMMENDATION_SCHEMA = pa.schema(
     [("applicant_id", pa.string()), ("rank", pa.int32()), ("job_id", pa.string()), ("q_value", pa.float32())]
@@ -40,9 +39,9 @@ RECOMMENDATION_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Block:
-    """Agents that train together. Cut from the cohort by its order alone, never by the number of actors.
+    """Agents that train together. Blocks follow the cohort's order alone, so the number of actors cannot change a run.
 
-    grades: relevance per applicant for the learning curve, empty when it is not known.
+    grades: applicant -> job -> relevance, for the learning curve; empty when unknown.
     """
 
     index: int
@@ -51,27 +50,27 @@ class Block:
 
     @property
     def pointer(self) -> str:
-        """Names the block's newest whole checkpoint; replaced in one step."""
+        """Path of the file that names the block's newest complete checkpoint; replaced atomically."""
         return f"agents/block_{self.index:05d}.json"
 
     def checkpoint(self, round_: int) -> str:
-        """Folder of the checkpoint after a round, in the run folder."""
+        """Path of the checkpoint after a round, relative to the run folder."""
         return f"agents/block_{self.index:05d}-{round_:04d}"
 
 
 @dataclass(frozen=True)
 class BlockProgress:
-    """What the driver hears after each round.
+    """What an actor reports to the driver after each round.
 
     Args:
-        index: the block.
+        index: of the block.
         round: rounds done.
         judgements: spent so far, summed over the block's agents.
         reward: mean reward of the last round's slates over agents; NaN before the first.
-        ndcg: mean nDCG@10 over agents whose relevance is known; NaN when none is.
-        done: the block's tables are in the run folder.
-        failures: applicant -> why it could not be trained.
-        learning: means of the last round's losses, exploration and weights, by the names of RoundMetrics.
+        ndcg: mean nDCG@10 over agents with known relevance; NaN when there are none.
+        done: whether the block's tables are in the run folder.
+        failures: applicant -> why no agent could be trained.
+        learning: means of the last round's losses, exploration rate and weights, keyed by field of RoundMetrics.
     """
 
     index: int
@@ -96,11 +95,11 @@ class TrainingJob:
     device: str = "cpu"
     pretrained: Pretrained | None = None
     offline: pa.Table | None = None  # judgements to learn from instead of acting; columns of JUDGEMENT_SCHEMA
-    feedback: pa.Table | None = None  # what people did themselves, with the same columns
+    feedback: pa.Table | None = None  # answers that applicants gave themselves; the same columns
 
 
 class BlockActor:
-    """The actor's class. One thread of torch per actor: more actors beat more threads on stacked small nets."""
+    """Class of the training actors. One torch thread each: on stacked small networks more actors beat more threads."""
 
     def __init__(self, job: TrainingJob) -> None:
         torch.set_num_threads(1)
@@ -158,7 +157,7 @@ class BlockActor:
             return load_block(path, self._cache, self._job.pretrained, self._job.device), history, round_
 
     def _feedback(self, block: Block) -> Iterator[Judgement] | None:
-        """What the block's applicants did themselves; None for a run that learns from no feedback."""
+        """Answers that the block's applicants gave themselves; None when the run learns from no feedback."""
         table = self._job.feedback
         if table is None:
             return None
@@ -174,7 +173,7 @@ class BlockActor:
         *,
         done: bool,
     ) -> None:
-        """Write the checkpoint whole, point to it, then drop the one before."""
+        """Write the new checkpoint, point to it, then remove the old one: the pointer never names a partial one."""
         folder = self._job.folder
         with folder.new_folder(block.checkpoint(round_)) as path:
             save_block(agents, path)
@@ -189,14 +188,14 @@ class BlockActor:
             folder.remove(block.checkpoint(previous))
 
     def _add_relevance(self, block: Block, agents: DynaQBlock, rows: list[dict[str, Any]]) -> None:
-        """How good each agent's ranking is after this round, for the learning curves."""
+        """Add the quality of each agent's ranking after this round to its row, for the learning curves."""
         if not block.grades:
             return
         ranked = dict(zip(block.applicant_ids, agents.recommendations(RECOMMENDATIONS_KEPT), strict=True))
         for row in rows:
             applicant_id = row["applicant_id"]
             job_ids = [job_id for job_id, _ in ranked[applicant_id]]
-            row |= ranking_metrics(job_ids, block.grades.get(applicant_id, {}), K)
+            row |= ranking_metrics(job_ids, block.grades.get(applicant_id, {}))
 
 
 def _recommendations(block: Block, agents: DynaQBlock) -> pa.Table:
@@ -225,11 +224,11 @@ def _progress(
         mean_known([row.get("ndcg", float("nan")) for row in newest]),
         done,
         dict(failures),
-        {name: mean_known([row.get(name) for row in newest]) for name in LEARNING},
+        {name: mean_known([row.get(name) for row in newest]) for name in LEARNING_METRICS},
     )
 
 
 def mean_known(values: Iterable[float | None]) -> float:
-    """Mean of what is there; NaN of nothing."""
+    """Mean of the known values; NaN when there are none."""
     known = [value for value in values if value is not None and not np.isnan(value)]
     return float(np.mean(known)) if known else float("nan")

@@ -1,8 +1,8 @@
 """The broker: the one place through which every trainer asks for judgements, and the only writer of the ledger.
 
-It is `dynaq.judging.ledger_first` in an actor, with what a cluster needs: a judge that starts on the first pair that
-the ledger lacks (a run that finds everything in the ledger never starts an engine), patience while the database is
-away, bills, and metrics. A pair is paid for once, whatever the number of actors, trials and restarts.
+An actor around `dynaq.judging.ledger_first` that adds what a cluster needs: the judge starts only when the ledger lacks
+a pair, an unreachable database is retried, new pairs are billed to whoever asked first, and metrics are exported. A
+pair is paid for once, however many actors, trials and restarts there are.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from dynaq.stores import Kind, Store, open_store
 
 T = TypeVar("T")
 
-MAX_REQUESTS = 64  # applicants whose pairs are with the judge at once; the engine batches, this bounds its queue
+MAX_REQUESTS = 64  # applicants judged at once; the engine batches by itself, this bounds its queue
 RETRY_SECONDS = 2.0
-WRITER_PATIENCE = 20.0  # seconds to wait for another process that writes the store
-STORE_PATIENCE = 120.0  # seconds for which a database may be away before a run gives up
+WRITER_PATIENCE = 20.0  # seconds to wait for another process to release the store
+STORE_PATIENCE = 120.0  # seconds that a database may be unreachable before a run gives up
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class JudgeBackend:
 
     Args:
         fingerprint: the judge's name in the ledger, known without starting it.
-        start: makes the judge; called at most once, in the broker's process.
-        keep: the answers belong in the store's ledger (not so for a judge that only replays another ledger).
-        cpus: CPUs of the cluster that it takes when it starts; training actors leave them free.
+        start: creates the judge; called at most once, in the broker's process.
+        keep: whether to write the answers into the store's ledger; False for a judge that replays another ledger.
+        cpus: CPUs that the judge takes once it has started; training actors leave them free.
     """
 
     fingerprint: str
@@ -54,7 +54,7 @@ class JudgeBackend:
 
 @dataclass(frozen=True)
 class BrokerStats:
-    """Pairs answered since the broker started: by the judge, from the ledger; abstained are among the judged."""
+    """Pairs answered since the broker started: judged (abstentions included) or replayed from the ledger."""
 
     judged: int = 0
     replayed: int = 0
@@ -63,7 +63,7 @@ class BrokerStats:
 
 
 class JudgeBroker:
-    """The actor's class; `start_broker` makes the actor. Its methods interleave on one event loop."""
+    """Class of the broker's actor, which `start_broker` starts. Its methods interleave on one event loop."""
 
     def __init__(self, store_uri: str, backend: JudgeBackend) -> None:
         self._judge = LazyJudge(backend.start)
@@ -78,7 +78,7 @@ class JudgeBroker:
         self._paid: Counter[str] = Counter()
 
     async def fetch(self, slates: Sequence[Slate], payer: str = "") -> list[list[Judgement]]:
-        """One judgement per job of each slate, in order. New pairs are put on the bill of `payer`, who asked first.
+        """One judgement per job of each slate, in order. A new pair is billed to the first `payer` who asks for it.
 
         Raises JudgeError, in every caller that waits for the pair, when the judge cannot answer.
         """
@@ -91,11 +91,11 @@ class JudgeBroker:
         return await self._ledger_first.fetch(slates, bill)
 
     async def warm_up(self) -> None:
-        """Start the judge now, for callers who know that the ledger will not do."""
+        """Start the judge now, for callers who know that the ledger lacks some of their pairs."""
         await self._judge.start()
 
     async def requested(self, applicant_ids: Sequence[str]) -> set[Pair]:
-        """Pairs that anyone has asked this broker for, whoever answered."""
+        """Pairs of these applicants that this broker was asked for, whether the judge or the ledger answered."""
         return {(one, job_id) for one in applicant_ids for job_id in self._requested.get(one, ())}
 
     async def stats(self) -> BrokerStats:
@@ -104,7 +104,7 @@ class JudgeBroker:
         return BrokerStats(counts.judged, counts.replayed, counts.abstained, self._judge.started)
 
     async def bills(self) -> dict[str, int]:
-        """Payer -> pairs that the judge was asked for on their bill since the broker started."""
+        """Payer -> number of new pairs billed since the broker started."""
         return dict(self._paid)
 
     async def close(self) -> None:
@@ -113,9 +113,9 @@ class JudgeBroker:
 
 
 class LazyJudge:
-    """A judge that is started when it is first asked, and is asked about MAX_REQUESTS applicants at once at most.
+    """A judge that starts on the first request and judges at most MAX_REQUESTS applicants at once.
 
-    start: makes the judge, called once; may take minutes.
+    start: creates the judge; called once, may take minutes.
     """
 
     def __init__(self, start: Callable[[], AsyncJudge]) -> None:
@@ -126,7 +126,7 @@ class LazyJudge:
 
     @property
     def started(self) -> bool:
-        """Whether anyone needed it."""
+        """Whether the judge is running."""
         return self._judge is not None
 
     async def start(self) -> AsyncJudge:
@@ -137,16 +137,16 @@ class LazyJudge:
             return self._judge
 
     async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
-        """One judgement per job, in order. The judge waits out a busy or lost replica by itself. Raises JudgeError."""
+        """One judgement per job, in order. Raises JudgeError; the judge has already retried a busy or lost replica."""
         judge = await self.start()
         async with self._requests:
             return await judge.judge_async(applicant, jobs)
 
 
 class PatientStore:
-    """A store as the ledger needs it: opened on first use, and asked again while the database is away.
+    """The part of a store that the ledger uses: opened on first use, and retried while the database is unreachable.
 
-    A folder has one writer: the broker of a run that was just killed may still be going, and is waited for.
+    A folder has one writer. The broker of a run that was just killed may still hold it, so opening waits for that one.
     """
 
     def __init__(self, uri: str, read_only: bool) -> None:
@@ -200,13 +200,13 @@ class PatientStore:
 
 
 class BrokerClient:
-    """A JudgementSource over the broker's actor; payer: on whose bill new pairs are put."""
+    """A JudgementSource that asks the broker's actor; payer: who is billed for new pairs."""
 
     def __init__(self, broker: ActorHandle[Any], payer: str = "") -> None:
         self._broker, self._payer = broker, payer
 
     def fetch(self, slates: Sequence[Slate]) -> list[list[Judgement]]:
-        """One judgement per job of each slate, in order. Raises the broker's DynaqError as it was."""
+        """One judgement per job of each slate, in order. Raises the broker's own DynaqError."""
         try:
             return ray.get(self._broker.fetch.remote(list(slates), self._payer))
         except ray.exceptions.RayTaskError as error:
@@ -216,7 +216,7 @@ class BrokerClient:
 
 
 def start_broker(store_uri: str, backend: JudgeBackend) -> ActorHandle[Any]:
-    """Start the broker on this node, beside the store of a laptop. It comes back from the ledger when it dies."""
+    """Start the broker on this node, where a folder store is. Ray restarts a dead one, which reads the ledger again."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     actor: Any = ray.remote(JudgeBroker).options(
         num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=1000, scheduling_strategy=here

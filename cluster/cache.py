@@ -12,7 +12,7 @@ from dynaq.tensor_cache import TensorCache
 
 @dataclass(frozen=True)
 class CacheRef:
-    """A handle that actors and trials can carry. The reference is inside, so Ray passes it on instead of the arrays."""
+    """A handle for actors and trials. Ray passes a nested reference on as it is instead of copying the arrays."""
 
     ref: ray.ObjectRef[Any]
 

@@ -18,8 +18,8 @@ from dynaq.encoder import Embedder, Encoder
 from dynaq.layout import BLOCK_DIM
 
 MIN_CORES = 4  # with fewer, one process with as many threads is as fast
-MIN_TEXTS = 2048  # fewer are done before Ray and the models have started
-SLICES_PER_ACTOR = 4  # so that one that is slower than the others does not keep them waiting
+MIN_TEXTS = 2048  # fewer are encoded here before Ray and its models have started
+SLICES_PER_ACTOR = 4  # several, so that a slow actor does not keep the others waiting
 
 
 @ray.remote
@@ -37,10 +37,10 @@ class ClusterEncoder:
     """Embeds with as many actors as the cluster has GPUs, or cores. Has the interface of `dynaq.encoder.Encoder`.
 
     Args:
-        name: as for Encoder; a folder must be there on every node.
-        actors: how many; None is what the cluster has.
+        name: as for Encoder; a folder must exist on every node.
+        actors: how many; None: one per GPU, or per core where there is no GPU.
 
-    Ray must be running. `close` gives the actors' memory back.
+    Ray must be running. `close` frees the actors' memory.
     """
 
     def __init__(self, name: str | None = None, *, actors: int | None = None) -> None:
@@ -57,7 +57,7 @@ class ClusterEncoder:
         places: dict[str, list[int]] = {}
         for i, text in enumerate(texts):
             places.setdefault(text, []).append(i)
-        # Slices of about one length each: an actor pads little, and the long ones start first.
+        # Sorted by length, a slice needs little padding, and the slowest slices start first.
         distinct = sorted(places, key=len, reverse=True)
         size = max(1, math.ceil(len(distinct) / (SLICES_PER_ACTOR * len(self._actors))))
         slices = [distinct[i : i + size] for i in range(0, len(distinct), size)]
@@ -78,7 +78,7 @@ class ClusterEncoder:
 
 @contextmanager
 def parallel_encoder(name: str | None = None) -> Iterator[Embedder]:
-    """An encoder that uses all of this machine, or of the cluster at $RAY_ADDRESS, once there is much to embed.
+    """An encoder that uses this whole machine, or the cluster at $RAY_ADDRESS, once there is much to embed.
 
     On a machine with few cores and at most one GPU it is the plain encoder.
     """

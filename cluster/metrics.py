@@ -1,7 +1,7 @@
 """Prometheus metrics of training and of the broker, through Ray: every node exports those of its processes.
 
-Ray puts `ray_` before each name. `docs/dashboards.md` says where to scrape them, `cluster/grafana/` draws them; the
-judge's own are in `reward_service.metrics`.
+Ray prefixes each name with `ray_`. `docs/dashboards.md` says where to scrape them, and `cluster/grafana/` has the
+dashboard. The judge's metrics are in `reward_service.metrics`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from weakref import WeakSet
 from ray.util.metrics import Counter, Gauge, Histogram
 
 REFRESH_SECONDS = 1.0
-SECONDS = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0]
+DURATION_BUCKETS = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0]
 
 
 class SteadyGauge(Gauge):
-    """A gauge whose last value stays to be seen for as long as its owner lives.
+    """A gauge that exports its last value for as long as its owner lives.
 
-    Ray forgets a gauge that was not set for two reports: a queue that stands still would look like none.
+    Ray drops a gauge that was not set for two reports, so a queue of constant length would seem to vanish.
     """
 
     def __init__(self, name: str, description: str = "", tag_keys: tuple[str, ...] | None = None) -> None:
@@ -30,7 +30,7 @@ class SteadyGauge(Gauge):
         _steady.add(self)
         _keep_refreshing()
 
-    def set(self, value: int | float | None, tags: dict[str, str] = {}) -> None:  # noqa: B006 - as Ray declares it; not changed
+    def set(self, value: int | float | None, tags: dict[str, str] = {}) -> None:  # noqa: B006 - Ray's signature; never mutated
         """Remember and report a value."""
         if value is not None:
             self._last[tuple(tags.items())] = value
@@ -47,7 +47,7 @@ _steady: WeakSet[SteadyGauge] = WeakSet()
 
 @cache
 def _keep_refreshing() -> None:
-    """One thread for all gauges of the process."""
+    """Start the one thread that serves all gauges of this process."""
     threading.Thread(target=_refresh, name="steady-gauges", daemon=True).start()
 
 
@@ -58,12 +58,12 @@ def _refresh() -> None:
 
 
 def _report_again() -> None:
-    for gauge in list(_steady):  # in a function: a name that stays would keep the last gauge alive
+    for gauge in list(_steady):  # not in the endless loop, where the variable would keep the last gauge alive
         gauge.again()
 
 
 class BrokerMetrics:
-    """What goes through a broker. judge: fingerprint."""
+    """Metrics of a broker. judge: fingerprint."""
 
     def __init__(self, judge: str) -> None:
         self._tags = {"judge": judge}
@@ -79,7 +79,7 @@ class BrokerMetrics:
         self._seconds = Histogram(
             "dynaq_broker_ask_seconds",
             "From asking the judge about one applicant's slate until its answers are in the ledger.",
-            boundaries=SECONDS,
+            boundaries=DURATION_BUCKETS,
             tag_keys=("judge",),
         )
 
@@ -101,14 +101,14 @@ class BrokerMetrics:
 
 
 class BlockMetrics:
-    """What one training actor does. strategy: of its run."""
+    """Metrics of a training actor. strategy: of its run."""
 
     def __init__(self, strategy: str) -> None:
         self._tags = {"strategy": strategy}
         self._rounds = Histogram(
             "dynaq_round_seconds",
             "One round of a block of agents: acting, the judge's answers, learning, planning.",
-            boundaries=SECONDS,
+            boundaries=DURATION_BUCKETS,
             tag_keys=("strategy",),
         )
         self._used = Counter(
@@ -123,7 +123,7 @@ class BlockMetrics:
 
 
 class RunMetrics:
-    """Where a run stands, from its driver. run: name of its folder."""
+    """Progress of a run, exported by its driver. run: name of its folder."""
 
     def __init__(self, run: str, strategy: str) -> None:
         self._tags = {"run": run, "strategy": strategy}
@@ -135,7 +135,7 @@ class RunMetrics:
         self._deaths = Counter("dynaq_actor_deaths_total", "Training actors that died and were replaced.", keys)
 
     def progress(self, done: int, left: int, reward: float, ndcg: float) -> None:
-        """Show applicants done and left, mean reward and nDCG; NaN is not known yet."""
+        """Show applicants done and left, mean reward and nDCG; NaN while unknown."""
         self._applicants.set(done, self._tags | {"state": "done"})
         self._applicants.set(left, self._tags | {"state": "left"})
         for gauge, value in ((self._reward, reward), (self._ndcg, ndcg)):
@@ -148,5 +148,5 @@ class RunMetrics:
         self._blocks.set(waiting, self._tags | {"state": "waiting"})
 
     def actor_died(self) -> None:
-        """Count an actor that died and is replaced."""
+        """Count an actor that died."""
         self._deaths.inc(1, self._tags)

@@ -1,6 +1,6 @@
-"""Ray Serve behind HTTP: starting it quietly, why an application did not come up, and who may call it.
+"""Ray Serve over HTTP: starting it, explaining a failed start, and access control.
 
-Anyone on loopback may call, elsewhere whoever has the API key.
+A service on loopback may go without an API key; on any other address it needs one.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
 def start_serve(http: HTTPOptions) -> None:
-    """Start Serve on the Ray this process is connected to; one that runs already is used as it is.
+    """Start Serve on the connected Ray, or use the instance that already runs there.
 
-    Raises DynaqError when HTTP is asked for and the Serve that runs has none: that is settled by its first start.
+    Raises DynaqError when HTTP is wanted and that instance has none: Serve cannot add it later.
     """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(http_options=http, logging_config=QUIET)
@@ -33,13 +33,13 @@ def start_serve(http: HTTPOptions) -> None:
     while not serve.status().proxies:
         if time.monotonic() > deadline:
             raise DynaqError(
-                "Ray Serve runs on this Ray already, without HTTP; end what uses it, `serve shutdown`, and start again"
+                "Ray Serve already runs here without HTTP; end what uses it, run `serve shutdown` and start again"
             )
         time.sleep(0.2)
 
 
 def startup_failure(name: str) -> str:
-    """The last line of what a replica said when it failed to start, or nothing."""
+    """The last line of a failed replica's error message; empty when there is none."""
     try:
         application = serve.status().applications[name]
     except (KeyError, DynaqError, RuntimeError):
@@ -50,7 +50,7 @@ def startup_failure(name: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nobody outside this machine reaches what listens there."""
+    """Whether only this machine can reach a server that listens on `host`."""
     if host == "localhost":
         return True
     try:
@@ -60,7 +60,7 @@ def is_loopback(host: str) -> bool:
 
 
 def refuse_open_address(api_key: str | None, host: str, what: str) -> None:
-    """Raises InputError when anyone on the network could use `what`."""
+    """Raises InputError when anyone on the network could use the service. what: its name in the message."""
     if api_key is None and not is_loopback(host):
         raise InputError(
             f"{what} would answer anyone on {host}; set an API key (api_key or $DYNAQ_API_KEY) or use 127.0.0.1"
@@ -68,16 +68,16 @@ def refuse_open_address(api_key: str | None, host: str, what: str) -> None:
 
 
 def served_host() -> str:
-    """The address on which this cluster's Serve listens: the YAML of `serve deploy` sets it outside of our reach."""
+    """The address on which this cluster's Serve listens; `serve deploy` takes it from its YAML, not from our config."""
     client = _get_global_client()
     return "127.0.0.1" if client is None else str(client.http_config.host)
 
 
 def key_matches(given: str | None, key: str) -> bool:
-    """Whether a bearer token is the key; takes as long whatever it is."""
+    """Whether a bearer token is the key, compared in constant time."""
     return given is not None and hmac.compare_digest(given.encode(), key.encode())
 
 
 def shown_address(host: str, port: int) -> str:
-    """The URL of an address."""
+    """HTTP URL of an address; IPv6 addresses get their brackets."""
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"

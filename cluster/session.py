@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
-# Read when ray is imported, here and in the processes that it starts; refreshed below for who imported ray before.
+# Ray reads these at import, here and in the processes that it starts. `_raylet.Config.initialize` below reads them
+# again in case ray was imported before this module.
 os.environ.setdefault("RAY_AUTH_MODE", "token")  # nobody on the network joins or submits without ~/.ray/auth_token
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
@@ -25,9 +26,9 @@ from dynaq.errors import DynaqError, InputError
 _raylet.Config.initialize("")  # type: ignore[attr-defined]
 
 GIB = 1 << 30
-MIN_CPUS = 8  # scheduling slots on a small machine: the judge and two actors of each of three trials fit together
+MIN_CPUS = 8  # scheduling slots at least: the judge and two actors for each of three trials must fit a small machine
 
-# Ray replaces 127.0.0.1 by the address that other machines see, and then listens on every interface.
+# Without this, Ray replaces 127.0.0.1 by the address that other machines see, and listens on every interface.
 _LOOPBACK = patch.object(services, "resolve_ip_for_localhost", lambda host: host)
 
 
@@ -42,8 +43,8 @@ def ray_session(
 ) -> Iterator[None]:
     """Connect to `address` (or $RAY_ADDRESS), else start Ray on loopback; shut down only what was started here.
 
-    Local means local: gRPC, metrics and agents listen on 127.0.0.1 only.
-    A Ray that this process is connected to already is used as it is and left alone. Arrays travel as numpy, which the
+    A Ray started here listens on 127.0.0.1 only: gRPC, metrics and agents.
+    A Ray that this process is already connected to is used and not shut down. Arrays travel as numpy, which the
     object store maps zero-copy and read-only; RAY_ENABLE_ZERO_COPY_TORCH_TENSORS stays off on purpose, since an
     in-place update of a mapped tensor would change every process's copy.
 
@@ -99,6 +100,6 @@ def _start(num_cpus: int | None, dashboard: bool, object_store_gib: float | None
 
 
 def object_store_bytes(shm: Path = Path("/dev/shm")) -> int:
-    """A quarter of the shared memory that is free, between 256 MiB and 2 GiB: the cache and little else lives there."""
+    """A quarter of the free shared memory, between 256 MiB and 2 GiB: the store holds the cache and little else."""
     free = shutil.disk_usage(shm).free if sys.platform == "linux" and shm.exists() else 4 * GIB
     return int(min(2 * GIB, max(GIB // 4, free // 4)))

@@ -1,8 +1,8 @@
-"""Trains a cohort: applicants in blocks, blocks on actors, as many actors as the cluster's resources allow.
+"""Trains a cohort in blocks of applicants, on as many actors as the cluster's resources allow.
 
 The result depends on the cohort's order and the config, never on the number of actors or nodes or on which of them
-died: a block is cut by order, its agents are seeded one by one, a lost block goes on from its last checkpoint and
-finds its judgements in the ledger.
+died: blocks follow the cohort's order, every agent has its own seed, and a lost block resumes from its last checkpoint
+and finds its judgements in the ledger.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ray.actor import ActorHandle
 from ray.autoscaler.sdk import request_resources
 
 from cluster.block_actor import (
-    LEARNING,
+    LEARNING_METRICS,
     RECOMMENDATION_SCHEMA,
     Block,
     BlockActor,
@@ -34,8 +34,8 @@ from dynaq.runs.folder import METRICS, RECOMMENDATIONS
 from dynaq.runs.q_table import write_serving
 
 TRIAL_CPUS = 0.01  # of a Tune trial's own process, which only waits
-DEATHS_ALLOWED = 5  # of one block without a round in between; more is not bad luck
-LOST = (
+DEATHS_ALLOWED = 5  # actor deaths in the same round of a block; more are an error rather than bad luck
+ACTOR_DEATHS = (
     ray.exceptions.RayActorError,
     ray.exceptions.WorkerCrashedError,
     ray.exceptions.NodeDiedError,
@@ -46,12 +46,12 @@ LOST = (
 
 @dataclass(frozen=True)
 class ActorSize:
-    """What one actor asks of the cluster, and how many there may be.
+    """Resources of one training actor, and how many actors there may be.
 
     Args:
         cpus, gpus: of one actor; GPUs may be a fraction.
-        actors: at most so many (None: as many as fit).
-        reserved_cpus: left free for the judge. Actors wait for the judge, so they must not take its place.
+        actors: upper limit; None: as many as fit.
+        reserved_cpus: kept free for the judge; actors that took its CPUs would wait for it forever.
         trials: runs that share the cluster equally.
     """
 
@@ -62,7 +62,7 @@ class ActorSize:
     trials: int = 1
 
     def count(self, blocks: int) -> int:
-        """Actors to run now: what the cluster has room for at present, within the limits; at least one."""
+        """Number of actors to run now: as many as the cluster has room for, within the limits; at least one."""
         have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         room = float(blocks)
         if self.cpus:
@@ -74,17 +74,17 @@ class ActorSize:
 
 @dataclass(frozen=True)
 class CohortProgress:
-    """Where a run stands.
+    """Progress of a run.
 
     Args:
-        applicants, done: in the cohort; trained to the end.
-        round: rounds behind the block that is furthest on.
+        applicants, done: number of applicants in the cohort, and of those trained to the end.
+        round: rounds completed by the block that is furthest ahead.
         judgements, budget: pairs spent and allowed, over the cohort.
-        reward, ndcg: means over the newest round of every block that has one; NaN before.
-        seconds: since the start of this process's part of the run.
-        spent_before: judgements that an earlier, interrupted run had spent.
-        mean_round: rounds behind an applicant, mean over the cohort; it moves where no judgements are spent too.
-        learning: means over the blocks of what BlockProgress says of their losses, exploration and weights.
+        reward, ndcg: means over the newest round of every block; NaN before the first.
+        seconds: since this process started the run or resumed it.
+        spent_before: judgements spent before this process resumed the run.
+        mean_round: rounds completed per applicant; unlike `judgements` it also advances when no judge is asked.
+        learning: means over the blocks of `BlockProgress.learning`.
     """
 
     applicants: int
@@ -106,7 +106,7 @@ class CohortProgress:
 
     @property
     def seconds_left(self) -> float | None:
-        """None until there is a rate to go by."""
+        """Estimated seconds to the end; None until judgements are spent."""
         return (self.budget - self.judgements) / self.per_second if self.per_second > 0 else None
 
 
@@ -135,9 +135,9 @@ class CohortTrainer:
     Args:
         job: cache, strategy, config, broker and run folder.
         cohort: applicant ids, all of them in the cache.
-        size: of the actors.
+        size: resources and number of the actors.
         qrels: relevance for learning curves, or None.
-        on_progress: called after every round of every block, and first of all when an earlier run got somewhere.
+        on_progress: called after every round of every block, and once at the start of a resumed run.
     """
 
     def __init__(
@@ -164,10 +164,10 @@ class CohortTrainer:
         began = time.monotonic()
         pending = deque(_Work(block) for block in self._blocks if not self._finished(block))
         self._spent_before = sum(progress.judgements for progress in self._progress.values())
-        if self._progress:  # where a continued run stands; it may have nothing left to do, and say nothing else
+        if self._progress:  # a resumed run with nothing left to train reports its progress only here
             self._on_progress(self._cohort_progress(0.0))
         if self._size.actors and pending:
-            # More than fits now: an autoscaler brings nodes for them, and the loop below takes them as they come.
+            # Ask an autoscaler for nodes for all wanted actors; the loop below starts actors as nodes join.
             wanted = min(self._size.actors, len(pending))
             request_resources(bundles=[{"CPU": self._size.cpus, "GPU": self._size.gpus}] * wanted)
         idle: list[ActorHandle[Any]] = []
@@ -203,7 +203,7 @@ class CohortTrainer:
         return self._collect(time.monotonic() - began)
 
     def _start_actor(self) -> ActorHandle[Any]:
-        # SPREAD, said explicitly, also keeps the actors of a Tune trial out of the trial's own small reservation.
+        # An explicit strategy also keeps the actors of a Tune trial out of the trial's own small placement group.
         actor: Any = ray.remote(BlockActor).options(
             num_cpus=self._size.cpus, num_gpus=self._size.gpus, scheduling_strategy="SPREAD"
         )
@@ -211,13 +211,13 @@ class CohortTrainer:
         return handle
 
     def _next(self, stream: Any, work: _Work) -> object:
-        """Take one round's news from a block: it goes on, has ended (well or not), or its actor is lost."""
+        """Process a block's next message. Returns _RUNNING, _ENDED, _FAILED, or _LOST when its actor died."""
         block = work.block
         try:
             progress: BlockProgress = ray.get(next(stream))
         except StopIteration:
             return _ENDED
-        except LOST as error:
+        except ACTOR_DEATHS as error:
             if getattr(error, "actor_init_failed", False):
                 raise DynaqError(f"training actors do not start: {str(error).strip().splitlines()[-1]}") from error
             work.deaths += 1
@@ -237,7 +237,7 @@ class CohortTrainer:
         return _FAILED
 
     def _finished(self, block: Block) -> bool:
-        """Whether an earlier run wrote the block's tables; its last progress counts as this run's."""
+        """Whether an earlier run finished the block. The progress that it recorded is taken over."""
         if not self._job.folder.exists(block.pointer):
             return False
         progress = BlockProgress(**self._job.folder.read_json(block.pointer))
@@ -258,7 +258,9 @@ class CohortTrainer:
             seconds=seconds,
             spent_before=self._spent_before,
             mean_round=sum(p.round * len(self._blocks[p.index].applicant_ids) for p in newest) / len(self._cohort),
-            learning={name: mean_known([progress.learning.get(name) for progress in newest]) for name in LEARNING},
+            learning={
+                name: mean_known([progress.learning.get(name) for progress in newest]) for name in LEARNING_METRICS
+            },
         )
 
     def _collect(self, seconds: float) -> CohortResult:

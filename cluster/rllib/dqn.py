@@ -1,13 +1,13 @@
-"""The baseline `rllib-dqn`: RLlib's own DQN on the registered environment, under the budget and judge of the others.
+"""The baseline `rllib-dqn`: RLlib's own DQN on the registered environment, with the budget and judge of our agents.
 
-All applicants of a cohort are played at once, one episode each, in steps: step t buys every applicant's t-th judgement,
-so that a learning curve by judgements means the same as for Dyna-Q. One network learns from all of them: alone, with
-fifty transitions each, they reach half as much (`bench/rllib_dqn.md`).
+The applicants of a cohort step together, one episode each: step t buys every applicant's t-th judgement, so a learning
+curve by judgements means the same as for Dyna-Q. One network learns from all of them; separate networks, with fifty
+transitions each, reach half as much (`bench/rllib_dqn.md`).
 
-What was chosen for the baseline's good: the network scores each job of the slate by the same weights, from its
-similarities and from how they stand out of the slate, instead of learning for each place of the slate anew what a
-similarity means; and the slate is wide, so that its greedy choice has something to choose from. The network takes a
-slate of any length, and for a ranking the slate is the whole catalogue.
+Two choices favour the baseline. The network scores every job of the slate with the same weights, from its similarities
+and how they stand out from the slate, instead of learning anew for each position what a similarity means. And the slate
+is wide, so that the greedy action has a real choice. The network takes a slate of any length; to rank, it is given the
+whole catalogue as one slate.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from dynaq.judging.judgement import Judgement, JudgementSource, Slate
 from dynaq.tensor_cache import TensorCache
 
 ENV_NAME = "dynaq/Cohort-v0"
-MAX_QUESTIONS = 64  # at the judge at once; more wait in the broker all the same
+MAX_QUESTIONS = 64  # in flight at once; the broker would only queue more
 FloatArray = npt.NDArray[np.float32]
 
 
 class RllibDqnConfig(BaseModel):
-    """Settings of the baseline, chosen on applicants whom no evaluation uses: figures and reasons in
-    `bench/rllib_dqn.md`."""
+    """Settings of the baseline, tuned on applicants whom no evaluation uses; `bench/rllib_dqn.md` has figures and
+    reasons."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -68,7 +68,7 @@ class RllibDqnConfig(BaseModel):
 
 
 class CohortEnv(gymnasium.vector.VectorEnv[FloatArray, npt.NDArray[np.int64], npt.NDArray[Any]]):
-    """One environment per applicant, stepped together; their questions reach the judge at the same time."""
+    """One environment per applicant, stepped together, so that the judge gets their questions concurrently."""
 
     metadata: dict[str, Any] = {"autoreset_mode": gymnasium.vector.AutoresetMode.NEXT_STEP}  # noqa: RUF012
 
@@ -104,7 +104,7 @@ class CohortEnv(gymnasium.vector.VectorEnv[FloatArray, npt.NDArray[np.int64], np
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[FloatArray, dict[str, Any]]:
-        """Begin everyone's episode. Slates depend on the seed and the applicant, not on the rest of the cohort."""
+        """Begin every applicant's episode. Slates depend on seed and applicant, not on the rest of the cohort."""
         seeds = [agent_generator(seed or 0, name, "slates").initial_seed() % 2**31 for name in self._applicants]
         observed = [env.reset(seed=own)[0] for env, own in zip(self._envs, seeds, strict=True)]
         return np.stack(observed), {}
@@ -121,15 +121,15 @@ class CohortEnv(gymnasium.vector.VectorEnv[FloatArray, npt.NDArray[np.int64], np
         return np.stack(observations), np.array(rewards), np.array(terminated), np.array(truncated), {}
 
     def close_extras(self, **values: Any) -> None:
-        """End the threads; the base class's `close` calls this."""
+        """Stop the threads; the base class's `close` calls this."""
         self._pool.shutdown()
 
 
 class _Remembering:
-    """Keeps the answers that pass through.
+    """A source that records the judgements it passes on.
 
-    neutral: the learner's reward for a pair on which the judge abstained. It must have one for every step it took, and
-    the mean of the rewards so far speaks neither for nor against the job.
+    neutral: the learner's reward for an abstention. Every step must have a reward, and the mean of the rewards so far
+    speaks neither for nor against the job.
     """
 
     def __init__(self, source: JudgementSource) -> None:
@@ -144,21 +144,21 @@ class _Remembering:
 
 
 def mean_reward(judgements: Sequence[Judgement]) -> float:
-    """0 of nothing."""
+    """Mean of the known rewards; 0 when there are none."""
     rewards = [judgement.reward for judgement in judgements if judgement.reward is not None]
     return float(np.mean(rewards)) if rewards else 0.0
 
 
 class SlateFeatures(nn.Module):
-    """Observation `[batch, 1 + slate·width]` → per job its similarities, how they stand out of the slate, and the share
-    of the budget that is left, `[batch, slate, 2·width + 1]`."""
+    """Observation `[batch, 1 + slate·width]` → per job its similarities, how they stand out from the slate, and the
+    share of the budget left, `[batch, slate, 2·width + 1]`."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.width = width
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The class's features of `batch[Columns.OBS]`, under the name that RLlib expects of an encoder."""
+        """These features of `batch[Columns.OBS]`, under the key that RLlib expects of an encoder."""
         observation = batch[Columns.OBS]
         cosines = observation[:, 1:].reshape(len(observation), -1, self.width)
         spread = cosines.std(1, keepdim=True, unbiased=False).clamp_min(1e-3)
@@ -168,7 +168,7 @@ class SlateFeatures(nn.Module):
 
 
 class SlateQModule(DefaultDQNTorchRLModule):
-    """RLlib's DQN module with a network that scores every job of the slate by the same weights."""
+    """RLlib's DQN module with a network that scores every job of the slate with the same weights."""
 
     def setup(self) -> None:
         """Build the networks from `model_config`; RLlib calls it once."""
@@ -184,11 +184,11 @@ class SlateQModule(DefaultDQNTorchRLModule):
 
 
 def build(env: CohortEnv, config: RllibDqnConfig, budget: int, seed: int, width: int) -> Algorithm:
-    """RLlib's DQN over this environment, all in this process; each `train()` is one step of the whole cohort."""
-    gymnasium.registry.pop(ENV_NAME, None)  # of an earlier cohort in this process
+    """RLlib's DQN over this environment, within this process; each `train()` is one step of the whole cohort."""
+    gymnasium.registry.pop(ENV_NAME, None)  # left by an earlier cohort of this process
     made: Any = lambda num_envs: env  # noqa: E731
     gymnasium.register(ENV_NAME, vector_entry_point=made)
-    steps = env.num_envs  # of the environments in one step of the cohort
+    steps = env.num_envs  # RLlib counts each environment's step
     settings = (
         DQNConfig()  # type: ignore[no-untyped-call]
         .environment(ENV_NAME)
@@ -226,7 +226,7 @@ def build(env: CohortEnv, config: RllibDqnConfig, budget: int, seed: int, width:
         .debugging(seed=seed, log_level="ERROR")
     )
     algorithm = settings.build_algo()
-    # RLlib seeds all but what is drawn from the buffer.
+    # RLlib seeds everything but the sampling from the replay buffer.
     buffer: Any = algorithm.local_replay_buffer
     buffer.rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
@@ -234,11 +234,11 @@ def build(env: CohortEnv, config: RllibDqnConfig, budget: int, seed: int, width:
 
 
 class RllibDqn:
-    """DQN over a cohort, with the figures that every learner here gives.
+    """DQN over a cohort, with the metrics that every learner here reports.
 
     Args:
-        source: who answers; one question per applicant and step.
-        budget: judgements per applicant; never more than the catalogue has jobs.
+        source: of the judgements; asked about one job per applicant and step.
+        budget: judgements per applicant, capped at the size of the catalogue.
         seed: of network, exploration and slates.
     """
 
@@ -263,7 +263,7 @@ class RllibDqn:
         self.loss = math.nan
 
     def step(self) -> None:
-        """Everyone's next judgement and the updates after it. Raises JudgeError when the judge fails."""
+        """Buy every applicant's next judgement and learn from them. Raises JudgeError when the judge fails."""
         result: dict[str, Any] = self._algorithm.train()  # type: ignore[no-untyped-call]
         self.spent += 1
         self.loss = float(result.get("learners", {}).get(DEFAULT_MODULE_ID, {}).get("qf_loss", math.nan))

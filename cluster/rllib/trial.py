@@ -1,4 +1,4 @@
-"""A trial of `rllib-dqn`: the same budget, judge, curves and run folder as a trial of our own agents."""
+"""A trial of `rllib-dqn`, with the same budget, judge, curves and run folder as a trial of our own agents."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from dynaq.judging.judgement import Judgement
 from dynaq.qrels import Qrels
 from dynaq.runs.folder import CONFIG, METRICS, RECOMMENDATIONS
 
-Ranked = list[list[tuple[str, float]]]  # per applicant (job, Q), best first
+Rankings = list[list[tuple[str, float]]]  # per applicant (job, Q), best first
 
 
 def train_rllib_dqn(
     job: TrainingJob, cohort: Sequence[str], qrels: Qrels | None, on_progress: Callable[[CohortProgress], None]
 ) -> CohortResult:
-    """Train on the whole cohort and write metrics and recommendations. A failing judge fails everyone."""
+    """Train on the whole cohort and write metrics and recommendations. If the judge fails, every applicant fails."""
     if job.broker is None:
-        raise DynaqError("rllib-dqn learns from a judge, and none was given")
+        raise DynaqError("rllib-dqn needs a judge, and none was given")
     began = time.monotonic()
     settings = RllibDqnConfig()
     job.folder.write_yaml(CONFIG, job.folder.read_yaml(CONFIG) | {"rllib_dqn": settings.model_dump(mode="json")})
     source = BrokerClient(job.broker, payer=job.folder.uri)
     learner = RllibDqn(job.cache.attach(), cohort, source, settings, job.config.budget, job.config.seed)
     rows: list[dict[str, Any]] = []
-    ranked: Ranked = []
+    ranked: Rankings = []
     round_ = 0
     try:
         while learner.spent < learner.budget:
-            epsilon, losses, behind, round_ = learner.epsilon, [], learner.spent, round_ + 1
-            while learner.spent < min(behind + job.config.slate_size, learner.budget):
+            epsilon, losses, since, round_ = learner.epsilon, [], learner.spent, round_ + 1
+            while learner.spent < min(since + job.config.slate_size, learner.budget):
                 learner.step()
                 losses.append(learner.loss)
             ranked = _ranked(learner)
-            new = _round(learner, ranked, qrels, round_, behind, epsilon, mean_known(losses))
+            new = _round(learner, ranked, qrels, round_, since, epsilon, mean_known(losses))
             rows += new
             on_progress(_progress(learner, new, round_, time.monotonic() - began))
     except DynaqError as error:
@@ -74,7 +74,7 @@ def train_rllib_dqn(
     return result
 
 
-def _ranked(learner: RllibDqn) -> Ranked:
+def _ranked(learner: RllibDqn) -> Rankings:
     ids = learner.cache.job_ids
     values = learner.q_values()
     order = np.argsort(-values, axis=1, kind="stable")[:, :RECOMMENDATIONS_KEPT]
@@ -82,13 +82,13 @@ def _ranked(learner: RllibDqn) -> Ranked:
 
 
 def _round(
-    learner: RllibDqn, ranked: Ranked, qrels: Qrels | None, round_: int, behind: int, epsilon: float, loss: float
+    learner: RllibDqn, ranked: Rankings, qrels: Qrels | None, round_: int, since: int, epsilon: float, loss: float
 ) -> list[dict[str, Any]]:
-    """A row per applicant with the figures of the steps since `behind`."""
+    """A row per applicant with the metrics of its steps from `since` on."""
     rows = []
     for name, own in zip(learner.applicants, ranked, strict=True):
         answers = learner.answers(name, 0)
-        new = learner.answers(name, behind)
+        new = learner.answers(name, since)
         reward = mean_known([judgement.reward for judgement in new])
         metrics = RoundMetrics(
             applicant_id=name,
@@ -101,7 +101,7 @@ def _round(
             q_loss=loss,
             model_loss=math.nan,
             planning_loss=math.nan,
-            abstained=learner.spent - behind - len(new),
+            abstained=learner.spent - since - len(new),
             judge_reward=reward,
             applied=count_label(new, "APPLY"),
             saved=count_label(new, "SAVE"),

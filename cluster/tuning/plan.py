@@ -1,4 +1,4 @@
-"""What a comparison tries, and which of Ray Tune's searchers and schedulers draw and end its trials."""
+"""The trials of a comparison, and the Ray Tune searcher and scheduler that propose and stop them."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from dynaq.runs.trials import Trial, label_of
 
 SEARCHERS = ("random", "hyperopt", "optuna")
 SCHEDULERS = ("asha", "none")
-SCORE = "score"  # what schedulers and searchers go by: nDCG@10 where relevance is known, else the slates' reward
-PROGRESS = "progress"  # percent of a trial's work
+SCORE = "score"  # what schedulers and searchers maximise: nDCG@10 where relevance is known, else the slates' reward
+PROGRESS = "progress"  # percent of a trial's rounds
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is compared: every strategy with every seed and every setting.
+    """What is compared: every combination of strategy, seed and setting.
 
     Args:
         strategies: of `dynaq.agent.reward_strategy`, or `rllib-dqn`.
         seeds: of the agents.
-        space: settings to try; empty for those of the config alone.
-        samples: settings drawn from the space.
-        search: who draws them, one of SEARCHERS.
-        scheduler: who ends settings that lag behind, one of SCHEDULERS. It compares settings of the same strategy.
+        space: settings to try; empty: only those of the config.
+        samples: number of settings drawn from the space.
+        search: how they are drawn, one of SEARCHERS.
+        scheduler: what stops settings that lag behind others of the same strategy, one of SCHEDULERS.
     """
 
     strategies: tuple[str, ...]
@@ -53,7 +53,7 @@ class Plan:
         return len(self.strategies) * len(self.seeds) * self.samples * grid
 
     def trial(self, params: Mapping[str, Any]) -> Trial:
-        """The trial that Tune drew."""
+        """The trial with these parameters, which Tune drew."""
         if TRIAL_INDEX in params:
             strategy = self.strategies[params[TRIAL_INDEX] // len(self.seeds)]
             seed = self.seeds[params[TRIAL_INDEX] % len(self.seeds)]
@@ -64,7 +64,7 @@ class Plan:
         return Trial("-".join(part for part in parts if part), strategy, seed, setting)
 
     def names(self) -> list[str]:
-        """Of the trials, as far as they are known before anything is drawn."""
+        """Names of the trials; empty when they depend on what will be drawn."""
         if self.search != "random" or self.space.drawn:
             return []
         values = itertools.product(self.strategies, self.seeds, *self.space.fields.values())
@@ -72,7 +72,7 @@ class Plan:
         return [self.trial(dict(zip(keys, one, strict=True))).name for one in values]
 
     def to_json(self) -> dict[str, Any]:
-        """What config.yaml of the comparison says, to be matched by --resume."""
+        """The plan as the comparison's config.yaml records it; --resume requires the same."""
         return {
             "strategies": list(self.strategies),
             "seeds": list(self.seeds),
@@ -124,10 +124,10 @@ def make_searcher(name: str, seed: int) -> Any:
 
 
 class PerStrategy(FIFOScheduler):
-    """ASHA (Li et al. 2020, arXiv 1810.05934) among the settings of each strategy apart.
+    """ASHA (Li et al. 2020, arXiv 1810.05934) for each strategy separately.
 
-    Of one strategy the settings that lag behind are ended; that another strategy is ahead is a result of the
-    comparison, not a reason to end it.
+    Settings that lag behind others of their strategy are stopped. That a strategy lags behind another is a result of
+    the comparison, not a reason to stop it.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -139,7 +139,7 @@ class PerStrategy(FIFOScheduler):
         }
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        """Pass the metric on to every strategy's scheduler. True when all took it."""
+        """Pass the metric on to every strategy's scheduler. True when all accept it."""
         done = [asha.set_search_properties(metric, mode, **spec) for asha in self._asha.values()]
         return all(done)
 
@@ -151,13 +151,13 @@ class PerStrategy(FIFOScheduler):
         self._of(trial).on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """What its strategy's scheduler decides; goes on while the score is not known."""
+        """The decision of its strategy's scheduler; the trial continues while its score is unknown."""
         if math.isnan(result.get(SCORE, math.nan)):
-            return TrialScheduler.CONTINUE  # nothing is known yet
+            return TrialScheduler.CONTINUE
         return self._of(trial).on_trial_result(tune_controller, trial, result)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Tell its strategy's scheduler the last score, where there is one."""
+        """Tell its strategy's scheduler the last score, if it is known."""
         if not math.isnan(result.get(SCORE, math.nan)):
             self._of(trial).on_trial_complete(tune_controller, trial, result)
 

@@ -1,4 +1,4 @@
-"""Experiment trackers, through Ray Tune's own callbacks. Their packages are not among ours."""
+"""Experiment trackers, through Ray Tune's own callbacks. Users install their packages themselves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dynaq.errors import InputError
 def trackers(mlflow: str | None, wandb: str | None, experiment: str) -> list[Callback]:
     """Callbacks for MLflow's tracking URI and for a project of Weights & Biases.
 
-    Raises InputError when one is asked for whose package is not installed.
+    Raises InputError when the package of a requested tracker is not installed.
     """
     found: list[Callback] = []
     if mlflow:
@@ -25,7 +25,7 @@ def trackers(mlflow: str | None, wandb: str | None, experiment: str) -> list[Cal
         _need("wandb", "--wandb")
         from ray.air.integrations.wandb import WandbLoggerCallback
 
-        # Training already reports once a round; what the library itself prints is not for our terminal.
+        # Training reports once a round; wandb's own messages would break into the live table.
         logging.getLogger("wandb").setLevel(logging.ERROR)
         found.append(WandbLoggerCallback(project=wandb, group=experiment))
     return found

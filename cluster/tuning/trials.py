@@ -1,10 +1,10 @@
 """Comparing strategies and settings as Ray Tune trials that share one cache, one broker and one judge.
 
-A trial is the driver of a CohortTrainer and takes next to no CPU of its own; its actors compete for the cluster's. The
-baseline `rllib-dqn` trains inside its trial.
+A trial is the driver of a CohortTrainer and takes almost no CPU itself; its actors share the cluster's CPUs with those
+of other trials. The baseline `rllib-dqn` trains inside its trial's process.
 
-A trial writes its own run folder and goes on from it, so a retried or restored trial does not begin anew, whatever Tune
-itself remembers of it.
+A trial has its own run folder. Retried or restored, our own agents continue from it, whatever state Tune kept;
+`rllib-dqn` starts over and finds its judgements in the ledger.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-# Read when ray.tune is imported.
+# Ray Tune reads these at import.
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_SYNCER", "1")
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends the command; --resume takes it up again
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends the command; --resume continues it
 
 import ray
 from ray import tune
@@ -38,11 +38,11 @@ from dynaq.runs.trials import Trial, TrialResult
 
 TUNE_FOLDER = "tune"
 BILLS = "bills.json"  # trial -> judgements paid, over all sessions of a comparison
-BILL_SECONDS = 2.0  # between two looks at the broker's bills
-RETRIES = 2  # of a trial that failed, and of applicants whose actors or judge did
+BILL_SECONDS = 2.0  # between two readings of the broker's bills
+RETRIES = 2  # of a failed trial, and within a trial of applicants whose actors or judge failed
 RLLIB_DQN = "rllib-dqn"
-TRAINED = "trained"  # in a trial's last report; Tune says `done` of trials that were stopped as well
-PROCESS_BYTES = 1 << 29  # of memory for a trial, and for each of its actors
+TRAINED = "trained"  # only in a trial's last report; Tune sets its `done` for stopped trials as well
+PROCESS_BYTES = 1 << 29  # memory assumed for a trial's process, and for each of its actors
 
 
 def run_trials(
@@ -61,18 +61,18 @@ def run_trials(
     """Run each trial into `job.folder/<trial name>`; results in the order of strategies, seeds and settings.
 
     Args:
-        plan: what differs between them.
+        plan: what differs between the trials.
         job: what they share; strategy, config and folder are replaced per trial. It must have a broker.
         cohort: applicant ids.
         run_config: written to every trial's config.yaml, with the trial's own strategy and config.
-        size: of the actors of one trial.
+        size: resources and number of one trial's actors.
         qrels: relevance for the learning curves.
         on_progress: called with a trial's name and its report after each round.
-        concurrent: trials at once; None: as many as CPUs, GPUs and memory of the cluster have room for.
+        concurrent: trials at once; None: as many as the cluster's CPUs, GPUs and memory allow.
         callbacks: of Ray Tune, for trackers such as MLflow.
-        resume: go on with what `job.folder` holds. Trusts the folder: Tune keeps its state as pickles.
+        resume: continue the comparison in `job.folder`, which must be trusted: Tune keeps its state as pickles.
 
-    Raises DynaqError when no trial came to its end.
+    Raises DynaqError when no trial finished.
     """
     for name in ("ray.tune", "ray.rllib"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -121,13 +121,13 @@ def run_trials(
     found = [_result(plan, grid[i], bills) for i in range(len(grid))]
     if not any(result.status == "done" for result in found):
         reason = next((result.error for result in found if result.error), "the scheduler stopped all of them")
-        raise DynaqError(f"no trial came to its end: {reason}")
+        raise DynaqError(f"no trial finished: {reason}")
     order = {strategy: place for place, strategy in enumerate(plan.strategies)}
     return sorted(found, key=lambda result: (order[result.trial.strategy], result.trial.seed))
 
 
 def concurrency(plan: Plan, size: ActorSize) -> int:
-    """Trials that fit into the cluster side by side, with one actor each or as many as asked for; at least one."""
+    """Number of trials that fit into the cluster at once, with the actors asked for or one each; at least one."""
     have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     actors = size.actors or 1
     room = (have.get("CPU", 1.0) - size.reserved_cpus) / (actors * size.cpus + TRIAL_CPUS)
@@ -138,9 +138,9 @@ def concurrency(plan: Plan, size: ActorSize) -> int:
 
 
 def trial_job(job: TrainingJob, trial: Trial) -> TrainingJob:
-    """The shared job with the trial's strategy, config and folder; no broker for a strategy that asks no judge.
+    """The shared job with the trial's strategy, config and folder; no broker for a strategy that needs no judge.
 
-    Raises InputError for settings that do not go together.
+    Raises InputError for contradictory settings.
     """
     config = DynaQConfig.load(None, job.config.model_dump() | trial.setting | {"seed": trial.seed})
     asks = trial.strategy == RLLIB_DQN or make_strategy(trial.strategy, config).needs_judge
@@ -154,9 +154,9 @@ def trial_job(job: TrainingJob, trial: Trial) -> TrainingJob:
 
 
 def _train(job: TrainingJob, cohort: Sequence[str], size: ActorSize, qrels: Qrels | None) -> dict[str, Any]:
-    """Train in the trial's process. Returns its last report. What failed is tried again, finished blocks are kept.
+    """Train in the trial's process, retrying failed applicants and keeping finished blocks. Returns the last report.
 
-    Raises DynaqError when nobody could be trained, for Tune to try again.
+    Raises DynaqError when no applicant could be trained, so that Tune retries the trial.
     """
     reporter = _Reporter(job.config, qrels is not None)
     for attempt in range(1 + RETRIES):
@@ -198,7 +198,7 @@ class _Reporter:
             "applicants": progress.applicants,
             "applicants_done": progress.done,
             "round": progress.round,
-            # 100 is for the last report: a scheduler ends a trial that is there, and the tables are written after it.
+            # 100 is for the last report: a scheduler stops a trial that reaches it, before the tables are written.
             PROGRESS: min(99.0, 100.0 * progress.mean_round / self._rounds),
             "judgements": progress.judgements,
             "budget_used": progress.judgements / progress.applicants,
@@ -213,7 +213,7 @@ class _Reporter:
 
 
 class _Bills:
-    """What each trial paid, over all sessions of a comparison."""
+    """The number of judgements that each trial paid for, over all sessions of a comparison."""
 
     def __init__(self, job: TrainingJob, resume: bool) -> None:
         self._job, self._looked = job, 0.0
@@ -222,13 +222,13 @@ class _Bills:
         self._trials: set[str] = set(found)
 
     def note(self, name: str) -> None:
-        """Look now and then, so that an interruption loses next to nothing."""
+        """Save the bills every few seconds, so that an interruption loses almost nothing."""
         self._trials.add(name)
         if time.monotonic() - self._looked > BILL_SECONDS:
             self.paid(name)
 
     def paid(self, name: str) -> int:
-        """Judgements on a trial's bill; written down on the way."""
+        """Number of judgements on a trial's bill. Saves all bills."""
         self._trials.add(name)
         self._looked = time.monotonic()
         now: Any = ray.get(self._job.broker.bills.remote()) if self._job.broker else {}
@@ -258,10 +258,10 @@ def _result(plan: Plan, outcome: Any, bills: _Bills) -> TrialResult:
 
 
 class _Relay(Callback):
-    """Hands each trial's reports to the caller, in the driver.
+    """Passes each trial's reports to the caller, in the driver.
 
-    Tune saves its callbacks with the experiment and takes the saved ones when it is restored; a terminal cannot be
-    saved, so the listener belongs to the class.
+    Tune pickles its callbacks with the experiment and restores them from there. The caller's terminal cannot be
+    pickled, so the listener is an attribute of the class.
     """
 
     listener: Callable[[dict[str, Any], dict[str, Any]], Any] = staticmethod(lambda params, report: None)

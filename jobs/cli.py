@@ -27,7 +27,7 @@ VERBS = {
     "recommend": "The best jobs of a run for one applicant.",
     "judge": "Ask the judge about pairs, measure it, calibrate it, move its ledger.",
     "serve": "Serve the judge, or recommendations and their page, over HTTP.",
-    "promote": "Let a run serve, once it is whole and the log does not speak against it.",
+    "promote": "Let a run serve, if it is complete and the log does not show it to be worse.",
     "simulate": "Let a judge play the applicants against a running API.",
     "report": "Write the report page of a run.",
     "submit": "Run a command on a Ray cluster: submit [--address URL] -- COMMAND …",
@@ -84,7 +84,7 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"{USAGE}\n\nCommands:\n{commands}\n\n--debug shows the traceback of an error; --version the version.")
         return 0 if arguments else 2
     if arguments[0] == "--version":
-        from dynaq import __version__  # asks the installed package, which a source tree need not be
+        from dynaq import __version__  # read from the installed package's metadata, which a source tree may lack
 
         print(f"dynaq {__version__}")
         return 0

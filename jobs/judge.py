@@ -88,7 +88,7 @@ def _engine_config(judge: str) -> JudgeConfig:
 
 
 def _ask(store_uri: str, applicant: str, job_ids: list[str], judge: str, address: str | None) -> None:
-    """Ledger first, like a trainer's question, and kept there."""
+    """Ask as a trainer does: the ledger answers what it knows, and the judge's new answers are added to it."""
     backend = judge_backend(judge)
     with open_store(store_uri, read_only=True) as opened:
         if not list(opened.records("candidate", [applicant])):
@@ -141,7 +141,7 @@ def _check(store_uri: str | None, qrels: str | None, config: JudgeConfig, addres
 
     candidates, jobs, grades = _market(store_uri, qrels)
     if grades is None:
-        raise InputError(f"store {store_uri} knows no relevance; give a file with --qrels")
+        raise InputError(f"store {store_uri} has no relevance; give a file with --qrels")
     samples = draw_samples(candidates, {job.id: job for job in jobs}, grades)
     shown = sum(len(sample.jobs) for sample in samples)
     say(f"{len(samples)} applicants, {shown} pairs, model {config.model or 'SmolLM2-135M-Instruct (packaged)'}")
@@ -210,7 +210,7 @@ def _export(store_uri: str, out: Path) -> None:
 
 
 def _import(store_uri: str, path: Path) -> None:
-    """The pairs that a ledger has already stay as they are."""
+    """Add the judgements of a ledger file; those that the store already has stay unchanged."""
     judgements = [Judgement(**row) for row in _ledger_table(path).to_pylist()]
     with open_store(store_uri) as opened:
         before = opened.judgements().num_rows
@@ -220,7 +220,7 @@ def _import(store_uri: str, path: Path) -> None:
 
 
 def _ledger_table(path: Path) -> pa.Table:
-    """An exported ledger keeps its judges' names; any other ledger file gets one of its own."""
+    """The judgements of a ledger file. An exported ledger keeps its judges' fingerprints; others get a new one."""
     if path.suffix == ".parquet" and path.is_file():
         try:
             table = pq.read_table(path)

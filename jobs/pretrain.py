@@ -40,7 +40,9 @@ def main(
         else:
             ledger = opened.judgements(judge=judge)
     if judge is None and ledger.num_rows:
-        judge = Counter(ledger.column("judge").to_pylist()).most_common(1)[0][0]  # labels of two judges do not mix
+        judge = Counter(ledger.column("judge").to_pylist()).most_common(1)[0][
+            0
+        ]  # labels of different judges are not comparable
         ledger = ledger.filter(pc.equal(ledger.column("judge"), judge))
     if not ledger.num_rows:
         raise InputError(

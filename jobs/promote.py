@@ -1,4 +1,4 @@
-"""dynaq promote: a run serves, once it is whole and the log does not speak against it."""
+"""dynaq promote: lets a run serve, if it is complete and the log does not show it to be worse."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from jobs.cli import run_verb
 from jobs.terminal.console import console, say
 from recommend_service.promotions import ROLLBACK, Promotion, ServingFolder
 
-NOTHING_SERVES = "first"  # verdict when there is nothing to be compared with
+NOTHING_SERVES = "first"  # verdict when no run serves yet
 CANNOT_TELL = "cannot tell"
 
 
@@ -34,13 +34,13 @@ def main(
     untested: Annotated[
         bool, typer.Option("--untested", help="promote although the log cannot tell how the run will do")
     ] = False,
-    rollback: Annotated[bool, typer.Option("--rollback", help="serve again what served before")] = False,
+    rollback: Annotated[bool, typer.Option("--rollback", help="serve again the run that served before")] = False,
     sharpness: Annotated[
         float, typer.Option(min=0, max=SHARPEST, help="of the service that will serve the run")
     ] = SHARPNESS,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
-    """Let a run serve: checked whole, evaluated on what people did with the lists of the run that serves now."""
+    """Let a run serve, if it is complete and feedback on the serving run's lists does not show it to be worse."""
     place = ServingFolder(serving)
     if rollback == (run is not None):
         raise InputError("name a run to promote, or --rollback")
@@ -68,7 +68,7 @@ def main(
 
 
 def _check(run: ServedRun, store: Store) -> None:
-    """What a whole run must have beside its checksums. Raises InputError that says what is wrong."""
+    """Check what checksums cannot: that the run fits the store and its tables agree. Raises InputError."""
     layout = str(store.meta().get("layout", "classic"))
     if run.layout != layout:
         raise InputError(
@@ -98,7 +98,7 @@ def _check(run: ServedRun, store: Store) -> None:
 
 
 def _check_agent(run: ServedRun, applicant_id: str, best: list[str]) -> None:
-    """The recommendations are what the agent's Q says."""
+    """Check that the recommendations are the best jobs by the agent's Q-values. Raises InputError."""
     q = run.q_values(applicant_id)
     assert q is not None
     shown = q[[run.columns[job_id] for job_id in best if job_id in run.columns]]
@@ -111,11 +111,11 @@ def _check_agent(run: ServedRun, applicant_id: str, best: list[str]) -> None:
 def _compare(
     candidate: ServedRun, config: dict[str, Any], serves: Promotion, store: Store, sharpness: float
 ) -> tuple[str, str, OffPolicyEvaluation | None, LoggedLists | None]:
-    """Verdict and reason, from lists that were shown after the candidate's own feedback ended."""
+    """Verdict and reason, from lists that were shown after the last feedback that the candidate learned from."""
     try:
         current = ServedRun.open(serves.run)
     except DynaqError as error:
-        return CANNOT_TELL, f"what serves now cannot be read any more ({error})", None, None
+        return CANNOT_TELL, f"the run that serves now cannot be read any more ({error})", None, None
     values = config["config"].get("label_values") or LABEL_VALUES
     until = (config.get("feedback") or {}).get("until")
     lists = logged_lists(
@@ -126,7 +126,7 @@ def _compare(
         datetime.fromisoformat(until) if until else None,
     )
     log, numbers = lists.slates()
-    # Who has no agent in the run that serves now gets its warm start: their lists are its doing as they were logged.
+    # Applicants without an agent in the serving run are served its warm start, so their lists count as its own.
     own = np.array(
         [one.policy == current.run_id or one.applicant_id not in current.places for one in lists.exposures], bool
     )
@@ -166,9 +166,9 @@ def _show(
 
 
 def _show_evaluation(found: OffPolicyEvaluation, lists: LoggedLists) -> None:
-    say(f"evaluated on {found.slates} lists of {found.people} people, shown after the run's feedback ended")
+    say(f"evaluated on {found.slates} lists of {found.people} applicants, shown after the run's feedback ended")
     left_out = [
-        (lists.before, "from before"),
+        (lists.before, "shown earlier"),
         (lists.with_preference, "ordered by a preference"),
         (lists.of_others, "of applicants without an agent in the run"),
     ]
@@ -192,7 +192,7 @@ def _show_evaluation(found: OffPolicyEvaluation, lists: LoggedLists) -> None:
 def _as_json(
     promotion: Promotion | None, found: OffPolicyEvaluation | None, lists: LoggedLists | None, run_id: str | None
 ) -> dict[str, Any]:
-    """null for what is not known."""
+    """The object that --json prints; None for unknown values."""
     shown: dict[str, Any] = {"promoted": promotion is not None, "run_id": promotion.run_id if promotion else run_id}
     if promotion is not None:
         shown |= asdict(promotion)

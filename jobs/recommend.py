@@ -20,8 +20,8 @@ from recommend_service.catalogue import Catalogue
 from recommend_service.config import PREFERENCE_WEIGHT
 from recommend_service.slates import blend
 
-SHORTLIST = 100  # what a run folder keeps per applicant
-Ranked = list[tuple[str, float]]
+SHORTLIST = 100  # jobs per applicant that a run folder keeps
+RankedJobs = list[tuple[str, float]]  # (job id, Q-value), best first
 
 
 def main(
@@ -29,7 +29,7 @@ def main(
     applicant: Annotated[str, typer.Option(help="applicant id")],
     k: Annotated[int, typer.Option("-k", min=1, max=100, help="length of the list")] = 10,
     preference: Annotated[
-        str | None, typer.Option(help="a wish in your own words, by which the agent's best are ordered anew")
+        str | None, typer.Option(help="a wish in your own words, by which the agent's best jobs are reordered")
     ] = None,
     store: Annotated[str | None, typer.Option(help="where the store is now, if not where the run found it")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
@@ -48,14 +48,14 @@ def main(
     console.print(recommendation_table(rows))
 
 
-def titled(best: Ranked, store: Store) -> list[tuple[int, str, str, float]]:
+def titled(best: RankedJobs, store: Store) -> list[tuple[int, str, str, float]]:
     """(rank, title, job id, Q-value); a job that left the store keeps its id as its title."""
     titles = {job.id: job.title for job in store.records("job", [job_id for job_id, _ in best])}
     return [(rank, titles.get(job_id, job_id), job_id, q) for rank, (job_id, q) in enumerate(best, start=1)]
 
 
-def by_preference(best: Ranked, applicant_id: str, wish: str, store: Store) -> Ranked:
-    """In the order in which the service would rank them; jobs that left the store are left out.
+def by_preference(best: RankedJobs, applicant_id: str, wish: str, store: Store) -> RankedJobs:
+    """Reorder jobs by a wish, as the service does; jobs that left the store are dropped.
 
     Raises InputError when the store was embedded by another encoder than the packaged one.
     """

@@ -1,4 +1,4 @@
-"""dynaq report: one page with the comparison, the learning curves, the judge and everyone's recommendations."""
+"""dynaq report: one page with the comparison, the learning curves, the judge and each applicant's lists."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def main(
         print(json.dumps(found | {"strategies": metrics}))
         return
     kib = report.bytes / 1024
-    people_shown = f"{report.shown} of {report.applicants}" if report.shown < report.applicants else str(report.shown)
-    say(f"{report.uri} ({kib:.0f} KiB, {people_shown} applicants)")
+    shown = f"{report.shown} of {report.applicants}" if report.shown < report.applicants else str(report.shown)
+    say(f"{report.uri} ({kib:.0f} KiB, {shown} applicants)")
 
 
 if __name__ == "__main__":

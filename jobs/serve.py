@@ -24,7 +24,7 @@ def main(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     config: Annotated[str | None, typer.Option(help="YAML with the service's settings")] = None,
     store: Annotated[
-        str | None, typer.Option(help="store of the records; the judge keeps its ledger there, people their feedback")
+        str | None, typer.Option(help="store of the records, the judge's ledger and the applicants' feedback")
     ] = None,
     run: Annotated[str | None, typer.Option(help="--recommend: run folder whose agents rank")] = None,
     serving: Annotated[
@@ -77,12 +77,12 @@ def _recommend(
     from recommend_service.app import start_recommender, stop_recommender
     from recommend_service.config import RecommendConfig
 
-    # Replicas have another working directory.
+    # Absolute, since replicas have another working directory.
     settings = RecommendConfig.load(
         config, store=_absolute(store), run=_absolute(run), serving=_absolute(serving)
     ).with_secrets()
     refuse_open_address(settings.api_key, host, "the recommender")
-    open_store(settings.store, read_only=True).close()  # here, where a person reads what is wrong
+    open_store(settings.store, read_only=True).close()  # fails here rather than in a replica, whose errors nobody sees
     if settings.run is not None:
         ServedRun.open(settings.run)
     with ray_session(address):
@@ -96,12 +96,12 @@ def _recommend(
 
 
 def _absolute(place: str | None) -> str | None:
-    """A path from the root; URIs stay."""
+    """An absolute path; URIs are returned as they are."""
     return place if place is None or "://" in place else str(Path(place).expanduser().resolve())
 
 
 def _stop_signal() -> threading.Event:
-    """Set by SIGINT and SIGTERM. Made once Ray runs, which brings a SIGTERM handler of its own."""
+    """An event that SIGINT and SIGTERM set. Call it after Ray has started, which sets its own SIGTERM handler."""
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -1,4 +1,4 @@
-"""dynaq simulate: a judge plays the applicants against a running API, so that the whole loop can be seen and loaded."""
+"""dynaq simulate: a judge plays the applicants against a running API, to try and to load-test the feedback loop."""
 
 from __future__ import annotations
 
@@ -31,11 +31,13 @@ def main(
     store: Annotated[
         str | None, typer.Option(help="the service's store; a judge reads profiles and jobs there, a ledger needs none")
     ] = None,
-    applicants: Annotated[int, typer.Option(min=1, max=1_000_000, help="at most so many, by id")] = 100,
+    applicants: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="number of applicants at most, in order of id")
+    ] = 100,
     rounds: Annotated[int, typer.Option(min=1, max=1000, help="visits of each applicant")] = 1,
     k: Annotated[int, typer.Option("-k", min=1, max=100, help="jobs looked at in one visit")] = 10,
     declines: Annotated[
-        float, typer.Option(min=0, max=1, help="share of the jobs they do not want to which people say so")
+        float, typer.Option(min=0, max=1, help="share of the jobs they do not want that applicants decline")
     ] = 0.3,
     rate: Annotated[float, typer.Option(min=0.01, max=10_000, help="visits per second at most")] = 10.0,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="visits at once at most")] = 8,
@@ -45,7 +47,7 @@ def main(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
-    """Let a judge play the applicants: look at a list, draw an answer per job, send what people would send."""
+    """Let a judge play the applicants: look at a list, draw an answer per job, send what an applicant would send."""
     if not url.startswith(("http://", "https://")):
         raise InputError(f"{url!r} is not the address of a service; write e.g. http://127.0.0.1:8000")
     with _source(judge, store, address) as source, Bars() as bars:
@@ -65,7 +67,7 @@ def main(
 
 @contextmanager
 def _source(judge: str, store: str | None, address: str | None) -> Iterator[JudgementSource]:
-    """Where answers come from. A ledger needs no Ray and no store."""
+    """The source of the answers. A ledger needs no Ray and no store."""
     if judge.startswith(LEDGER):
         yield ReplayJudge(judge.removeprefix(LEDGER))
         return

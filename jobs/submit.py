@@ -14,14 +14,14 @@ import typer
 from ray.exceptions import RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-import cluster.session  # noqa: F401  (token authentication on, before ray is imported)
+import cluster.session  # noqa: F401  (turns on token authentication)
 from dynaq.errors import DynaqError, InputError
 from jobs.cli import VERBS, run_verb
 from jobs.terminal.console import console, say
 
 DASHBOARD = "http://127.0.0.1:8265"
 STARTING_SECONDS = 60.0
-LEFT_HERE = [".git", ".venv", "build", "dist", "data", "runs", "*.egg-info", ".*_cache", "**/__pycache__"]
+EXCLUDED = [".git", ".venv", "build", "dist", "data", "runs", "*.egg-info", ".*_cache", "**/__pycache__"]
 
 
 def main(
@@ -31,7 +31,7 @@ def main(
         bool, typer.Option("--stop-on-interrupt", help="Ctrl-C stops the job, not only this view of it")
     ] = False,
 ) -> None:
-    """Send a command to a cluster, follow its output, end with its exit code."""
+    """Send a command to a cluster, follow its output, exit with its exit code."""
     client = connect(address or os.environ.get("RAY_API_SERVER_ADDRESS") or DASHBOARD)
     job = send(client, entrypoint(command))
     say(f"job {job}")
@@ -42,13 +42,13 @@ def main(
             client.stop_job(job)
             say(f"job {job} is being stopped")
         else:
-            say(f"job {job} goes on; `ray job logs --follow {job}` shows it again")
+            say(f"job {job} keeps running; `ray job logs --follow {job}` shows it again")
         raise
     raise typer.Exit(exit_code(client, job))
 
 
 def connect(address: str) -> JobSubmissionClient:
-    """Raises InputError when no cluster answers there."""
+    """A client of the cluster whose dashboard is at the address. Raises InputError when none answers."""
     try:
         client = JobSubmissionClient(address)
         client.get_version()
@@ -63,7 +63,7 @@ def connect(address: str) -> JobSubmissionClient:
 
 def send(client: JobSubmissionClient, line: str) -> str:
     """Submit with this working tree, if there is one; a cluster that has just started gets a minute to accept jobs."""
-    for name in ("ray", "ray.dashboard.modules.dashboard_sdk"):  # the second is set up anew by its client
+    for name in ("ray", "ray.dashboard.modules.dashboard_sdk"):  # the client resets the level of the second
         logging.getLogger(name).setLevel(logging.ERROR)
     deadline = time.monotonic() + STARTING_SECONDS
     while True:
@@ -96,13 +96,13 @@ def project_root() -> Path:
 
 
 def sent_code(root: Path) -> dict[str, Any]:
-    """Ray's runtime environment of a job: the working tree at `root`, or nothing where this is an installed wheel.
+    """Ray's runtime environment of a job: the working tree at `root`, or nothing when this is an installed wheel.
 
-    The folder around an installed package holds everything else that is installed; the cluster has its own.
+    An installed wheel lies among all other installed packages, which the cluster has itself.
     """
     if not (root / "pyproject.toml").is_file():
         return {}
-    return {"working_dir": str(root), "excludes": LEFT_HERE}
+    return {"working_dir": str(root), "excludes": EXCLUDED}
 
 
 async def follow(client: JobSubmissionClient, job: str) -> None:
@@ -112,7 +112,7 @@ async def follow(client: JobSubmissionClient, job: str) -> None:
 
 
 def exit_code(client: JobSubmissionClient, job: str) -> int:
-    """The job's own exit code. Raises DynaqError when it never got as far as having one."""
+    """The job's own exit code. Raises DynaqError when it ended without one."""
     info = client.get_job_info(job)
     if info.driver_exit_code is not None:
         return int(info.driver_exit_code)

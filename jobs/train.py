@@ -45,10 +45,10 @@ def main(
     qrels: Annotated[str | None, typer.Option(help="relevance file for the learning curves")] = None,
     pretrained: Annotated[str | None, typer.Option(help="folder that dynaq pretrain wrote")] = None,
     offline: Annotated[
-        bool, typer.Option("--offline", help="no acting: learn from the pairs of --judge ledger:PATH")
+        bool, typer.Option("--offline", help="do not act; learn from the pairs of --judge ledger:PATH")
     ] = False,
     feedback: Annotated[
-        bool, typer.Option("--feedback", help="learn from what people did, too; it outranks the judge")
+        bool, typer.Option("--feedback", help="also learn from applicants' feedback; it outranks the judge")
     ] = False,
     feedback_until: Annotated[
         str | None,
@@ -108,7 +108,7 @@ def main(
 def _train(
     prepared: Prepared, backend: JudgeBackend | None, make_job: Callable[[CacheRef, Any], TrainingJob], size: ActorSize
 ) -> tuple[CohortResult, int]:
-    """Train where Ray is connected, in view. Returns what came out and how many pairs the ledger lacked."""
+    """Train on the connected Ray and show the progress. Returns the result and how many pairs the judge answered."""
     broker: Any = start_broker(prepared.store_uri, backend) if backend else None
     job = make_job(put_cache(prepared.cache), broker)
     rounds = math.ceil(job.config.budget / job.config.slate_size)
@@ -127,7 +127,7 @@ def _train(
 
 
 def cells(progress: CohortProgress) -> dict[str, str]:
-    """What stands behind a run's bar."""
+    """The columns after a run's progress bar."""
     left = progress.seconds_left
     found = {"applicants": f"{progress.done}/{progress.applicants}", "mean reward": number(progress.reward)}
     found |= {} if math.isnan(progress.ndcg) else {"nDCG@10": number(progress.ndcg)}

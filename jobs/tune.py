@@ -26,7 +26,7 @@ from jobs.steps.prepare import check_strategies, prepare, report_failures
 from jobs.terminal.comparison_table import report_failed_trials, show_comparison
 from jobs.terminal.console import say
 
-DRAWN = 10  # settings, where the space has something to draw and --samples does not say
+DEFAULT_SAMPLES = 10  # when the space has something to draw
 
 
 def main(
@@ -44,7 +44,7 @@ def main(
     samples: Annotated[
         int | None, typer.Option(min=1, help="settings drawn from the space; default: 10 where it has any to draw")
     ] = None,
-    search: Annotated[str, typer.Option(help="who draws settings: random, hyperopt or optuna")] = "random",
+    search: Annotated[str, typer.Option(help="what draws settings: random, hyperopt or optuna")] = "random",
     scheduler: Annotated[
         str | None,
         typer.Option(
@@ -53,11 +53,12 @@ def main(
         ),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="steps to it are counted; default: nDCG@10 of 0.9, or a reward of 0.5")
+        float | None,
+        typer.Option(help="the report says how many judgements reach it; default: nDCG@10 of 0.9, or a reward of 0.5"),
     ] = None,
     layout: Annotated[str | None, typer.Option(help="classic or extended; default: the store's")] = None,
     config: Annotated[str | None, typer.Option(help="YAML with the agents' settings")] = None,
-    seed: Annotated[int | None, typer.Option(help="the first one")] = None,
+    seed: Annotated[int | None, typer.Option(help="the first seed")] = None,
     pretrained: Annotated[str | None, typer.Option(help="folder that dynaq pretrain wrote")] = None,
     actors: Annotated[int | None, typer.Option(min=1, help="per trial; default: as many as fit")] = None,
     actor_cpus: Annotated[float, typer.Option(min=0, help="CPUs per actor")] = 1.0,
@@ -71,7 +72,7 @@ def main(
         str | None, typer.Option(help="running Ray cluster; default: RAY_ADDRESS, else a local one")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="continue the comparison in --out, which is trusted")
+        bool, typer.Option("--resume", help="continue the comparison in --out; only for a folder that you trust")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
@@ -126,7 +127,7 @@ def _plan(
     search: str,
     scheduler: str | None,
 ) -> Plan:
-    """What the options mean together. Raises InputError for those that do not go together."""
+    """The plan that the options describe. Raises InputError when they contradict each other."""
     for option, value, known in (("search", search, SEARCHERS), ("scheduler", scheduler, (*SCHEDULERS, None))):
         if value not in known:
             raise InputError(f"--{option} {value!r} does not exist; use {' or '.join(filter(None, known))}")
@@ -140,9 +141,9 @@ def _plan(
             if wrong:
                 raise InputError(f"--{option} is about settings to try; name them with --space FILE")
     if search != "random":
-        make_searcher(search, settings.seed)  # now rather than when everything is loaded
+        make_searcher(search, settings.seed)  # fails now rather than after everything is loaded
     if samples is None:
-        samples = DRAWN if space.drawn or search != "random" else 1
+        samples = DEFAULT_SAMPLES if space.drawn or search != "random" else 1
     if samples > 1 and not space.drawn and search == "random":
         raise InputError("--samples draws settings, and --space has only lists, which are tried in full; leave it out")
     chosen = scheduler or ("asha" if space.fields else "none")

@@ -1,4 +1,4 @@
-"""The report's look at the judge: is it sure of its four answers, does it abstain, and what does it say?"""
+"""The report on the judge: how sure it is of its four answers, how often it abstains, and what it answers."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ from dynaq.judging.judgement import LABELS
 from jobs.reporting.lines import Line
 
 LOW_MASS = 0.5  # below it, most of the probability fell outside the four answers
-NOTES = 6  # kinds of remarks on the page
-
-Pair = tuple[str, str]
+MAX_NOTES = 6  # kinds of remarks on the page
 
 
 def judge_health(judgements: pa.Table, lines: Sequence[Line]) -> dict[str, Any] | None:
     """Label mass, abstentions and remarks; None when no judge was asked.
 
-    judgements: what the judge has said about the run's applicants, columns of JUDGEMENT_SCHEMA.
+    judgements: the judge's answers about the run's applicants, columns of JUDGEMENT_SCHEMA.
     """
     if judgements.num_rows == 0:
         return None
@@ -41,7 +39,7 @@ def judge_health(judgements: pa.Table, lines: Sequence[Line]) -> dict[str, Any] 
         "abstained": abstained,
         "abstained_share": abstained / (asked + abstained) if asked + abstained else 0.0,
         "shares": shares(judgements),
-        "notes": notes.most_common(NOTES),
+        "notes": notes.most_common(MAX_NOTES),
     }
 
 
@@ -51,7 +49,7 @@ def shares(judgements: pa.Table) -> list[float]:
 
 
 def top_rewards(judgements: pa.Table, lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """What the judge says about each line's final top lists: rewards of the pairs that it judged, and label shares."""
+    """The judge's answers on each line's final top lists: rewards of the pairs that it judged, and label shares."""
     place = {
         pair: row
         for row, pair in enumerate(

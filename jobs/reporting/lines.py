@@ -1,4 +1,4 @@
-"""What the report compares: the statistics that `dynaq tune` left in comparison.json, or a run's own in that form."""
+"""What the report compares: the statistics that `dynaq tune` wrote to comparison.json, or a run's own in that form."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Line:
                     name: [np.nan if v is None else v for v in curve[name]]
                     for name in ("judgements", "mean", "low", "high")
                 }
-                last = slice(None) if asks else slice(-1, None)  # who asks nobody has a level, not a curve
+                last = slice(None) if asks else slice(-1, None)  # no judge: a level, not a curve
                 mean, low, high = (numbers[name][last] for name in ("mean", "low", "high"))
                 found[column] = Curve(numbers["judgements"] if asks else [0], mean, low, high)
         return found
@@ -56,9 +56,9 @@ class Line:
 def read_comparison(
     folder: RunFolder, runs: Sequence[Run], judged: Mapping[str, Judged], qrels: Qrels | None
 ) -> dict[str, Any]:
-    """The folder's comparison.json; for a folder without one, the same made from its runs.
+    """The folder's comparison.json; for a folder without one, the same structure computed from its runs.
 
-    judged: of each run, by its name.
+    judged: run name -> its judged pairs.
     """
     if folder.exists(COMPARISON):
         found: dict[str, Any] = folder.read_json(COMPARISON)
@@ -103,6 +103,6 @@ def _statistics(run: Run, judged: Judged, qrels: Qrels | None) -> dict[str, Any]
 
 
 def _known(found: Interval) -> dict[str, float | None]:
-    """null for what is not known."""
+    """None for unknown values."""
     values = {"mean": found.mean, "low": found.low, "high": found.high}
     return {name: None if math.isnan(value) else value for name, value in values.items()}

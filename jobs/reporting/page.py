@@ -1,7 +1,7 @@
-"""The report's page: the comparison, the learning curves, the judge and everyone's recommendations.
+"""The report's page: the comparison, the learning curves, the judge and each applicant's lists.
 
-The page stands alone: styles and plots are inside, it has no script and its policy forbids to load anything, every
-text from a store is escaped.
+The page stands alone: styles and plots are inside, there is no script, its content security policy forbids loading
+anything, and every text from a store is escaped.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from dynaq.judging.judgement import LABELS
 from dynaq.runs.folder import REPORT, RunFolder
 from dynaq.runs.judgements import judged_pairs, judgement_table
 from dynaq.runs.reading import open_run_store, read_runs
+from jobs.reporting.applicants import applicant_entries
 from jobs.reporting.judge_health import judge_health, top_rewards
 from jobs.reporting.lines import Line, lines_of, read_comparison
-from jobs.reporting.people import people
 from jobs.reporting.plots import draw_curves, draw_histograms
 from jobs.reporting.tensorboard import write_curves
 from jobs.steps.cohort import relevance
 from jobs.terminal.tables import number
 
 MAIN_CURVES = ("ndcg", "mean_reward", "cumulative_regret")
-REWARDS = (-0.1, 1.0)  # of the default label values; others are clipped into the outer bins
-# Without a judge there is no reward to learn from but the cosine, which is another unit than the others'.
+REWARD_SPAN = (-0.1, 1.0)  # of the default label values; others are clipped into the outer bins
+# Left out for a strategy without a judge: its reward is the cosine, on another scale than the judge's reward.
 JUDGE_CURVES = {"mean_reward", "cumulative_reward", "cumulative_regret"}
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was written: where, its size, who is on it, and the comparison that it shows."""
+    """The page that was written: its URI and size, how many of the applicants it shows, and its comparison."""
 
     uri: str
     bytes: int
@@ -54,7 +54,7 @@ def write_report(folder: RunFolder, store_uri: str | None = None, qrels: str | N
         comparison = read_comparison(folder, runs, {run.name: judged_pairs(run, store) for run in runs}, grades)
         lines = lines_of(comparison, runs)
         judgements = judgement_table(_judging_run(lines), store)
-        cohort, hidden = people(lines, store, grades, judgements, config["layout"])
+        entries, hidden = applicant_entries(lines, store, grades, judgements, config["layout"])
         attribution = store.meta().get("attribution", "")
     health = judge_health(judgements, lines)
     rewards = top_rewards(judgements, lines)
@@ -78,7 +78,7 @@ def write_report(folder: RunFolder, store_uri: str | None = None, qrels: str | N
             health=health,
             mass_plot=_mass_plot(health),
             labels=LABELS,
-            people=cohort,
+            applicants=entries,
             hidden=hidden,
             config=_settings(config),
             environment=_settings(config.get("environment") or {}),
@@ -86,8 +86,8 @@ def write_report(folder: RunFolder, store_uri: str | None = None, qrels: str | N
         )
     )
     folder.write_bytes(REPORT, page.encode())
-    everyone = len(lines[0].runs[0].ranked)
-    return Report(f"{folder.uri}/{REPORT}", len(page.encode()), everyone, everyone - hidden, comparison)
+    applicants = len(lines[0].runs[0].ranked)
+    return Report(f"{folder.uri}/{REPORT}", len(page.encode()), applicants, applicants - hidden, comparison)
 
 
 def _environment() -> Environment:
@@ -99,7 +99,7 @@ def _environment() -> Environment:
 
 
 def _judging_run(lines: Sequence[Line]) -> Any:
-    """A run whose configuration names the judge; any, when none does."""
+    """A run whose configuration names a judge; any run when none does."""
     runs = [run for line in lines for run in line.runs]
     return next((run for run in runs if run.config.get("judge")), runs[0])
 
@@ -124,7 +124,7 @@ def _columns(lines: Sequence[Line]) -> list[tuple[str, str, str]]:
 
 
 def _rows(lines: Sequence[Line], *, judged: bool) -> list[dict[str, Any]]:
-    """The table: per line and metric the mean, its interval, and where the interval lies between all lines' ends."""
+    """The table's rows: for each metric the mean, its interval, and where that lies on a scale common to all lines."""
     cells = {name: [line.stats["metrics"].get(name) for line in lines] for name, _, _ in _columns(lines)}
     ends = {}
     for name, column in cells.items():
@@ -154,7 +154,7 @@ def _cell(cell: Mapping[str, Any] | None, start: float, end: float) -> dict[str,
 
 
 def _verdicts(comparison: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What the data says in the end: by the first metric, and by relevance where it is known."""
+    """The verdicts on the final lists, by the primary metric and by nDCG."""
     metrics = list(dict.fromkeys([comparison.get("primary"), f"ndcg@{K}"]))
     final = [pair for pair in comparison["pairs"] if pair["phase"] == "final"]
     return [pair for metric in metrics for pair in final if pair["metric"] == metric]
@@ -162,7 +162,7 @@ def _verdicts(comparison: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _notes(comparison: Mapping[str, Any], rewards: Sequence[Mapping[str, Any]]) -> list[str]:
     notes = [
-        f"{one['name']}: the judge has judged {one['judged']:.0%} of the top {K}; its reward and rates are over these."
+        f"{one['name']}: the judge has judged {one['judged']:.0%} of the top {K}; reward and rates are over these."
         for one in rewards
         if one["judged"] < 1
     ]
@@ -188,7 +188,7 @@ def _reward_plot(rewards: Sequence[Mapping[str, Any]]) -> Any:
         return None
     values = {one["name"]: one["rewards"] for one in rewards}
     colours = {one["name"]: one["colour"] for one in rewards}
-    return draw_histograms(values, "judge's reward of a recommended job", "rewards", colours, REWARDS)
+    return draw_histograms(values, "judge's reward of a recommended job", "rewards", colours, REWARD_SPAN)
 
 
 def _mass_plot(health: Mapping[str, Any] | None) -> Any:

@@ -1,4 +1,4 @@
-"""The report's plots as SVG that sits in a page: no script, no fonts to load, text in the page's own colour."""
+"""The report's plots as inline SVG: no script, no fonts to load, text in the page's own colour."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from dynaq.evaluation.intervals import interval
 from dynaq.evaluation.run_quality import metric_range
 
-COLOURS = ("#4269d0", "#e8743b", "#3ca951", "#a463f2", "#c79200", "#d6407f")  # told apart on light and dark
+COLOURS = ("#4269d0", "#e8743b", "#3ca951", "#a463f2", "#c79200", "#d6407f")  # distinguishable on light and dark
 INK = "#010203"  # stands for the page's text colour
 BINS = 24
 
@@ -34,7 +34,7 @@ class Curve:
 
 
 def learning_curve(metrics: pa.Table, column: str) -> Curve | None:
-    """A metrics column against judgements per applicant. None when the run does not know it."""
+    """A metrics column against judgements per applicant. None when the run has no values of it."""
     if column not in metrics.column_names:
         return None
     used = np.asarray(metrics.column("judgements_used").to_pylist(), dtype=float)
@@ -50,9 +50,9 @@ def learning_curve(metrics: pa.Table, column: str) -> Curve | None:
 
 
 def draw_curves(curves: Mapping[str, Curve], ylabel: str, salt: str, colours: Mapping[str, str]) -> Markup:
-    """One line per name with its interval; one that asks no judge is a dashed level.
+    """One line per name with its interval; a strategy that asks no judge is a dashed level.
 
-    colours: of each name. salt: makes the ids inside this SVG differ from those of another on the same page.
+    colours: of each name. salt: makes the ids inside this SVG differ from those of the page's other plots.
     """
     with mpl.rc_context(_settings(salt)):
         figure, axes = _axes()
@@ -74,7 +74,7 @@ def draw_curves(curves: Mapping[str, Curve], ylabel: str, salt: str, colours: Ma
 def draw_histograms(
     values: Mapping[str, Sequence[float]], xlabel: str, salt: str, colours: Mapping[str, str], span: tuple[float, float]
 ) -> Markup:
-    """The share of each name's values per bin, as outlines over one another. span: of the bins."""
+    """The share of each name's values per bin, as overlaid outlines. span: of the bins."""
     with mpl.rc_context(_settings(salt)):
         figure, axes = _axes()
         edges = np.linspace(*span, BINS + 1)

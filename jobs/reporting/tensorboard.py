@@ -1,7 +1,7 @@
 """Run folders for TensorBoard: `tensorboard --logdir RUN`, or a folder of runs, or that of a comparison.
 
-While it trains: tags `live/…`, by judgements of the whole cohort. Afterwards: `curve/…`, means over applicants by
-judgements per applicant, the same as in the report. Where no judge is asked, both go by rounds.
+During training: tags `live/…` against the whole cohort's judgements. Afterwards: `curve/…`, means over applicants
+against judgements per applicant, as in the report. When no judge is asked, both are against rounds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FLUSH_SECONDS = 5
 
 
 class RunEvents:
-    """Event files of one run. Local ones grow while it trains; those of a remote folder are there when it ends."""
+    """Event files of one run. Local ones grow while it trains; those of a remote folder are uploaded at the end."""
 
     def __init__(self, folder: RunFolder, suffix: str = "") -> None:
         self._folder = folder
@@ -38,7 +38,7 @@ class RunEvents:
 
     @cached_property
     def _writer(self) -> Any:
-        """Made for the first point: a run that is resumed when it is finished leaves no empty file."""
+        """Created at the first point, so that resuming a finished run leaves no empty file."""
         from tensorboardX import SummaryWriter
 
         return SummaryWriter(str(self._where), filename_suffix=self._suffix, flush_secs=FLUSH_SECONDS)
@@ -57,17 +57,17 @@ class RunEvents:
             self._staging.cleanup()
 
     def scalars(self, group: str, values: dict[str, float], step: int) -> None:
-        """One point each; what is not known is left out."""
+        """Add one point per name; NaN is left out."""
         for name, value in values.items():
             if not math.isnan(value):
                 self._writer.add_scalar(f"{group}/{name}", value, step)
 
     def text(self, name: str, text: str) -> None:
-        """Text as TensorBoard shows it in its own tab, indented so that none of it is Markdown."""
+        """Add text for TensorBoard's text tab, indented so that none of it is read as Markdown."""
         self._writer.add_text(name, "\n".join(f"    {line}" for line in text.splitlines()))
 
     def progress(self, progress: CohortProgress) -> None:
-        """Where the cohort stands."""
+        """Add the cohort's progress."""
         values = {
             "mean_reward": progress.reward,
             "ndcg": progress.ndcg,
@@ -79,7 +79,7 @@ class RunEvents:
 
 
 def write_curves(run: Run) -> None:
-    """The learning curves of a finished run, once."""
+    """Write the learning curves of a finished run. Idempotent."""
     if not run.metrics.num_rows or any(name.endswith(CURVES_SUFFIX) for name in run.folder.names()):
         return
     metrics = run.metrics

@@ -1,4 +1,4 @@
-"""What `dynaq train` says at its end: as a table for people, as one object for machines."""
+"""What `dynaq train` prints at its end: a table for people, or one JSON object for machines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jobs.terminal.tables import number
 def training_summary(report: Report, failures: Mapping[str, str], paid: int, seconds: float) -> dict[str, Any]:
     """One JSON object; metrics by the names of `dynaq evaluate --json`, null where they are not known.
 
-    paid: pairs that the judge was asked for, the rest of those used came from the ledger.
+    paid: pairs that the judge answered; the other used ones came from the ledger.
     """
     (stats,) = report.comparison["strategies"]
     metrics: dict[str, Any] = {}

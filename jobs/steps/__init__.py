@@ -1,1 +1,1 @@
-"""What several commands do on the way: cohort, judge, run folder."""
+"""Steps that several commands share: reading the cohort, opening the judge, preparing the run folder."""

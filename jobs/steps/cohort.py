@@ -1,4 +1,4 @@
-"""What several verbs read in the same way: stores, cohorts, relevance, judges."""
+"""Reading cohorts and relevance, which several verbs do alike."""
 
 from __future__ import annotations
 
@@ -69,5 +69,5 @@ def relevance(path: str | None, store: Store) -> Qrels | None:
 
 
 def cohort_digest(cohort: Sequence[str]) -> str:
-    """Tells two cohorts apart by their members and order."""
+    """Hash of the cohort's members and their order, to tell two cohorts apart."""
     return hashlib.sha256("\n".join(cohort).encode()).hexdigest()[:16]

@@ -1,10 +1,10 @@
 """A comparison: strategies (and settings) over seeds as trials that share one cache, one judge and one ledger.
 
-Training spends its budget on what it wants to learn, so most of a final top 10 was never judged. Judging only what is
-known would favour the strategy that looked at its own favourites. So the judge is asked about every trial's top 10 in
-the end; these judgements are counted apart and teach nobody.
+Training spends its budget where it learns most, so most of a final top 10 was never judged. Evaluating only judged
+pairs would favour a strategy that spent its budget on its own favourites. So the judge is asked about every trial's
+top 10 at the end; these judgements are counted separately, and no agent learns from them.
 
-What lies in the folder, beside one run folder per trial (`OUT/<trial>/`, as `dynaq train` writes them):
+The folder holds one run folder per trial (`OUT/<trial>/`, as `dynaq train` writes them) and these files:
 
     config.yaml        what is compared: `trials` (names), `best` (a trial), `tune` (strategies, seeds, space, …)
     trials.parquet     a row per trial: trial, strategy, setting (JSON of the settings that differ, "{}" for none),
@@ -17,11 +17,11 @@ What lies in the folder, beside one run folder per trial (`OUT/<trial>/`, as `dy
                        judgements_used, ndcg, recall, mrr (of the ranking after this round), mean_reward (judge's, of
                        this round's pairs), cumulative_reward, cumulative_regret, apply_rate, save_rate, click_rate,
                        ignore_rate (of all pairs so far), q_loss, model_loss, planning_loss, epsilon, w_cosine
-    bills.json         trial -> judgements paid, kept up while it runs, so that an interruption forgets none
+    bills.json         trial -> judgements paid, updated while trials run, so that an interruption loses almost none
     comparison.json    the statistics:
 
     {"k": 10, "confidence": 0.95, "budget": 50, "applicants": 32, "seeds": [0, 1, 2], "jobs": 856,
-     "primary": "mean_reward@10",              what agents are trained for: `best` and the first verdicts go by it
+     "primary": "mean_reward@10",              what agents are trained for; decides `best` and the first verdicts
      "judgements_used": …, "judgements_paid": …, "judged_for_the_table": …, "notes": ["…"],
      "strategies": [
        {"strategy": "llm", "setting": {}, "trials": ["llm-seed0", …], "judgements_used": …, "judgements_paid": …,
@@ -36,9 +36,9 @@ What lies in the folder, beside one run folder per trial (`OUT/<trial>/`, as `dy
         "difference": …, "low": …, "high": …, "better": "llm" | "cosine" | null, "verdict": "a sentence"}]}
 
 Unknown values are null there and in the tables; a threshold that is not reached within the budget is null too.
-Intervals are over applicants and seeds (`dynaq.evaluation.intervals`); those of `pairs` hold all at once, with
+Intervals are over applicants and seeds (`dynaq.evaluation.intervals`); those of `pairs` hold simultaneously, with
 Bonferroni's correction. `judgements_used` counts the pairs that agents spent of their budgets, `judgements_paid` those
-that the judge had to be asked for because the ledger lacked them: whoever asks first pays.
+that the judge was asked for because the ledger lacked them: the trial that asks first pays.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def compare(
     resume: bool = False,
     threshold: float | None = None,
 ) -> Comparison:
-    """Run the trials on the Ray that is connected, judge their top lists, write everything into the folder."""
+    """Run the trials on the connected Ray, have their top lists judged, write everything into the folder."""
     shown = run_config(prepared, config, judge, backend.fingerprint, pretrained) | {"tune": plan.to_json()}
     open_run(folder, shown | {"trials": plan.names()}, resume=resume)
     broker = broker or start_broker(prepared.store_uri, backend)
@@ -159,9 +159,9 @@ def _write(
 ) -> dict[str, Any]:
     """Write the tables and the statistics. Returns the statistics."""
     trials = {result.trial.name: result.trial for result in results}
-    everyone = max(runs.values(), key=lambda run: len(run.ranked))
-    with open_run_store(everyone, prepared.store_uri) as store:
-        known = Known(judged_pairs(everyone, store))
+    largest = max(runs.values(), key=lambda run: len(run.ranked))
+    with open_run_store(largest, prepared.store_uri) as store:
+        known = Known(judged_pairs(largest, store))
     finals = [row for name, run in runs.items() for row in final_rows(trials[name], run, known, prepared.qrels)]
     curves = [row for name, run in runs.items() for row in curve_rows(trials[name], run, known)]
     folder.write_table(APPLICANTS_FILE, as_table(finals, FINAL_SCHEMA))

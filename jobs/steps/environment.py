@@ -1,4 +1,4 @@
-"""Where a run was made: versions and machine, for its config.yaml and its report."""
+"""Versions and machine of a run, for its config.yaml and its report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run learns from people: events of the store, as answers, kept in the run folder."""
+"""The applicants' feedback that a run learns from: the store's events as answers, kept in the run folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dynaq.stores import open_store
 from jobs.steps.prepare import Prepared
 from jobs.terminal.console import say
 
-FEEDBACK = "feedback.parquet"  # in the run folder: the answers learned from
+FEEDBACK_FILE = "feedback.parquet"  # in the run folder: the answers learned from
 
 
 def learn_from_events(
@@ -24,12 +24,12 @@ def learn_from_events(
 ) -> tuple[pa.Table, dict[str, Any]]:
     """The answers of the cohort's own events, and a summary for config.yaml.
 
-    A run that goes on has the answers that it began with, whatever was done since. `until`: ISO time; only events
-    before it count, None is now. Raises InputError when it is not a time with a zone.
+    A resumed run keeps the answers that it started with, whatever happened since. `until`: ISO time; only earlier
+    events count; None means now. Raises InputError when it is not a time with a zone.
     """
-    if folder.exists(CONFIG) and folder.exists(FEEDBACK):
+    if folder.exists(CONFIG) and folder.exists(FEEDBACK_FILE):
         found = folder.read_yaml(CONFIG)
-        return folder.read_table(FEEDBACK), found.get("feedback") or {}
+        return folder.read_table(FEEDBACK_FILE), found.get("feedback") or {}
     limit = parse_time(until) if until else datetime.now(UTC)
     with open_store(prepared.store_uri, read_only=True) as store:
         events = store.feedback()
@@ -45,22 +45,23 @@ def learn_from_events(
         "older": found.older,
     }
     if not folder.exists(CONFIG):
-        folder.write_table(FEEDBACK, found.answers)
+        folder.write_table(FEEDBACK_FILE, found.answers)
     return found.answers, summary
 
 
 def describe_feedback(summary: dict[str, Any]) -> None:
-    """One line on what is learned from, one on what is not."""
-    say(f"learning from {summary['answers']} answers of {summary['people']} people, out of {summary['events']} events")
-    passed = [
+    """Print what is learned from, and what is ignored."""
+    answers, applicants, events = summary["answers"], summary["people"], summary["events"]
+    say(f"learning from {answers} answers of {applicants} applicants, out of {events} events")
+    ignored = [
         (summary["unknown_jobs"], "on jobs that are not in the catalogue"),
-        (summary["unknown_applicants"], "of people outside of the cohort"),
+        (summary["unknown_applicants"], "of applicants outside the cohort"),
     ]
-    notes = [f"{count} events {what}" for count, what in passed if count]
+    notes = [f"{count} events {what}" for count, what in ignored if count]
     if summary["older"]:
-        notes.append(f"{summary['older']} answers of people who have {KEPT} newer ones")
+        notes.append(f"{summary['older']} answers of applicants who have {KEPT} newer ones")
     if notes:
-        say(f"  passed over: {', '.join(notes)}")
+        say(f"  ignored: {', '.join(notes)}")
 
 
 def parse_time(text: str) -> datetime:

@@ -1,4 +1,4 @@
-"""What `--judge` means: a judge to ask, and where its earlier answers are."""
+"""What `--judge` means: the judge that a broker starts, or recorded judgements."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def judge_backend(judge: str) -> JudgeBackend:
 
 
 def offline_ledger(judge: str, strategy: str) -> pa.Table:
-    """The pairs of `ledger:PATH`, for training without acting; none for `none`. Raises InputError for other judges."""
+    """The judgements of `ledger:PATH`, for training without acting; empty for `none`. Raises InputError for others."""
     if strategy == "cosine":
         raise InputError("--offline learns from judgements, which --strategy cosine does not use; take llm or hybrid")
     if judge == NO_JUDGE:
@@ -58,9 +58,9 @@ def offline_ledger(judge: str, strategy: str) -> pa.Table:
 
 
 def check_feedback(strategy: str, judge: str, feedback: bool) -> None:
-    """Raises InputError where what to learn from does not go together."""
+    """Raises InputError when strategy, judge and feedback contradict each other."""
     if feedback and strategy == "cosine":
-        raise InputError("--feedback is what people did, which --strategy cosine does not use; take llm or hybrid")
+        raise InputError("--strategy cosine does not learn from --feedback; take llm or hybrid")
     if judge == NO_JUDGE and not feedback and strategy != "cosine":
         raise InputError("--judge none learns from logged events alone; add --feedback, or name a judge")
 

@@ -1,4 +1,4 @@
-"""What train, tune and demo share: check the input, load the cache, open the judge, run, report who fell out."""
+"""What train, tune and demo share: check the input, load the cache, open the run folder, report failed applicants."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Prepared:
     """What a run needs from its store.
 
     Args:
-        store_uri: as the user gave it (may hold credentials; never written down).
+        store_uri: as the user gave it (may hold credentials; never written to a file).
         store_shown: the same without credentials.
         cache: catalogue and cohort.
         cohort: applicants that can be trained, in the order asked for.
@@ -65,7 +65,7 @@ def run_config(
     fingerprint: str | None,
     pretrained: Pretrained | None = None,
 ) -> dict[str, Any]:
-    """What a run folder's config.yaml says; a strategy is added by who trains it."""
+    """The content of a run folder's config.yaml, without the strategy, which the caller adds."""
     return {
         "store": prepared.store_shown,
         "layout": prepared.cache.layout.name,

@@ -1,1 +1,1 @@
-"""What a person at the terminal sees: messages, progress, tables."""
+"""What a user at the terminal sees: messages, progress, tables."""

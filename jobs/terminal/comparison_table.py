@@ -19,13 +19,13 @@ from jobs.terminal.tables import number
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came out.
+    """The outcome of a comparison.
 
     Args:
-        results: every trial's end.
+        results: of every trial.
         statistics: the content of comparison.json.
-        best: the trial that the judge likes best.
-        failures: applicant -> why they could not be trained.
+        best: name of the trial with the highest judge reward.
+        failures: applicant -> why no agent could be trained.
     """
 
     results: list[TrialResult]
@@ -58,9 +58,9 @@ def show_comparison(result: Comparison) -> None:
     say(
         f"Means over {found['applicants']} applicants and {seeds} seed{'s' if seeds > 1 else ''} with "
         f"{found['confidence']:.0%} intervals; those of the sentences hold for all {found['comparisons']} comparisons "
-        "of the report at once: every pair on every metric, in the end and after the first judgements (Bonferroni). "
+        "of the report at once: every pair on every metric, at the end and after the first judgements (Bonferroni). "
         f"Judge reward and apply rate are the judge's opinion of each strategy's final top {K}; no agent had bought "
-        f"{found['judged_for_the_table']} of these pairs, they were judged for this table alone. nDCG is against the "
+        f"{found['judged_for_the_table']} of these pairs; they were judged for this table alone. nDCG is against the "
         f"relevance that came with the data; `first` is nDCG@{K} after the first judgements, `to` the judgements until "
         "the mean curve is there."
     )
@@ -68,7 +68,7 @@ def show_comparison(result: Comparison) -> None:
         say(f"Note: {note}.")
     say(
         f"Ledger: {found['judgements_used']} judgements used by the agents, {found['judgements_paid']} of them paid: "
-        "the judge had to be asked only for pairs that the ledger lacked, and whoever asked first paid."
+        "the judge was asked only for pairs that the ledger lacked, and the trial that asked first paid."
     )
 
 

@@ -1,4 +1,4 @@
-"""What a person sees while a command works: bars and a live table on a terminal, plain lines elsewhere."""
+"""What a user sees while a command works: bars and a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
 LINE_SECONDS = 5.0  # between two plain lines of the same bar
-TABLE_SECONDS = 0.2  # between two pictures of the live table
+TABLE_SECONDS = 0.2  # between two refreshes of the live table
 
 
 class Bars:
-    """One bar per name, counting towards a total, with a note behind it."""
+    """One bar per name, counting towards a total, followed by a note."""
 
     def __init__(self) -> None:
         self._live = console.is_terminal
@@ -114,7 +114,7 @@ class LiveTable:
 
 @contextmanager
 def speaking_to_people(machine_reads_stdout: bool) -> Iterator[None]:
-    """While a command with `--json` works, all that is meant for people goes to stderr."""
+    """While a command with `--json` works, everything meant for people goes to stderr."""
     before = console.stderr
     console.stderr = before or machine_reads_stdout
     try:
@@ -124,7 +124,7 @@ def speaking_to_people(machine_reads_stdout: bool) -> Iterator[None]:
 
 
 def say(text: str, style: str = "") -> None:
-    """One line for the person. Titles and paths may hold brackets, so nothing in it is markup."""
+    """Print one line. Markup is off, since titles and paths may hold brackets."""
     console.print(text, soft_wrap=True, markup=False, style=style)
 
 

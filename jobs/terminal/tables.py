@@ -26,7 +26,7 @@ def comparison_table(evaluations: Mapping[str, Evaluation], seconds: Mapping[str
 
 
 def number(value: float) -> str:
-    """Three digits, or a dash for what is not known."""
+    """Three decimals, or a dash for NaN."""
     return "–" if value != value else f"{value:.3f}"
 
 

@@ -126,7 +126,7 @@ def test_lists_that_the_run_may_have_learned_from_do_not_count(
 ) -> None:
     assert promote(runs, serving, "late") == 1
     text = capsys.readouterr()
-    assert f"{PEOPLE} from before" in text.out
+    assert f"{PEOPLE} shown earlier" in text.out
     assert "add --untested" in text.err
     assert current(serving) == str(runs / "now")
     assert promote(runs, serving, "late", "--untested") == 0

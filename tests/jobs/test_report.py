@@ -143,7 +143,7 @@ def test_the_numbers_of_a_run_are_those_of_its_data(browser: Browser, trained: P
     expected = {f"llm {name}": f"{by_hand.quality[name].mean:.3f}" for name in names}
     assert {name: cells(page)[name] for name in expected} == expected
 
-    entries = page.locator("details.person").first.locator("ol li")
+    entries = page.locator("details.applicant").first.locator("ol li")
     assert entries.count() == 10
     reward = {(row["applicant_id"], row["job_id"]): row for row in ledger}
     cosines = dict(zip(cache.job_ids, cache.calculate_cosine_similarities("a000"), strict=True))
@@ -173,7 +173,7 @@ def test_the_numbers_of_a_comparison_are_those_of_its_statistics(browser: Browse
     assert "0.457" in text  # cold start
     assert "not within the budget" in text
     assert "0.123" in text  # the pair's difference
-    assert page.locator("details.person").first.locator(".lists h3").count() == 3
+    assert page.locator("details.applicant").first.locator(".lists h3").count() == 3
 
 
 def test_the_judge_is_looked_at(browser: Browser, trained: Path, market: Path) -> None:
@@ -193,7 +193,7 @@ def test_the_judge_is_looked_at(browser: Browser, trained: Path, market: Path) -
 def test_paper_gets_the_open_applicants_and_the_configuration(browser: Browser, trained: Path) -> None:
     page = visit(browser, (trained / "report.html").as_uri()).page
     page.emulate_media(media="print")
-    assert [person.is_visible() for person in page.locator("details.person").all()] == [True] + [False] * 5
+    assert [entry.is_visible() for entry in page.locator("details.applicant").all()] == [True] + [False] * 5
     assert page.locator(".settings").first.is_visible()
     assert not page.locator("nav").is_visible()
     assert "2.13.0" in page.locator(".settings").last.inner_text()

@@ -131,7 +131,7 @@ def test_ctrl_c_ends_the_view_and_the_job_only_when_asked(dashboard: str, tmp_pa
         assert "is being stopped" in said
         _until(lambda: client.get_job_status(job) == JobStatus.STOPPED)
     else:
-        assert "goes on" in said
+        assert "keeps running" in said
         assert client.get_job_status(job) == JobStatus.RUNNING
         client.stop_job(job)
 

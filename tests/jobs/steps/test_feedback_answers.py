@@ -13,7 +13,7 @@ from dynaq.feedback.answers import REAL
 from dynaq.feedback.events import FeedbackEvent
 from dynaq.stores import open_store
 from jobs.cli import run
-from jobs.steps.feedback_answers import FEEDBACK
+from jobs.steps.feedback_answers import FEEDBACK_FILE
 from tests.support.markets import APPLICANTS, make_ledger, make_store
 
 pytestmark = pytest.mark.usefixtures("ray_session_fixture")
@@ -75,7 +75,7 @@ def test_events_alone_train_every_agent(from_events: Path) -> None:
 
 
 def test_the_run_folder_says_what_was_learned_from(from_events: Path) -> None:
-    rows = pq.read_table(from_events / FEEDBACK).to_pylist()
+    rows = pq.read_table(from_events / FEEDBACK_FILE).to_pylist()
     assert {(row["applicant_id"], row["job_id"], row["label"], row["judge"]) for row in rows} == {
         ("a000", LAST_JOB, "APPLY", REAL),
         ("a000", "j001", "IGNORE", REAL),
@@ -98,8 +98,8 @@ def test_a_judge_is_asked_only_what_nobody_answered(market: Path, capsys: pytest
     options = ["--budget", "40", "--judge", f"ledger:{market}/rest.parquet", "--feedback-until", "2025-03-01T12:30:00Z"]
     assert train(market, "both", *options) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "learning from 3 answers of 2 people, out of 6 events" in out
-    assert "1 events on jobs that are not in the catalogue, 1 events of people outside of the cohort" in out
+    assert "learning from 3 answers of 2 applicants, out of 6 events" in out
+    assert "1 events on jobs that are not in the catalogue, 1 events of applicants outside the cohort" in out
     rows = pq.read_table(market / "both" / "metrics.parquet").to_pylist()
     used = {row["applicant_id"]: row["judgements_used"] for row in rows}
     assert used == {"a000": 38, "a001": 39} | {f"a{i:03d}": 40 for i in range(2, APPLICANTS)}

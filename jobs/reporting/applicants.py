@@ -1,4 +1,4 @@
-"""The report's drill-down: each applicant's profile, and each strategy's list for them with the reasons."""
+"""The report's section per applicant: the profile, and each strategy's list with the reasons for every job."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from dynaq.stores import Store
 from dynaq.tensor_cache import TensorCache
 from jobs.reporting.lines import Line
 
-SHOWN = 10  # jobs per list
-ENTRIES = 4000  # of all lists together: about 2 MB of page, which a phone still opens
-TEXT = 600  # characters of a bio, and of a title that goes too far
-SKILLS = 24  # of each kind
+JOBS_PER_LIST = 10
+MAX_JOBS = 4000  # over all lists: about 2 MB of page, which a phone still opens
+MAX_CHARACTERS = 600  # of a bio or a title
+MAX_SKILLS = 24  # of each kind
 
 Pair = tuple[str, str]
 
 
-def people(
+def applicant_entries(
     lines: Sequence[Line], store: Store, qrels: Qrels | None, judgements: pa.Table, layout: str
 ) -> tuple[list[dict[str, Any]], int]:
     """The applicants that fit on a page, and how many were left out.
 
     judgements: of the run's judge, columns of JUDGEMENT_SCHEMA; the newest of a pair counts.
     """
-    everyone = list(lines[0].runs[0].ranked)
-    chosen = everyone[: max(1, ENTRIES // (SHOWN * len(lines)))]
-    lists = {(line.name, one): line.runs[0].ranked.get(one, [])[:SHOWN] for line in lines for one in chosen}
+    applicants = list(lines[0].runs[0].ranked)
+    chosen = applicants[: max(1, MAX_JOBS // (JOBS_PER_LIST * len(lines)))]
+    lists = {(line.name, one): line.runs[0].ranked.get(one, [])[:JOBS_PER_LIST] for line in lines for one in chosen}
     shown = sorted({job_id for ranked in lists.values() for job_id, _ in ranked})
     titles = {job.id: job.title for job in store.records("job", shown)}
     profiles = {candidate.id: candidate for candidate in store.records("candidate", chosen)}
@@ -44,7 +44,7 @@ def people(
     def entry(applicant_id: str, job_id: str, q: float) -> dict[str, Any]:
         grade = (qrels.grades(applicant_id) if qrels else {}).get(job_id)
         return {
-            "title": titles.get(job_id, job_id)[:TEXT],
+            "title": titles.get(job_id, job_id)[:MAX_CHARACTERS],
             "job_id": job_id,
             "q": q,
             "cosine": cosines.get((applicant_id, job_id)),
@@ -65,20 +65,20 @@ def people(
             ]
         }
         for one in chosen
-    ], len(everyone) - len(chosen)
+    ], len(applicants) - len(chosen)
 
 
 def _profile(applicant_id: str, text: Candidate | None) -> dict[str, Any]:
-    if text is None:  # left the store since
+    if text is None:  # has left the store since
         return {"id": applicant_id, "past": "", "bio": "", "skills": {}}
     kinds = {"hard skills": text.hard_skills, "soft skills": text.soft_skills}
     return {
         "id": applicant_id,
-        "past": ", ".join(item.title for item in text.experience)[:TEXT],
-        "bio": text.bio if len(text.bio) <= TEXT else text.bio[:TEXT] + "…",
+        "past": ", ".join(item.title for item in text.experience)[:MAX_CHARACTERS],
+        "bio": text.bio if len(text.bio) <= MAX_CHARACTERS else text.bio[:MAX_CHARACTERS] + "…",
         "skills": {
-            kind: [skill[:TEXT] for skill in skills[:SKILLS]]
-            + ([f"and {len(skills) - SKILLS} more"] if len(skills) > SKILLS else [])
+            kind: [skill[:MAX_CHARACTERS] for skill in skills[:MAX_SKILLS]]
+            + ([f"and {len(skills) - MAX_SKILLS} more"] if len(skills) > MAX_SKILLS else [])
             for kind, skills in kinds.items()
             if skills
         },

@@ -1,10 +1,10 @@
-"""Dyna-Q agents that learn, one per applicant, which jobs that person would apply to.
+"""Dyna-Q agents, one per applicant, that learn which jobs the applicant would apply to.
 
-The learning library: no Ray, no vLLM, no HTTP. Everything here runs in one process, in a notebook:
+This is the learning library: no Ray, no vLLM, no HTTP. Everything here runs in one process, for example a notebook:
 
     from dynaq import DynaQBlock, DynaQConfig, TensorCache, make_strategy, open_store
 
-Names are imported when they are first used, so that a program which needs only a few does not wait for torch.
+Names are imported on first use, so that a program that needs only a few of them does not wait for torch.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ __all__ = [
 ]
 
 
-if not TYPE_CHECKING:  # a type checker would take any name for one of ours
+if not TYPE_CHECKING:  # with a module `__getattr__`, a type checker accepts any misspelt name
 
     def __getattr__(name: str) -> Any:
         """A public name, imported on first use."""

@@ -1,12 +1,12 @@
-"""The job market as a Gymnasium environment, for learners that are not ours.
+"""The job market as a Gymnasium environment, for third-party learners.
 
     import dynaq.env
     env = gymnasium.make("dynaq/JobMarket-v0", cache=cache, source=judge)
 
-Each step shows a slate of jobs that the applicant was not asked about before; the action picks one of them, and its
-reward is the judge's, or the cosine scaled to [0, 1] without a judge. An episode is one applicant's budget. Spaces are
-one flat float32 Box and one Discrete, which is what Stable-Baselines3 and RLlib's value-based algorithms take as it is.
-`dynaq.agent.dyna_q` does not go through here: it scores the whole catalogue, for many applicants at once.
+Each step shows a slate of jobs that this episode has not asked about yet; the action picks one of them. The reward is
+the judge's, or without a judge the cosine scaled to [0, 1]. An episode is one applicant's budget. The spaces are one
+flat float32 Box and one Discrete, which Stable-Baselines3 and RLlib's value-based algorithms take without a wrapper.
+`dynaq.agent.dyna_q` does not use this environment: it scores the whole catalogue, for many applicants at once.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ class JobMarketEnv(gymnasium.Env[FloatArray, np.int64]):
     """One applicant per episode, drawn from `applicants` (or named in `reset(options={"applicant_id": ...})`).
 
     Observation: `[1 + slate_size·state_blocks·action_blocks]` in [-1, 1]: the share of the budget that is left, then
-    for each job of the slate the cosines of the state's blocks with the action's.
+    the cosines between the state's and the action's blocks for each job of the slate.
     Action: index into the slate.
 
     Args:
         cache: catalogue and cohort.
-        applicants: whom to draw from; None for the whole cohort.
+        applicants: applicants to draw from; None for the whole cohort.
         source: where rewards come from; None for the cosine.
-        budget: steps of an episode.
+        budget: steps per episode.
         slate_size: jobs to choose from.
 
-    Raises InputError for an unknown applicant, or a catalogue that is too small for budget and slate.
+    Raises InputError for an unknown applicant, or a catalogue that is too small for the budget and slate size.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012 - Gymnasium declares it so
@@ -92,8 +92,8 @@ class JobMarketEnv(gymnasium.Env[FloatArray, np.int64]):
     def step(self, action: np.int64) -> tuple[FloatArray, float, bool, bool, dict[str, Any]]:
         """Ask about one job of the slate. The info also holds the `job_id` that was asked about, and its `label`.
 
-        Raises JudgeError when the judge fails or abstains, for there is no reward then. The environment stays where
-        it was, except that a job on which the judge abstained is not offered again.
+        Raises JudgeError when the judge fails or abstains, because there is no reward then. The environment keeps its
+        state, except that a job on which the judge abstained is not offered again.
         """
         if self._left == 0:
             raise gymnasium.error.ResetNeeded("the budget is spent; call reset")
@@ -110,7 +110,7 @@ class JobMarketEnv(gymnasium.Env[FloatArray, np.int64]):
         return self._observation(), reward, self._left == 0, False, info
 
     def next_state(self, state: FloatArray, job: int, judgement: Judgement | None) -> FloatArray:
-        """The state after an answer, `[state_dim]`. Who someone is does not change yet by what they are shown."""
+        """The state after an answer, `[state_dim]`. For now answers leave the applicant's state unchanged."""
         return state
 
     def _judge(self, job: int) -> tuple[float, Judgement | None]:

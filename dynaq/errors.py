@@ -1,4 +1,4 @@
-"""The two kinds of failure that a person sees. Each message says what is wrong, with which input, and what to do."""
+"""The failures that a user sees. Each message says what is wrong, with which input, and what to do."""
 
 
 class DynaqError(Exception):
@@ -10,4 +10,4 @@ class InputError(DynaqError):
 
 
 class JudgeError(DynaqError):
-    """A judge could not answer. Never turned into a reward."""
+    """A judge could not answer. This is never turned into a reward."""

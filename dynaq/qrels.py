@@ -1,4 +1,4 @@
-"""Graded relevance (qrels): how well a job fits an applicant according to a source that is neither ours nor a judge's.
+"""Graded relevance (qrels): how well a job fits an applicant, by a source independent of our embeddings and judges.
 
 The file formats are Parquet, CSV and JSONL with `applicant_id, job_id, grade`.
 """
@@ -28,7 +28,7 @@ class Qrels:
 
     @property
     def applicants(self) -> tuple[str, ...]:
-        """Everyone with at least one grade, in the order they came."""
+        """Applicants with at least one grade, in input order."""
         return tuple(self._grades)
 
     def grades(self, applicant_id: str) -> dict[str, float]:
@@ -83,7 +83,7 @@ def read_qrels(path: str | Path) -> Qrels:
         if suffix == ".parquet":
             return qrels_from_table(pq.read_table(path), str(path))
         if suffix == ".csv":
-            # Ids stay text: "007" and 7 are different applicants.
+            # Without explicit types pyarrow would read the ids "007" and "7" as the same number.
             types = {"applicant_id": pa.string(), "job_id": pa.string(), "grade": pa.string()}
             options = pa_csv.ConvertOptions(column_types=types, strings_can_be_null=False)
             return qrels_from_table(pa_csv.read_csv(path, convert_options=options), str(path))

@@ -1,7 +1,7 @@
-"""Jobs and candidates as text records, the form in which people bring them and judges read them.
+"""Jobs and candidates as text records: the form in which users supply them and judges read them.
 
-Ids are strings inside the library. A store keeps the type that a database used (ObjectId, string, integer) and
-hands out `str(_id)`.
+Ids are strings inside the library. A store keeps the id type of its database (ObjectId, string, integer) and hands out
+`str(_id)`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 def _as_list(value: Any) -> Any:
-    """`;`-separated text is a list; nothing is an empty list."""
+    """Splits `;`-separated text; None becomes an empty list."""
     if value is None:
         return ()
     if isinstance(value, str):
@@ -21,7 +21,7 @@ def _as_list(value: Any) -> Any:
 
 
 def _as_experience(value: Any) -> Any:
-    """`;`-separated titles are experience too."""
+    """Accepts titles, as a list or `;`-separated, in place of full entries."""
     items = _as_list(value)
     if isinstance(items, (list, tuple)):
         return tuple({"title": item} if isinstance(item, str) else item for item in items)
@@ -46,7 +46,7 @@ class Job(BaseModel):
 
 
 class Experience(BaseModel):
-    """One past position. Further fields (dates, place) are kept as they came."""
+    """One past position. Further fields (dates, place) are kept unchanged."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -55,7 +55,7 @@ class Experience(BaseModel):
 
 
 class Candidate(BaseModel):
-    """One applicant of the cohort."""
+    """One applicant of the cohort, as the input files describe them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,4 +1,4 @@
-"""Settings from a YAML file and from flags, checked by a pydantic model. The one way that a configuration is read."""
+"""Settings from a YAML file and flags, validated by a pydantic model. Every configuration is read through here."""
 
 from __future__ import annotations
 
@@ -22,17 +22,16 @@ def load_settings(
     overrides: Mapping[str, Any] | None = None,
     presets: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Settings:
-    """Defaults, then a preset, then the YAML file, then the overrides that are not None.
+    """Merge the defaults, a preset, the YAML file and the overrides that are not None; later ones win.
 
     Args:
-        model: what the fields must be.
-        what: names the configuration in messages.
-        path: YAML file of `name: value` lines; None for none.
-        overrides: name -> value, as flags give them.
-        presets: name -> values; the field `preset` then picks one, `default` unless it is given.
+        model: declares and validates the fields.
+        what: name of the configuration in error messages.
+        path: YAML file of `name: value` lines, or None.
+        overrides: name -> value, as given by flags.
+        presets: name -> values; the field `preset` picks one, by default `default`.
 
-    Raises InputError that names the file and each field that is wrong. Values of fields with `repr=False` (keys) are
-    not shown.
+    Raises InputError naming the file and each invalid field. Values of fields with `repr=False` (keys) are not shown.
     """
     values = {} if path is None else _read(what, path)
     values |= {name: value for name, value in (overrides or {}).items() if value is not None}
@@ -64,7 +63,7 @@ def _read(what: str, path: str | Path) -> dict[str, Any]:
 def _problem(model: type[BaseModel], error: ErrorDetails) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if not error["loc"]:
-        return message  # of several fields together: the message names them
+        return message  # a check across several fields, whose message names them
     name = ".".join(map(str, error["loc"]))
     if error["type"] == "missing":
         return f"needs {name}; name it with --{name} or in the file" if len(error["loc"]) == 1 else f"needs {name}"

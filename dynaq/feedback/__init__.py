@@ -1,1 +1,1 @@
-"""What people did and were shown, and what can be learned and estimated from it."""
+"""What applicants were shown and did, and what can be learned and estimated from it."""

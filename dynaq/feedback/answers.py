@@ -1,19 +1,18 @@
-"""What people's own events say about each pair: which event stands, what hides a job, which reward is learned.
+"""What applicants' own events say about each pair: which event stands, what hides a job, which reward is learned.
 
-This is the one place that decides it: training (`real_answers`), the service's lists (`StandingEvents`, HIDES) and
-off-policy evaluation (`dynaq.feedback.exposure_log`) all follow `standing`. What people did outranks a judge.
+Only this module decides it: training (`real_answers`), the service's lists (`StandingEvents`, HIDES) and off-policy
+evaluation (`dynaq.feedback.exposure_log`) all follow `standing`. An applicant's own event outranks a judgement.
 
     hire, apply → APPLY      save → SAVE      click → CLICK      ignore ("not for me") → IGNORE
 
-Several events on one pair become one answer, in the order in which they happened: a hire stands whatever follows, an
-application stands unless a hire follows; of save and ignore the later counts; a click counts where there is nothing
-else. So save, then ignore is IGNORE; ignore, then apply is APPLY; save, then click is SAVE. Events of the same time are
-taken in the order of their keys, so that the answer does not depend on the order in which they arrived.
+Several events on one pair become one answer, in the order in which they happened. A hire stands whatever follows it; an
+application stands unless a hire follows; the later of save and ignore counts; a click counts only if there is no other
+event. So save, then ignore is IGNORE; ignore, then apply is APPLY; save, then click is SAVE. Events with equal times
+are ordered by their keys, so that the answer does not depend on the order of arrival.
 
-Only what somebody did is an answer. A job that was shown and not acted on is no evidence against it: it may not have
-been looked at, and what is not looked at depends on its rank more than on its fit (Joachims et al. 2005). It stays an
-exposure, which off-policy evaluation counts as a list position that earned nothing. A job that was never shown is not
-even that.
+Only an action is an answer. Not acting on a shown job is no evidence against it: the applicant may not have looked at
+it, and whether they look depends more on its rank than on its fit (Joachims et al. 2005). It remains an exposure, which
+off-policy evaluation counts as a list position that earned nothing.
 """
 
 from __future__ import annotations
@@ -37,21 +36,21 @@ EVENT_LABELS: Mapping[Event, Label] = {
     "ignore": "IGNORE",
 }
 HIDES: tuple[Event, ...] = ("apply", "hire", "ignore")  # a job for which one of these stands is not shown again
-REAL = "feedback"  # stands where a judge's fingerprint does
-KEPT = 200  # newest answers of one person: conditioning on more costs time and memory and moves little
+REAL = "feedback"  # takes the place of a judge's fingerprint
+KEPT = 200  # newest answers per applicant: conditioning on more costs time and memory and changes little
 
 
 @dataclass(frozen=True)
 class RealAnswers:
-    """Answers that real people gave.
+    """Answers that applicants gave themselves.
 
     Args:
         answers: one row per pair, by time, with the columns of JUDGEMENT_SCHEMA; `judge` is REAL and `note` the event.
-        events: how many were read.
-        unknown_jobs, unknown_applicants: how many of them were passed over, for jobs that the catalogue lacks (the
-            posting has gone) and for applicants that are not asked for.
-        older: answers left out since their applicant has KEPT newer ones.
-        until: time of the newest event that counted, None without any.
+        events: number of events read.
+        unknown_jobs, unknown_applicants: number of events skipped because the catalogue lacks the job (the posting was
+            withdrawn) or because the applicant was not requested.
+        older: answers left out because their applicant has KEPT newer ones.
+        until: time of the newest event used, None if there is none.
     """
 
     answers: pa.Table
@@ -63,14 +62,14 @@ class RealAnswers:
 
 
 def standing(before: Event | None, event: Event) -> Event:
-    """The event that counts for a pair once `event` has followed what counted `before`."""
+    """The event that stands for a pair when `event` follows the one that stood `before`."""
     if before == "hire" or (before == "apply" and event != "hire"):
         return before
     return before if event == "click" and before is not None else event
 
 
 class _Dated(NamedTuple):
-    """An event on some pair; its place in the order of events is (at, key)."""
+    """An event on some pair; events are ordered by (at, key)."""
 
     event: Event
     at: datetime
@@ -78,9 +77,9 @@ class _Dated(NamedTuple):
 
 
 class StandingEvents:
-    """The event that stands for each pair, in memory, while events come in: about 400 bytes a pair.
+    """The standing event of each pair, kept in memory as events arrive: about 400 bytes per pair.
 
-    Events may be added in any order: an event that happened earlier than those already added counts as such.
+    Events may be added in any order; they are ranked by when they happened.
     """
 
     def __init__(self) -> None:
@@ -88,7 +87,7 @@ class StandingEvents:
 
     @classmethod
     def of(cls, feedback: pa.Table) -> StandingEvents:
-        """From a store's events. feedback: with the columns of FEEDBACK_SCHEMA, in any order."""
+        """Build from a store's events. feedback: with the columns of FEEDBACK_SCHEMA, in any order."""
         standing_events = cls()
         for batch in feedback.select(["applicant_id", "job_id", "event", "at", "key"]).to_batches():
             for applicant_id, job_id, *dated in zip(*(column.to_pylist() for column in batch.columns), strict=True):
@@ -96,12 +95,12 @@ class StandingEvents:
         return standing_events
 
     def add(self, events: Iterable[FeedbackEvent]) -> None:
-        """Take further events into account."""
+        """Add further events."""
         for one in events:
             self._add(one.applicant_id, one.job_id, _Dated(one.event, one.at, one.key))
 
     def of_applicant(self, applicant_id: str) -> dict[str, Event]:
-        """Job -> the event that stands for it and this applicant; empty for somebody who has done nothing."""
+        """Job -> the applicant's standing event for it; empty for an applicant without events."""
         return {job_id: dated.event for job_id, dated in self._standing.get(applicant_id, {}).items()}
 
     def _add(self, applicant_id: str, job_id: str, new: _Dated) -> None:
@@ -115,7 +114,7 @@ class StandingEvents:
 
 
 def settle(events: pa.Table) -> dict[tuple[str, str], tuple[Event, datetime]]:
-    """(applicant, job) → the event that counts, and its time. events: with the columns of FEEDBACK_SCHEMA."""
+    """(applicant, job) → the standing event and its time. events: with the columns of FEEDBACK_SCHEMA."""
     ordered = events.sort_by([("at", "ascending"), ("key", "ascending")])
     columns = (ordered.column(name).to_pylist() for name in ("applicant_id", "job_id", "event", "at"))
     settled: dict[tuple[str, str], tuple[Event, datetime]] = {}
@@ -130,7 +129,7 @@ def settle(events: pa.Table) -> dict[tuple[str, str], tuple[Event, datetime]]:
 def real_answers(
     events: pa.Table, applicants: Collection[str], jobs: Collection[str], values: Mapping[Label, float]
 ) -> RealAnswers:
-    """The answers that agents of `applicants` over the catalogue `jobs` can learn from.
+    """The answers from which the agents of `applicants` over the catalogue `jobs` can learn.
 
     events: with the columns of FEEDBACK_SCHEMA, in any order. values: reward of each label.
     """

@@ -1,10 +1,11 @@
-"""What people did with the jobs they were shown, and what they were shown.
+"""What applicants were shown, and what they did with it.
 
-An event is a fact about one pair: somebody applied, saved, looked, declined or was hired. An exposure is a list that
-was shown, with the probability that the logging policy gave to each job at its rank: without it a job that nobody saw
-could not be told from a job that nobody liked (Bottou et al. 2013, counterfactual reasoning and learning systems).
+An event is a fact about one pair: the applicant applied, saved, looked, declined or was hired. An exposure is a list
+that was shown, with the probability that the logging policy gave to each job at its rank. Without exposures, a job that
+was never seen could not be told from a job that was not liked (Bottou et al. 2013, counterfactual reasoning and
+learning systems).
 
-Both are keyed, so that whoever is not sure whether a write arrived can repeat it.
+Both carry an idempotency key, so that a caller who is unsure whether a write arrived can repeat it.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ Event = Literal["apply", "save", "click", "ignore", "hire"]
 EVENTS: tuple[Event, ...] = get_args(Event)
 WARM_START = "warm-start"  # the policy of applicants who have no agent yet
 
-MAX_TEXT = 512  # characters of an id, a key, a source, a policy
-MAX_PREFERENCE = 2000
-MAX_SHOWN = 1000  # jobs of one exposure
+MAX_TEXT = 512  # characters of an id, a key, a source or a policy
+MAX_PREFERENCE = 2000  # characters
+MAX_SHOWN = 1000  # jobs per exposure
 
 AT = pa.timestamp("us", tz="UTC")
 FEEDBACK_SCHEMA = pa.schema(
@@ -53,16 +54,16 @@ EXPOSURE_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class FeedbackEvent:
-    """One thing that one person did with one job.
+    """One action of one applicant on one job.
 
     Args:
         applicant_id, job_id: the pair.
         event: one of EVENTS.
-        at: when, with a time zone; kept in UTC to the millisecond, which is what MongoDB keeps.
+        at: when, with a time zone; kept in UTC to the millisecond, MongoDB's resolution.
         source: what observed it, e.g. the page or an import.
-        key: idempotency key; an event whose key the store has is not stored again.
+        key: idempotency key; an event whose key is already in the store is not stored again.
 
-    Raises InputError naming the field.
+    Raises InputError naming the invalid field.
     """
 
     applicant_id: str
@@ -83,18 +84,18 @@ class FeedbackEvent:
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """One list of jobs that one person was shown.
+    """One list of jobs that one applicant was shown.
 
     Args:
-        applicant_id: who saw it.
+        applicant_id: the applicant.
         key: idempotency key.
         at: when, as in FeedbackEvent.
-        job_ids: in shown order.
-        propensities: probability in (0, 1] with which the logging policy shows that job at that rank.
-        policy: id of the run whose agent ranked, or WARM_START.
-        preference: the free text it was re-ranked by, or None.
+        job_ids: in the order shown.
+        propensities: probability in (0, 1] with which the logging policy shows each job at its rank.
+        policy: id of the run whose agent ranked the jobs, or WARM_START.
+        preference: the free text by which the list was re-ranked, or None.
 
-    Raises InputError naming the field.
+    Raises InputError naming the invalid field.
     """
 
     applicant_id: str
@@ -126,23 +127,23 @@ class Exposure:
 
 
 def event_row(event: FeedbackEvent) -> dict[str, Any]:
-    """By the names of FEEDBACK_SCHEMA."""
+    """The event as a row with the columns of FEEDBACK_SCHEMA."""
     return {name: getattr(event, name) for name in FEEDBACK_SCHEMA.names}
 
 
 def exposure_row(exposure: Exposure) -> dict[str, Any]:
-    """By the names of EXPOSURE_SCHEMA."""
+    """The exposure as a row with the columns of EXPOSURE_SCHEMA."""
     row = {name: getattr(exposure, name) for name in EXPOSURE_SCHEMA.names}
     return row | {"job_ids": list(exposure.job_ids), "propensities": list(exposure.propensities)}
 
 
 def events(table: pa.Table) -> Iterator[FeedbackEvent]:
-    """Rows with the columns of FEEDBACK_SCHEMA as records."""
+    """Records of a table with the columns of FEEDBACK_SCHEMA."""
     return (FeedbackEvent(**row) for row in _rows(table))
 
 
 def exposures(table: pa.Table) -> Iterator[Exposure]:
-    """Rows with the columns of EXPOSURE_SCHEMA as records."""
+    """Records of a table with the columns of EXPOSURE_SCHEMA."""
     return (
         Exposure(**row | {"job_ids": tuple(row["job_ids"]), "propensities": tuple(row["propensities"])})
         for row in _rows(table)

@@ -1,13 +1,14 @@
-"""From what people were shown and did to a log for off-policy evaluation.
+"""Turns exposures and feedback events into a log for off-policy evaluation.
 
-An event belongs to the newest list that showed the pair before it; events without such a list (found elsewhere, or
-imported) are answers to learn from, but say nothing about lists. A list earns the event that it led to and that stands
-for the pair (`dynaq.feedback.answers.standing`); a job that was shown and not acted on earned 0. What stood already
-when the list was shown is not credited again: a job that was saved earlier and is shown again, looked at again or saved
-again earns nothing, since a list would else be praised for showing what an earlier one had found.
+An event is credited to the newest list that showed the pair before it. Events without such a list (the job was found
+elsewhere, or the event imported) are answers to learn from, but say nothing about lists. A list earns the reward of the
+event that it led to and that stands for the pair (`dynaq.feedback.answers.standing`); a job without an event earns 0.
+An event that stood when the list was shown is not credited again: saving or opening a job that is already saved earns
+nothing, because otherwise a list would be rewarded for repeating what an earlier one had found.
 
-Lists that a preference ordered anew are left out: what a candidate would have made of the preference is not known.
-Jobs that a person had applied to or declined by then are out of every ranking, as the service leaves them out.
+Lists re-ranked by a preference are left out, because it is unknown how the candidate policy would have used the
+preference. Jobs to which the applicant had applied, or that they had declined, when a list was shown are removed from
+the candidate's ranking as well, as the service does.
 """
 
 from __future__ import annotations
@@ -27,22 +28,22 @@ from dynaq.feedback.exposure_policy import POOL
 from dynaq.feedback.off_policy import Numbers, SlateLog
 from dynaq.judging.judgement import Label
 
-NEWEST = 20_000  # lists that are evaluated on; more make the interval no different
+NEWEST = 20_000  # number of lists to evaluate on; more would not narrow the interval noticeably
 
-Ranked = Callable[[str], Sequence[str] | None]  # applicant → all jobs, best first; None without an agent
+Ranked = Callable[[str], Sequence[str] | None]  # applicant → all jobs, best first; None if there is no agent
 
 
 @dataclass(frozen=True)
 class LoggedLists:
-    """Lists that were shown, and what came of them.
+    """Lists that were shown, and what they earned.
 
     Args:
-        exposures: as they were logged, by time.
-        hidden: of each, the jobs that its applicant had settled by then.
-        rewards: of each, by rank.
-        with_preference, of_others, before: how many were left out: ordered by a preference, of applicants that are not
-            asked for, from before the time.
-        unshown_events: events that no list led to.
+        exposures: the lists as logged, by time.
+        hidden: for each list, the jobs that its applicant had applied to, been hired for or declined by then.
+        rewards: for each list, the reward at each rank.
+        with_preference, of_others, before: number of lists left out because a preference re-ranked them, because their
+            applicant was not requested, or because they were shown too early.
+        unshown_events: number of events that no list led to.
     """
 
     exposures: Sequence[Exposure]
@@ -57,9 +58,9 @@ class LoggedLists:
         return len(self.exposures)
 
     def slates(self) -> tuple[SlateLog, dict[str, int]]:
-        """The log in numbers, and job id → its number."""
+        """The log with jobs and applicants numbered from 0, and job id → its number."""
         numbers: dict[str, int] = {}
-        people: dict[str, int] = {}
+        applicants: dict[str, int] = {}
         width = max((len(one.job_ids) for one in self.exposures), default=1)
         shown = np.full((len(self), width), -1, np.int64)
         propensities, rewards = np.ones((len(self), width)), np.zeros((len(self), width))
@@ -67,13 +68,13 @@ class LoggedLists:
             k = len(one.job_ids)
             shown[row, :k] = [numbers.setdefault(job_id, len(numbers)) for job_id in one.job_ids]
             propensities[row, :k], rewards[row, :k] = one.propensities, earned
-        person = [people.setdefault(one.applicant_id, len(people)) for one in self.exposures]
-        return SlateLog(np.array(person, np.int64), shown, propensities, rewards), numbers
+        of_list = [applicants.setdefault(one.applicant_id, len(applicants)) for one in self.exposures]
+        return SlateLog(np.array(of_list, np.int64), shown, propensities, rewards), numbers
 
     def rankings(self, ranked: Ranked, numbers: dict[str, int]) -> Numbers:
-        """What a policy would have drawn each list from, `[n, POOL]`; -1 throughout where it has no agent.
+        """The ranking from which a policy would have drawn each list, `[n, POOL]`; -1 throughout without an agent.
 
-        numbers: of `slates`; jobs that no list showed get new ones.
+        numbers: those of `slates`; jobs that no list showed are added.
         """
         deepest = POOL + max((len(hidden) for hidden in self.hidden), default=0)
         known: dict[str, list[str]] = {}
@@ -93,16 +94,14 @@ def logged_lists(
     values: Mapping[Label, float],
     after: datetime | None = None,
 ) -> LoggedLists:
-    """What the store's exposures and events say about lists.
+    """The newest NEWEST lists of a store's exposures, with what they earned.
 
     Args:
         shown: with the columns of EXPOSURE_SCHEMA.
-        events: with those of FEEDBACK_SCHEMA.
-        applicants: whose lists count.
+        events: with the columns of FEEDBACK_SCHEMA.
+        applicants: applicants whose lists are used.
         values: reward of each label.
-        after: lists up to this time are left out; a candidate may have learned from what came of them.
-
-    The newest NEWEST lists are taken.
+        after: lists shown up to this time are left out, because the candidate may have learned from their events.
     """
     ours = shown.filter(pc.is_in(shown.column("applicant_id"), pa.array(list(applicants), pa.string())))
     plain = ours.filter(pc.is_null(ours.column("preference")))
@@ -126,15 +125,15 @@ def logged_lists(
 def _outcomes(
     shown: Sequence[Exposure], events: pa.Table, values: Mapping[Label, float]
 ) -> tuple[list[frozenset[str]], list[list[float]], int]:
-    """What was settled before each list, what each earned, and the number of events that no list led to."""
+    """The jobs hidden from each list, its reward at each rank, and the number of events that no list led to."""
     lists: dict[str, list[int]] = {}
     for row, one in enumerate(shown):
         lists.setdefault(one.applicant_id, []).append(row)
-    earlier: list[list[Event | None]] = [[] for _ in shown]  # by rank, what stood when the list was shown
+    earlier: list[list[Event | None]] = [[] for _ in shown]  # by rank, the standing event when the list was shown
     led_to: list[list[Event | None]] = [[None] * len(one.job_ids) for one in shown]
     hidden: list[frozenset[str]] = [frozenset()] * len(shown)
     done: dict[str, dict[str, Event]] = {}
-    reached = dict.fromkeys(lists, 0)  # lists of each applicant that the events have come past
+    reached = dict.fromkeys(lists, 0)  # applicant → number of their lists shown before the event being processed
     unshown = 0
     places = {(row, job_id): rank for row, one in enumerate(shown) for rank, job_id in enumerate(one.job_ids)}
     times = {applicant_id: [shown[row].at for row in rows] for applicant_id, rows in lists.items()}

@@ -1,26 +1,26 @@
-"""Off-policy evaluation: how a ranking would have done, from lists that another one drew.
+"""Off-policy evaluation: how a candidate policy would have done, estimated from lists that another policy drew.
 
 Lists were drawn with known probabilities (`dynaq.feedback.exposure_policy`), so what a logged list earned can be
-weighted by how much likelier the candidate is to show the same job at the same rank:
+weighted by how much likelier the candidate policy is to show the same job at the same rank:
 
     w_ir = P_candidate(job_ir at rank r) / P_logged(job_ir at rank r)
     IPS     1/n · sum over lists i, ranks r of w_ir·y_ir                      (Li et al. 2018, item-position model)
     SNIPS   per rank: sum of w·y over sum of w                                (Swaminathan & Joachims 2015)
     DR      1/n · sum of E_candidate[q(x, j, r)] + w_ir·(y_ir - q_ir)         (Dudík et al. 2011)
 
-Assumptions: the reward of a job depends on the person, the job and its rank, not on the other jobs of the list; it is
-zero where nobody did anything; propensities are those with which lists were drawn. q is a ridge regression on the
-job's place in both rankings and on the rank, fitted without the people it is used for (cross-fitting), so that DR is
-unbiased whatever q is worth, and less uncertain than IPS where q is worth something.
+Assumptions: the reward of a job depends on the applicant, the job and its rank, but not on the other jobs of the list;
+it is zero without an event; the logged propensities are those with which the lists were drawn. q is a ridge regression
+on the job's place in both rankings and on the rank. It is cross-fitted: predictions for an applicant come from a fit
+without that applicant, so that DR is unbiased even if q is poor, and less uncertain than IPS if q is good.
 
 Weights are clipped at the square root of the number of lists (Ionides 2008). `coverage` is the mean clipped weight: the
-share of what the candidate would show about which the log speaks. A candidate that shows what was never shown, or a
-log without exploration, has little of it; then there is no number, only "cannot tell". Intervals are percentile
-bootstraps over people, since one person's lists are not independent, with the percentiles moved outwards by what
-Student's t adds to the normal quantile (expanded percentile interval, Hesterberg 2015, arXiv 1411.5279).
+share of the candidate's lists on which the log has information. It is low when the candidate shows jobs that were never
+shown, or when the log has no exploration; the verdict is then "cannot tell". Intervals are percentile bootstraps over
+applicants, because the lists of one applicant are not independent, with the percentiles widened as Student's t widens
+the normal quantile (expanded percentile interval, Hesterberg 2015, arXiv 1411.5279).
 
-Libraries: obp 0.5.7 (2023) does not install on Python 3.11 and pulls in what is older; scope-rl 0.2.1 (2023) is about
-sequences of states. Neither is maintained, hence the few estimators here.
+Libraries: obp 0.5.7 (2023) does not install on Python 3.11 and needs older dependencies; scope-rl 0.2.1 (2023) is about
+sequences of states. Neither is maintained, hence these few estimators of our own.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from dynaq.feedback.exposure_policy import SHARPNESS, rank_probabilities
 FloatArray = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
 
-MIN_PEOPLE = 30  # of fewer, intervals hold the truth too rarely: about 0.86 instead of 0.95 with 12
+MIN_LOGGED_APPLICANTS = 30  # with fewer, intervals cover the true value too rarely: 12 give about 0.86 instead of 0.95
 MIN_COVERAGE = 0.7
-MIN_EFFECTIVE = 30.0  # lists that the weighted ones are worth (Kish 1965)
-FOLDS = 5
+MIN_EFFECTIVE = 30.0  # effective number of lists (Kish 1965)
+REGRESSION_FOLDS = 5
 RIDGE = 1.0
 DRAWS = 1000
-CHUNK = 512  # slates compared at once, draws summed at once
+SLATES_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class SlateLog:
     """n logged lists of at most k ranks.
 
     Args:
-        people: `[n]` whose list it was, numbered from 0.
+        applicants: `[n]` number of the applicant, from 0.
         shown: `[n, k]` job numbers, -1 after a list's end.
-        propensities: `[n, k]` of the policy that drew it.
+        propensities: `[n, k]` of the policy that drew the list.
         rewards: `[n, k]` what each rank earned.
     """
 
-    people: Numbers
+    applicants: Numbers
     shown: Numbers
     propensities: FloatArray
     rewards: FloatArray
@@ -68,7 +68,7 @@ class SlateLog:
         return self.shown >= 0
 
     def __len__(self) -> int:
-        return len(self.people)
+        return len(self.applicants)
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,11 @@ class RankingPolicy:
     """Draws lists around a ranking (`dynaq.feedback.exposure_policy.explore`).
 
     Args:
-        rankings: `[n, pool]` for each logged list the job numbers it would have drawn from, best first, -1 after the
-            end.
-        sharpness: of the drawing.
-        as_logged: `[n]` lists that this policy drew itself: the log is its doing, whatever the ranking says now.
+        rankings: `[n, pool]` for each logged list the job numbers from which this policy would draw, best first, -1
+            after the end.
+        sharpness: as in `explore`.
+        as_logged: `[n]` whether this policy drew the list itself; then the logged propensities are used, because its
+            ranking may have changed since.
     """
 
     rankings: Numbers
@@ -87,7 +88,7 @@ class RankingPolicy:
     as_logged: npt.NDArray[np.bool_] | None = None
 
     def probabilities(self, log: SlateLog) -> FloatArray:
-        """P(the shown job at its rank), `[n, k]`; 0 for a job outside of the ranking."""
+        """P(the shown job at its rank), `[n, k]`; 0 for a job outside the ranking."""
         result = np.zeros(log.shown.shape)
         places, ranks = places_in(self.rankings, log.shown), np.arange(log.shown.shape[1])
         for length, rows in self._by_length():
@@ -99,7 +100,7 @@ class RankingPolicy:
         return np.where(log.filled, result, 0.0)
 
     def expected(self, base: FloatArray, slope: FloatArray, discount: FloatArray) -> FloatArray:
-        """Mean over the drawing of base + discount_r·slope at each rank, `[n, k]`; base, slope `[n, pool]`."""
+        """Expectation over drawn lists of base + discount_r·slope at each rank, `[n, k]`; base, slope `[n, pool]`."""
         result = np.zeros((len(self.rankings), len(discount)))
         for length, rows in self._by_length():
             table = np.zeros((length, len(discount)))
@@ -113,13 +114,13 @@ class RankingPolicy:
 
 
 def places_in(rankings: Numbers, jobs: Numbers) -> Numbers:
-    """Place of each job in its row's ranking, from 0; the width of the rankings where it is not there.
+    """Place of each job in its row's ranking, from 0; the width of the rankings if it is not ranked.
 
     rankings `[n, pool]`, jobs `[n, m]` → `[n, m]`.
     """
     places = np.full(jobs.shape, rankings.shape[1], np.int64)
-    for start in range(0, len(jobs), CHUNK):
-        part = slice(start, start + CHUNK)
+    for start in range(0, len(jobs), SLATES_AT_ONCE):
+        part = slice(start, start + SLATES_AT_ONCE)
         same = (jobs[part, :, None] == rankings[part, None, :]) & (jobs[part, :, None] >= 0)
         places[part] = np.where(same.any(2), same.argmax(2), rankings.shape[1])
     return places
@@ -136,14 +137,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class OffPolicyEvaluation:
-    """What the log says about a candidate beside what serves now.
+    """What the log says about a candidate policy compared with the current one.
 
     Args:
-        slates, people: in the log.
+        slates, people: number of lists and of applicants in the log.
         candidate, current: estimator (`ips`, `snips`, `dr`) → mean reward per list.
-        difference: candidate less current, by the same estimators.
-        coverage: share of what the candidate would show about which the log speaks; 1 where all of it could be seen.
-        effective: number of lists that the weighted ones are worth.
+        difference: candidate minus current, by the same estimators.
+        coverage: share of the candidate's lists on which the log has information; 1 if it has it on all of them.
+        effective: effective number of lists after weighting.
         verdict: better, worse, no difference, or cannot tell.
         reason: the verdict in a sentence.
     """
@@ -162,26 +163,26 @@ class OffPolicyEvaluation:
 def evaluate(
     log: SlateLog, candidate: RankingPolicy, current: RankingPolicy, *, confidence: float = 0.95, seed: int = 0
 ) -> OffPolicyEvaluation:
-    """Compare two policies on one log. The verdict goes by the interval of DR's difference."""
-    people = len(np.unique(log.people))
-    if people < MIN_PEOPLE:
+    """Compare two policies on one log. The verdict depends on the interval of the difference by DR."""
+    applicants = len(np.unique(log.applicants))
+    if applicants < MIN_LOGGED_APPLICANTS:
         reason = (
-            f"the log has lists of {people} people, and {MIN_PEOPLE} are needed for intervals that can be trusted; "
-            "let more people see lists"
+            f"the log has lists of {applicants} applicants, and {MIN_LOGGED_APPLICANTS} are needed for intervals that "
+            "can be trusted; show lists to more applicants"
         )
-        return OffPolicyEvaluation(len(log), people, {}, {}, {}, np.nan, np.nan, "cannot tell", reason)
+        return OffPolicyEvaluation(len(log), applicants, {}, {}, {}, np.nan, np.nan, "cannot tell", reason)
     discount = 1.0 / np.log2(np.arange(2, log.shown.shape[1] + 2))
     model = _Regression(log, (candidate.rankings, current.rankings), discount)
     parts = {name: _Contributions(log, policy, model) for name, policy in (("a", candidate), ("b", current))}
-    totals = np.concatenate([parts["a"].per_person, parts["b"].per_person], axis=1)
-    width = parts["a"].per_person.shape[1]
+    totals = np.concatenate([parts["a"].per_applicant, parts["b"].per_applicant], axis=1)
+    width = parts["a"].per_applicant.shape[1]
     point = totals.sum(0)[None]
     draws = _resampled(totals, seed)
     values = {}
     for name, sums in (("point", point), ("draws", draws)):
         a, b = _estimates(sums[:, :width]), _estimates(sums[:, width:])
         values[name] = {"a": a, "b": b, "d": {key: a[key] - b[key] for key in a}}
-    tails = _tails(people, confidence)
+    tails = _tails(applicants, confidence)
     found = {
         side: {
             key: Estimate(float(values["point"][side][key][0]), *np.quantile(values["draws"][side][key], tails))
@@ -192,7 +193,7 @@ def evaluate(
     coverage, effective = parts["a"].coverage, parts["a"].effective
     verdict, reason = _verdict(log, found["d"]["dr"], coverage, effective, confidence)
     return OffPolicyEvaluation(
-        len(log), people, found["a"], found["b"], found["d"], coverage, effective, verdict, reason
+        len(log), applicants, found["a"], found["b"], found["d"], coverage, effective, verdict, reason
     )
 
 
@@ -201,11 +202,11 @@ def _verdict(
 ) -> tuple[str, str]:
     if bool((log.propensities[log.filled] >= 1.0).all()) and coverage < 1.0:
         return "cannot tell", (
-            "lists were shown without exploration (every propensity is 1), so the log knows nothing of other lists"
+            "lists were shown without exploration (every propensity is 1), so the log says nothing about other lists"
         )
     if coverage < MIN_COVERAGE:
         return "cannot tell", (
-            f"the log speaks about {coverage:.1%} of what the candidate would show, and {MIN_COVERAGE:.0%} are needed"
+            f"the log covers {coverage:.1%} of what the candidate would show, and {MIN_COVERAGE:.0%} are needed"
         )
     if effective < MIN_EFFECTIVE:
         return "cannot tell", (
@@ -218,7 +219,7 @@ def _verdict(
         return "worse", f"the candidate earns less than what serves now: {figures}"
     if difference.low > 0.0:
         return "better", f"the candidate earns more than what serves now: {figures}"
-    return "no difference", f"no difference to what serves now can be told from chance: {figures}"
+    return "no difference", f"the difference to what serves now cannot be told from chance: {figures}"
 
 
 class _Regression:
@@ -229,8 +230,8 @@ class _Regression:
         features = self._features(log.shown)
         rows = np.concatenate([features, features * discount[:, None]], axis=2)
         self._weights = np.zeros((len(log), rows.shape[2]))
-        order = {person: i for i, person in enumerate(np.unique(log.people))}
-        folds = np.array([order[person] % FOLDS for person in log.people.tolist()])
+        order = {applicant: i for i, applicant in enumerate(np.unique(log.applicants))}
+        folds = np.array([order[applicant] % REGRESSION_FOLDS for applicant in log.applicants.tolist()])
         for fold in np.unique(folds):
             use = (folds != fold)[:, None] & log.filled
             x, y = rows[use], log.rewards[use]
@@ -239,7 +240,7 @@ class _Regression:
         self.shown = np.einsum("nkd,nd->nk", rows, self._weights)
 
     def _features(self, jobs: Numbers) -> FloatArray:
-        """`[n, m, 3]`: one, and the discounted place in each ranking, 0 outside."""
+        """`[n, m, 3]`: a constant 1, and the discounted place in each ranking, 0 if the job is not ranked."""
         columns = [np.ones(jobs.shape)]
         for ranking in self._rankings:
             places = places_in(ranking, jobs)
@@ -256,7 +257,10 @@ class _Regression:
 
 
 class _Contributions:
-    """One policy's sums per person: lists, IPS, DR, and per rank weighted rewards and weights `[people, 3 + 2k]`."""
+    """A policy's sums per applicant `[applicants, 3 + 2k]`: lists, IPS, DR, then weighted rewards and weights by rank.
+
+    Lists that the policy drew itself count in DR with what they earned, without the regression.
+    """
 
     def __init__(self, log: SlateLog, policy: RankingPolicy, model: _Regression) -> None:
         filled = log.filled
@@ -264,16 +268,16 @@ class _Contributions:
         weights = np.minimum(weights, np.sqrt(len(log)))
         earned = weights * log.rewards
         robust = model.expected(policy) + weights * (log.rewards - model.shown)
-        if policy.as_logged is not None:  # its own lists: what they earned, without a model
+        if policy.as_logged is not None:
             robust[policy.as_logged] = log.rewards[policy.as_logged]
         robust = np.where(filled, robust, 0.0)
         columns = np.concatenate(
             [np.ones((len(log), 1)), earned.sum(1, keepdims=True), robust.sum(1, keepdims=True), earned, weights],
             axis=1,
         )
-        _, person = np.unique(log.people, return_inverse=True)
-        self.per_person = np.zeros((person.max() + 1, columns.shape[1]))
-        np.add.at(self.per_person, person, columns)
+        _, applicant = np.unique(log.applicants, return_inverse=True)
+        self.per_applicant = np.zeros((applicant.max() + 1, columns.shape[1]))
+        np.add.at(self.per_applicant, applicant, columns)
         self.coverage = float(weights.sum() / filled.sum())
         by_rank = weights.sum(0) ** 2 / np.maximum((weights**2).sum(0), 1e-300)
         self.effective = float(by_rank[filled.any(0)].mean())
@@ -287,19 +291,19 @@ def _estimates(sums: FloatArray) -> dict[str, FloatArray]:
     return {"ips": sums[:, 1] / n, "snips": normalised, "dr": sums[:, 2] / n}
 
 
-def _tails(people: int, confidence: float) -> tuple[float, float]:
-    """Percentiles of the bootstrap whose interval is as wide as Student's t would make it."""
-    t = stdtrit(people - 1, (1.0 + confidence) / 2.0)
-    upper = float(ndtr(t * np.sqrt(people / (people - 1))))
+def _tails(applicants: int, confidence: float) -> tuple[float, float]:
+    """Bootstrap percentiles whose interval is as wide as Student's t would make it."""
+    t = stdtrit(applicants - 1, (1.0 + confidence) / 2.0)
+    upper = float(ndtr(t * np.sqrt(applicants / (applicants - 1))))
     return 1.0 - upper, upper
 
 
 def _resampled(totals: FloatArray, seed: int) -> FloatArray:
-    """Sums over people drawn with replacement, `[DRAWS, columns]`."""
+    """Sums over applicants drawn with replacement, `[DRAWS, columns]`."""
     rng = np.random.default_rng(seed)
-    people = len(totals)
+    applicants = len(totals)
     parts = []
     for start in range(0, DRAWS, 50):
-        times = rng.multinomial(people, np.full(people, 1.0 / people), size=min(50, DRAWS - start))
+        times = rng.multinomial(applicants, np.full(applicants, 1.0 / applicants), size=min(50, DRAWS - start))
         parts.append(times @ totals)
     return np.concatenate(parts)

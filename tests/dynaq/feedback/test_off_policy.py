@@ -156,13 +156,13 @@ def test_a_candidate_that_shows_what_was_never_shown_cannot_be_told() -> None:
 
 def test_too_few_people_make_no_number() -> None:
     one = world(0, 0.5, 0.3)
-    few = one.log.people < 29
-    log = SlateLog(*(part[few] for part in (one.log.people, one.log.shown, one.log.propensities, one.log.rewards)))
+    few = one.log.applicants < 29
+    log = SlateLog(*(part[few] for part in (one.log.applicants, one.log.shown, one.log.propensities, one.log.rewards)))
     now = replace(one.current, rankings=one.current.rankings[few], as_logged=np.ones(few.sum(), bool))
     found = evaluate(log, RankingPolicy(one.candidate.rankings[few]), now)
     assert found.verdict == "cannot tell"
     assert not found.difference
-    assert "29 people, and 30 are needed" in found.reason
+    assert "29 applicants, and 30 are needed" in found.reason
 
 
 def test_lists_and_rankings_of_uneven_length_are_weighted_by_their_own_probabilities() -> None:

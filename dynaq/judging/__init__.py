@@ -1,1 +1,1 @@
-"""Judgements, the protocol of a judge, and ledgers of what was judged."""
+"""Judgements, the protocol of a judge, and ledgers of past judgements."""

@@ -1,7 +1,6 @@
-"""What a judge is: the protocols, the record it returns, its columns in a table, and the values of its answers.
+"""What a judge is: the protocols, the record it returns, that record's table columns, and the reward of each label.
 
-The backends that cost something live in `reward_service`; the one that replays a ledger lives in
-`dynaq.judging.ledger_file`.
+Judges that call a model live in `reward_service`; the one that replays a ledger lives in `dynaq.judging.ledger_file`.
 """
 
 from __future__ import annotations
@@ -46,15 +45,15 @@ class Judgement:
     """One judge's answer on one (applicant, job) pair.
 
     Args:
-        applicant_id: whose answer it plays.
+        applicant_id: the applicant whose answer the judge simulates.
         job_id: the job that was shown.
         p_apply, p_save, p_click, p_ignore: distribution over the four labels, summing to 1.
         label: the likeliest label, or the drawn one in `sampled` mode; None when the judge abstained.
         reward: expected value of the distribution (the drawn label's value in `sampled` mode); None when abstained.
         label_mass: probability that the model gave to the four labels before normalising, in [0, 1].
-        judge: fingerprint of model, prompt version, method and label values.
-        created_at: when it was made, UTC.
-        note: what a reader should know, e.g. that a long text was cut or why the judge abstained.
+        judge: the judge's fingerprint.
+        created_at: time of the judgement, UTC.
+        note: a remark for readers, e.g. that a long text was cut or why the judge abstained.
     """
 
     applicant_id: str
@@ -89,17 +88,17 @@ class Judgement:
 
     @property
     def abstained(self) -> bool:
-        """An abstained pair is left out of learning and may be asked again."""
+        """Whether the judge abstained; such a pair is left out of learning and may be asked about again."""
         return self.label is None
 
 
 def judgement_row(judgement: Judgement) -> dict[str, Any]:
-    """One row of the ledger, by the names of `JUDGEMENT_SCHEMA`."""
+    """The judgement as a row with the columns of `JUDGEMENT_SCHEMA`."""
     return {name: getattr(judgement, name) for name in JUDGEMENT_SCHEMA.names}
 
 
 def expected_reward(probabilities: Sequence[float], values: Mapping[Label, float] = LABEL_VALUES) -> float:
-    """Sum over labels of p·value. The expected value, not the argmax: less variance from the same call."""
+    """Sum over labels of p·value: the same call gives a reward of less variance than the likeliest label's value."""
     return float(sum(p * values[label] for p, label in zip(probabilities, LABELS, strict=True)))
 
 
@@ -136,7 +135,7 @@ def judgement_from_probabilities(
 
 
 def abstention(applicant_id: str, job_id: str, *, judge: str, note: str) -> Judgement:
-    """The judge looked and could not answer: no reward, kept out of learning, may be asked again."""
+    """A judgement without a reward, for a pair that the judge could not answer."""
     nan = math.nan
     return Judgement(
         applicant_id, job_id, nan, nan, nan, nan, label=None, reward=None, label_mass=0.0, judge=judge, note=note
@@ -144,7 +143,7 @@ def abstention(applicant_id: str, job_id: str, *, judge: str, note: str) -> Judg
 
 
 def fingerprint(method: str, **parts: Any) -> str:
-    """A short stable name for a judge: `method-` and 12 hex digits of the SHA-256 of its canonical JSON description."""
+    """A judge's key in the ledger: `method-` and 12 hex digits of the SHA-256 of its canonical JSON description."""
     text = json.dumps({"method": method, **parts}, sort_keys=True, default=str)
     return f"{method}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
@@ -152,7 +151,7 @@ def fingerprint(method: str, **parts: Any) -> str:
 def check_answers(
     answers: Sequence[Judgement], applicant_id: str, job_ids: Sequence[str], who: str = "the judge"
 ) -> None:
-    """Raises JudgeError unless there is one judgement per job, in the order asked.
+    """Check that there is one judgement per job, in the order asked. Raises JudgeError otherwise.
 
     who: names the judge in the message.
     """
@@ -161,14 +160,14 @@ def check_answers(
 
 
 class Judge(Protocol):
-    """Batch in, batch out; one Judgement per job, in the order of `jobs`.
+    """Judges one applicant on a batch of jobs.
 
-    Raises JudgeError when it cannot answer at all. A single pair it cannot answer comes back as an abstention.
+    Raises JudgeError when it cannot answer at all. A single pair that it cannot answer comes back as an abstention.
     """
 
     @property
     def fingerprint(self) -> str:
-        """Names model, prompt version, method and label values; the judge's key in the ledger."""
+        """The judge's key in the ledger: it changes with the model, prompt version, method and label values."""
         ...
 
     def judge(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
@@ -177,7 +176,7 @@ class Judge(Protocol):
 
 
 class AsyncJudge(Protocol):
-    """`Judge` for callers with an event loop: many calls may be under way at once."""
+    """`Judge` for callers with an event loop: many calls may be in flight at once."""
 
     async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
         """One judgement per job, in the order of `jobs`. Raises as `Judge`."""
@@ -195,8 +194,8 @@ class Slate:
 class JudgementSource(Protocol):
     """Where a trainer gets judgements by id: one call carries the slates of a whole block of agents.
 
-    Implementations ask the ledger first and the judge for what it lacks (`dynaq.judging.ledger_first.LedgerJudge` in
-    one process, `cluster.broker.BrokerClient` in a cluster).
+    Implementations ask the ledger first, then the judge for the missing pairs (`LedgerJudge` in one process,
+    `cluster.broker.BrokerClient` in a cluster).
     """
 
     def fetch(self, slates: Sequence[Slate]) -> list[list[Judgement]]:

@@ -1,7 +1,7 @@
-"""The ledger as a file: judgements that were made before, and the judge that replays them.
+"""The ledger as a file: judgements made earlier, and the judge that replays them.
 
 A ledger file is Parquet or JSONL with `applicant_id, job_id` and either `label` or the four probabilities
-`p_apply, p_save, p_click, p_ignore`; `reward`, `label_mass`, `judge` and `created_at` are read when they are there.
+`p_apply, p_save, p_click, p_ignore`; `reward`, `label_mass`, `created_at` and `note` are optional.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dynaq.judging.judgement import JUDGEMENT_SCHEMA, LABEL_VALUES, LABELS, Judg
 from dynaq.records import Candidate, Job
 
 PROBABILITIES = tuple(f"p_{label.lower()}" for label in LABELS)
-LEDGER = "ledger:"  # prefix of a judge that replays a file, as --judge takes it
+LEDGER = "ledger:"  # `--judge ledger:FILE` names a judge that replays a file
 Key = tuple[str, str]
 
 
@@ -33,13 +33,15 @@ def ledger_fingerprint(path: str | Path) -> str:
 
 
 def read_ledger(path: str | Path) -> pa.Table:
-    """The judgements of a ledger file, with the columns of JUDGEMENT_SCHEMA; the last one of a pair counts.
+    """The judgements of a ledger file, with the columns of JUDGEMENT_SCHEMA; the last row of a pair counts.
 
-    Raises InputError naming the file, and the first row that cannot be used.
+    Raises InputError naming the file and the first invalid row.
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"ledger {path} is not there; give a .parquet or .jsonl file with applicant_id, job_id, label")
+        raise InputError(
+            f"ledger {path} does not exist; give a .parquet or .jsonl file with applicant_id, job_id, label"
+        )
     try:
         table = _read(path)
         return _normalised(table, path)
@@ -88,7 +90,7 @@ def _normalised(table: pa.Table, path: Path) -> pa.Table:
 
 
 def _probabilities(table: pa.Table, path: Path) -> npt.NDArray[np.float64]:
-    """`[rows, 4]`, from the four columns where they are, else from the label."""
+    """`[rows, 4]`, from the four probability columns if the table has them, else from the label."""
     rows = np.zeros((table.num_rows, len(LABELS)))
     if all(name in table.column_names for name in PROBABILITIES):
         rows = np.stack([table.column(name).to_numpy().astype(np.float64) for name in PROBABILITIES], axis=1)
@@ -109,7 +111,7 @@ def _probabilities(table: pa.Table, path: Path) -> npt.NDArray[np.float64]:
 
 
 def judgements(table: pa.Table) -> Iterator[Judgement]:
-    """Rows with the columns of JUDGEMENT_SCHEMA as records."""
+    """Records of a table with the columns of JUDGEMENT_SCHEMA."""
     for row in table.to_pylist():
         yield Judgement(**row)
 
@@ -120,7 +122,7 @@ def write_ledger(path: str | Path, judgements: Iterable[Judgement]) -> None:
 
 
 class ReplayJudge:
-    """Replays a ledger file. A pair it lacks is an error, never a guess."""
+    """Replays a ledger file. A pair that the file lacks is an error, never a guess."""
 
     def __init__(self, path: str | Path) -> None:
         self._path = path
@@ -137,7 +139,7 @@ class ReplayJudge:
         return [self._lookup(applicant.id, job.id) for job in jobs]
 
     def fetch(self, slates: Sequence[Slate]) -> list[list[Judgement]]:
-        """The same by id: a ledger needs no texts."""
+        """`judge` by ids, since a ledger needs no texts. Raises as `judge`."""
         return [[self._lookup(slate.applicant_id, job_id) for job_id in slate.job_ids] for slate in slates]
 
     def _lookup(self, applicant_id: str, job_id: str) -> Judgement:

@@ -1,7 +1,7 @@
-"""A judge behind its ledger: a pair that the ledger has is never paid for again.
+"""A judge behind its ledger: a pair in the ledger is never paid for again.
 
-`LedgerFirst` is the one implementation, asynchronous, for all who ask. The HTTP service uses it directly,
-`cluster.broker` adds what a cluster needs, and `LedgerJudge` is its synchronous face for one process.
+`LedgerFirst` is the only implementation, and it is asynchronous. The HTTP service uses it directly, `cluster.broker`
+adds what a cluster needs, and `LedgerJudge` wraps it synchronously for a single process.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from dynaq.records import Candidate, Job
 T = TypeVar("T")
 Pair = tuple[str, str]
 Records = tuple[Candidate | None, dict[str, Job]]  # an applicant, and jobs by id
-Known = dict[str, Judgement]  # job id -> judgement, of one applicant
+Known = dict[str, Judgement]  # one applicant's judgements, by job id
 Texts = Callable[[str, Sequence[str]], Awaitable[tuple[Candidate, Sequence[Job]]]]
 
-APPLICANTS_KEPT = 20_000  # whose judgements and profiles stay in memory; far more than are in training at once
-JOBS_KEPT = 50_000  # whose texts stay in memory: about 100 MB
+APPLICANTS_KEPT = 20_000  # judgements and profiles in memory: far more applicants than are in training at once
+JOBS_KEPT = 50_000  # job texts in memory: about 100 MB
 
 
 class LedgerStore(Protocol):
-    """The part of `dynaq.stores.Store` that is needed here. Called from one thread at a time."""
+    """The part of `dynaq.stores.Store` that `LedgerFirst` uses, from one thread at a time."""
 
     def judgements(self, judge: str | None = None, applicants: Sequence[str] | None = None) -> pa.Table:
         """Judgements of a judge on some applicants' pairs, with the columns of JUDGEMENT_SCHEMA."""
         ...
 
     def add_judgements(self, judgements: Sequence[Judgement]) -> None:
-        """Keep judgements; on the disk when this returns."""
+        """Store judgements; they are on disk when this returns."""
         ...
 
     @overload
@@ -48,12 +48,12 @@ class LedgerStore(Protocol):
     @overload
     def records(self, kind: Literal["candidate"], ids: Sequence[str] | None = None) -> Iterator[Candidate]: ...
     def close(self) -> None:
-        """Finish writing."""
+        """Finish writing and close."""
         ...
 
 
 class Meter(Protocol):
-    """What is told how many pairs pass through."""
+    """Receives the numbers of pairs that pass through."""
 
     def from_ledger(self, pairs: int) -> None:
         """Pairs answered from the ledger."""
@@ -62,15 +62,17 @@ class Meter(Protocol):
         """One applicant's pairs answered by the judge, and the seconds until the ledger had them."""
 
     def waiting(self, pairs: int) -> None:
-        """Pairs that wait for the judge now."""
+        """Number of pairs now waiting for the judge."""
 
 
 @dataclass(eq=False)
 class _Request:
     """One applicant's pairs on their way through the judge into the ledger.
 
-    known: where the answers are put when they are in the ledger.
-    callers: how many wait for it. judged: the judge has answered, so what was paid for is kept whoever waits.
+    known: receives the answers once they are in the ledger.
+    callers: number of callers waiting for it.
+    judged: whether the judge has answered; the answers are then written even if no caller waits any more, because they
+        are paid for.
     """
 
     applicant_id: str
@@ -82,20 +84,20 @@ class _Request:
 
 
 class LedgerFirst:
-    """Answers from the ledger, asks the judge for the rest, and answers only after the ledger has it. An AsyncJudge.
+    """Answers from the ledger, and asks the judge for the rest. An AsyncJudge.
 
-    Callers that want the same pair at the same time share one request. It goes on while anyone waits for it: a caller
-    that was cancelled does not take the others' answers away. An abstention is passed on and not kept. All calls
-    belong to one event loop at a time.
+    The judge's answers are returned only after they are in the ledger. Concurrent callers of the same pair share one
+    request, which goes on as long as at least one of them waits: cancelling one caller does not affect the others. An
+    abstention is passed on but not written. All calls must come from one event loop at a time.
 
     Args:
-        store: where the ledger is, and the records for `fetch`.
+        store: holds the ledger, and the records for `fetch`.
         judge: asked for the pairs that the ledger lacks.
-        fingerprint: the judge's name in the ledger.
-        keep: the answers belong in the ledger; False neither reads nor writes it.
-        applicants_kept: applicants whose judgements stay in memory. 0 reads the ledger in every call, which sees what
-            other processes wrote to it.
-        meter: told what passes through.
+        fingerprint: the judge's key in the ledger.
+        keep: False neither reads nor writes the ledger.
+        applicants_kept: number of applicants whose judgements stay in memory. 0 reads the ledger in every call, and so
+            sees what other processes wrote to it.
+        meter: receives the numbers of pairs.
     """
 
     def __init__(
@@ -108,31 +110,31 @@ class LedgerFirst:
         applicants_kept: int = APPLICANTS_KEPT,
         meter: Meter | None = None,
     ) -> None:
-        self.judged = self.replayed = self.abstained = 0  # pairs; the abstained are among the judged
+        self.judged = self.replayed = self.abstained = 0  # pairs; `judged` includes the abstained
         self._store, self._judge, self._fingerprint = store, judge, fingerprint
         self._keep, self._meter = keep, meter
         self._thread = ThreadPoolExecutor(1, "store")  # one thread: stores need not be thread-safe
         self._known: FIFOCache[str, Known] = FIFOCache(applicants_kept)
         self._in_flight: dict[Pair, _Request] = {}
         self._unwritten: dict[Pair, Judgement] = {}
-        # Used in the store's thread only:
+        # Accessed from the store's thread only:
         self._candidates: LRUCache[str, Candidate] = LRUCache(APPLICANTS_KEPT)
         self._jobs: LRUCache[str, Job] = LRUCache(JOBS_KEPT)
 
     async def fetch(self, slates: Sequence[Slate], asked: Callable[[int], None] | None = None) -> list[list[Judgement]]:
-        """One judgement per job of each slate, in order; the texts are the store's.
+        """One judgement per job of each slate, in order, on the texts in the store.
 
-        asked: called with the number of pairs of each new request to the judge, when it is made.
-        Raises what the judge or the store raised, in every caller that waits for the pair, when all requests of the
+        asked: called with the number of pairs of each new request to the judge.
+        Raises what the judge or the store raised, in every caller that waits for the pair and after all requests of the
         call have ended; DynaqError when the store lacks a text.
         """
         return await self._answers(slates, self._stored_texts, asked)
 
     async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
-        """One judgement per job, in order, of texts that the caller has read from the store. Raises as `fetch`.
+        """One judgement per job, in order, on texts that the caller has read from the store. Raises as `fetch`.
 
-        The ledger is keyed by ids, so only the store's own texts may come here: a record sent whole may say something
-        else under the same id.
+        Pass only texts from the store: the ledger is keyed by ids, and a record from elsewhere may have another text
+        under the same id.
         """
         given = {job.id: job for job in jobs}
 
@@ -143,19 +145,20 @@ class LedgerFirst:
         return answers
 
     async def records(self, applicant_id: str | None, job_ids: Sequence[str]) -> Records:
-        """The store's records as they are now. Those that it lacks are left out."""
+        """The current records of the store. Those that it lacks are left out."""
         return await self._on_store(lambda: self._read_records(applicant_id, job_ids))
 
     async def close(self) -> None:
-        """Close the store, after what is being written."""
+        """Close the store after pending writes."""
         await self._on_store(self._store.close)
 
     async def _answers(
         self, slates: Sequence[Slate], texts: Texts, asked: Callable[[int], None] | None
     ) -> list[list[Judgement]]:
         known = await self._ledger(slate.applicant_id for slate in slates)
-        # Nothing is awaited between the ledger's answer and the requests. A pair that was in flight when the ledger was
-        # read still is: the one thread of the store wrote it after that, and the event loop wakes tasks in that order.
+        # No await between reading the ledger and planning, so that no pair is asked for twice: a pair that the ledger
+        # did not have yet, because its write was queued behind our read in the store's single thread, is still in
+        # flight here, since the event loop resumes tasks in the order of those calls.
         plan = [self._planned(slate, known[slate.applicant_id], texts, asked) for slate in slates]
         requests = list(dict.fromkeys(step for steps in plan for step in steps if isinstance(step, _Request)))
         for request in requests:
@@ -167,7 +170,7 @@ class LedgerFirst:
             for request in requests:
                 request.callers -= 1
                 if not request.callers and not request.judged:
-                    self._forget(request)  # now: who comes before it has ended must not wait for it
+                    self._forget(request)  # at once: a caller that comes before the task has ended must not wait for it
                     request.task.cancel()
         return [
             [
@@ -180,7 +183,7 @@ class LedgerFirst:
     def _planned(
         self, slate: Slate, known: Known, texts: Texts, asked: Callable[[int], None] | None
     ) -> list[Judgement | _Request]:
-        """For each job what the ledger has, else the request that is under way, else a new one."""
+        """For each job the judgement in the ledger, else the request in flight, else a new request."""
         applicant_id, job_ids = slate.applicant_id, list(dict.fromkeys(slate.job_ids))
         replayed = sum(job_id in known for job_id in job_ids)
         self.replayed += replayed
@@ -191,7 +194,8 @@ class LedgerFirst:
             if asked:
                 asked(len(missing))
             request = _Request(applicant_id, missing, known)
-            # In a context of its own: Ray Serve cancels what was called in the context of a caller that goes away.
+            # In its own context: Ray Serve cancels calls made in the context of a caller that disconnects, and other
+            # callers may wait for this request.
             request.task = asyncio.create_task(self._ask(request, texts), context=Context())
             request.task.add_done_callback(lambda _: self._forget(request))
             self._in_flight |= {(applicant_id, job_id): request for job_id in missing}
@@ -199,7 +203,7 @@ class LedgerFirst:
         return [known.get(job_id) or self._in_flight[applicant_id, job_id] for job_id in slate.job_ids]
 
     async def _ask(self, request: _Request, texts: Texts) -> dict[str, Judgement]:
-        """Have one applicant's pairs judged and written down. Job id -> judgement, abstentions among them."""
+        """Have one applicant's pairs judged and written. Returns job id -> judgement, including abstentions."""
         began = time.monotonic()
         applicant, jobs = await texts(request.applicant_id, request.job_ids)
         answers = await self._judge.judge_async(applicant, jobs)
@@ -215,16 +219,17 @@ class LedgerFirst:
         if self._meter:
             self._meter.from_judge(len(answers), len(answers) - len(fresh), time.monotonic() - began)
         request.known.update(fresh)
-        self._known.get(request.applicant_id, {}).update(fresh)  # another one when it was forgotten and read again
+        # Not the same dict as `request.known` if the applicant was evicted and read again meanwhile.
+        self._known.get(request.applicant_id, {}).update(fresh)
         return {answer.job_id: answer for answer in answers}
 
     def _forget(self, request: _Request) -> None:
-        """The request has ended, or nobody waits for it any more."""
+        """Remove a request that has ended, or for which no caller waits any more."""
         for job_id in request.job_ids:
             if self._in_flight.get((request.applicant_id, job_id)) is request:
                 del self._in_flight[request.applicant_id, job_id]
         if request.task.done() and not request.task.cancelled():
-            request.task.exception()  # a caller that went away no longer collects it
+            request.task.exception()  # retrieved here, or asyncio would log it when every caller was cancelled
         self._show_waiting()
 
     def _show_waiting(self) -> None:
@@ -232,7 +237,7 @@ class LedgerFirst:
             self._meter.waiting(len(self._in_flight))
 
     async def _ledger(self, applicant_ids: Iterable[str]) -> dict[str, Known]:
-        """What the ledger has of each applicant, from memory or read."""
+        """Each applicant's judgements in the ledger, from memory or the store."""
         found = {one: self._known.get(one) for one in applicant_ids}
         new = [one for one, known in found.items() if known is None]
         rows = await self._on_store(lambda: self._read_ledger(new)) if new and self._keep else []
@@ -241,7 +246,7 @@ class LedgerFirst:
             read[row.applicant_id].setdefault(row.job_id, row)
         if self._known.maxsize:
             for one in new:
-                known = self._known.setdefault(one, {})  # there when another call has read it meanwhile
+                known = self._known.setdefault(one, {})  # filled already if another call has read it meanwhile
                 known.update({job_id: row for job_id, row in read[one].items() if job_id not in known})
                 read[one] = known
         return {one: read[one] if known is None else known for one, known in found.items()}
@@ -252,19 +257,22 @@ class LedgerFirst:
     def _on_store(self, call: Callable[[], T]) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._thread, call)
 
-    # What follows runs in the store's thread.
+    # The methods below run in the store's thread.
 
     def _read_ledger(self, applicant_ids: list[str]) -> list[Judgement]:
         return list(judgements(self._store.judgements(self._fingerprint, applicant_ids)))
 
     def _write(self, own: dict[Pair, Judgement]) -> None:
-        """Write what has gathered, of all requests, in one go. Judgements that fail are not tried again."""
+        """Write the pending judgements of all requests in one batch; a failed batch is not retried.
+
+        A failure raises only in the request that made this call; the other requests of the batch raise in their own.
+        """
         batch = dict(self._unwritten)
         try:
             if batch:
                 self._store.add_judgements(list(batch.values()))
         except BaseException:
-            batch = own  # the others fail or succeed with their own requests
+            batch = own
             raise
         finally:
             for pair in batch:
@@ -282,30 +290,30 @@ class LedgerFirst:
         )
         applicant = applicant or found
         if applicant is None:
-            raise DynaqError(f"applicant {applicant_id!r} has no text in the store, so no judge can play them")
+            raise DynaqError(f"applicant {applicant_id!r} has no text in the store, so no judge can read it; ingest it")
         self._candidates[applicant_id] = applicant
         self._jobs.update(new)
         jobs |= new
         lost = [job_id for job_id in job_ids if job_id not in jobs]
         if lost:
-            raise DynaqError(f"job {lost[0]!r} has no text in the store, so no judge can see it; ingest it again")
+            raise DynaqError(f"job {lost[0]!r} has no text in the store, so no judge can read it; ingest it again")
         return applicant, [jobs[job_id] for job_id in job_ids]
 
 
 class LedgerJudge:
     """`LedgerFirst` for one process without an event loop. A JudgementSource.
 
-    used: pairs that were asked for.
+    used: number of pairs requested, from the ledger or the judge.
     """
 
     def __init__(self, store: LedgerStore, judge: Judge) -> None:
         self._judge = LedgerFirst(store, _Inline(judge), judge.fingerprint)
-        self._thread = ThreadPoolExecutor(1, "judge")  # a notebook's own thread runs an event loop already
+        self._thread = ThreadPoolExecutor(1, "judge")  # a notebook's main thread already runs an event loop
         self.used = 0
 
     @property
     def paid(self) -> int:
-        """Pairs that the judge was paid for."""
+        """Number of pairs for which the judge was paid."""
         return self._judge.judged
 
     def fetch(self, slates: Sequence[Slate]) -> list[list[Judgement]]:
@@ -316,7 +324,7 @@ class LedgerJudge:
 
 
 class _Inline:
-    """A judge that is called in the event loop: one call after the other, since it need not be thread-safe."""
+    """Calls a judge in the event loop, one call at a time, because it need not be thread-safe."""
 
     def __init__(self, judge: Judge) -> None:
         self._judge = judge

@@ -1,7 +1,7 @@
-"""The ESCO market: several postings per ICT occupation and a small cohort; what the demo runs on.
+"""The ESCO market: several postings per ICT occupation and a small cohort, used by the demo.
 
-Relevance is ESCO's own: the applicant's occupation 3; another occupation by the share of skills and knowledge the two
-have in common (of all that either has): 2 from a quarter on, 1 from a tenth on, else 0.
+Relevance is ESCO's own: 3 for the applicant's occupation. Another occupation is graded by the Jaccard similarity of
+their skills and knowledge: 2 from 0.25, 1 from 0.1, else 0.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ GRADE_2_SHARE, GRADE_1_SHARE = 0.25, 0.10
 
 @dataclass(frozen=True)
 class Occupation:
-    """One ESCO occupation: knowledge becomes technical skills, competences become soft skills."""
+    """One ESCO occupation. Its knowledge becomes technical skills, its competences soft skills."""
 
     number: int
     title: str
@@ -43,12 +43,12 @@ def esco_market(*, applicants: int = 8, postings: int = 3, seed: int = 0, path: 
     """Make the market.
 
     Args:
-        applicants: how many, each from another occupation in a seeded order.
-        postings: per occupation, each with another title and other excerpts.
-        seed: of the excerpts and the order.
-        path: `esco_o.json.gz`; None is the installed package's.
+        applicants: number of applicants, each from another occupation in a seeded order.
+        postings: postings per occupation, each with another title and other excerpts.
+        seed: seed of the excerpts and the order.
+        path: the file `esco_o.json.gz`; None for the installed package's.
 
-    Raises InputError when the data is not there or there are fewer occupations than applicants.
+    Raises InputError when the data is missing or there are fewer occupations than applicants.
     """
     occupations = _read(Path(path) if path is not None else _packaged())
     if not 1 <= applicants <= len(occupations):
@@ -101,7 +101,7 @@ def _posting(o: Occupation, i: int, seed: int) -> Job:
 
 def _applicant(o: Occupation, postings: int, seed: int) -> Candidate:
     rng = generator("esco-applicant", seed, o.number)
-    # Titles that no posting has, where ESCO knows enough of them.
+    # Titles that no posting uses, if ESCO lists enough of them.
     others = o.titles[postings - 1 :] or o.titles or (o.title,)
     told, skills = disjoint(o.competences, 8, rng)
     return Candidate(
@@ -119,7 +119,7 @@ def _listing(items: Sequence[str]) -> str:
 
 
 def _packaged() -> Path:
-    # Not imported: the package's own imports need libraries that its data does not.
+    # Located without importing the package, whose code needs libraries that its data does not.
     spec = importlib.util.find_spec("esco")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         if (file := Path(folder) / "esco_o.json.gz").is_file():
@@ -144,7 +144,7 @@ def _read(path: Path) -> list[Occupation]:
 def _occupation(number: int, row: dict[str, list[str] | str]) -> Occupation:
     def texts(name: str) -> list[str]:
         values = row[name]
-        # Sorted: ESCO gives no order, and the file's is that of a set.
+        # Sorted, because the file has them in the arbitrary order of a set.
         return sorted({" ".join(value.split()) for value in values})
 
     title = " ".join(str(row["label"]).split())

@@ -1,4 +1,4 @@
-"""What the markets share: seeded, repeatable subsets of an occupation's items for postings and applicants."""
+"""Shared by the markets: seeded, repeatable subsets of an occupation's items for postings and applicants."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dynaq.records import Candidate, Job
 
 @dataclass(frozen=True)
 class Market:
-    """Postings, applicants, graded relevance between them, and whom the data is owed to."""
+    """Postings, applicants, graded relevance between them, and the attribution that the data's licence requires."""
 
     jobs: list[Job]
     candidates: list[Candidate]
@@ -23,19 +23,19 @@ class Market:
 
 
 def generator(*key: str | int) -> np.random.Generator:
-    """A random generator of its own for one record, so that a record does not depend on how many came before it."""
+    """A random generator for one record, so that a record does not depend on how many came before it."""
     digest = hashlib.sha256("\x1f".join(str(part) for part in key).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))
 
 
 def subset(items: Sequence[str], size: int, rng: np.random.Generator) -> list[str]:
-    """`size` items (all, if there are fewer) in their own order."""
+    """`size` random items (all, if there are fewer) in their original order."""
     chosen = rng.choice(len(items), min(size, len(items)), replace=False)
     return [items[i] for i in sorted(chosen)]
 
 
 def differing(items: Sequence[str], size: int, rng: np.random.Generator) -> tuple[list[str], list[str]]:
-    """Two subsets drawn apart, of at most `size` and two thirds of the items; never the same, unless there is one."""
+    """Two subsets, each of at most `size` and two thirds of the items, that differ unless there is only one item."""
     size = min(size, max(1, round(2 * len(items) / 3)), len(items))
     first = second = subset(items, size, rng)
     while second == first and len(items) > 1:
@@ -44,7 +44,7 @@ def differing(items: Sequence[str], size: int, rng: np.random.Generator) -> tupl
 
 
 def disjoint(items: Sequence[str], size: int, rng: np.random.Generator) -> tuple[list[str], list[str]]:
-    """Two subsets of at most `size` and half of the items, without one in common."""
+    """Two disjoint subsets, each of at most `size` and half of the items."""
     order = rng.permutation(len(items))
     size = min(size, len(items) // 2)
     return [items[i] for i in sorted(order[:size])], [items[i] for i in sorted(order[size : 2 * size])]

@@ -1,6 +1,6 @@
 """The O*NET market: one posting and at most one applicant per occupation; the project's standard benchmark.
 
-Relevance is O*NET's own: the applicant's occupation 3, Primary-Short related ones 2, Primary-Long 1, others 0.
+Relevance is O*NET's own: 3 for the applicant's occupation, 2 for Primary-Short related ones, 1 for Primary-Long ones.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ ATTRIBUTION = (
 )
 GRADES = {"Primary-Short": 2.0, "Primary-Long": 1.0}
 MIN_TASKS, MIN_TECHNOLOGIES, MIN_RELATED = 6, 4, 3
-TOP_SKILLS = 12  # the most important ones are what an occupation is known by
+TOP_SKILLS = 12  # O*NET rates every skill for every occupation; the most important ones characterise it
 
 
 @dataclass(frozen=True)
 class Occupation:
-    """One O*NET-SOC occupation with what a posting or an applicant is made from."""
+    """One O*NET-SOC occupation with the items from which postings and applicants are made."""
 
     code: str
     title: str
@@ -46,8 +46,9 @@ def onet_market(folder: str | Path, *, applicants: int = 32, seed: int = 0) -> M
 
     Args:
         folder: Parquet tables, or the tab-separated text files as O*NET publishes them.
-        applicants: how many, each from another occupation in a seeded order, so that the first 32 of 512 are the 32.
-        seed: of the subsets and the order.
+        applicants: number of applicants, each from another occupation in a seeded order; a cohort of 32 is the first 32
+            of a cohort of 512.
+        seed: seed of the subsets and the order.
 
     Raises InputError when tables are missing or there are fewer occupations than applicants.
     """
@@ -79,7 +80,7 @@ def _applicant_id(occupation: Occupation) -> str:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """What one document tells of an occupation."""
+    """The items of an occupation that one posting or profile mentions."""
 
     tasks: list[str]
     technologies: list[str]
@@ -88,7 +89,7 @@ class Excerpt:
 
 
 def _excerpts(o: Occupation, seed: int) -> tuple[Excerpt, Excerpt]:
-    """The posting's and the applicant's, drawn apart from each other so that no text gives the match away."""
+    """The posting's and the applicant's excerpts; they differ so that shared text does not give the match away."""
     rng = generator("onet", seed, o.code)
     tasks = disjoint(o.tasks, 6, rng)
     technologies = differing(o.technologies, 8, rng)
@@ -123,7 +124,7 @@ def _applicant(o: Occupation, seed: int) -> Candidate:
 
 
 def _occupations(tables: OnetTables) -> Iterator[Occupation]:
-    """Those with enough of everything to make a posting and an applicant that differ."""
+    """The occupations with enough items for a posting and an applicant that differ."""
     tasks, technologies = _grouped(tables.tasks), _grouped(tables.technologies)
     titles = _grouped(tables.alternate_titles)
     skills: dict[str, list[tuple[float, str]]] = defaultdict(list)

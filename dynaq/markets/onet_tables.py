@@ -61,7 +61,7 @@ class OnetTables:
 
 
 def read_onet(folder: Path) -> OnetTables:
-    """Read the tables, Parquet where both forms are there. Raises InputError naming what is missing."""
+    """Read the tables, preferring Parquet where both forms exist. Raises InputError naming what is missing."""
     if not folder.is_dir():
         raise InputError(f"O*NET folder {folder} does not exist")
     rows: dict[str, list[Any]] = {}
@@ -75,7 +75,7 @@ def read_onet(folder: Path) -> OnetTables:
             missing.append(f"{parquet} or {text!r}")
     if missing:
         raise InputError(f"O*NET folder {folder} has no {'; no '.join(missing)}")
-    # The published file has a row for importance (IM) and one for level (LV).
+    # The published file has one row for a skill's importance (IM) and one for its level (LV).
     skills = [row[:3] for row in rows.pop("skills") if len(row) == 3 or row[3] == "IM"]
     try:
         ratings = [(code, name, float(value)) for code, name, value in skills if value not in (None, "")]
@@ -97,7 +97,7 @@ def _read_parquet(path: Path, columns: tuple[str, ...]) -> list[Any]:
 def _read_text(path: Path, columns: tuple[str, ...]) -> list[Any]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            # Quotes are part of the text in these files.
+            # These files do not quote fields: a quotation mark is part of the text.
             reader = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
             header = next(reader, [])
             if absent := [name for name in columns if name not in header]:

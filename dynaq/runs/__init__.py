@@ -1,1 +1,1 @@
-"""Run folders: written by training, read by everything after it, without Ray."""
+"""Run folders: written by training, and read without Ray by everything that follows it."""

@@ -33,13 +33,16 @@ REPORT = "report.html"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Reads and writes by name relative to the folder. Carries only its URI, so actors on any node can have it."""
+    """Reads and writes files by name relative to the folder. Holds only its URI, so it can be sent to any node."""
 
     uri: str
 
     @classmethod
     def at(cls, uri: str | os.PathLike[str]) -> RunFolder:
-        """Resolves a local path, since actors have another working directory. Raises InputError on an unknown URI."""
+        """The folder at a URI or path; a path becomes absolute, because actors have another working directory.
+
+        Raises InputError on an unknown URI.
+        """
         text = os.fspath(uri)
         folder = cls(text if "://" in text else str(Path(text).expanduser().resolve()))
         try:
@@ -50,7 +53,7 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        """The last part of the path."""
+        """The last component of the path."""
         return self.uri.partition("?")[0].rstrip("/").rpartition("/")[2]
 
     @cached_property
@@ -62,28 +65,31 @@ class RunFolder:
 
     @property
     def local(self) -> Path | None:
-        """The folder as a path when it is on this machine's disk."""
+        """The folder as a path, None unless it is on this machine's disk."""
         filesystem, path = self._place
         return Path(path) if isinstance(filesystem, fs.LocalFileSystem) else None
 
     def child(self, name: str) -> RunFolder:
-        """A run folder inside this one (a trial). Query parameters of the URI stay."""
+        """A run folder inside this one (a trial). The URI's query parameters are kept."""
         base, mark, query = self.uri.partition("?")
         return RunFolder(f"{base.rstrip('/')}/{name}{mark}{query}")
 
     def exists(self, name: str = "") -> bool:
-        """Whether the run folder, or what is named in it, is there."""
+        """Whether the run folder, or a file or subfolder of it, exists."""
         filesystem, path = self._place
         return bool(filesystem.get_file_info(f"{path}/{name}".rstrip("/")).type != fs.FileType.NotFound)
 
     def names(self, name: str = "") -> list[str]:
-        """Names of what lies directly in a subfolder; empty when there is none."""
+        """Names of the direct entries of a subfolder; empty if it does not exist."""
         filesystem, path = self._place
         selector = fs.FileSelector(f"{path}/{name}".rstrip("/"), allow_not_found=True)
         return sorted(info.base_name for info in filesystem.get_file_info(selector))
 
     def write_bytes(self, name: str, data: bytes) -> None:
-        """Whole or not at all: on a local disk through a rename, elsewhere an object appears when it is complete."""
+        """Write a file atomically: by a rename on a local disk; object stores show an object only when it is complete.
+
+        Raises DynaqError.
+        """
         filesystem, path = self._place
         target = f"{path}/{name}"
         try:
@@ -99,11 +105,11 @@ class RunFolder:
             raise DynaqError(f"cannot write {name} in run folder {self.uri!r}: {error}") from error
 
     def read_bytes(self, name: str) -> bytes:
-        """A whole file. Raises InputError when there is none, DynaqError when it cannot be read."""
+        """A file's content. Raises InputError if it does not exist, DynaqError if it cannot be read."""
         return self._read(name, lambda file: file.read())
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
-        """Part of a file. Raises DynaqError when it ends before."""
+        """`size` bytes of a file from `offset`. Raises DynaqError if it is shorter, and as `read_bytes`."""
         data = self._read(name, lambda file: file.read_at(size, offset))
         if len(data) != size:
             raise DynaqError(f"{name} in run folder {self.uri!r} ends before byte {offset + size}")
@@ -126,7 +132,7 @@ class RunFolder:
         self.write_bytes(name, sink.getvalue())
 
     def read_table(self, name: str) -> pa.Table:
-        """A Parquet file. Raises as `read_bytes`."""
+        """Read a Parquet file. Raises as `read_bytes`."""
         return pq.read_table(pa.BufferReader(self.read_bytes(name)))
 
     def write_yaml(self, name: str, value: Any) -> None:
@@ -134,7 +140,7 @@ class RunFolder:
         self.write_bytes(name, yaml.safe_dump(value, sort_keys=False).encode())
 
     def read_yaml(self, name: str) -> Any:
-        """A YAML file. Raises as `read_bytes`."""
+        """Read a YAML file. Raises as `read_bytes`."""
         return yaml.safe_load(self.read_bytes(name))
 
     def write_json(self, name: str, value: Any) -> None:
@@ -142,12 +148,12 @@ class RunFolder:
         self.write_bytes(name, json.dumps(value).encode())
 
     def read_json(self, name: str) -> Any:
-        """A JSON file. Raises as `read_bytes`."""
+        """Read a JSON file. Raises as `read_bytes`."""
         return json.loads(self.read_bytes(name))
 
     @contextmanager
     def new_folder(self, name: str) -> Iterator[Path]:
-        """A local folder to fill (files only); it becomes the subfolder of that name when the block ends well."""
+        """A local folder to fill with files; it becomes the subfolder `name` if the `with` block does not raise."""
         local = self.local
         if local is None:
             with tempfile.TemporaryDirectory() as staging:
@@ -167,7 +173,7 @@ class RunFolder:
 
     @contextmanager
     def as_local(self, name: str) -> Iterator[Path]:
-        """A subfolder's files (no deeper) on this machine's disk: in place, or a copy for as long as the block runs."""
+        """A subfolder's files, without its own subfolders, on this machine's disk: in place, or a temporary copy."""
         if self.local is not None:
             yield self.local / name
             return
@@ -177,7 +183,7 @@ class RunFolder:
             yield Path(copy)
 
     def remove(self, name: str) -> None:
-        """Delete a subfolder and what is in it; nothing when it is not there."""
+        """Delete a subfolder with its content, if it exists."""
         filesystem, path = self._place
         if self.exists(name):
             filesystem.delete_dir(f"{path}/{name}")

@@ -1,4 +1,4 @@
-"""What a run's judge has said about the run's applicants."""
+"""The judgements of a run's applicants by the run's judge."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Judged = Mapping[tuple[str, str], tuple[float, str]]  # (applicant, job) -> rewa
 
 
 def judgement_table(run: Run, store: Store) -> pa.Table:
-    """What the run's judge has said about the run's applicants, with the columns of JUDGEMENT_SCHEMA.
+    """The judgements of the run's applicants by the run's judge, with the columns of JUDGEMENT_SCHEMA.
 
-    A run without a judge of its own (cosine) has no rows, unless it was part of a comparison that had one.
+    Empty for a run without a judge (cosine), unless it was part of a comparison that had one.
     """
     judge, fingerprint = run.config.get("judge"), run.config.get("judge_fingerprint")
     if not judge:
@@ -30,7 +30,7 @@ def judgement_table(run: Run, store: Store) -> pa.Table:
 
 
 def judged_pairs(run: Run, store: Store) -> Judged:
-    """The same as (applicant, job) -> reward, label."""
+    """`judgement_table` as (applicant, job) -> reward, label."""
     table = judgement_table(run, store)
     columns = (table.column(name).to_pylist() for name in ("applicant_id", "job_id", "reward", "label"))
     return {(applicant, job): (reward, label) for applicant, job, reward, label in zip(*columns, strict=True)}

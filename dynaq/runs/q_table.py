@@ -1,8 +1,8 @@
-"""What of a run folder is served: every agent's Q over the catalogue, with checksums.
+"""The part of a run folder that is served: every agent's Q over the catalogue, with checksums.
 
 A finished run has `serving.json`, written last, which names the catalogue (`catalogue.parquet`, job ids in column
-order) and a file of Q values per block. A row is read from its place in the file when somebody asks for that agent, so
-that a million agents cost no memory; the service ranks it once and keeps the top.
+order) and a file of Q values per block. An agent's row is read from its offset in the file on request, so that a
+million agents need no memory; the service ranks it once and keeps the top.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from dynaq.runs.folder import CONFIG, RunFolder
 SERVING = "serving.json"
 CATALOGUE = "catalogue.parquet"
 Q_VALUES = "q_values.npy"
-AGENTS = "q_values.json"  # beside it: whose rows these are, and the checksum
-FORMAT = 1
+AGENTS = "q_values.json"  # the applicants of the rows of Q_VALUES, and its checksum
+SERVING_FORMAT = 1
 
 FloatArray = npt.NDArray[np.float32]
 
 
 def write_q_values(folder: Path, applicant_ids: Sequence[str], q_values: FloatArray) -> None:
-    """Put a block's Q `[agents, n_jobs]` into its folder."""
+    """Write a block's Q `[agents, n_jobs]` into its folder."""
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(q_values, "<f4"), allow_pickle=False)
     data = buffer.getvalue()
@@ -44,12 +44,12 @@ def write_q_values(folder: Path, applicant_ids: Sequence[str], q_values: FloatAr
 
 
 def write_serving(folder: RunFolder, layout: str, job_ids: Sequence[str], blocks: Sequence[str]) -> str:
-    """Finish a run folder for serving, given its blocks' folders. Returns the run's id, which its content decides."""
+    """Finish a run folder for serving, given its blocks' folders. Returns the run's id, a hash of its content."""
     catalogue = io.BytesIO()
     pq.write_table(pa.table({"job_id": pa.array(job_ids, pa.string())}), catalogue)
     folder.write_bytes(CATALOGUE, catalogue.getvalue())
     record: dict[str, Any] = {
-        "format": FORMAT,
+        "format": SERVING_FORMAT,
         "layout": layout,
         "jobs": len(job_ids),
         "catalogue_sha256": hashlib.sha256(catalogue.getvalue()).hexdigest(),
@@ -62,13 +62,13 @@ def write_serving(folder: RunFolder, layout: str, job_ids: Sequence[str], blocks
 
 @dataclass(frozen=True)
 class ServedRun:
-    """A finished run whose files are whole.
+    """A finished run whose files were checked.
 
     Args:
-        folder: where it lies; of a comparison, its best trial.
-        run_id: `run-` and 12 hex digits of its content.
-        layout: of the catalogue it was trained on.
-        job_ids: columns of every Q.
+        folder: the run folder; for a comparison, that of its best trial.
+        run_id: `run-` and 12 hex digits of the SHA-256 of its content.
+        layout: layout of the catalogue it was trained on.
+        job_ids: the columns of Q.
         places: applicant -> file and offset of the agent's row.
     """
 
@@ -80,9 +80,9 @@ class ServedRun:
 
     @classmethod
     def open(cls, uri: str) -> ServedRun:
-        """Read and check everything: checksums, shapes, finite numbers.
+        """Open a run and check its checksums and shapes, and that all values are finite.
 
-        Raises InputError that names what is missing or broken, DynaqError when it cannot be read.
+        Raises InputError naming what is missing or broken, DynaqError when it cannot be read.
         """
         folder, record = _record(uri)
         try:
@@ -99,11 +99,11 @@ class ServedRun:
 
     @cached_property
     def columns(self) -> Mapping[str, int]:
-        """Job id -> column of its Q."""
+        """Job id -> its column of Q."""
         return {job_id: column for column, job_id in enumerate(self.job_ids)}
 
     def q_values(self, applicant_id: str) -> FloatArray | None:
-        """Q of every job of `job_ids`, `[n_jobs]`, read from disk; None for an applicant without an agent.
+        """An agent's Q over `job_ids`, `[n_jobs]`, read from disk; None for an applicant without an agent.
 
         Raises DynaqError when the file cannot be read any more.
         """
@@ -114,7 +114,7 @@ class ServedRun:
 
 
 def served_run_id(uri: str) -> str:
-    """The id of the run that lies there now, without reading the rest. Raises InputError, DynaqError."""
+    """The id of the run that is now at a URI, without reading its Q values. Raises InputError, DynaqError."""
     return str(_record(uri)[1].get("run_id"))
 
 
@@ -130,8 +130,8 @@ def _record(uri: str) -> tuple[RunFolder, dict[str, Any]]:
         )
     try:
         record = folder.read_json(SERVING)
-        if record["format"] != FORMAT:
-            raise InputError(f"run {folder.uri!r} has format {record['format']}; this program serves {FORMAT}")
+        if record["format"] != SERVING_FORMAT:
+            raise InputError(f"run {folder.uri!r} has format {record['format']}; this program serves {SERVING_FORMAT}")
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"run {folder.uri!r} is broken: {SERVING} cannot be read ({error})") from error
     return folder, record
@@ -150,7 +150,7 @@ def _catalogue(folder: RunFolder, record: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _checked_block(folder: RunFolder, block: Mapping[str, Any], jobs: int) -> dict[str, tuple[str, int]]:
-    """Applicant -> file and offset of its row."""
+    """Check a block's file. Returns applicant -> file and offset of the agent's row."""
     name = f"{block['folder']}/{Q_VALUES}"
     data = folder.read_bytes(name)
     if hashlib.sha256(data).hexdigest() != block["sha256"]:

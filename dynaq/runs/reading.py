@@ -39,7 +39,7 @@ class Run:
 
     @cached_property
     def judgements_per_applicant(self) -> float:
-        """Distinct pairs that an agent had judged, mean over applicants."""
+        """Number of distinct pairs that each agent had judged, averaged over applicants."""
         spent: dict[str, int] = {}
         if self.metrics.num_rows:
             columns = (self.metrics.column(name).to_pylist() for name in ("applicant_id", "judgements_used"))
@@ -57,7 +57,7 @@ class Run:
 
 
 def read_runs(directory: str) -> list[Run]:
-    """The run of a folder, or all trials of a comparison, best first. Raises InputError when it holds neither."""
+    """The run in a folder, or all trials of a comparison, best first. Raises InputError if it holds neither."""
     folder = RunFolder.at(directory)
     if not folder.exists(CONFIG):
         raise InputError(f"{directory!r} is not a run folder: it has no {CONFIG}; name the --out of a train or tune")
@@ -80,5 +80,5 @@ def _read_run(name: str, folder: RunFolder, config: dict[str, Any]) -> Run:
 
 
 def open_run_store(run: Run, store: str | None = None) -> Store:
-    """The store a run was trained on; `store` names it when it moved or its URI holds credentials."""
+    """The store a run was trained on; pass `store` if it has moved or its URI holds credentials."""
     return open_store(store or run.config["store"], read_only=True)

@@ -1,4 +1,4 @@
-"""A trial of a comparison: what it tried, and how it ended."""
+"""A trial of a comparison: its strategy and setting, and its outcome."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ class Trial:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """How a trial ended.
+    """The outcome of a trial.
 
     Args:
         status: done, stopped (by the scheduler) or failed.
-        seconds: of training, in the last session; per_second: judgements in it.
-        judgements, paid: pairs spent of the budgets; pairs for which the judge had to be asked on its bill.
-        score: the last that it reported.
-        failures: applicant -> why it could not be trained.
+        seconds: training time of the last session.
+        per_second: judgements per second in the last session.
+        judgements: pairs spent of the budgets.
+        paid: pairs that the judge was asked about, because the ledger lacked them, on this trial's account.
+        score: the last score it reported.
+        failures: applicant -> why their agent could not be trained.
         error: why the whole trial failed.
     """
 
@@ -44,7 +46,7 @@ class TrialResult:
 
 
 def label_of(setting: Mapping[str, Any]) -> str:
-    """A setting as a part of a folder's name."""
+    """A setting as part of a folder name."""
     parts = [
         f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in setting.items()
     ]
@@ -53,5 +55,5 @@ def label_of(setting: Mapping[str, Any]) -> str:
 
 
 def setting_json(setting: Mapping[str, Any]) -> str:
-    """A setting as text, the same for the same setting."""
+    """A setting as canonical JSON: equal settings give equal text."""
     return json.dumps(dict(setting), sort_keys=True)

@@ -1,1 +1,1 @@
-"""Ranking quality, its uncertainty, and comparisons of runs."""
+"""Ranking quality, its statistical uncertainty, and comparisons of runs."""

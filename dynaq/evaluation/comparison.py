@@ -1,6 +1,6 @@
-"""What a comparison's rows tell: intervals, differences pair by pair, learning curves. The content of comparison.json.
+"""Statistics of a comparison, the content of comparison.json: intervals, pairwise differences, learning curves.
 
-An *arm* is a strategy with a setting; its trials differ by their seed alone.
+An *arm* is a strategy with a setting; its trials differ only in their seeds.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ from dynaq.runs.trials import TrialResult, setting_json
 
 COMPARISON = "comparison.json"
 COLD = 10  # judgements of the cold start
-SHOWN = 6  # arms that are compared; a page has as many colours
-POINTS = 60  # of a learning curve at most
+ARMS_SHOWN = 6  # arms that are compared: the report has six line colours
+POINTS = 60  # most points of a learning curve
 PRIMARY = f"mean_reward@{K}"
 NDCG_THRESHOLD, REWARD_THRESHOLD = 0.9, 0.5
 PAIRED = (PRIMARY, f"ndcg@{K}", f"apply_rate@{K}", f"recall@{K}", "mrr", f"regret@{K}")
 LOWER_IS_BETTER = {f"regret@{K}"}
 COLD_PAIRED = ("ndcg", "mean_reward")
 
-# Column of the table: its name in comparison.json, its title, and what it is.
-METRICS = {
+# Metric, as in comparison.json -> its title and meaning.
+METRIC_TITLES = {
     f"ndcg@{K}": (f"nDCG@{K}", "ranking against known relevance, 1 is ideal"),
     f"mean_reward@{K}": (f"judge reward@{K}", "the judge's mean reward of the final top 10"),
     f"apply_rate@{K}": (f"apply rate@{K}", "share of the final top 10 whose likeliest answer is APPLY"),
     f"recall@{K}": (f"recall@{K}", "share of the relevant jobs that are in the top 10"),
     "mrr": ("MRR", "1 / rank of the first relevant job"),
-    f"regret@{K}": (f"regret@{K}", "reward missed against the best 10 that the judge is known to like"),
+    f"regret@{K}": (f"regret@{K}", "reward missed against the best 10 pairs in the ledger"),
 }
-# Learning curves that are drawn: a column of curves.parquet, its title.
+# Column of curves.parquet -> title of the learning curve in the report.
 CURVE_TITLES = {
     "ndcg": f"nDCG@{K} of the ranking",
     "mean_reward": "mean reward of each slate",
@@ -74,12 +74,12 @@ class Arm:
 
     @property
     def name(self) -> str:
-        """Strategy and setting, as tables and plots show them."""
+        """Strategy and setting, as shown in tables and plots."""
         return line_name({"strategy": self.strategy, "setting": self.setting})
 
 
 class Rows:
-    """Values `[applicants, seeds]` of an arm out of the rows of all trials."""
+    """The rows of all trials, from which an arm's values `[applicants, seeds]` are looked up."""
 
     def __init__(
         self, finals: Sequence[Mapping[str, Any]], curves: Sequence[Mapping[str, Any]], seeds: Sequence[int]
@@ -94,21 +94,21 @@ class Rows:
         self.cold_at = max(1, int(min(COLD, self.grid[-1])))
 
     def final(self, arm: Arm, metric: str) -> Values:
-        """`[applicants, seeds]` of a metric at the end of training, NaN where a trial has none."""
-        return self._cells(arm, lambda trial, who: np.array(self._finals.get((trial, who), {}).get(metric, math.nan)))
+        """A metric at the end of training, `[applicants, seeds]`; NaN if a trial has no value."""
+        return self._cells(arm, lambda trial, one: np.array(self._finals.get((trial, one), {}).get(metric, math.nan)))
 
     def curve(self, arm: Arm, metric: str, grid: Values | None = None) -> Values:
-        """`[applicants, seeds, points]`."""
+        """A learning curve at the points of `grid` (by default all), `[applicants, seeds, points]`."""
         at = self.grid if grid is None else grid
 
-        def one(trial: str, who: str) -> Values:
-            rows = self._curves.get((trial, who), [])
+        def one(trial: str, applicant_id: str) -> Values:
+            rows = self._curves.get((trial, applicant_id), [])
             return on_grid([row["judgements_used"] for row in rows], [row[metric] for row in rows], at)
 
         return self._cells(arm, one, (len(at),))
 
     def cold(self, arm: Arm, metric: str) -> Values:
-        """A curve's value after the first COLD judgements; the reward is their mean."""
+        """A curve's value after the first COLD judgements, `[applicants, seeds]`; for the reward, their mean."""
         if metric == "mean_reward":
             return self.curve(arm, "cumulative_reward", np.array([self.cold_at]))[:, :, 0] / self.cold_at
         return self.curve(arm, metric, np.array([self.cold_at]))[:, :, 0]
@@ -123,7 +123,7 @@ class Rows:
 
 
 def _grid(used: Sequence[int]) -> Values:
-    """Numbers of judgements at which curves are drawn."""
+    """The numbers of judgements at which learning curves are evaluated."""
     points = np.unique(np.asarray([0, *used], np.float64))
     if len(points) > 1:
         points = points[1:]
@@ -139,9 +139,9 @@ def statistics(
     seeds: Sequence[int],
     threshold: float | None = None,
 ) -> dict[str, Any]:
-    """Everything that follows from the rows; see `jobs.steps.compare` for its form.
+    """All statistics of a comparison; `jobs.steps.compare` documents their form.
 
-    threshold: of the learning curve, in nDCG where relevance is known, else in the judge's reward.
+    threshold: learning-curve threshold, in nDCG if relevance is known, else in the judge's reward.
     """
     rows = Rows(finals, curves, seeds)
     every = arms_of(results, rows)
@@ -153,7 +153,7 @@ def statistics(
     if len(every) > len({arm.strategy for arm in arms}):
         notes.append(
             f"{len(arms)} of {len(every)} settings are compared, chosen by the same figures: the best of many looks "
-            "better than it is; compare the winner anew, on other applicants"
+            "better than it is; compare the winner again on other applicants"
         )
     pairs = _pairs(arms, rows)
     found: dict[str, Any] = _plain(
@@ -173,14 +173,14 @@ def statistics(
 
 
 def line_name(stats: Mapping[str, Any]) -> str:
-    """The strategy, and the setting it was tried with when there are several."""
+    """The strategy, followed by the values of its setting if it has any."""
     setting = stats.get("setting") or {}
     values = (f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in setting.items())
     return " ".join([str(stats["strategy"]), *values])
 
 
 def arms_of(results: Sequence[TrialResult], rows: Rows) -> list[Arm]:
-    """Arms with at least one trial that came to its end."""
+    """Arms with at least one completed trial."""
     found: dict[tuple[str, str], list[TrialResult]] = {}
     for result in results:
         if result.status == "done":
@@ -189,9 +189,9 @@ def arms_of(results: Sequence[TrialResult], rows: Rows) -> list[Arm]:
 
 
 def choose_arms(arms: Sequence[Arm], rows: Rows) -> list[Arm]:
-    """The best setting of every strategy, then the next best ones as far as there is room; in the order given.
+    """The best setting of every strategy, then the next best ones up to ARMS_SHOWN; in the order given.
 
-    A setting of which the scheduler ended some seeds comes after those with all of them.
+    Settings with fewer completed seeds (the scheduler stopped the others) rank lower.
     """
 
     def rank(arm: Arm) -> tuple[int, float]:
@@ -200,14 +200,15 @@ def choose_arms(arms: Sequence[Arm], rows: Rows) -> list[Arm]:
 
     order = sorted(arms, key=rank, reverse=True)
     first = [next(arm for arm in order if arm.strategy == name) for name in dict.fromkeys(a.strategy for a in arms)]
-    chosen = [*first, *(arm for arm in order if arm not in first)][: max(SHOWN, len(first))]
+    chosen = [*first, *(arm for arm in order if arm not in first)][: max(ARMS_SHOWN, len(first))]
     return [arm for arm in arms if arm in chosen]
 
 
 def _arm_statistics(arm: Arm, rows: Rows, curve: str, threshold: float) -> dict[str, Any]:
     results = arm.trials
     used = sum(result.judgements for result in results)
-    grid = rows.grid if used else np.zeros(1)  # who asks nobody is there before the first judgement, or never
+    # A strategy that needs no judge reaches the threshold at 0 judgements, or never.
+    grid = rows.grid if used else np.zeros(1)
     steps = steps_to_threshold(rows.curve(arm, curve, grid), grid, threshold)
     bands = {name: band(rows.curve(arm, name), rows.grid, within=metric_range(name)) for name in CURVES}
     return {
@@ -245,7 +246,7 @@ def _arm_statistics(arm: Arm, rows: Rows, curve: str, threshold: float) -> dict[
 
 
 def _pairs(arms: Sequence[Arm], rows: Rows) -> list[dict[str, Any]]:
-    """Every pair of arms on every metric that both know; their intervals hold all at once."""
+    """Every pair of arms on every metric that both have; all intervals hold simultaneously."""
     questions = [("final", name) for name in PAIRED] + [("cold_start", name) for name in COLD_PAIRED]
     asked = []
     for phase, metric in questions:
@@ -279,8 +280,9 @@ def _pair(
 
 
 def verdict(a: str, b: str, metric: str, phase: str, difference: Interval, better: str | None) -> str:
-    """One sentence: which is better, or that the data cannot tell."""
-    titles = {"ndcg": f"nDCG@{K}", "mean_reward": "judge reward"} | {name: one[0] for name, one in METRICS.items()}
+    """One sentence saying which arm is better, or that the data cannot tell."""
+    titles = {"ndcg": f"nDCG@{K}", "mean_reward": "judge reward"}
+    titles |= {name: title for name, (title, _) in METRIC_TITLES.items()}
     what = titles.get(metric, metric)
     if phase == "cold_start":
         what += f" of the first {COLD} judgements" if metric == "mean_reward" else f" after {COLD} judgements"
@@ -302,7 +304,7 @@ def interval_json(values: npt.ArrayLike, metric: str) -> dict[str, float]:
 
 
 def _plain(value: Any) -> Any:
-    """JSON has neither NaN nor infinity: what is not known, or not reached, is null."""
+    """Replaces NaN (not known) and infinity (not reached) by null, because JSON has neither."""
     if isinstance(value, dict):
         return {name: _plain(part) for name, part in value.items()}
     if isinstance(value, list):

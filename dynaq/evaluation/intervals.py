@@ -1,13 +1,13 @@
-"""What a comparison over applicants and seeds can tell: intervals, paired differences, learning curves.
+"""Statistics over applicants and seeds: intervals, paired differences, learning curves.
 
-Values lie in a table `[applicants, seeds]`, NaN where nothing is known. Applicants and seeds are both samples of more
-that one could have had, so both vary. The variance of the mean is the sum of the two cluster variances, of applicants
-and of seeds (Cameron, Gelbach & Miller 2011, doi 10.1198/jbes.2010.07136, without their third term, so that it errs on
-the wide side: where every cell has noise of its own, that noise is counted twice). The interval is Student's t with the
-degrees of freedom of that sum (Satterthwaite 1946). Rates and nDCG pile up at a bound, and the t interval of a skewed
-sample covers too rarely, so the t quantiles of a mean are corrected for the skewness of the applicants by Hall's cubic
-transformation (Hall 1992, doi 10.1111/j.2517-6161.1992.tb01876.x). Paired differences are close to symmetric; the
-correction would only widen them, so they take the quantiles as they are.
+Values form a table `[applicants, seeds]`, NaN where nothing is known. Applicants and seeds are both samples from larger
+populations, so the variance of a mean is the sum of two cluster variances, of applicants and of seeds (Cameron, Gelbach
+& Miller 2011, doi 10.1198/jbes.2010.07136). Their third term is left out, so that the interval errs on the wide side:
+noise that is independent in every cell is counted twice. The interval is Student's t with the degrees of freedom of
+that sum (Satterthwaite 1946). Rates and nDCG pile up at a bound, and the t interval of a skewed sample covers too
+rarely, so the t quantiles of a mean are corrected for the skewness of the applicants by Hall's cubic transformation
+(Hall 1992, doi 10.1111/j.2517-6161.1992.tb01876.x). Paired differences are close to symmetric, and the correction would
+only widen their intervals, so they use uncorrected quantiles.
 
 Simulated coverage of a nominal 0.95 (1,500 to 8,000 samples per cell; nDCG-like is a Beta(5, 1) level per applicant):
 
@@ -19,10 +19,11 @@ Simulated coverage of a nominal 0.95 (1,500 to 8,000 samples per cell; nDCG-like
     paired difference, uncorrected t           0.948    0.961    0.948    0.968    0.953    0.966
     percentile bootstrap, nDCG-like            0.897    0.910        –        –        –        –
 
-A bootstrap-t covers as well as the correction with one seed (0.943 at 8) but cannot resample three; BCa does not
-(0.882 at 8). Two seeds that all applicants share are too few for any of these (0.88 to 0.92).
+With one seed, a bootstrap-t covers as well as the correction (0.943 at 8 applicants), and BCa does not (0.882 at 8);
+but three seeds are too few to resample. Two seeds shared by all applicants are too few for any of these methods (0.88
+to 0.92).
 
-With one seed, intervals hold for that seed alone. From one applicant nothing follows.
+With one seed, intervals hold for that seed alone. One applicant gives no interval.
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ from scipy.special import stdtrit
 Values = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
-NO_SEED = "one seed: intervals do not hold what another seed would have changed"
+NO_SEED = "one seed: intervals do not include the variation between seeds"
 NO_RANGE = (-np.inf, np.inf)
-SYMMETRIC = 1e-9  # skewness below which Hall's transformation is the identity in double precision
+SYMMETRIC = 1e-9  # below this skewness, Hall's transformation is the identity in double precision
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and the bounds of its interval; NaN where nothing is known or nothing follows."""
+    """A mean and the bounds of its interval; NaN where there is no value, or too few for an interval."""
 
     mean: float
     low: float
@@ -52,7 +53,7 @@ class Interval:
 
     @property
     def known(self) -> bool:
-        """Whether both bounds are numbers: there were values to average."""
+        """Whether both bounds are finite numbers."""
         return bool(np.isfinite([self.low, self.high]).all())
 
 
@@ -60,7 +61,7 @@ class Interval:
 class Difference:
     """a - b, paired over applicants and seeds.
 
-    better: "a", "b" or None when the interval holds 0, which is: the data cannot tell.
+    better: "a" or "b"; None when the interval contains 0, so that the data cannot tell.
     """
 
     interval: Interval
@@ -70,9 +71,9 @@ class Difference:
 def bounds(
     values: Values, confidence: float = CONFIDENCE, *, symmetric: bool = False, within: tuple[float, float] = NO_RANGE
 ) -> tuple[Values, Values]:
-    """Lower and upper bound of the mean, `[applicants, seeds, ...]` → `[...]` twice; NaN below two applicants.
+    """Lower and upper bound of the mean, `[applicants, seeds, ...]` → `[...]` each; NaN below two applicants.
 
-    symmetric: leave out the correction for skewness. within: range that the mean cannot leave.
+    symmetric: skip the correction for skewness. within: range of possible means.
     """
     x = np.asarray(values, dtype=np.float64)
     tail = x.shape[2:]
@@ -80,22 +81,23 @@ def bounds(
     known = ~np.isnan(x)
     mean = _mean(x, known)
     apart = np.where(known, x - mean, 0.0) / np.maximum(known.sum((0, 1)), 1)
-    people, seeds = known.any(1).sum(0), known.any(0).sum(0)
-    by_applicant, by_seed = _cluster_variance(apart.sum(1), people), _cluster_variance(apart.sum(0), seeds)
+    applicants, seeds = known.any(1).sum(0), known.any(0).sum(0)
+    by_applicant, by_seed = _cluster_variance(apart.sum(1), applicants), _cluster_variance(apart.sum(0), seeds)
     variance = by_applicant + by_seed
     safe = np.where(variance > 0, variance, 1.0)
-    shares = (by_applicant / safe) ** 2 / np.maximum(people - 1, 1) + (by_seed / safe) ** 2 / np.maximum(seeds - 1, 1)
+    shares = (by_applicant / safe) ** 2 / np.maximum(applicants - 1, 1)
+    shares = shares + (by_seed / safe) ** 2 / np.maximum(seeds - 1, 1)
     freedom = 1.0 / np.where(shares > 0, shares, 1.0)
     upper = stdtrit(freedom, (1.0 + confidence) / 2.0)
-    skewness = np.zeros_like(mean) if symmetric else _skewness(apart.sum(1), people) * (by_applicant / safe) ** 1.5
-    spread = np.where(people >= 2, np.sqrt(variance), np.nan)
+    skewness = np.zeros_like(mean) if symmetric else _skewness(apart.sum(1), applicants) * (by_applicant / safe) ** 1.5
+    spread = np.where(applicants >= 2, np.sqrt(variance), np.nan)
     low = np.clip(mean - spread * _hall(upper, skewness), *within)
     high = np.clip(mean - spread * _hall(-upper, skewness), *within)
     return low.reshape(tail), high.reshape(tail)
 
 
 def _mean(x: Values, known: npt.NDArray[np.bool_]) -> Values:
-    """Over the known cells, `[applicants, seeds, n]` → `[n]`; NaN of none."""
+    """Mean over the known cells, `[applicants, seeds, n]` → `[n]`; NaN if there are none."""
     count = known.sum((0, 1))
     total = np.where(known, x, 0.0).sum((0, 1))
     mean: Values = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
@@ -103,7 +105,7 @@ def _mean(x: Values, known: npt.NDArray[np.bool_]) -> Values:
 
 
 def _cluster_variance(influence: Values, count: npt.NDArray[np.int_]) -> Values:
-    """Variance of a mean from what each cluster moves it by, `[clusters, n]` → `[n]`; 0 of a single cluster."""
+    """Variance of a mean from each cluster's influence on it, `[clusters, n]` → `[n]`; 0 for a single cluster."""
     variance: Values = (influence**2).sum(0) * np.where(count > 1, count / np.maximum(count - 1, 1), 0.0)
     return variance
 
@@ -119,7 +121,7 @@ def _skewness(influence: Values, count: npt.NDArray[np.int_]) -> Values:
 
 
 def _hall(quantile: Values, skewness: Values) -> Values:
-    """The studentised mean at a t quantile: the inverse of T + a/3·T² + a²/27·T³ + a/6 with a the mean's skewness."""
+    """The studentised mean at a t quantile: the inverse of T + a/3·T² + a²/27·T³ + a/6, where a is its skewness."""
     a = np.where(np.abs(skewness) > SYMMETRIC, skewness, 1.0)
     bent = (np.cbrt(1.0 + a * (quantile - a / 6.0)) - 1.0) * 3.0 / a
     studentised: Values = np.where(np.abs(skewness) > SYMMETRIC, bent, quantile)
@@ -133,7 +135,7 @@ def interval(
     symmetric: bool = False,
     within: tuple[float, float] = NO_RANGE,
 ) -> Interval:
-    """Mean of `[applicants]` or `[applicants, seeds]` with its interval; the options are those of `bounds`."""
+    """The mean of `[applicants]` or `[applicants, seeds]` with its interval; the options are those of `bounds`."""
     x = np.asarray(values, np.float64)
     x = x if x.ndim > 1 else x.reshape(-1, 1)
     low, high = bounds(x, confidence, symmetric=symmetric, within=within)
@@ -150,8 +152,8 @@ def paired_difference(
 ) -> Difference:
     """Mean of a - b over the applicants and seeds that both have, `[applicants]` or `[applicants, seeds]` each.
 
-    comparisons: that are looked at together; the interval is widened so that all of them hold at once with
-    `confidence` (Bonferroni: unlike Holm's, its intervals and its verdicts agree, whatever depends on what).
+    comparisons: number of comparisons made together; intervals are widened so that all of them hold simultaneously with
+    `confidence` (by Bonferroni, whose intervals, unlike those of Holm, always agree with the verdicts).
     """
     level = 1.0 - (1.0 - confidence) / max(1, comparisons)
     found = interval(np.asarray(a, np.float64) - np.asarray(b, np.float64), level, symmetric=True)
@@ -162,14 +164,17 @@ def paired_difference(
 
 
 def mean_known(values: Values) -> float:
-    """Mean of what is not NaN; NaN of nothing."""
+    """Mean of the values that are not NaN; NaN if there are none."""
     known = np.asarray(values, np.float64)
     known = known[~np.isnan(known)]
     return float(known.mean()) if known.size else float("nan")
 
 
 def on_grid(used: Sequence[float], values: Sequence[float], grid: Values) -> Values:
-    """A learning curve as steps: at each number of judgements of `grid` the last value known by then, else NaN."""
+    """A learning curve as a step function: at each point of `grid` the last value known by then, else NaN.
+
+    used: numbers of judgements at which `values` were measured.
+    """
     x, y = np.asarray(used, np.float64), np.asarray(values, np.float64)
     keep = ~np.isnan(y)
     x, y = x[keep], y[keep]
@@ -192,16 +197,16 @@ class Band:
 
 
 def band(curves: Values, grid: Values, confidence: float = CONFIDENCE, within: tuple[float, float] = NO_RANGE) -> Band:
-    """curves `[applicants, seeds, points]` on `grid` `[points]`; the interval holds at each point alone."""
+    """The band of curves `[applicants, seeds, points]` on `grid` `[points]`; its intervals are pointwise."""
     low, high = bounds(curves, confidence, within=within)
     return Band(grid, _mean(curves, ~np.isnan(curves)), low, high)
 
 
 def steps_to_threshold(curves: Values, grid: Values, threshold: float, confidence: float = CONFIDENCE) -> Interval:
-    """Judgements after which the mean curve is first at or above the threshold; infinite when it never is.
+    """Number of judgements after which the mean curve first reaches the threshold; infinite if it never does.
 
-    curves `[applicants, seeds, points]` on `grid` `[points]`. The bounds are where the upper and the lower end of its
-    band get there, and may be infinite too.
+    curves `[applicants, seeds, points]` on `grid` `[points]`. The bounds are where the upper and the lower end of the
+    band reach it, and may be infinite too.
     """
     found = band(curves, grid, confidence)
     first = _first_at(found.mean, grid, threshold)

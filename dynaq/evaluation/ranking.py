@@ -1,7 +1,7 @@
 """Ranking metrics of one applicant's list.
 
 nDCG follows Järvelin & Kekäläinen (2002) with the grade as gain and discount log2(rank + 1), as scikit-learn's
-`ndcg_score` has it; the ideal list is the best that the whole catalogue allows.
+`ndcg_score` does; the ideal list is the best one from the whole catalogue.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def dcg(grades: Sequence[float] | npt.NDArray[np.floating]) -> float:
 def ndcg_at_k(ranked: Sequence[str], grades: Mapping[str, float], k: int = 10) -> float:
     """nDCG@k of job ids in rank order against graded relevance; a job that `grades` lacks is irrelevant.
 
-    Returns NaN when nothing is relevant: such an applicant has no ideal list to compare with.
+    NaN when no job is relevant, because there is no ideal list to compare with.
     """
     ideal = dcg(sorted(grades.values(), reverse=True)[:k])
     if ideal == 0.0:
@@ -30,7 +30,7 @@ def ndcg_at_k(ranked: Sequence[str], grades: Mapping[str, float], k: int = 10) -
 
 
 def recall_at_k(ranked: Sequence[str], grades: Mapping[str, float], k: int = 10) -> float:
-    """Share of the relevant jobs (grade > 0) that are among the first k; NaN when nothing is relevant."""
+    """Share of the relevant jobs (grade > 0) that are among the first k; NaN when no job is relevant."""
     relevant = {job_id for job_id, grade in grades.items() if grade > 0}
     if not relevant:
         return float("nan")
@@ -38,12 +38,12 @@ def recall_at_k(ranked: Sequence[str], grades: Mapping[str, float], k: int = 10)
 
 
 def reciprocal_rank(ranked: Sequence[str], grades: Mapping[str, float]) -> float:
-    """1 / rank of the first relevant job, 0 when none is ranked."""
+    """1 / rank of the first relevant job; 0 when none is ranked."""
     return next((1.0 / rank for rank, job_id in enumerate(ranked, start=1) if grades.get(job_id, 0.0) > 0), 0.0)
 
 
 def ranking_metrics(ranked: Sequence[str], grades: Mapping[str, float], k: int = 10) -> dict[str, float]:
-    """`ndcg` and `recall` at k and `mrr` of one list; NaN throughout when nothing is relevant."""
+    """`ndcg` and `recall` at k and `mrr` of one list; all NaN when no job is relevant."""
     known = any(grade > 0 for grade in grades.values())
     return {
         "ndcg": ndcg_at_k(ranked, grades, k),

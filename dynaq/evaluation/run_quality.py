@@ -1,8 +1,7 @@
-"""How good a run's recommendations are, applicant by applicant: against relevance, and in the eyes of its judge.
+"""Quality of a run's recommendations: against known relevance, and by the judgements of its judge.
 
 `dynaq evaluate`, `dynaq tune` and the report all take their figures from here: first one number per applicant, then
-the mean over applicants with its interval. An applicant of whose list the judge knows two jobs counts as much as one
-of whose list it knows ten.
+the mean over applicants with its interval. So an applicant with two judged jobs counts as much as one with ten.
 """
 
 from __future__ import annotations
@@ -22,35 +21,35 @@ from dynaq.qrels import Qrels
 from dynaq.runs.judgements import Judged
 from dynaq.runs.reading import Run
 
-K = 10  # length of the list, where nothing else is asked for
+K = 10  # default length of the list
 RATES = {label: f"{label.lower()}_rate" for label in LABELS}
-SHARES = ("ndcg", "recall", "mrr", "judged", *RATES.values())  # metrics between 0 and 1
+UNIT_METRICS = ("ndcg", "recall", "mrr", "judged", *RATES.values())  # metrics between 0 and 1
 
 
 def quality_names(k: int = K) -> tuple[str, ...]:
-    """The metrics of `applicant_quality`, with their cut-off."""
+    """The names of the metrics of `applicant_quality`, with their cut-off."""
     judged = ("mean_reward", *RATES.values(), "regret", "judged")
     return (f"ndcg@{k}", f"recall@{k}", "mrr", *(f"{name}@{k}" for name in judged))
 
 
 def metric_range(metric: str) -> tuple[float, float]:
-    """What the mean of a metric cannot leave, whatever its cut-off; rewards, regrets and losses have no bounds."""
-    return (0.0, 1.0) if metric.partition("@")[0] in SHARES else NO_RANGE
+    """Range of a metric's mean, at any cut-off; rewards, regrets and losses are unbounded."""
+    return (0.0, 1.0) if metric.partition("@")[0] in UNIT_METRICS else NO_RANGE
 
 
 class Known:
-    """What the ledger knows of each applicant, the best first."""
+    """The judgements in the ledger, with each applicant's highest rewards."""
 
     def __init__(self, judged: Judged) -> None:
         self.judged = judged
         best: dict[str, list[float]] = {}
         for (applicant_id, _), (reward, _) in judged.items():
             best.setdefault(applicant_id, []).append(reward)
-        # [n] is the most that n distinct pairs can have brought.
+        # Element n is the highest possible sum of rewards of n distinct pairs.
         self._sums = {name: [0.0, *accumulate(sorted(own, reverse=True))] for name, own in best.items()}
 
     def best_sum(self, applicant_id: str, n: int) -> float:
-        """Sum of the n best rewards known; NaN when fewer are known."""
+        """Sum of the applicant's n highest known rewards; NaN if fewer are known."""
         sums = self._sums.get(applicant_id, [0.0])
         return sums[n] if n < len(sums) else math.nan
 
@@ -60,10 +59,10 @@ def applicant_quality(
 ) -> dict[str, float]:
     """Quality of one applicant's list of job ids, by the names of `quality_names`; NaN for what is not known.
 
-    ndcg, recall, mrr: against relevance, where anything is relevant to the applicant.
-    mean_reward, rates: mean of the judge's rewards and shares of its labels, over the pairs of the top k that it knows.
-    regret: reward missed per pair, against as many of the best pairs that the judge is known to like.
-    judged: share of the top k that the judge knows.
+    ndcg, recall, mrr: against relevance, if any job is relevant to the applicant.
+    mean_reward, rates: mean of the judge's rewards and shares of its labels, over the judged pairs of the top k.
+    regret: reward missed per pair, against as many of the applicant's best pairs in the ledger.
+    judged: share of the top k that is judged.
     """
     top = ranked[:k]
     answers = [known.judged[applicant_id, job_id] for job_id in top if (applicant_id, job_id) in known.judged]
@@ -84,7 +83,7 @@ def applicant_quality(
 
 
 def quality_rows(run: Run, known: Known, qrels: Qrels | None, k: int = K) -> dict[str, dict[str, float]]:
-    """Applicant -> quality of the run's list for them, in the run's order."""
+    """Applicant -> quality of their list, in the run's order."""
     return {
         applicant_id: applicant_quality(
             applicant_id, [job_id for job_id, _ in ranked], known, qrels.grades(applicant_id) if qrels else {}, k
@@ -98,10 +97,10 @@ class Evaluation:
     """Quality of a run.
 
     Args:
-        k: length of the list that is judged.
+        k: length of the lists.
         applicants, judgements_per_applicant: of the run.
-        quality: metric, by the names of `quality_names` -> mean over the applicants for whom it is known, and its
-            95 % interval; NaN where there is nothing to go by.
+        quality: metric, by the names of `quality_names` -> mean over the applicants for whom it is known, with its 95 %
+            interval; NaN if it is known for none.
     """
 
     k: int
@@ -110,11 +109,11 @@ class Evaluation:
     quality: Mapping[str, Interval]
 
     def mean(self, metric: str) -> float:
-        """Mean of a metric, such as `mrr`, or `ndcg` for the one at k."""
+        """Mean of a metric; a name without a cut-off (`ndcg`) means the one at k."""
         return self.quality[metric if metric in self.quality else f"{metric}@{self.k}"].mean
 
     def to_json(self) -> dict[str, Any]:
-        """Names with their cut-off; null for what is not known."""
+        """The figures that `dynaq evaluate --json` prints; null for what is not known."""
         k, ndcg = self.k, self.quality[f"ndcg@{self.k}"]
         values: dict[str, Any] = {
             "applicants": self.applicants,
@@ -138,7 +137,7 @@ def evaluate_run(run: Run, judged: Judged, qrels: Qrels | None, k: int = K) -> E
 
 
 def _null(value: Any) -> Any:
-    """NaN is not JSON."""
+    """Replaces NaN by null, because JSON has no NaN."""
     if isinstance(value, list):
         return [_null(part) for part in value]
     return None if isinstance(value, float) and np.isnan(value) else value

@@ -59,7 +59,7 @@ def final_rows(trial: Trial, run: Run, known: Known, qrels: Qrels | None) -> Ite
 
 
 def _spent(run: Run) -> tuple[dict[str, int], dict[str, float]]:
-    """Applicant -> judgements used, and -> sum of the judge's rewards (NaN where nobody was asked)."""
+    """Applicant -> judgements used, and applicant -> sum of the judge's rewards (absent without judgements)."""
     used: dict[str, int] = {}
     totals: dict[str, float] = {}
     for row in run.metrics.to_pylist():
@@ -114,7 +114,7 @@ def _number(value: Any) -> float:
 
 
 def as_table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Rows as a table; what is not known is null."""
+    """Rows as a table, with null for None and NaN."""
     columns = {
         name: [None if (value := row[name]) is None or value != value else value for row in rows]
         for name in schema.names

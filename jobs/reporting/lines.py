@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dynaq.evaluation.comparison import COMPARISON, CURVE_TITLES, METRICS, line_name
+from dynaq.evaluation.comparison import COMPARISON, CURVE_TITLES, METRIC_TITLES, line_name
 from dynaq.evaluation.intervals import Interval
 from dynaq.evaluation.run_quality import K, evaluate_run
 from dynaq.qrels import Qrels
@@ -94,7 +94,7 @@ def _statistics(run: Run, judged: Judged, qrels: Qrels | None) -> dict[str, Any]
         "trials": [run.name],
         "judgements_used": round(run.judgements_per_applicant * len(run.ranked)),
         "judgements_per_applicant": run.judgements_per_applicant,
-        "metrics": {name: _known(evaluation.quality[name]) for name in METRICS},
+        "metrics": {name: _known(evaluation.quality[name]) for name in METRIC_TITLES},
         "curves": {
             name: {"judgements": curve.x, "mean": curve.mean, "low": curve.low, "high": curve.high}
             for name, curve in curves.items()

@@ -12,7 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from dynaq.evaluation.comparison import CURVE_TITLES, METRICS
+from dynaq.evaluation.comparison import CURVE_TITLES, METRIC_TITLES
 from dynaq.evaluation.run_quality import K
 from dynaq.judging.judgement import LABELS
 from dynaq.runs.folder import REPORT, RunFolder
@@ -94,7 +94,7 @@ def _environment() -> Environment:
     environment = Environment(loader=PackageLoader("jobs.reporting"), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
     environment.filters["number"] = lambda value: number(float("nan") if value is None else value)
-    environment.filters["metric"] = lambda name: METRICS[name][0] if name in METRICS else name
+    environment.filters["metric"] = lambda name: METRIC_TITLES[name][0] if name in METRIC_TITLES else name
     return environment
 
 
@@ -120,7 +120,7 @@ def _facts(config: Mapping[str, Any], comparison: Mapping[str, Any], lines: Sequ
 def _columns(lines: Sequence[Line]) -> list[tuple[str, str, str]]:
     """(name, title, meaning) of the metrics that any line knows."""
     known = {name for line in lines for name, cell in line.stats["metrics"].items() if cell["mean"] is not None}
-    return [(name, title, meaning) for name, (title, meaning) in METRICS.items() if name in known]
+    return [(name, title, meaning) for name, (title, meaning) in METRIC_TITLES.items() if name in known]
 
 
 def _rows(lines: Sequence[Line], *, judged: bool) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from dynaq.evaluation.comparison import METRICS
+from dynaq.evaluation.comparison import METRIC_TITLES
 from jobs.reporting.page import Report
 from jobs.terminal.tables import number
 
@@ -19,7 +19,7 @@ def training_summary(report: Report, failures: Mapping[str, str], paid: int, sec
     """
     (stats,) = report.comparison["strategies"]
     metrics: dict[str, Any] = {}
-    for name in METRICS:
+    for name in METRIC_TITLES:
         cell = stats["metrics"].get(name) or {}
         metrics |= {name: cell.get("mean"), f"{name}_interval": [cell.get("low"), cell.get("high")]}
     return {
@@ -47,7 +47,7 @@ def training_table(summary: Mapping[str, Any]) -> Table:
         "judgements",
         f"{used:,} used, {paid:,} of them new to the ledger" if used else "none",
     )
-    for name, (title, _) in METRICS.items():
+    for name, (title, _) in METRIC_TITLES.items():
         if summary[name] is not None:
             low, high = summary[f"{name}_interval"]
             table.add_row(title, f"{number(summary[name])}  ({number(low)} to {number(high)})")

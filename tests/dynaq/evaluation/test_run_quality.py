@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dynaq.evaluation.comparison import METRICS, statistics
+from dynaq.evaluation.comparison import METRIC_TITLES, statistics
 from dynaq.evaluation.run_quality import Known, evaluate_run, metric_range, quality_names, quality_rows
 from dynaq.evaluation.trial_rows import CURVES, final_rows
 from dynaq.qrels import Qrels
@@ -65,7 +65,7 @@ def test_evaluate_tune_and_report_say_the_same(run: Run) -> None:
     curves = [curve | {"applicant_id": who} for who in LISTS]
     tuned = statistics([TrialResult(Trial("llm", "llm", 0, {}), "done")], finals, curves, (0,))["strategies"][0]
     reported = read_comparison(run.folder, [run], {"llm": JUDGED}, QRELS)["strategies"][0]
-    for name in METRICS:
+    for name in METRIC_TITLES:
         mean = evaluated.quality[name].mean
         assert tuned["metrics"][name]["mean"] == reported["metrics"][name]["mean"] == pytest.approx(mean)
         assert tuned["metrics"][name] == reported["metrics"][name]

@@ -1,1 +1,1 @@
-"""Networks fitted on other applicants' judgements, from which an agent starts."""
+"""Networks fitted on other applicants' judgements, which give an agent its prior."""

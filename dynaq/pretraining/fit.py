@@ -1,13 +1,12 @@
-"""Cohort-wide pre-training: what other applicants' judgements say about whom a job suits.
+"""Pre-training across applicants: what other applicants' judgements say about which jobs suit an applicant.
 
-Two networks, each fitted on pairs of many applicants: a prior p(label | s, a) from the pair's similarities, and a head
-that reads that prior together with what an applicant's own judgements say about similar jobs
-(`dynaq.agent.bayes_world_model.head_context`). The head is trained on contexts drawn from the ledger: some of an
-applicant's judgements are shown, others are to be predicted, as in a neural process (Garnelo et al. 2018, arXiv
-1807.01622).
+Two networks are fitted on the pairs of many applicants: a prior p(label | s, a) from the pair's similarities, and a
+head that reads that prior together with what an applicant's own judgements say about similar jobs
+(`dynaq.agent.bayes_world_model.head_context`). The head is trained on contexts drawn from the ledger: it sees some of
+an applicant's judgements and predicts others, as in a neural process (Garnelo et al. 2018, arXiv 1807.01622).
 
-Applicants are dealt into folds (`dynaq.pretraining.prior`). What fold k uses is fitted without fold k, down to the
-priors inside the head's training contexts and to the scaling of the priors (nested cross-fitting).
+Applicants are divided into folds (`dynaq.pretraining.prior`). Everything that fold k uses is fitted without fold k,
+including the priors inside the head's training contexts and the scaling of the priors (nested cross-fitting).
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ from dynaq.pretraining.label_networks import Classifier, PairClassifier, Scaling
 from dynaq.pretraining.prior import FOLDS, MEMBERS, Pretrained, fold_of
 from dynaq.tensor_cache import TensorCache
 
-MIN_APPLICANTS = 8  # fewer make no folds worth fitting
-CONTEXTS = 12  # drawn per applicant for the head, beside as many copies of the one that leaves each answer out
+MIN_APPLICANTS = 8  # fewer would leave the folds too small to fit
+CONTEXTS = 12  # random contexts per applicant for the head, beside as many copies of the leave-one-out context
 PRIOR_HIDDEN, HEAD_HIDDEN = 32, 16
-COORDINATES, METRIC_RANK = 96, 32  # of the texts' vectors
+COORDINATES, METRIC_RANK = 96, 32  # principal coordinates of the texts' vectors, and rank of the learned metric
 FLOOR_QUANTILE = 0.25
 FLOOR_ROWS = 200
 MIN_NOISE = 1e-3
@@ -41,7 +40,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Pairs:
-    """Judged pairs of some applicants: applicant, job `[rows]` are indices, answers `[rows, 4]`."""
+    """Judged pairs of some applicants: indices `applicant` and `job` `[rows]`, and `answers` `[rows, 4]`."""
 
     applicants: list[str]
     applicant: torch.Tensor
@@ -50,7 +49,7 @@ class Pairs:
 
 
 class _Priors:
-    """Fits p(label | s, a) without some folds, and predicts the ledger's pairs with it."""
+    """Fits p(label | s, a) without some folds, and predicts the ledger's pairs."""
 
     def __init__(self, cache: TensorCache, pairs: Pairs, features: torch.Tensor, noise: float, seed: int) -> None:
         """features `[applicants, n_jobs, width]`."""
@@ -67,7 +66,7 @@ class _Priors:
         return torch.nonzero(self.row_folds == fold).squeeze(1)
 
     def fit(self, member: int, *without: int) -> PairClassifier:
-        """A network of the pairs outside some folds; members differ in their seed."""
+        """A network fitted on the pairs outside some folds; the members of an ensemble differ in their seeds."""
         pairs = self.pairs
         keep = torch.nonzero(~torch.isin(self.row_folds, torch.tensor(without))).squeeze(1)
         start = self.seed + 1000 * member + 31 * sum(without)
@@ -81,20 +80,20 @@ class _Priors:
         return network
 
     def predict(self, network: PairClassifier, rows: torch.Tensor) -> torch.Tensor:
-        """p(label) `[rows, 4]` of rows of the ledger."""
+        """p(label) `[rows, 4]` for rows of the ledger."""
         applicant, job = self.pairs.applicant[rows], self.pairs.job[rows]
         states, actions = network.project_states(self.states[applicant]), network.project_actions(self.actions[job])
         p: torch.Tensor = network(self.features[applicant, job], states, actions)
         return p
 
     def catalogue(self, network: PairClassifier, applicant: int) -> torch.Tensor:
-        """p(label) `[n_jobs, 4]` of one applicant and every job."""
+        """p(label) `[n_jobs, 4]` for one applicant and every job."""
         states = network.project_states(self.states[applicant][None])
         p: torch.Tensor = network(self.features[applicant], states, network.project_actions(self.actions))
         return p
 
     def scaling(self, networks: Mapping[int, PairClassifier]) -> Scaling:
-        """How predictions of networks that did not see a fold (its key) are to be scaled to be calibrated there."""
+        """The scaling that calibrates the networks' predictions for the folds, their keys, that they did not see."""
         predicted = torch.cat([self.predict(network, self.rows(fold)) for fold, network in networks.items()])
         answers = torch.cat([self.pairs.answers[self.rows(fold)] for fold in networks])
         return Scaling.fitted(predicted, answers, self.noise)
@@ -112,12 +111,12 @@ def pretrain(
     """Fit the networks on a ledger.
 
     Args:
-        cache: catalogue and applicants, those of the ledger among them.
+        cache: the catalogue, and applicants including those of the ledger.
         judgements: with the columns of JUDGEMENT_SCHEMA; pairs that the cache lacks are left out.
-        exclude: applicants whose judgements must not be used at all, for instance those to be evaluated.
+        exclude: applicants whose judgements must not be used, for instance those to be evaluated.
         label_values: reward of each label.
-        seed: of initial weights, batches and contexts.
-        progress: told what is being fitted.
+        seed: seed of initial weights, batches and contexts.
+        progress: called with a message at each step.
 
     Raises InputError when too few applicants have judgements.
     """
@@ -190,13 +189,13 @@ def _pairs(cache: TensorCache, judgements: pa.Table, exclude: set[str]) -> Pairs
 
 
 def estimate_noise(cosines: torch.Tensor, answers: torch.Tensor) -> float:
-    """Share of random answers, from the pairs that fit least.
+    """The judge's share of random answers, estimated from the pairs that fit least.
 
-    A judge that answers at random gives each label a quarter of the time whatever the pair; one that does not gives
-    APPLY, SAVE and CLICK hardly ever to the quarter of pairs with the lowest cosine. The middle of those three rates is
-    a quarter of the noise, and the upper end of its 95 % interval is taken: a network that is told too little noise
-    learns the rest as a small chance that every job suits, and false answers then outrank true ones.
-    cosines `[rows]`, answers `[rows, 4]`. Without enough such pairs the judge is believed.
+    A random answer is each label a quarter of the time, whatever the pair. A genuine answer to the quarter of pairs
+    with the lowest cosine is hardly ever APPLY, SAVE or CLICK. So the median of the rates of those three labels among
+    these pairs is a quarter of the noise. The upper end of its 95 % interval is used, because a network told too little
+    noise learns the rest as a small chance that every job suits, and false answers then outrank true ones.
+    cosines `[rows]`, answers `[rows, 4]`. Returns MIN_NOISE if there are fewer than FLOOR_ROWS such pairs.
     """
     low = cosines <= torch.quantile(cosines, FLOOR_QUANTILE)
     if int(low.sum()) < FLOOR_ROWS:
@@ -215,7 +214,7 @@ def _draw_contexts(
     noise: float,
     rng: np.random.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Head inputs `[rows, CONTEXT]` and answers `[rows, 4]`: some judgements shown, the others to be predicted."""
+    """Head inputs `[rows, CONTEXT]` and the answers to predict `[rows, 4]`, given some of the judgements."""
     own = torch.nonzero(pairs.applicant == applicant).squeeze(1)
     jobs, answers = pairs.job[own], pairs.answers[own]
     between = torch.cdist(embedding[jobs], embedding[jobs]).square()
@@ -223,7 +222,7 @@ def _draw_contexts(
     prior = head_context(static, static @ values, nothing)[0, jobs, : -len(SHIFT_SCALES)]
 
     def read(shown: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
-        """Head inputs of the asked pairs; one that is shown as well is read without its own answer."""
+        """Head inputs of the asked pairs; a pair that is also shown is read without its own answer."""
         shift = torch.zeros(1, len(jobs), len(SHIFT_SCALES))
         if len(shown):
             valid = torch.ones(1, len(shown), dtype=torch.bool)
@@ -232,7 +231,7 @@ def _draw_contexts(
             shift, _ = condition(between[shown][None], among[None], surprise, variance, at=shown[None], valid=valid)
         return torch.cat([prior, shift[0]], dim=1)[asked]
 
-    # An agent asks its head about pairs it has judged as well, each without its own answer but with all others.
+    # An agent also queries its head about judged pairs, each without its own answer but with all the others.
     everything = torch.arange(len(own))
     x, y = [read(everything, everything)] * CONTEXTS, [answers] * CONTEXTS
     for _ in range(CONTEXTS):

@@ -1,9 +1,9 @@
-"""Small classifiers of judgements, p(label | x) or p(label | s, a), that know the judge's noise.
+"""Small classifiers of judgements, p(label | x) or p(label | s, a), that account for the judge's noise.
 
     p(answer) = (1 - e)·softmax(net(x)) + e/4
 
-With the share of random answers e in the likelihood the network learns what the judge would say if it never erred
-(Patrini et al. 2017, forward correction).
+With the share of random answers e in the likelihood, the network learns how the judge would answer without noise
+(forward correction, Patrini et al. 2017).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from torch import nn
 from dynaq.judging.judgement import LABELS
 
 STEPS = 2000
-BATCH = 512
+BATCH_SIZE = 512
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 0.3
 CHECK_EVERY, CHECK_ROWS = 50, 4096
-PATIENCE = 400
+PATIENCE_STEPS = 400  # without improvement on held-out applicants
 HELD_OUT = 0.2
-METRIC_SCALE = 8.0  # brings the products of projected unit vectors to the order of standardised features
-SCALING_DECAY = 1e-4  # towards leaving predictions as they are
-RARE = 1e-9  # below this probabilities are the same to a logarithm
-RAREST = 1e-3  # a label's share at the start of a fit is not below this
+METRIC_SCALE = 8.0  # brings products of projected unit vectors to the magnitude of standardised features
+SCALING_DECAY = 1e-4  # L2 penalty towards the identity
+RARE = 1e-9  # added to probabilities before a logarithm
+RAREST = 1e-3  # lowest initial share of a label
 
 
 class Scaling(nn.Module):
@@ -47,9 +47,9 @@ class Scaling(nn.Module):
 
     @classmethod
     def fitted(cls, predicted: torch.Tensor, answers: torch.Tensor, noise: float) -> Scaling:
-        """The scaling under which predictions `[rows, 4]` explain answers `[rows, 4]` best, of which e are random.
+        """The scaling of predictions `[rows, 4]` that best explains answers `[rows, 4]`, a share `noise` being random.
 
-        The predictions should be of rows that their network was not fitted on.
+        The predictions should be for rows on which their network was not fitted.
         """
         log_p = torch.log(predicted + RARE)
         beyond = torch.zeros(2, len(LABELS), requires_grad=True)  # slope - 1, offset
@@ -73,10 +73,10 @@ def _scaled(log_p: torch.Tensor, slope: torch.Tensor, offset: torch.Tensor) -> t
 
 
 class Classifier(nn.Module):
-    """x `[..., width]` → p(label) `[..., 4]`. Standardises the first columns of x itself, those of `standardise`.
+    """x `[..., width]` → p(label) `[..., 4]`. Standardises the first columns of x, those given to `standardise`.
 
-    corrects: the first four columns of x are log-probabilities, and the network learns what to add to them. A fit that
-    stops early then stays near them, where one that starts from nothing would stay near uniform answers.
+    corrects: the first four columns of x are log-probabilities, to which the network learns a correction. A fit that
+    stops early then stays near them, not near uniform answers.
     """
 
     mean: torch.Tensor
@@ -96,7 +96,7 @@ class Classifier(nn.Module):
             nn.init.zeros_(self.net[-1].bias)  # type: ignore[arg-type]
 
     def standardise(self, x: torch.Tensor) -> None:
-        """Take mean and scale of the first columns from data `[rows, columns]`."""
+        """Set mean and scale of the first columns from data `[rows, columns]`."""
         columns = x.shape[1]
         self.mean[:columns] = x.mean(0)
         self.scale[:columns] = x.std(0).clamp_min(1e-6)
@@ -110,7 +110,10 @@ class Classifier(nn.Module):
         return p
 
     def expect(self, answers: torch.Tensor, noise: float) -> None:
-        """Start at each label's genuine share of the answers `[rows, 4]` (Lin et al. 2017, sec. 4.1)."""
+        """Initialise the output bias to each label's share of the genuine answers (Lin et al. 2017, sec. 4.1).
+
+        answers `[rows, 4]`, of which a share `noise` is random.
+        """
         share = ((answers.mean(0) - noise / len(LABELS)) / (1.0 - noise)).clamp_min(RAREST)
         with torch.no_grad():
             self.net[-1].bias.copy_(torch.log(share / share.sum()))  # type: ignore[operator]
@@ -119,10 +122,10 @@ class Classifier(nn.Module):
 class PairClassifier(nn.Module):
     """p(label | s, a) from the pair's similarities and from the texts under a learned metric.
 
-    A map `[dim, rank]` projects the blocks of state and action, each side weighted block by block; the element-wise
-    product of the two projections is read beside the similarities, so that the network learns which directions of the
-    encoder matter for who suits what (a bilinear form of low rank, as in Rendle 2010). Blocks are given in principal
-    coordinates (`principal_directions`), of which the map starts with the first.
+    A map `[dim, rank]` projects the weighted mean of the blocks of state and action. The element-wise product of the
+    two projections is an input beside the similarities, so that the network learns which directions of the encoder
+    matter for the fit of applicant and job (a low-rank bilinear form, as in Rendle 2010). Blocks are in principal
+    coordinates (`principal_directions`); the map is initialised to select the first `rank` of them.
     """
 
     def __init__(self, width: int, hidden: int, state_blocks: int, action_blocks: int, dim: int, rank: int) -> None:
@@ -133,7 +136,10 @@ class PairClassifier(nn.Module):
         self.classifier = Classifier(width + rank, hidden)
 
     def forward(self, features: torch.Tensor, states: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        """features `[rows, width]`, what `project_states` and `project_actions` gave `[rows or 1, rank]`."""
+        """p(label) `[rows, 4]`.
+
+        features `[rows, width]`; states and actions `[rows or 1, rank]` as from `project_states` and `project_actions`.
+        """
         p: torch.Tensor = self.classifier(torch.cat([features, states * actions], dim=-1))
         return p
 
@@ -147,11 +153,11 @@ class PairClassifier(nn.Module):
 
 
 def principal_directions(vectors: torch.Tensor, rank: int) -> torch.Tensor:
-    """`[dim, rank]`, orthonormal, of the most variance first, of rows `[n, dim]`."""
+    """Principal directions of rows `[n, dim]`: orthonormal columns `[dim, rank]` by decreasing variance."""
     centred = vectors - vectors.mean(0)
     directions: torch.Tensor = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[:, :rank]
-    largest = directions.abs().argmax(0, keepdim=True)  # an eigenvector's sign is arbitrary
-    # In memory as it is when loaded from a file: products with it are then the same to the last bit.
+    largest = directions.abs().argmax(0, keepdim=True)  # fixes the sign, which is arbitrary for an eigenvector
+    # Contiguous, as when loaded from a file, so that products are equal to the last bit.
     return (directions * directions.gather(0, largest).sign()).contiguous()
 
 
@@ -163,10 +169,11 @@ def fit_classifier(
     noise: float,
     seed: int,
 ) -> None:
-    """Maximum likelihood with early stopping on held-out groups (applicants), so that it generalises to new ones.
+    """Fit by maximum likelihood, with early stopping on held-out applicants, so that it generalises to new ones.
 
-    predict: rows `[batch]` int64 → the model's p(label) of them `[batch, 4]`. answers `[rows, 4]` distributions,
-    groups `[rows]` int.
+    predict: rows `[batch]` int64 → the model's p(label) `[batch, 4]`.
+    answers: `[rows, 4]` distributions.
+    groups: `[rows]` int, the applicant of each row.
     """
     rng = np.random.default_rng(seed)
     names = rng.permutation(np.unique(groups.numpy()))
@@ -181,9 +188,9 @@ def fit_classifier(
                 loss = float(_negative_log_likelihood(predicted, answers[check], noise))
             if loss < best:
                 best, best_state, best_step = loss, copy.deepcopy(model.state_dict()), step
-            elif step - best_step > PATIENCE:
+            elif step - best_step > PATIENCE_STEPS:
                 break
-        rows = train[torch.from_numpy(rng.integers(0, len(train), BATCH))]
+        rows = train[torch.from_numpy(rng.integers(0, len(train), BATCH_SIZE))]
         objective = _negative_log_likelihood(predict(rows), answers[rows], noise)
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(objective)

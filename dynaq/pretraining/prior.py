@@ -1,7 +1,7 @@
-"""Pre-trained networks as an agent starts from them; `dynaq.pretraining.fit` fits them.
+"""Pre-trained networks, fitted by `dynaq.pretraining.fit`, as the prior of an agent.
 
-Nobody's judgements are in the networks that an agent of theirs starts from: applicants are dealt into folds, and an
-agent of fold k uses networks that were fitted without fold k. An applicant who is not in the ledger uses all folds'.
+An agent never starts from networks that saw its applicant's judgements: applicants are divided into folds, and an agent
+of fold k uses networks fitted without fold k. An applicant who is not in the ledger uses the networks of all folds.
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ from dynaq.pretraining.label_networks import RARE, Classifier, PairClassifier
 from dynaq.tensor_cache import TensorCache
 
 FOLDS = 4
-MEMBERS = 3  # networks per fold that differ in their seed; pooled
-NAME = "pretrained"
+MEMBERS = 3  # networks per fold that differ in their seeds and are pooled
+PRETRAINED = "pretrained"  # name of the files in the folder
 
 Network = TypeVar("Network", Classifier, PairClassifier)
 
 
 def fold_of(applicant_id: str) -> int:
-    """Fold of an applicant, by a hash of the id alone: adding others moves nobody."""
+    """Fold of an applicant, a hash of the id: adding applicants moves no other to another fold."""
     return hashlib.sha256(applicant_id.encode()).digest()[0] % FOLDS
 
 
 class Pretrained:
-    """Networks per fold (MEMBERS of each, pooled), the judge's noise, and who was in the ledger.
+    """Networks per fold (MEMBERS of each kind, pooled), the judge's noise, and the applicants of the ledger.
 
-    Made by `pretrain` or `load`. `applicants`: those whose judgements were used. `basis` `[BLOCK_DIM, COORDINATES]`:
-    the coordinates in which the priors read the texts.
+    Made by `pretrain` or `load`.
+    applicants: those whose judgements were used.
+    basis: `[BLOCK_DIM, COORDINATES]`, the principal directions of the priors' text inputs.
     """
 
     def __init__(
@@ -72,9 +73,9 @@ class Pretrained:
         device: torch.device,
         features: torch.Tensor | None = None,
     ) -> PretrainedPrior:
-        """For a world model of these applicants. Raises InputError when the cache has another layout.
+        """The prior for a world model of these applicants. Raises InputError when the cache has another layout.
 
-        features: what `pair_features` gave for them, where the caller has it already.
+        features: the `pair_features` of the applicants, if the caller has them already.
         """
         if cache.layout.name != self.layout:
             raise InputError(
@@ -99,12 +100,12 @@ class Pretrained:
             "applicants": sorted(self.applicants),
             "label_values": self.label_values,
         }
-        write_saved(folder, NAME, tensors, record)
+        write_saved(folder, PRETRAINED, tensors, record)
 
     @classmethod
     def load(cls, folder: str | Path) -> Pretrained:
-        """Raises InputError when the folder is not a pre-trained checkpoint, or one of another version."""
-        tensors, record = read_saved(folder, NAME, "pre-trained networks in")
+        """Read saved networks. Raises InputError if the folder has none, or those of another version."""
+        tensors, record = read_saved(folder, PRETRAINED, "pre-trained networks in")
 
         def networks(kind: str, make: Callable[[dict[str, torch.Tensor]], Network]) -> list[list[Network]]:
             return [[_load(tensors, f"{kind}.{fold}.{m}.", make) for m in range(MEMBERS)] for fold in range(FOLDS)]
@@ -119,7 +120,7 @@ class Pretrained:
                 networks("head", _empty_head),
                 record["label_values"],
             )
-        except (KeyError, RuntimeError) as error:  # torch raises RuntimeError for a network with other tensors
+        except (KeyError, RuntimeError) as error:  # torch raises RuntimeError if tensors do not match the network
             raise InputError(
                 f"pre-trained networks in {folder} are not what this version reads ({error}); pre-train anew"
             ) from error
@@ -148,7 +149,7 @@ def _load(
 
 
 class PretrainedPrior:
-    """`dynaq.agent.bayes_world_model.Prior` of some applicants, each from the folds that never saw it."""
+    """`dynaq.agent.bayes_world_model.Prior` of some applicants, each from networks that never saw that applicant."""
 
     def __init__(
         self,
@@ -191,6 +192,6 @@ class PretrainedPrior:
 def pooled(members: Sequence[torch.Tensor]) -> torch.Tensor:
     """Geometric mean of distributions `[..., 4]`, normalised (a logarithmic opinion pool, Genest & Zidek 1986).
 
-    The arithmetic mean of rare labels is that of the member who thinks them least rare.
+    The arithmetic mean would be dominated, for rare labels, by the member that gives them the highest probability.
     """
     return torch.softmax(torch.log(torch.stack(list(members)) + RARE).mean(0), dim=-1)

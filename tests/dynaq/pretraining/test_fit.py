@@ -34,7 +34,7 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> ToyMarket:
 def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dynaq.pretraining.label_networks.STEPS", 200)
-        patch.setattr("dynaq.pretraining.label_networks.BATCH", 256)
+        patch.setattr("dynaq.pretraining.label_networks.BATCH_SIZE", 256)
         patch.setattr(module, "MEMBERS", 1)
         patch.setattr(pretrained_module, "MEMBERS", 1)
         yield

@@ -1,1 +1,1 @@
-"""Judges that cost something: prompts, engines, the Ray Serve application, clients."""
+"""Judges that call a language model: prompts, engines, the Ray Serve application, clients."""

@@ -1,6 +1,6 @@
 """The judge over HTTP: a FastAPI application that Ray Serve runs in front of the engine's replicas.
 
-It is a deployment of its own, light and up at once, so that /healthz answers while an engine still starts.
+It is a separate, lightweight deployment, so that /healthz answers while an engine is still starting.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from reward_service.client import ServeJudge
 from reward_service.config import JudgeConfig
 from reward_service.errors import JudgeBusy, JudgeUnavailable
 
-READY_SECONDS = 5.0  # an engine that takes longer to say that it is there is not ready
+READY_SECONDS = 5.0  # an engine that does not answer a status call within this time is not ready
 
 app = FastAPI(
     title="Dyna-Q reward service",
@@ -37,7 +37,7 @@ _bearer = HTTPBearer(auto_error=False)
 
 
 class JudgementRequest(BaseModel):
-    """One applicant and the jobs to show them, as records of the input files, or `{"id": …}` of the store."""
+    """One applicant and the jobs to show them: records as in the input files, or `{"id": …}` for one of the store."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -46,7 +46,7 @@ class JudgementRequest(BaseModel):
 
 
 class JudgementAnswer(BaseModel):
-    """One pair. An abstention has label and reward null; its note says why."""
+    """The judgement of one pair. For an abstention, label and reward are null and the note says why."""
 
     job_id: str
     p_apply: float | None
@@ -67,7 +67,7 @@ class JudgementResponse(BaseModel):
 
 
 class Metrics:
-    """What /metrics shows, in a registry of its own."""
+    """The metrics of /metrics, in a registry of their own."""
 
     def __init__(self, fingerprint: str) -> None:
         self.registry = CollectorRegistry()
@@ -101,7 +101,7 @@ def _candidate(raw: dict[str, Any]) -> Candidate:
 def _check_found(
     applicant_id: str | None, applicant: Candidate | None, job_ids: list[str], jobs: dict[str, Job]
 ) -> None:
-    """Raises InputError naming the first record that was named by its id and is not in the store."""
+    """Check that the store has every record requested by id. Raises InputError naming the first that is missing."""
     if applicant_id is not None and applicant is None:
         raise InputError(f"applicant {applicant_id!r} is not in the store; send the whole record or ingest it")
     lost = [job_id for job_id in job_ids if job_id not in jobs]
@@ -124,19 +124,19 @@ def _answer(judgement: Judgement) -> JudgementAnswer:
     )
 
 
-# Last in the file: serve.ingress copies the class with what its methods can see at this point.
+# Last in the file, because serve.ingress copies the class together with the globals defined so far.
 @serve.ingress(app)
 class JudgeApi:
-    """Routes. Everything that costs or tells something needs the key, when there is one."""
+    """The routes. If a key is configured, all but the health checks need it."""
 
     def __init__(self, config: JudgeConfig, judge: DeploymentHandle[Any]) -> None:
-        self._config = config = config.with_secrets()  # `serve deploy`: the cluster's environment
+        self._config = config = config.with_secrets()  # under `serve deploy`, keys are in the cluster's environment
         refuse_open_address(config.api_key, served_host(), "the judge")
         self._handle = judge
-        # Callers over HTTP hear at once that the judge is busy and wait themselves.
+        # No retries here: an HTTP caller is told at once that the judge is busy, and waits itself.
         self._judge = ServeJudge(judge, config.fingerprint, patience=0.0)
         self._ledger: LedgerFirst | None = None
-        if config.store:  # others may write the same ledger, so every call reads it
+        if config.store:  # nothing kept in memory, because other processes may write the same ledger
             self._ledger = LedgerFirst(open_store(config.store), self._judge, config.fingerprint, applicants_kept=0)
         self._metrics = Metrics(config.fingerprint)
 
@@ -156,7 +156,7 @@ class JudgeApi:
             status = error.status_code
             raise
         except asyncio.CancelledError:
-            status = 499  # the client went away; Serve cancels what it asked of the replica
+            status = 499  # the client disconnected; Serve cancels its call to the replica
             raise
         finally:
             self._metrics.open.dec()
@@ -165,12 +165,12 @@ class JudgeApi:
 
     @app.get("/healthz")
     async def healthz(self) -> dict[str, str]:
-        """Alive."""
+        """Whether the process is alive."""
         return {"status": "ok"}
 
     @app.get("/readyz")
     async def readyz(self) -> dict[str, str]:
-        """Ready: an engine answers. 503 until then."""
+        """Whether an engine answers; 503 until then."""
         try:
             await asyncio.wait_for(self._handle.status.remote(), READY_SECONDS)
         except Exception as error:
@@ -214,7 +214,7 @@ class JudgeApi:
             raise HTTPException(502, str(error)) from error
 
     async def _records(self, body: JudgementRequest) -> tuple[Candidate, list[Job], bool]:
-        """The records, and whether all of them are the store's. Raises InputError."""
+        """The records of a request, and whether all of them are from the store. Raises InputError."""
         names = [job["id"] if list(job) == ["id"] else None for job in body.jobs]
         wanted = [str(name) for name in names if name is not None]
         applicant_id = str(body.applicant["id"]) if list(body.applicant) == ["id"] else None

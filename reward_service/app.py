@@ -1,8 +1,8 @@
 """The judge as a Ray Serve application: one engine per replica, batching left to the engine.
 
-One call carries many pairs and becomes as many concurrent requests to the engine; `serve.batch` would wait for its
-slowest item. Calls for one applicant go to the same replica (consistent hashing on the applicant's id), whose prefix
-cache holds the profile.
+One call carries many pairs and becomes as many concurrent requests to the engine; `serve.batch` would wait for the
+slowest one of each batch. Calls for one applicant go to the same replica (consistent hashing on the applicant's id),
+whose prefix cache holds the profile.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class JudgeReplica:
     """One engine and the judge in front of it."""
 
     async def __init__(self, config: JudgeConfig) -> None:  # type: ignore[misc]
-        # Async, so that Serve runs it in the event loop in which the engine's answers arrive.
+        # Async, so that Serve runs it in the event loop of the methods: the engine's output handler starts there.
         self._config = config
         self._judge = LLMJudge(config, await make_engine(config))
         self._variants: dict[str, LLMJudge] = {}
@@ -50,7 +50,7 @@ class JudgeReplica:
     async def judge(
         self, applicant: Candidate, jobs: Sequence[Job], variant: Mapping[str, Any] | None = None
     ) -> list[Judgement]:
-        """Raises JudgeBusy past `max_pending_pairs`, JudgeUnavailable when the engine is gone."""
+        """One judgement per job. Raises JudgeBusy above `max_pending_pairs`, JudgeUnavailable if the engine died."""
         judge, began = self._of(variant), time.monotonic()
         with self._held(len(jobs)):
             judgements = await judge.judge_async(applicant, jobs)
@@ -61,14 +61,14 @@ class JudgeReplica:
     async def scores(
         self, applicant: Candidate, jobs: Sequence[Job], variant: Mapping[str, Any] | None = None
     ) -> list[float]:
-        """Raw `likelihood` scores, for calibration; raises as `judge` does."""
+        """Raw `likelihood` scores, for calibration. Raises as `judge`."""
         with self._held(len(jobs)):
             return await self._of(variant).scores(applicant, jobs)
 
     async def orders(
         self, applicant: Candidate, jobs: Sequence[Job], variant: Mapping[str, Any] | None = None
     ) -> list[list[tuple[float, ...]]]:
-        """`choice` under each order of the options, for `dynaq judge --check`; raises as `judge` does."""
+        """`choice` under each order of the options, for `dynaq judge --check`. Raises as `judge`."""
         with self._held(len(jobs)):
             return await self._of(variant).orders(applicant, jobs)
 
@@ -76,7 +76,7 @@ class JudgeReplica:
     def _held(self, pairs: int) -> Iterator[None]:
         limit = self._config.max_pending_pairs
         if self._pending and self._pending + pairs > limit:
-            raise JudgeBusy(f"the judge holds {self._pending} pairs and takes at most {limit}; ask again")
+            raise JudgeBusy(f"the judge holds {self._pending} pairs and takes at most {limit}; try again")
         self._pending += pairs
         self._metrics.pending(self._pending)
         try:
@@ -86,7 +86,7 @@ class JudgeReplica:
             self._metrics.pending(self._pending)
 
     def _of(self, variant: Mapping[str, Any] | None) -> LLMJudge:
-        """The judge with other fields that concern the method, on the same engine."""
+        """The judge with some configuration fields of the method replaced, on the same engine."""
         if not variant:
             return self._judge
         key = repr(sorted(variant.items()))
@@ -96,7 +96,7 @@ class JudgeReplica:
         return self._variants[key]
 
     async def fingerprint(self) -> str:
-        """The judge's name in the ledger."""
+        """The judge's key in the ledger."""
         return self._judge.fingerprint
 
     async def status(self) -> dict[str, Any]:
@@ -104,12 +104,12 @@ class JudgeReplica:
         return {"pending_pairs": self._pending, "judged_pairs": self._judged, "process": os.getpid()}
 
     async def check_health(self) -> None:
-        """Called by Serve, which replaces the replica when this raises."""
+        """Called by Serve, which replaces the replica if this raises."""
         await self._judge.engine.check_health()
 
 
 async def make_engine(config: JudgeConfig) -> Engine:
-    """The engine that the configuration names, in the running event loop."""
+    """The configured engine, in the running event loop."""
     if config.endpoint is not None:
         return OpenAIEngine(config)
     engine = VllmEngine(config)
@@ -129,7 +129,7 @@ def judge_deployment(config: JudgeConfig) -> serve.Application:
                 target_ongoing_requests=max(1.0, config.max_ongoing_requests / 2),
             )
         }
-    deployment: Any = serve.deployment(  # plain keyword arguments: its decorator form has no useful type
+    deployment: Any = serve.deployment(  # Any, because only its decorator form has a useful type
         name="judge",
         max_ongoing_requests=config.max_ongoing_requests,
         max_queued_requests=config.max_queued_requests,
@@ -150,7 +150,7 @@ def reward_application(config: JudgeConfig) -> serve.Application:
     config = config.with_secrets()
     ingress: Any = serve.deployment(
         name="api",
-        max_ongoing_requests=4096,  # what is too much is refused by the judge's own queue, with 429
+        max_ongoing_requests=4096,  # high, because the judge's own queue refuses excess calls, with 429
         ray_actor_options={"num_cpus": 0},
         graceful_shutdown_timeout_s=120,
         graceful_shutdown_wait_loop_s=0.5,
@@ -160,16 +160,16 @@ def reward_application(config: JudgeConfig) -> serve.Application:
 
 
 def build(args: dict[str, Any]) -> serve.Application:
-    """For `serve run` and serve_config.yaml: the fields of JudgeConfig, or `config: FILE` and fields over it."""
+    """For `serve run` and serve_config.yaml: the fields of JudgeConfig, or `config: FILE` and overriding fields."""
     args = dict(args)
     return reward_application(JudgeConfig.load(args.pop("config", None), **args))
 
 
 def start_judge(config: JudgeConfig, *, name: str = "judge") -> ServeJudge:
-    """Bring the judge up on the Ray this process is connected to, without HTTP; returns when it can answer.
+    """Start the judge, without HTTP, on the Ray cluster of this process; returns when it can answer.
 
-    One that runs under this name already with the same fingerprint is used as it is. On CPU an engine takes about
-    45 s to start, most of it imports. Raises JudgeError when it does not come up.
+    A judge that already runs under this name with the same fingerprint is reused. On CPU an engine takes about 45 s to
+    start, most of it imports. Raises JudgeError when it does not start.
     """
     running = running_judge(name)
     if running is not None and running.fingerprint == config.fingerprint:
@@ -180,9 +180,9 @@ def start_judge(config: JudgeConfig, *, name: str = "judge") -> ServeJudge:
 
 
 def start_service(config: JudgeConfig, *, host: str = "127.0.0.1", port: int = 8000, name: str = "judge") -> str:
-    """Bring the judge up with its HTTP API and return the address when the engine can answer.
+    """Start the judge with its HTTP API; returns the address when the engine can answer.
 
-    Raises InputError on an address that is open to others without an API key, JudgeError when it does not come up.
+    Raises InputError for a non-loopback address without an API key, JudgeError when the judge does not start.
     """
     refuse_open_address(config.with_secrets().api_key, host, "the judge")
     start_serve(HTTPOptions(host=host, port=port))
@@ -191,7 +191,7 @@ def start_service(config: JudgeConfig, *, host: str = "127.0.0.1", port: int = 8
 
 
 def running_judge(name: str = "judge") -> ServeJudge | None:
-    """The judge that runs under this name on this cluster, or None."""
+    """The judge running under this name on this cluster, or None."""
     try:
         application = serve.status().applications.get(name)
         if application is None or application.status != "RUNNING" or "judge" not in application.deployments:
@@ -203,13 +203,13 @@ def running_judge(name: str = "judge") -> ServeJudge | None:
 
 
 def stop_judge(name: str = "judge") -> None:
-    """Let the judge finish what it accepted and take it down, its engine with it."""
+    """Stop the judge and its engine after it has finished the calls it accepted."""
     serve.delete(name)
 
 
 def _deploy(config: JudgeConfig, application: serve.Application, name: str, *, route_prefix: str | None) -> None:
     if config.endpoint is None:
-        resolve_model(config.model)  # converts the packaged model here, once, where a failure can be read
+        resolve_model(config.model)  # converts the packaged model here, so that a failure is reported to the user
     try:
         serve.run(application, name=name, route_prefix=route_prefix, logging_config={"log_level": "WARNING"})
     except RuntimeError as error:
@@ -217,7 +217,7 @@ def _deploy(config: JudgeConfig, application: serve.Application, name: str, *, r
 
 
 def _gpus(config: JudgeConfig) -> int:
-    """GPUs for each replica: as many as the tensors are split over, where the cluster has any."""
+    """GPUs per replica: the tensor parallel size if the cluster has GPUs, else 0."""
     import ray
 
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]

@@ -1,8 +1,8 @@
-"""Fitting the cut points of `likelihood`: what score is high for this model on this catalogue?
+"""Fitting the cut points of `likelihood`: which scores are high for this model on this catalogue?
 
-No relevance enters. Random (applicant, job) pairs stand for what people meet when nothing has been selected for them,
-and most of it they pass by: the cut points are quantiles of their scores, so that of random pairs 5 % are APPLY, 10 %
-SAVE, 15 % CLICK and the rest IGNORE.
+No relevance is used. Random (applicant, job) pairs represent what applicants see when nothing has been selected for
+them, most of which they ignore. The cut points are quantiles of the scores of such pairs, so that 5 % of them are
+APPLY, 10 % SAVE, 15 % CLICK and the rest IGNORE.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from reward_service.config import JudgeConfig, Thresholds
 Scorer = Callable[[Candidate, Sequence[Job]], Awaitable[list[float]]]
 
 SHARES = {"apply": 0.05, "save": 0.10, "click": 0.15}
-FEWEST = 50  # below it the 5 % quantile rests on one or two pairs
+FEWEST = 50  # with fewer scores, the top 5 % would be only one or two pairs
 
 
 def random_pairs(
     candidates: Sequence[Candidate], jobs: Sequence[Job], n: int, seed: int = 0
 ) -> list[tuple[Candidate, list[Job]]]:
-    """`n` pairs drawn without regard to fit, grouped by applicant; the same for the same seed."""
+    """`n` seeded random pairs, grouped by applicant. Raises InputError without applicants or jobs."""
     if not candidates or not jobs:
         raise InputError("calibration needs at least one applicant and one job with text; ingest some first")
     rng = np.random.default_rng(seed)
@@ -37,10 +37,10 @@ def random_pairs(
 
 
 def thresholds_from_scores(scores: Sequence[float], scorer: str) -> Thresholds:
-    """Cut points at the quantiles that SHARES leaves, rounded to what a sample of this size can tell.
+    """Cut points at the quantiles given by SHARES, rounded to the precision of such a sample.
 
-    The logistic steps are half as wide as the narrowest band, so that each label is the likeliest one somewhere.
-    Raises InputError on too few scores.
+    The scale of the logistic steps is half the narrowest band between cut points, so that each label is the likeliest
+    one for some scores. Raises InputError on too few scores.
     """
     if len(scores) < FEWEST:
         raise InputError(f"calibration has {len(scores)} scores; at least {FEWEST} are needed")
@@ -53,11 +53,16 @@ def thresholds_from_scores(scores: Sequence[float], scorer: str) -> Thresholds:
 async def fit_thresholds(
     score: Scorer, scorer: str, candidates: Sequence[Candidate], jobs: Sequence[Job], *, pairs: int = 400, seed: int = 0
 ) -> Thresholds:
-    """Score random pairs (`LLMJudge.scores`, `ServeJudge.scores`) and cut; `scorer` is the configuration's."""
+    """Fit thresholds on random pairs.
+
+    score: `LLMJudge.scores` or `ServeJudge.scores`.
+    scorer: its `JudgeConfig.scorer`.
+    Raises InputError on too few scores.
+    """
     scored = await asyncio.gather(*(score(*pair) for pair in random_pairs(candidates, jobs, pairs, seed)))
     return thresholds_from_scores([s for group in scored for s in group if math.isfinite(s)], scorer)
 
 
 def calibrated(config: JudgeConfig, thresholds: Thresholds) -> JudgeConfig:
-    """The same judge with these cut points; its fingerprint differs, so its ledger starts anew."""
+    """The configuration with these cut points. Its fingerprint differs, so its judgements are not mixed with others."""
     return config.model_copy(update={"thresholds": thresholds})

@@ -1,6 +1,6 @@
-"""Is this judge any good? Measured on pairs whose relevance is known, for each method on the same engine.
+"""Quality of a judge on pairs whose relevance is known, for each method on the same engine.
 
-A small model may answer the letter question at random and still know, by likelihood, which job fits whom.
+A small model may answer the letter question at random and still tell by likelihood which job fits which applicant.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from reward_service.config import JudgeConfig
 Rewards = npt.NDArray[np.float64]
 
 METHODS = ("likelihood", "choice")
-ORDER_PAIRS = 32  # pairs on which the four orders of the options are compared; each costs four answers
+ORDER_PAIRS = 32  # pairs on which the four orders of the options are compared, at four answers each
 
 
 @dataclass(frozen=True)
@@ -38,20 +38,20 @@ class Sample:
 
 @dataclass(frozen=True)
 class MethodCheck:
-    """What one method measured.
+    """The figures of one method.
 
     Args:
         method: its name.
-        auc: probability that a relevant job earns more than an irrelevant one of the same applicant, ties half.
-        low, high: 95 % bootstrap interval of the AUC, over applicants and over each one's jobs.
+        auc: probability that a relevant job earns more than an irrelevant one of the same applicant; a tie counts half.
+        low, high: 95 % bootstrap interval of the AUC, over applicants and over the jobs of each applicant.
         ndcg: nDCG@10 of the shown jobs ranked by reward, mean over applicants.
         label_mass: mean probability on the four labels before normalising.
         labels: share of pairs by likeliest label, in the order of LABELS.
         abstained: pairs without an answer.
         per_second: judgements per second.
-        order_effect: mean over pairs of the largest move of a label's probability between orders of the options;
-            None for `likelihood`, which has none.
-        order_flips: share of pairs whose likeliest label is not the same under every order; None likewise.
+        order_effect: mean over pairs of the largest difference of a label's probability between orders of the options;
+            None for `likelihood`, which has no options.
+        order_flips: share of pairs whose likeliest label depends on the order; None for `likelihood`.
     """
 
     method: str
@@ -68,14 +68,17 @@ class MethodCheck:
 
     @property
     def better_than_chance(self) -> bool:
-        """Whether the whole interval is above the coin's 0.5."""
+        """Whether the whole interval is above 0.5."""
         return self.low > 0.5
 
 
 def draw_samples(
     candidates: Sequence[Candidate], jobs: Mapping[str, Job], qrels: Qrels, *, per_applicant: int = 24, seed: int = 0
 ) -> list[Sample]:
-    """For each applicant up to half relevant jobs, the rest irrelevant. Raises InputError when nobody has both."""
+    """For each applicant at most half relevant jobs, the rest irrelevant.
+
+    Raises InputError when no applicant has both kinds.
+    """
     rng = np.random.default_rng(seed)
     samples = []
     for applicant in candidates:
@@ -98,7 +101,7 @@ def _some(rng: np.random.Generator, ids: Sequence[str], n: int) -> list[str]:
 
 
 async def check_method(judge: ServeJudge, config: JudgeConfig, method: str, samples: Sequence[Sample]) -> MethodCheck:
-    """Judge every sample with one method on the judge's engine."""
+    """Judge every sample with one method on the judge's engine. Raises JudgeError."""
     variant = judge.variant(config, method=method)
     began = time.perf_counter()
     answers = await asyncio.gather(*(variant.judge_async(sample.applicant, sample.jobs) for sample in samples))
@@ -108,7 +111,7 @@ async def check_method(judge: ServeJudge, config: JudgeConfig, method: str, samp
 
 
 async def _orders(judge: ServeJudge, samples: Sequence[Sample]) -> npt.NDArray[np.float64]:
-    """Distributions `[pairs, orders, labels]` on a few pairs of every applicant."""
+    """Distributions `[pairs, orders, labels]` for a few pairs of each applicant."""
     each = max(1, ORDER_PAIRS // len(samples))
     some = samples[:ORDER_PAIRS]
     found = await asyncio.gather(*(judge.orders(sample.applicant, sample.jobs[:each]) for sample in some))
@@ -122,7 +125,7 @@ def summarise(
     seconds: float,
     orders: npt.NDArray[np.float64] | None = None,
 ) -> MethodCheck:
-    """The figures of one method from its judgements; abstentions count for nothing but their number."""
+    """The figures of one method from its judgements; abstentions enter only `abstained`."""
     sides, ndcgs, labels, masses = [], [], [], []
     total = 0
     for sample, judged in zip(samples, answers, strict=True):
@@ -151,7 +154,7 @@ def summarise(
 
 
 def auc(relevant: Rewards, irrelevant: Rewards) -> float:
-    """Probability that a relevant one scores higher, ties half (Mann and Whitney 1947). NaN when one side is empty."""
+    """Probability that a relevant job scores higher; ties count half (Mann and Whitney 1947). NaN for an empty side."""
     if not len(relevant) or not len(irrelevant):
         return float("nan")
     above = relevant[:, None] > irrelevant
@@ -179,7 +182,10 @@ def _interval(sides: Sequence[tuple[Rewards, Rewards]], draws: int = 500) -> tup
 
 
 def recommend(checks: Sequence[MethodCheck], in_use: str) -> list[str]:
-    """What to do, in plain words."""
+    """Advice for the user, in sentences.
+
+    in_use: the method of the judge's configuration.
+    """
     best = max(checks, key=lambda check: check.auc)
     words = []
     for check in checks:
@@ -194,7 +200,7 @@ def recommend(checks: Sequence[MethodCheck], in_use: str) -> list[str]:
                 "answers. Use rotations: 4, or another method."
             )
     if not best.better_than_chance:
-        return [*words, "No method works with this model. Use a larger instruct model, or strategy cosine."]
+        return [*words, "No method works with this model. Use a larger instruct model, or the cosine strategy."]
     words.append(f"Recommended: method {best.method} (AUC {best.auc:.2f}).")
     if best.method != in_use:
         words.append(f"This judge uses {in_use}; set `method: {best.method}` in its configuration.")

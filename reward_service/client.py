@@ -1,8 +1,7 @@
-"""Clients of the judge: over a Serve handle inside the cluster, and over HTTP. Both are
-`dynaq.judging.judgement.Judge`s.
+"""Clients of the judge, over a Serve handle inside the cluster and over HTTP. Both are a `Judge` and an `AsyncJudge`.
 
-Both back off and ask again when the judge is busy or its replica is being replaced, and raise the last failure when
-`patience` seconds have passed. No judgement is made up.
+Both back off and retry when the judge is busy or its replica is being replaced, and raise the last failure after
+`patience` seconds. A judgement is never made up.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ from reward_service.config import JudgeConfig
 from reward_service.errors import JudgeBusy, JudgeUnavailable
 
 T = TypeVar("T")
-LONGEST_PAUSE = 10.0
+LONGEST_PAUSE = 10.0  # seconds between two attempts
 
 
 class RewardClient(ABC):
-    """A judge elsewhere. `judge` may be called from any thread, `judge_async` from any event loop.
+    """A judge in another process. `judge` may be called from any thread, `judge_async` from any event loop.
 
     Args:
-        patience: seconds during which a busy or missing judge is asked again; enough for a replica to be replaced.
+        patience: seconds during which a busy or unavailable judge is retried, enough to replace a replica.
     """
 
     def __init__(self, patience: float = 180.0) -> None:
@@ -46,12 +45,12 @@ class RewardClient(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """The judge's name in the ledger."""
+        """The judge's key in the ledger."""
         ...
 
     @abstractmethod
     async def _ask(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
-        """One attempt. Raises JudgeBusy or JudgeUnavailable when another may succeed."""
+        """One attempt. Raises JudgeBusy or JudgeUnavailable if a retry may succeed."""
 
     async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
         """One judgement per job, in order. Raises JudgeError."""
@@ -64,7 +63,7 @@ class RewardClient(ABC):
             try:
                 return await attempt()
             except (JudgeBusy, JudgeUnavailable) as error:
-                # Half of the pause is drawn, so that clients refused together do not come back together.
+                # Half of the pause is random, so that clients refused together do not retry together.
                 wait = max(getattr(error, "retry_after", 0.0), pause * (0.5 + random.random() / 2))
                 if time.monotonic() + wait > deadline:
                     raise
@@ -76,7 +75,7 @@ class RewardClient(ABC):
         return self._run(self.judge_async(applicant, jobs))
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run on this client's own loop, in a thread that lives as long as the client's process."""
+        """Run on this client's own event loop, in a thread that lives as long as the process."""
         with self._starting:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
@@ -90,7 +89,7 @@ class RewardClient(ABC):
 
 
 class ServeJudge(RewardClient):
-    """Over a Serve handle. Can be pickled into other actors of the cluster."""
+    """A judge over a Serve handle. Can be pickled into other actors of the cluster."""
 
     def __init__(
         self, handle: Any, fingerprint: str, patience: float = 180.0, variant: Mapping[str, Any] | None = None
@@ -104,7 +103,7 @@ class ServeJudge(RewardClient):
         return ServeJudge, (self._handle, self._fingerprint, self.patience, self._variant)
 
     def variant(self, config: JudgeConfig, **fields: Any) -> ServeJudge:
-        """Another judge on the same engine: other method, rotations or budgets than `config`, which it runs with."""
+        """A judge on the same engine whose method, rotations or budgets differ from the engine's `config`."""
         other = JudgeConfig(**(config.model_dump(exclude_none=True) | fields))
         return ServeJudge(self._handle, other.fingerprint, self.patience, fields)
 
@@ -118,7 +117,7 @@ class ServeJudge(RewardClient):
 
     @property
     def fingerprint(self) -> str:
-        """The judge's name in the ledger, as the deployment gave it."""
+        """The judge's key in the ledger, as reported by the deployment."""
         return self._fingerprint
 
     async def _ask(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
@@ -128,32 +127,32 @@ class ServeJudge(RewardClient):
         import ray
         from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
-        # The session is what the router hashes: one applicant's calls meet their profile in one replica's cache.
+        # The router hashes the session id, so that an applicant's calls reach the replica that cached the profile.
         handle = self._handle.options(method_name=method, session_id=applicant.id)
         response = handle.remote(applicant, list(jobs), self._variant)
         try:
             return await response
         except asyncio.CancelledError:
-            response.cancel()  # the replica would go on otherwise
+            response.cancel()  # otherwise the replica would continue
             raise
         except BackPressureError as error:
-            raise JudgeBusy("the judge's queue is full; ask again") from error
+            raise JudgeBusy("the judge's queue is full; try again") from error
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, JudgeError):
                 raise error.cause from None
             raise JudgeError(f"the judge failed on applicant {applicant.id!r}: {error.cause!r}") from error
         except (ray.exceptions.RayActorError, DeploymentUnavailableError) as error:
-            raise JudgeUnavailable("the judge's replica went away and is being replaced; ask again") from error
+            raise JudgeUnavailable("the judge's replica died and is being replaced; try again") from error
 
 
 class HttpJudge(RewardClient):
-    """Over HTTP, the API of `reward_service.api`.
+    """A judge over HTTP, through the API of `reward_service.api`.
 
     Args:
         url: address of the service, e.g. http://127.0.0.1:8000.
         api_key: bearer token; None reads $DYNAQ_API_KEY.
         timeout: seconds for one attempt.
-        patience: seconds during which a busy or missing judge is asked again.
+        patience: seconds during which a busy or unavailable judge is retried.
     """
 
     def __init__(
@@ -173,7 +172,7 @@ class HttpJudge(RewardClient):
 
     @property
     def fingerprint(self) -> str:
-        """Asked of the service once. Raises JudgeError when it does not answer."""
+        """The judge's key in the ledger, requested from the service once. Raises JudgeError when it does not answer."""
         if self._fingerprint is None:
             answer = self._run(self._retried(lambda: self._request("GET", "/v1/judge")))
             self._fingerprint = str(answer["judge"])
@@ -188,7 +187,7 @@ class HttpJudge(RewardClient):
 
     async def _request(self, method: str, path: str, body: Any = None) -> Any:
         loop = asyncio.get_running_loop()
-        if loop not in self._clients:  # a connection belongs to the loop it was opened in
+        if loop not in self._clients:  # a connection is bound to the event loop in which it was opened
             self._clients[loop] = httpx.AsyncClient(
                 base_url=self.url,
                 headers=self._headers,
@@ -205,10 +204,10 @@ class HttpJudge(RewardClient):
 
 
 def checked(response: httpx.Response, who: str) -> Any:
-    """The JSON of a good answer.
+    """The JSON of a successful response. who: names the server in messages.
 
-    Raises JudgeBusy on 429, JudgeUnavailable on 503, 504 and 500 (Serve's proxy when the process behind it died;
-    asking for a judgement again does no harm), JudgeError on the rest.
+    Raises JudgeBusy on 429, JudgeUnavailable on 500, 503 and 504, JudgeError on other errors. 500 is retried because
+    Serve's proxy answers it when the process behind it died, and repeating a judgement does no harm.
     """
     if response.is_success:
         return response.json()
@@ -227,7 +226,7 @@ def checked(response: httpx.Response, who: str) -> Any:
 def _retry_after(response: httpx.Response) -> float:
     try:
         return max(0.0, float(response.headers.get("Retry-After", 1.0)))
-    except ValueError:  # an HTTP date: rare, and a short wait does no harm
+    except ValueError:  # an HTTP date: rare, and retrying too early does no harm
         return 1.0
 
 

@@ -1,4 +1,4 @@
-"""The judge's configuration: what a user writes in YAML, one to one."""
+"""The judge's configuration. The fields are those of the YAML file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dynaq.stores import mask_uri
 from reward_service.model import model_identity
 
 SECRETS = {"api_key": "DYNAQ_API_KEY", "endpoint_key": "DYNAQ_ENDPOINT_KEY"}  # field -> environment variable
-PROMPT_VERSION = 1  # raise it with every change of prompts.py or text.py that changes a judgement
+PROMPT_VERSION = 1  # increment with every change of prompts.py or untrusted_text.py that changes judgements
 
 INSTRUCTION = (
     "You play a job seeker. You are shown your own profile and one job posting, and you say what you would do with "
@@ -26,10 +26,10 @@ Positive = Annotated[int, Field(gt=0)]
 
 
 class Thresholds(BaseModel):
-    """Where the `likelihood` score is cut into labels, in the score's unit (nats per token).
+    """The cut points between labels on the `likelihood` score, in its unit (nats per token).
 
-    An ordinal logistic model: P(at least CLICK) = sigmoid((score - click) / scale), likewise SAVE and APPLY, so that
-    the distribution is smooth in the score. `scorer` names the scorer whose scores were cut (`JudgeConfig.scorer`).
+    An ordinal logistic model: P(at least CLICK) = sigmoid((score - click) / scale), and likewise for SAVE and APPLY, so
+    that the distribution is smooth in the score. `scorer` is the `JudgeConfig.scorer` on whose scores they were fitted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,9 +47,8 @@ class Thresholds(BaseModel):
         return self
 
 
-# SmolLM2-135M-Instruct on ESCO's ICT market (91 applicants, 273 postings, 1,000 pairs), by
-# reward_service.calibration.fit_thresholds: quantiles of the score over random pairs, so that 5 % of such pairs are
-# APPLY, 10 % SAVE, 15 % CLICK. No relevance is used.
+# Fitted by reward_service.calibration.fit_thresholds for SmolLM2-135M-Instruct on ESCO's ICT market (91 applicants, 273
+# postings, 1,000 random pairs).
 DEFAULT_THRESHOLDS = Thresholds(click=0.725, save=0.921, apply=1.414, scale=0.098, scorer="likelihood-2c34b5a8798d")
 
 
@@ -58,32 +57,32 @@ class JudgeConfig(BaseModel):
 
     Args:
         model: folder or hub name of an instruct model; None is the packaged SmolLM2-135M-Instruct.
-        endpoint: base URL of an OpenAI-compatible server that returns logprobs, used instead of an engine of our own;
-            `model` is then the name it serves.
+        endpoint: base URL of an OpenAI-compatible server that returns logprobs, used instead of our own engine; `model`
+            is then the name it serves.
         endpoint_key: bearer token for it; None reads $DYNAQ_ENDPOINT_KEY.
-        method: `choice` or `likelihood`; None takes `likelihood` for the packaged model, which cannot answer by
-            letter, and `choice` for any other.
-        rotations: orders of the options that `choice` averages over, 1 to 4; more cost as many times more.
+        method: `choice` or `likelihood`; None means `likelihood` for the packaged model, which cannot answer by letter,
+            and `choice` for any other.
+        rotations: number of orders of the options that `choice` averages over, 1 to 4; the cost is proportional.
         label_values: reward of each label.
         instruction: system prompt of `choice`.
-        question: last line of `choice`, after the options.
-        thresholds: of `likelihood`; None takes those of the packaged model, and every judgement of another model then
-            says that it is not calibrated.
-        profile_tokens, job_tokens: longest profile and job in tokens; None takes 96 and 32 for `likelihood`, 512 each
-            for `choice`. Longer texts are cut, and the judgement says so. With `choice` the longer one of the two comes
-            first in the prompt, where prefix caching saves most; at equal length the profile, which all jobs of a call
-            share.
-        dtype, quantization, tensor_parallel_size, gpu_memory_utilization, max_model_len: as vLLM knows them.
+        question: last line of the `choice` prompt, after the options.
+        thresholds: of `likelihood`; None means those of the packaged model, and every judgement of another model then
+            notes that it is not calibrated.
+        profile_tokens, job_tokens: longest profile and job in tokens; None means 96 and 32 for `likelihood`, 512 each
+            for `choice`. Longer texts are cut, and the judgement says so. With `choice` the one with the larger limit
+            comes first in the prompt, where prefix caching saves most; with equal limits it is the profile, which all
+            jobs of a call share.
+        dtype, quantization, tensor_parallel_size, gpu_memory_utilization, max_model_len: as in vLLM.
         kv_cache_gib: memory of the KV cache on CPU, in GiB.
-        prefix_caching: reuse what prompts share; off only to measure its gain.
+        prefix_caching: reuse shared prefixes of prompts; turn it off only to measure its gain.
         num_cpus: CPUs that Ray reserves for a replica.
-        replicas: engines; `max_replicas` above it lets Serve scale on ongoing requests.
-        max_ongoing_requests: calls that one replica works on at once.
-        max_queued_requests: calls that wait per caller; past it a call is refused as busy.
-        max_pending_pairs: pairs that one replica holds at once; past it a call is refused as busy.
-        max_pairs_per_call: longest list of jobs in one HTTP call.
-        store: store URI from which the HTTP API takes records that are named by id, and whose ledger it keeps.
-        api_key: bearer token of the HTTP API; None reads $DYNAQ_API_KEY. Needed on any address but loopback.
+        replicas: number of engines; with a larger `max_replicas`, Serve scales on ongoing requests.
+        max_ongoing_requests: calls that one replica processes at once.
+        max_queued_requests: calls that wait per caller; further calls are refused as busy.
+        max_pending_pairs: pairs that one replica holds at once; further calls are refused as busy.
+        max_pairs_per_call: most jobs in one HTTP call.
+        store: URI of the store with the ledger, and with the records that HTTP calls name by id.
+        api_key: bearer token of the HTTP API; None reads $DYNAQ_API_KEY. Required on any address but loopback.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -136,15 +135,15 @@ class JudgeConfig(BaseModel):
 
     @classmethod
     def load(cls, path: str | Path | None = None, **overrides: Any) -> Self:
-        """Defaults, then the YAML file, then the overrides that are not None.
+        """Merge the defaults, the YAML file and the overrides that are not None; later ones win.
 
-        Raises InputError that names each field that is wrong.
+        Raises InputError naming each invalid field.
         """
         return load_settings(cls, "judge configuration", path, overrides)
 
     @property
     def method_name(self) -> Literal["choice", "likelihood"]:
-        """The method, chosen by the model where none is named."""
+        """The method; if none is configured, the model's default."""
         return self.method or ("likelihood" if self.model is None else "choice")
 
     @property
@@ -159,34 +158,34 @@ class JudgeConfig(BaseModel):
 
     @property
     def applicant_first(self) -> bool:
-        """Whether the profile comes first in the `choice` prompt: the longer part does, at equal length the profile."""
+        """Whether the profile comes first in the `choice` prompt, as the part with the larger limit does."""
         return self.profile_limit >= self.job_limit
 
     @property
     def cut_points(self) -> Thresholds:
-        """Thresholds of `likelihood`: those named, else the packaged model's."""
+        """Thresholds of `likelihood`: the configured ones, else the packaged model's."""
         return self.thresholds or DEFAULT_THRESHOLDS
 
     @property
     def calibrated(self) -> bool:
-        """Whether the thresholds were fitted on this very scorer; `choice` needs none."""
+        """Whether the thresholds were fitted for this scorer; always true for `choice`, which has none."""
         if self.method_name == "choice":
             return True
         return self.cut_points.scorer == self.scorer
 
     def with_secrets(self) -> Self:
-        """With the keys that this process's environment holds: replicas run elsewhere and do not see it."""
+        """With the keys from this process's environment, which replicas on other nodes do not have."""
         found = {field: os.environ.get(name) for field, name in SECRETS.items() if getattr(self, field) is None}
         return self.model_copy(update={field: value for field, value in found.items() if value})
 
     @property
     def scorer(self) -> str:
-        """Names what gives the raw score or distribution: the fingerprint without label values and cut points."""
+        """Identifies what gives raw scores or distributions: the fingerprint without label values and cut points."""
         return fingerprint(self.method_name, **self._scorer_parts())
 
     @property
     def fingerprint(self) -> str:
-        """The judge's name in the ledger. Needs the model's files but no engine."""
+        """The judge's key in the ledger. Computing it needs the model's files but no engine."""
         parts = self._scorer_parts() | {"label_values": self.label_values}
         if self.method_name == "likelihood":
             parts["thresholds"] = self.cut_points.model_dump(exclude={"scorer"})
@@ -208,7 +207,7 @@ class JudgeConfig(BaseModel):
         return parts
 
     def public(self) -> dict[str, Any]:
-        """For /v1/judge and the run folder: everything but secrets."""
+        """The fields without secrets, for /v1/judge and the run folder."""
         shown = self.model_dump(mode="json", exclude=set(SECRETS))
         if self.store:
             shown["store"] = mask_uri(self.store)

@@ -1,7 +1,7 @@
-"""What a judging method asks of a language model, and vLLM's AsyncLLM behind it.
+"""The engine interface of the judging methods, and its implementation by vLLM's AsyncLLM.
 
-Two questions are enough: how likely is this continuation, token by token, and how likely is each of these letters as
-the next token.
+Two queries are enough: the log-probability of a continuation, token by token, and that of each letter as the next
+token.
 """
 
 from __future__ import annotations
@@ -23,17 +23,15 @@ from reward_service.errors import JudgeUnavailable
 from reward_service.model import resolve_model
 from reward_service.prompts import LETTERS, ChatPrompt
 
-BLOCK_SIZE = (
-    32  # the smallest on CPU; vLLM's default of 128 is longer than most of our prompts, which then share nothing
-)
-ASKED_KEPT = 65_536  # continuations known to be in the prefix cache, or to have been
-_FIELD = (
-    "\ue000{}\ue000"  # stands for a segment while the chat template is rendered; `neutralise` removes this character
-)
+# The smallest block on CPU. Only whole blocks are shared, and vLLM's default of 128 is longer than most of our prompts.
+BLOCK_SIZE = 32
+ASKED_KEPT = 65_536  # recent continuations, which the prefix cache may hold
+# Placeholder of a segment while the chat template is rendered; `neutralise` removes this character from texts.
+_FIELD = "\ue000{}\ue000"
 
 
 class PairError(Exception):
-    """The engine is well but this one prompt cannot be answered: the pair becomes an abstention."""
+    """The engine works, but cannot answer this prompt; the pair becomes an abstention."""
 
 
 class Engine(Protocol):
@@ -48,20 +46,23 @@ class Engine(Protocol):
         ...
 
     async def letters(self, prompt: ChatPrompt) -> dict[str, float]:
-        """Log-probability over the whole vocabulary of each letter as the first token of the answer."""
+        """Log-probability, over the whole vocabulary, of each letter as the first token of the answer.
+
+        Raises PairError, JudgeUnavailable.
+        """
         ...
 
     async def check_health(self) -> None:
-        """Raises JudgeUnavailable when the model cannot answer any more."""
+        """Check that the model can answer. Raises JudgeUnavailable otherwise."""
         ...
 
     def shutdown(self) -> None:
-        """Release the model. It answers nothing afterwards."""
+        """Release the model; the engine cannot be used afterwards."""
         ...
 
 
 class Tokens:
-    """Turns prompts into token ids so that no untrusted text becomes a special token."""
+    """Turns prompts into token ids such that untrusted text never becomes a special token."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -76,14 +77,14 @@ class Tokens:
         return spans
 
     def untrusted(self, text: str) -> tuple[int, ...]:
-        """Ids of text in which a marker of the chat template is spelled out, never the marker's own id."""
+        """Ids of untrusted text, in which a marker of the chat template is encoded as plain characters."""
         return self._plain(text)
 
     def _encode_plain(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
     def trusted(self, text: str) -> tuple[int, ...]:
-        """Ids of our own text, in which a marker of the chat template is that marker."""
+        """Ids of our own text, in which a marker of the chat template is encoded as its special token."""
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def chat(self, prompt: ChatPrompt) -> list[int]:
@@ -97,10 +98,10 @@ class Tokens:
         return ids
 
     def letter_ids(self, letters: Sequence[str]) -> dict[str, int]:
-        """The one token of each letter at the head of the answer.
+        """The token id of each letter at the start of the answer.
 
-        Raises InputError when a letter is not one token there, or two letters share one: the model cannot be asked
-        for letters then.
+        Raises InputError when a letter is not a single token there, or two letters share one; `choice` cannot be used
+        with such a model.
         """
         probe = ChatPrompt("s", (), {})
         head = self.chat(probe)
@@ -122,9 +123,9 @@ class Tokens:
 
 
 class VllmEngine:
-    """vLLM in this process's event loop; its core and workers are processes of their own.
+    """vLLM in this process's event loop; its core and workers are separate processes.
 
-    Build it inside a running loop: the engine's output handler lives there.
+    Create it inside a running event loop, in which the engine's output handler then runs.
     """
 
     def __init__(self, config: JudgeConfig) -> None:
@@ -146,11 +147,11 @@ class VllmEngine:
                 block_size=BLOCK_SIZE,
                 enable_prefix_caching=config.prefix_caching,
                 worker_cls="reward_service.vllm_cpu_worker.ScoringWorker" if _on_cpu() else "auto",
-                enforce_eager=_on_cpu(),  # compiling costs a CPU a minute and gains a small model nothing
+                enforce_eager=_on_cpu(),  # compiling takes a minute on CPU and does not speed up a small model
                 enable_log_requests=False,
                 generation_config="vllm",
             ),
-            stat_loggers=[RayPrometheusStatLogger],  # tokens, cache hits and queue beside the judge's own metrics
+            stat_loggers=[RayPrometheusStatLogger],  # vLLM's metrics (tokens, cache hits, queue) beside the judge's
         )
         self._tokens = Tokens(self._llm.get_tokenizer())
         self._letters = self._tokens.letter_ids(LETTERS) if config.method_name == "choice" else {}
@@ -163,9 +164,9 @@ class VllmEngine:
         return self._tokens.offsets(text)
 
     async def warm_up(self) -> None:
-        """Pay for the first requests, and make sure that cached prefixes leave the continuation's values right.
+        """Run the slow first requests, and check that a cached prefix does not change the continuation's values.
 
-        Where they do not (another model runner than the one this was written with), the cache is not read.
+        If it does, as another model runner of vLLM might cause, the prefix cache is not read.
         """
         before = self._tokens.untrusted("Skills: Java, Python, SQL, project management, first aid, welding. " * 4)[:40]
         after = self._tokens.untrusted(" software developer\n")
@@ -175,7 +176,7 @@ class VllmEngine:
         cached = await self._logprobs(before, after)
         if any(abs(a - b) > 0.1 for a, b in zip(plain, cached, strict=True)):
             logging.getLogger(__name__).warning(
-                "this engine's cached prefixes change log-probabilities; not reading them"
+                "cached prefixes change this engine's log-probabilities; the prefix cache is not read"
             )
             self._reads_cache = False
 
@@ -185,9 +186,10 @@ class VllmEngine:
 
     async def _logprobs(self, before: Sequence[int], after: Sequence[int]) -> list[float]:
         ids = [*before, *after]
-        # vLLM leaves the log-probabilities of cached tokens undefined, and by default reads no cache when they are
-        # asked for. Only the continuation's matter here, so the cache may serve the prefix. Where it would serve more
-        # (the same pair asked twice), it is not read; where it happened to, the prompt is run again without it.
+        # vLLM leaves the log-probabilities of cached tokens undefined, and by default does not read the cache when they
+        # are requested. Here only the continuation's are needed, so the prefix may come from the cache. If the cache
+        # may hold more (the same pair was asked before), it is not read; if it did serve more, the prompt is run again
+        # without it.
         skip = not self._reads_cache or self._was_asked(ids)
         output = await self._score(ids, len(before), skip)
         if (output.num_cached_tokens or 0) >= len(before):
@@ -199,7 +201,7 @@ class VllmEngine:
         return values
 
     def _was_asked(self, ids: list[int]) -> bool:
-        """Whether these very tokens were asked for before; from now on they were."""
+        """Whether exactly these tokens were requested before; remembers them."""
         key = hash(tuple(ids))
         known = key in self._asked
         self._asked[key] = None
@@ -229,12 +231,12 @@ class VllmEngine:
         params = SamplingParams(temperature=0, max_tokens=1, detokenize=False, **sampling)
         last = None
         try:
-            # `type` marks the prompt as rendered: vLLM then does not look for text to tokenise.
+            # `type` marks the prompt as token ids, so that vLLM does not look for text to tokenise.
             prompt: Any = {"type": "token", "prompt_token_ids": ids}
             async for output in self._llm.generate(prompt, params, request_id=str(next(self._ids))):
                 last = output
         except EngineDeadError as error:
-            raise JudgeUnavailable("the judge's engine died and is being replaced; ask again") from error
+            raise JudgeUnavailable("the judge's engine died and is being replaced; try again") from error
         except EngineGenerateError as error:
             raise JudgeError(f"the judge's engine failed: {error}") from error
         except ValueError as error:  # vLLM's own validation, e.g. a prompt that is too long
@@ -244,13 +246,13 @@ class VllmEngine:
         return last
 
     async def check_health(self) -> None:
-        """Raises JudgeUnavailable when the engine died."""
+        """Check that the engine is alive. Raises JudgeUnavailable if it died."""
         from vllm.v1.engine.exceptions import EngineDeadError
 
         try:
             await self._llm.check_health()
         except EngineDeadError as error:
-            raise JudgeUnavailable("the judge's engine died and is being replaced; ask again") from error
+            raise JudgeUnavailable("the judge's engine died and is being replaced; try again") from error
 
     def shutdown(self) -> None:
         """Stop the engine's processes and free its memory."""
@@ -264,24 +266,24 @@ def _on_cpu() -> bool:
 
 
 def _set_environment(config: JudgeConfig) -> None:
-    """Before vLLM is imported. What a user has set stays."""
+    """Set vLLM's environment variables, before vLLM is imported. Values set by the user are kept."""
     defaults = {
         "HF_HUB_OFFLINE": "1" if config.model is None or os.path.isdir(config.model) else "0",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "VLLM_LOGGING_LEVEL": "WARNING",
         "VLLM_CPU_KVCACHE_SPACE": str(config.kv_cache_gib),
-        # vLLM keeps a core free for itself, which is half of a small machine: 1.7 times slower on two cores.
+        # By default vLLM keeps a core free, which makes it 1.7 times slower on two cores.
         "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
     }
     if _on_cpu():
-        # The engine's process is given these at its start. A prompt's log-probabilities are tensors of many megabytes,
-        # and glibc's heap is left with holes where they were: 600 MiB more in a minute of load. Mapped on their own
-        # they are given back, and huge pages make mapping cheap (measured: bench/judge.md). Ignored by other libcs.
+        # Inherited by the engine's process. A prompt's log-probabilities are tensors of many megabytes, which fragment
+        # glibc's heap: it grew by 600 MiB in a minute of load. With a mapping of its own, each tensor's memory is
+        # returned, and huge pages make mapping cheap (measured in bench/judge.md). Other libcs ignore these.
         defaults["MALLOC_MMAP_THRESHOLD_"] = str(16 << 20)
         defaults["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
     if config.replicas > 1 or config.max_replicas:
-        defaults["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"  # bound, every replica would take the same cores
+        defaults["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"  # with binding, all replicas would use the same cores
         os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // (config.max_replicas or config.replicas)))
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
@@ -289,7 +291,7 @@ def _set_environment(config: JudgeConfig) -> None:
 
 
 async def wait_for_all(coroutines: Sequence[Any]) -> list[Any]:
-    """gather that cancels the rest when one raises, so that a failed call leaves no work behind in the engine."""
+    """`asyncio.gather` that cancels the rest when one raises, so that a failed call leaves no work in the engine."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
         return list(await asyncio.gather(*tasks))

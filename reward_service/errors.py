@@ -1,10 +1,10 @@
-"""Failures of a judge that pass: the caller may ask again, and the clients here do so with growing pauses."""
+"""Temporary failures of a judge: a caller may retry, as the clients of this package do with growing pauses."""
 
 from dynaq.errors import JudgeError
 
 
 class JudgeBusy(JudgeError):
-    """The judge's queue is full; `retry_after` seconds is a sensible wait."""
+    """The judge's queue is full; retry after about `retry_after` seconds."""
 
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
         super().__init__(message, retry_after)

@@ -1,4 +1,4 @@
-"""A judge by its URL: a reward service like ours, or an OpenAI-compatible server that returns log-probabilities."""
+"""A judge by its URL: our reward service, or an OpenAI-compatible server that returns log-probabilities."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from reward_service.openai_engine import OpenAIEngine, served_model
 
 
 class EndpointJudge(RewardClient):
-    """An OpenAI-compatible server asked from this process, without a Serve replica between."""
+    """An OpenAI-compatible server as a judge, called from this process without a Serve replica in between."""
 
     def __init__(self, config: JudgeConfig, patience: float = 180.0) -> None:
         super().__init__(patience)
@@ -27,24 +27,24 @@ class EndpointJudge(RewardClient):
 
     @property
     def fingerprint(self) -> str:
-        """The judge's name in the ledger: model, method and the endpoint's address."""
+        """The judge's key in the ledger, which depends on the model, method and the endpoint's address."""
         return self.config.fingerprint
 
     async def _ask(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
-        if self._judge is None:  # made in the loop that uses it: its connections live there
+        if self._judge is None:  # created in the event loop that uses it, to which its connections are bound
             self._judge = LLMJudge(self.config, OpenAIEngine(self.config))
         return await self._judge.judge_async(applicant, jobs)
 
 
 def judge_at(url: str) -> tuple[str, Callable[[], AsyncJudge]]:
-    """The fingerprint of the judge behind a URL, and what makes a client of it.
+    """The fingerprint of the judge at a URL, and a factory of clients for it.
 
     Keys are read from $DYNAQ_API_KEY (a reward service) and $DYNAQ_ENDPOINT_KEY (an OpenAI-compatible server).
     Raises InputError when nothing at the URL can judge.
     """
     try:
         answer = httpx.get(f"{url.rstrip('/')}/v1/judge", timeout=10, follow_redirects=False)
-        # Ours says which judge it is, or how to send the key; other servers know nothing of the path.
+        # Our service names its judge, or says how to send the key; other servers do not know this path.
         if '"judge"' in answer.text or "Authorization: Bearer" in answer.text:
             service = HttpJudge(url)
             return service.fingerprint, lambda: HttpJudge(url)

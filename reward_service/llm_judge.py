@@ -1,4 +1,4 @@
-"""The judge itself: records in, prompts, an engine's answers, a distribution over the four labels out."""
+"""The judge itself: it turns records into prompts, and an engine's answers into distributions over the four labels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from reward_service.prompts import (
 
 Probabilities = tuple[float, float, float, float]
 
-UNCONDITIONAL_KEPT = 200_000  # jobs whose likelihood without a profile stays in memory: about 20 MB
+UNCONDITIONAL_KEPT = 200_000  # jobs whose likelihood without a profile is cached: about 20 MB
 
 
 def label_probabilities(score: float, cut: Thresholds) -> Probabilities:
@@ -39,7 +39,7 @@ def _sigmoid(x: float) -> float:
 
 
 class LLMJudge:
-    """Judges pairs with one engine. Its answers depend on the pair and the configuration only."""
+    """Judges pairs with one engine. Its answers depend only on the pair and the configuration."""
 
     def __init__(self, config: JudgeConfig, engine: Engine) -> None:
         self.config = config
@@ -49,15 +49,15 @@ class LLMJudge:
         self._unconditional: FIFOCache[str, asyncio.Task[float]] = FIFOCache(UNCONDITIONAL_KEPT)
 
     async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
-        """One judgement per job, in order; a pair that cannot be answered is an abstention.
+        """One judgement per job, in order; an abstention for a pair that cannot be answered.
 
-        Raises JudgeError, JudgeUnavailable when the engine fails: then no pair of the call is answered.
+        Raises JudgeError, JudgeUnavailable when the engine fails, and then for the whole call.
         """
         profile = profile_text(applicant, self.config.profile_limit, self.engine.offsets)
         return await wait_for_all([self._pair(applicant, profile, job) for job in jobs])
 
     async def scores(self, applicant: Candidate, jobs: Sequence[Job]) -> list[float]:
-        """The raw `likelihood` scores, which calibration cuts into labels; NaN where there is no text to score."""
+        """The raw `likelihood` scores on which thresholds are fitted; NaN for a pair that cannot be scored."""
         profile = profile_text(applicant, self.config.profile_limit, self.engine.offsets)
         texts = [self._job_text(job) for job in jobs]
         return await wait_for_all([self._score_or_nan(profile, text) for text in texts])
@@ -100,7 +100,7 @@ class LLMJudge:
         )
 
     def _job_text(self, job: Job) -> Text:
-        prose = self.config.method_name == "choice"  # with prose, likelihood measures style rather than fit
+        prose = self.config.method_name == "choice"  # on prose, `likelihood` would measure style rather than fit
         return job_text(job, self.config.job_limit, self.engine.offsets, description=prose)
 
     def _note(self, profile: Text, job: Text) -> str:
@@ -112,14 +112,14 @@ class LLMJudge:
         return "; ".join(notes)
 
     async def _score(self, profile: Text, job: Text) -> float:
-        """Mean over the job's tokens of log p(token | profile) - log p(token | nobody's profile), in nats."""
+        """Mean over the job's tokens of log p(token | profile) - log p(token | content-free profile), in nats."""
         suffix = likelihood_suffix(job)
         given = self._mean_logprob(likelihood_prefix(profile), suffix)
         conditional, unconditional = await wait_for_all([given, self._baseline(suffix)])
         return float(conditional - unconditional)
 
     async def _baseline(self, suffix: str) -> float:
-        """Mean log p of a job's text behind the content-free profile: once per job, shared by all who wait."""
+        """Mean log p of a job's text after the content-free profile: computed once per job and shared."""
         task = self._unconditional.get(suffix)
         if task is None or (task.done() and (task.cancelled() or task.exception())):
             task = asyncio.ensure_future(self._mean_logprob(CONTENT_FREE, suffix))
@@ -131,7 +131,7 @@ class LLMJudge:
         return sum(values) / len(values)
 
     async def _choice(self, profile: Text, job: Text) -> tuple[Probabilities, float]:
-        """Distribution over LABELS averaged over the rotations, and the mean mass on the letters."""
+        """Distribution over LABELS averaged over the rotations, and the mean probability mass on the letters."""
         prompts = [self._prompt(profile, job, rotation) for rotation in range(self.config.rotations)]
         answers = await wait_for_all([self.engine.letters(prompt) for prompt in prompts])
         parts = [_letters_to_labels(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
@@ -151,7 +151,7 @@ class LLMJudge:
 
 
 def _letters_to_labels(prompt: ChatPrompt, answer: Mapping[str, float]) -> tuple[Probabilities, float]:
-    """Distribution over LABELS from the letters' log-probabilities, and the mass on the letters."""
+    """Distribution over LABELS from the letters' log-probabilities, and the probability mass on the letters."""
     weights = {letter: math.exp(logprob) for letter, logprob in answer.items()}
     mass = sum(weights.values())
     if not mass > 0:

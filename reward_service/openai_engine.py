@@ -1,7 +1,7 @@
-"""An OpenAI-compatible server as the engine: vLLM's own, or any other that returns log-probabilities.
+"""An OpenAI-compatible server as the engine: vLLM's, or any other that returns log-probabilities.
 
 `choice` needs /chat/completions with `top_logprobs`; `likelihood` needs /completions with `echo`, which few servers
-besides vLLM still offer. The server's tokenizer is not known here, so budgets count words and pieces of long ones.
+besides vLLM still offer. The server's tokenizer is unknown here, so token limits count words, and pieces of long words.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from reward_service.engine import PairError
 from reward_service.errors import JudgeUnavailable
 from reward_service.prompts import LETTERS, ChatPrompt
 
-TOP_LOGPROBS = 20  # the most that the API allows; a letter below it counts as not given, and label_mass shows it
+TOP_LOGPROBS = 20  # the API's maximum; a letter that is not among them counts as 0, which lowers label_mass
 _PIECES = re.compile(r"\w{1,6}|[^\w\s]")
 
 
 class OpenAIEngine:
-    """Requests run concurrently, up to `max_ongoing_requests`; the server batches."""
+    """Sends up to `max_ongoing_requests` concurrent requests, and leaves batching to the server."""
 
     def __init__(self, config: JudgeConfig) -> None:
         assert config.endpoint is not None
@@ -42,7 +42,7 @@ class OpenAIEngine:
         )
 
     def offsets(self, text: str) -> Sequence[tuple[int, int]]:
-        """(start, end) of pieces of up to six letters; the server's own tokens are not known here."""
+        """(start, end) of pieces of up to six letters, in place of the server's unknown tokens."""
         return [piece.span() for piece in _PIECES.finditer(text)]
 
     async def continuation(self, prefix: str, text: str) -> list[float]:
@@ -81,11 +81,11 @@ class OpenAIEngine:
         return found
 
     async def check_health(self) -> None:
-        """Raises JudgeUnavailable when the server does not answer."""
+        """Check that the server answers. Raises JudgeUnavailable otherwise."""
         await self._call("GET", "/models")
 
     def shutdown(self) -> None:
-        """The connections close with the process."""
+        """Does nothing: the connections close with the process."""
 
     async def _post(self, path: str, body: dict[str, Any]) -> Any:
         async with self._limit:
@@ -96,7 +96,7 @@ class OpenAIEngine:
             response = await self._client.request(method, path, json=body)
         except httpx.TransportError as error:
             raise JudgeUnavailable(f"{self._who} does not answer ({error or type(error).__name__})") from error
-        if response.status_code == 400:  # the server took the model and refused this prompt
+        if response.status_code == 400:  # the server knows the model, but refused this prompt
             raise PairError(f"the endpoint refused the prompt: {response.text[:200]}")
         return checked(response, self._who)
 

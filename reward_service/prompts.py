@@ -1,6 +1,6 @@
-"""What a judge reads about one applicant and one job: neutralised fields, fitted into a token budget.
+"""What a judge reads about one applicant and one job: neutralised fields, cut to a token limit.
 
-What is shared comes first, so that the engine's prefix cache holds it: the instruction, then the longer of profile
+Shared parts come first, so that the engine's prefix cache can serve them: the instruction, then the longer of profile
 and job, then the other, then the options.
 """
 
@@ -21,13 +21,13 @@ MEANINGS: dict[Label, str] = {
 }
 LETTERS = ("A", "B", "C", "D")
 
-# The profile of nobody: what `likelihood` compares with, so that a job's title being common or rare cancels out.
+# An empty profile, with which `likelihood` compares so that the general frequency of a job's words cancels out.
 CONTENT_FREE = "N/A\nSkills: N/A\nPast jobs: N/A\nNext job:"
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A piece of a prompt; what is not trusted is never read as a marker of the chat template."""
+    """A piece of a prompt; markers of the chat template have no effect in an untrusted one."""
 
     text: str
     trusted: bool = True
@@ -42,12 +42,12 @@ class Text:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to judge."""
+        """Whether there is no text to judge."""
         return not self.fields
 
 
 def profile_text(applicant: Candidate, limit: int, offsets: Offsets) -> Text:
-    """Bio, skills, past jobs."""
+    """Bio, skills and past jobs of an applicant, in at most `limit` tokens."""
     skills = [neutralise(skill) for skill in (*applicant.hard_skills, *applicant.soft_skills)]
     jobs = [
         neutralise(f"{past.title} at {past.company}" if past.company else past.title) for past in applicant.experience
@@ -64,9 +64,9 @@ def profile_text(applicant: Candidate, limit: int, offsets: Offsets) -> Text:
 
 
 def job_text(job: Job, limit: int, offsets: Offsets, *, description: bool = True) -> Text:
-    """Title, skills, and the description and experience where the prompt has room for prose.
+    """Title and skills of a job, with `description` also experience and description, in at most `limit` tokens.
 
-    A job without skills always shows its description: something has to stand for its content.
+    A job without skills always includes its description, as its title alone says too little.
     """
     skills = [neutralise(skill) for skill in (*job.technical_skills, *job.soft_skills)]
     fields = [Field("Title", neutralise(job.title)), Field("Skills required", ", ".join(filter(None, skills)))]
@@ -91,7 +91,7 @@ def likelihood_prefix(profile: Text) -> str:
 
 
 def likelihood_suffix(job: Text) -> str:
-    """The job's side, of which the model's surprise is measured."""
+    """The job's side of the `likelihood` prompt, whose log-probability is measured."""
     title, *rest = job.fields
     return f" {title.text}\n" + "".join(f"{field.label}: {field.text}\n" for field in rest)
 
@@ -108,7 +108,7 @@ class ChatPrompt:
 def choice_prompt(
     profile: Text, job: Text, *, instruction: str, question: str, applicant_first: bool, rotation: int
 ) -> ChatPrompt:
-    """The letter question; `rotation` shifts which label stands behind which letter."""
+    """The `choice` question; `rotation` shifts the labels against the letters."""
     parts = [_section("profile", profile), _section("posting", job)]
     first, second = parts if applicant_first else reversed(parts)
     order = LABELS[rotation:] + LABELS[:rotation]
@@ -118,7 +118,7 @@ def choice_prompt(
 
 
 def _section(name: str, text: Text) -> tuple[Segment, ...]:
-    """Delimited fields, one per line. The delimiters cannot occur inside: `neutralise` has taken every `<`."""
+    """Delimited fields, one per line. The delimiters cannot occur inside, because `neutralise` replaces every `<`."""
     segments = [Segment(f"<{name}>\n")]
     for field in text.fields:
         segments += [Segment(f"{field.label}: "), Segment(field.text, trusted=False), Segment("\n")]

@@ -1,7 +1,7 @@
-"""Untrusted text made safe to put into a prompt, and cut by tokens at sensible places.
+"""Makes untrusted text safe for a prompt, and cuts it to a number of tokens at sensible places.
 
-Postings are written by strangers. What leaves here is one line without control characters, invisible characters or
-anything that a chat template or a prompt's delimiters could mistake for their own.
+Postings are written by strangers. The result is one line without control or invisible characters, and without anything
+that could be read as a marker of a chat template or a delimiter of the prompt.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-# A tokenizer as far as cutting needs it: (start, end) of each token in the text.
+# The part of a tokenizer that cutting needs: (start, end) of each token in the text.
 Offsets = Callable[[str], Sequence[tuple[int, int]]]
 
 _BRACKET_MARKERS = re.compile(r"\[(/?\s*[A-Za-z_]{2,16}\s*)\](?!\()")  # [INST], [/SYS]; not a Markdown link
@@ -21,10 +21,10 @@ _ANGLES = str.maketrans({"<": "‹", ">": "›"})
 
 
 def neutralise(text: str) -> str:
-    """One line of visible text in which `<`, `>` and bracketed markers have lost their meaning.
+    """One line of visible text in which `<`, `>` and bracketed markers are defused.
 
-    Compatibility forms are folded first (NFKC), so that a marker in full-width letters is met too. Format, control,
-    private and unassigned characters go, and so do variation selectors and tags, which can carry hidden text.
+    Compatibility forms are folded first (NFKC), so that markers in full-width letters are caught too. Format, control,
+    private and unassigned characters are removed, and so are variation selectors and tags, which can carry hidden text.
     """
     folded = unicodedata.normalize("NFKC", text)
     visible = "".join(" " if _is_space(c) else c for c in folded if _is_space(c) or _is_visible(c))
@@ -51,7 +51,7 @@ def cut(text: str, limit: int, offsets: Offsets) -> tuple[str, bool]:
         return "", bool(text)
     end = spans[limit - 1][1]
     head = text[:end]
-    if text[end : end + 1].strip():  # in the middle of a word
+    if text[end : end + 1].strip():  # the cut is in the middle of a word
         head = head[: head.rfind(" ")] if " " in head else head
     stops = [m.start() for m in re.finditer(r"[.!?;,](?= |$)", head)]
     if stops and stops[-1] >= len(head) // 2:  # a whole item or sentence, unless that throws half away
@@ -68,7 +68,7 @@ class Field:
 
 
 def fit(fields: Sequence[Field], limit: int, offsets: Offsets) -> tuple[list[Field], bool]:
-    """The fields within `limit` tokens in all; the longest give way first. And whether any was cut."""
+    """The fields cut to `limit` tokens in total, the longest first; and whether any was cut."""
     lengths = [len(offsets(field.text)) for field in fields]
     if sum(lengths) <= limit:
         return list(fields), False

@@ -1,10 +1,10 @@
-"""vLLM's CPU worker, taught to score the end of a prompt only.
+"""vLLM's CPU worker, extended to score only the end of a prompt.
 
-vLLM gives log-probabilities of a prompt for every token of it, request by request: the whole vocabulary is projected
-for the profile's tokens too, which nobody asked about, and the rank of each token is counted. With this model that is
-a quarter of all work. Here a request says from where on it wants them (`extra_args={"score_from": n}`), and the rows of
-all requests of a step go through the vocabulary together. vLLM's newer model runner, on GPUs, has this built in
-(`prompt_logprob_start`); on CPU it does not run without a Triton of its own.
+For prompt log-probabilities, vLLM projects every token of the prompt onto the vocabulary, request by request, and
+counts each token's rank. Most of these tokens are the profile's, whose values are not needed; with the default model
+that is a quarter of all work. Here a request says at which token scoring starts (`extra_args={"score_from": n}`), and
+the rows of all requests of a step are projected together. vLLM's newer model runner for GPUs has this built in
+(`prompt_logprob_start`), but does not run on CPU without a CPU build of Triton.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 SCORE_FROM = "score_from"  # in extra_args: index of the first prompt token whose log-probability is wanted
-ROWS = 256  # projected onto the vocabulary at once: 50 MB in float32 with 49,152 tokens
+ROWS_AT_ONCE = 256  # projected onto the vocabulary together: 50 MB in float32 with 49,152 tokens
 
 
 class ScoringModelRunner(CPUModelRunner):
@@ -30,7 +30,7 @@ class ScoringModelRunner(CPUModelRunner):
         finished: dict[str, LogprobsTensors | None] = {}
         rows, targets, places = list[Any](), list[Any](), list[Any]()
         for req_id in list(self.num_prompt_logprobs):
-            if req_id not in num_scheduled_tokens:  # preempted in its prefill
+            if req_id not in num_scheduled_tokens:  # preempted during its prefill
                 continue
             request: Any = self.requests[req_id]
             ids = request.prompt_token_ids
@@ -60,19 +60,19 @@ class ScoringModelRunner(CPUModelRunner):
         """log p of each row's next token, `[rows]`."""
         model: Any = self.model
         parts = []
-        for some, wanted in zip(hidden.split(ROWS), tokens.split(ROWS), strict=True):
+        for some, wanted in zip(hidden.split(ROWS_AT_ONCE), tokens.split(ROWS_AT_ONCE), strict=True):
             logprobs = self.sampler.compute_logprobs(model.compute_logits(some))
             parts.append(logprobs.gather(1, wanted[:, None]).squeeze(1))
         return torch.cat(parts)
 
 
 class ScoringWorker(CPUWorker):
-    """Named to vLLM as its `worker_cls`."""
+    """The worker that `VllmEngine` passes to vLLM as `worker_cls`."""
 
     def init_device(self) -> None:
-        """As vLLM's, with the model runner that scores."""
+        """Initialise as vLLM does, then replace the model runner by ours."""
         super().init_device()  # type: ignore[no-untyped-call]
-        self.model_runner.__class__ = ScoringModelRunner  # the same state, one method differs
+        self.model_runner.__class__ = ScoringModelRunner  # keeps the runner's state and replaces one method
 
 
 def _score_from(request: Any) -> int:

@@ -328,7 +328,7 @@ def test_an_engine_that_dies_is_replaced_and_callers_may_ask_again(
         for process in replica.children(recursive=True):
             if "EngineCore" in process.name():
                 process.kill()
-        with pytest.raises(JudgeUnavailable, match="ask again"):
+        with pytest.raises(JudgeUnavailable, match="try again"):
             failing.result(60)
         refused = over_http.result(60)
         assert refused.status_code == 503

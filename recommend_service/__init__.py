@@ -1,1 +1,1 @@
-"""Recommendations, feedback and new applicants over HTTP, and the page."""
+"""Recommendations, feedback and new applicants over HTTP, and the web page."""

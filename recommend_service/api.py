@@ -1,6 +1,6 @@
 """The service over HTTP: a FastAPI application around a Recommender.
 
-It needs no Ray: `recommend_service.app` runs it in a Ray Serve replica, tests and notebooks in their own process.
+It needs no Ray: `recommend_service.app` runs it in a Ray Serve replica, tests and notebooks run it in their process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dynaq.ingest.records import Rejected, parse_candidate
 from dynaq.records import Candidate, Job
 from recommend_service import problems
 from recommend_service.config import MAX_K
-from recommend_service.docs import docs_page
+from recommend_service.docs import PAGE, docs_page
 from recommend_service.middleware import Guard
 from recommend_service.problems import Problem, ProblemDetails, documented
 from recommend_service.rate_limit import TokenBuckets
@@ -45,8 +45,7 @@ from recommend_service.schemas import (
 )
 from recommend_service.service import Recommender
 
-PAGE = Path(__file__).parent / "page"
-DESCRIPTION = """Jobs for applicants, ranked by their own agents, and what they do with them.
+DESCRIPTION = """Recommends jobs to applicants, ranked by each applicant's own agent, and takes their feedback.
 
 Errors are `application/problem+json`; their `type` names the problem and the version of its meaning."""
 
@@ -58,13 +57,13 @@ IdempotencyKey = Annotated[
     Header(
         min_length=1,
         max_length=MAX_TEXT,
-        description="the same events with the same key are kept once, however often they are sent",
+        description="events sent again with the same key are stored once",
     ),
 ]
 
 
 def make_app(service: Recommender) -> FastAPI:
-    """The application; the service starts, unless it has, and stops with it."""
+    """The application. It starts the service, unless it runs already, and stops it at its own end."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -79,7 +78,7 @@ def make_app(service: Recommender) -> FastAPI:
         version=version("dynaq-jobs"),
         description=DESCRIPTION,
         lifespan=lifespan,
-        docs_url=None,  # FastAPI's page loads scripts from elsewhere; ours needs no network
+        docs_url=None,  # FastAPI's page loads scripts from a CDN; ours needs no network
         redoc_url=None,
     )
     problems.install(app)
@@ -100,17 +99,17 @@ def _authorise(key: str) -> Any:
 
 
 def _open_routes(service: Recommender, app: FastAPI) -> APIRouter:
-    """What tells nothing about anybody: health, the empty page, the documentation."""
+    """Routes without data about applicants: health, the empty page, the documentation."""
     router = APIRouter()
 
     @router.get("/healthz")
     async def healthz() -> Status:
-        """Alive."""
+        """Whether the process is alive."""
         return Status(status="ok")
 
     @router.get("/readyz")
     async def readyz() -> Status:
-        """Which run ranks, over which catalogue, and why nothing newer does."""
+        """Which run ranks over which catalogue, and why a newer one is not used."""
         catalogue = service.ranker.catalogue
         return Status(
             status="ready",
@@ -151,23 +150,25 @@ def _routes(service: Recommender) -> APIRouter:
     async def recommendations(
         applicant_id: ApplicantId,
         k: Annotated[int, Query(ge=1, le=MAX_K, description="length of the list")] = 10,
-        preference: Annotated[Preference | None, Query(description="a wish in free text, in any language")] = None,
+        preference: Annotated[
+            Preference | None, Query(description="what the applicant would like, in free text, in any language")
+        ] = None,
         explain: Annotated[bool, Query(description="why each job is on the list")] = False,
     ) -> Recommendations:
-        """The applicant's list. Without an agent it is the warm-start ranking, and says so."""
+        """An applicant's list. Without an agent it is the warm-start ranking, as its `source` and `note` say."""
         return await service.recommend(applicant_id, k, preference, explain)
 
     @router.get("/v1/applicants", responses=documented(422))
     async def applicants(
-        after: Annotated[str, Query(max_length=MAX_TEXT, description="id behind which to begin")] = "",
+        after: Annotated[str, Query(max_length=MAX_TEXT, description="list only ids after this one")] = "",
         limit: Annotated[int, Query(ge=1, le=500)] = 100,
     ) -> ApplicantList:
-        """Applicants by id."""
+        """Applicants, ordered by id."""
         return service.applicants(after, limit)
 
     @router.post("/v1/applicants", status_code=201, responses=documented(400, 409, 413, 422, 429, 503))
     async def create_applicant(request: Request, response: Response, body: ApplicantIn) -> ApplicantCreated:
-        """Create an applicant, who has recommendations at once."""
+        """Create an applicant. Recommendations are available at once."""
         _take(profiles, request, 1)
         candidate = _candidate(body)
         await service.create(candidate)
@@ -179,7 +180,7 @@ def _routes(service: Recommender) -> APIRouter:
     async def feedback(
         request: Request, body: Annotated[FeedbackBody, Body()], idempotency_key: IdempotencyKey = None
     ) -> FeedbackAccepted:
-        """Keep one event or several; they are on the disk when this answers."""
+        """Store one event or several; they are on disk when the call returns."""
         given = body.events if isinstance(body, FeedbackBatch) else [body]
         if len(given) > config.max_batch:
             raise Problem(413, "too-large", f"{len(given)} events in one call; at most {config.max_batch}")
@@ -219,7 +220,7 @@ def _candidate(body: ApplicantIn) -> Candidate:
 
 
 def _document_problems(app: FastAPI) -> None:
-    """Every error in the OpenAPI document is a problem, also those that FastAPI adds by itself."""
+    """Describe every error in the OpenAPI document as a problem, including those that FastAPI adds itself."""
     original = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The recommendation service as a Ray Serve application: one replica, which Serve replaces when it dies.
 
-One, because feedback to a folder store has one writer, and because what a person did must leave their next list. A
-replica answers hundreds of lists a second.
+There is one replica because a folder store allows one writer of feedback, and because a job that an applicant has
+declined must be missing from their very next list. A replica answers hundreds of lists a second.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from recommend_service.api import make_app
 from recommend_service.config import RecommendConfig
 from recommend_service.service import Recommender
 
-NAME = "recommend"
+APPLICATION = "recommend"  # name in Ray Serve
 
 
 @serve.ingress()
 class RecommendReplica:
-    """Loads the store and the run, then answers."""
+    """Loads the store and the run, then serves the API."""
 
     async def __init__(self, config: RecommendConfig) -> None:  # type: ignore[misc]
-        # Async, so that Serve runs it in the event loop in which the requests are answered.
+        # Async, so that Serve runs it in the event loop that answers the requests.
         refuse_open_address(config.with_secrets().api_key, served_host(), "the recommender")
         self._service = Recommender(config)
-        await self._service.start()  # here, where a failure can be read; its end is the application's
+        await self._service.start()  # here, so that Serve reports a failure; the application stops it
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return make_app(self._service)
 
 
 def recommend_application(config: RecommendConfig) -> serve.Application:
-    """Bound, for `serve.run`."""
+    """The application, bound to its configuration, for `serve.run`."""
     deployment: Any = serve.deployment(
         name="recommender",
         num_replicas=1,
@@ -52,25 +52,25 @@ def recommend_application(config: RecommendConfig) -> serve.Application:
 
 
 def build(args: dict[str, Any]) -> serve.Application:
-    """For `serve run` and serve_config.yaml: the fields of RecommendConfig, or `config: FILE` and fields over it."""
+    """For `serve run` and serve_config.yaml: the fields of RecommendConfig, or `config: FILE` and overriding fields."""
     args = dict(args)
     return recommend_application(RecommendConfig.load(args.pop("config", None), **args))
 
 
 def start_recommender(config: RecommendConfig, *, host: str = "127.0.0.1", port: int = 8000) -> str:
-    """Bring the service up on the Ray this process is connected to and return its address when it answers.
+    """Start the service on the Ray cluster of this process; returns its address when it answers.
 
-    Raises InputError on an address that is open to others without an API key, DynaqError when it does not come up.
+    Raises InputError for a non-loopback address without an API key, DynaqError when the service does not start.
     """
     refuse_open_address(config.with_secrets().api_key, host, "the recommender")
     start_serve(HTTPOptions(host=host, port=port))
     try:
-        serve.run(recommend_application(config), name=NAME, route_prefix="/", logging_config=QUIET)
+        serve.run(recommend_application(config), name=APPLICATION, route_prefix="/", logging_config=QUIET)
     except RuntimeError as error:
-        raise DynaqError(f"the recommender did not start: {startup_failure(NAME) or error}") from error
+        raise DynaqError(f"the recommender did not start: {startup_failure(APPLICATION) or error}") from error
     return shown_address(host, port)
 
 
 def stop_recommender() -> None:
-    """Let it finish and write what it accepted, and take it down."""
-    serve.delete(NAME)
+    """Stop the service after it has written what it accepted."""
+    serve.delete(APPLICATION)

@@ -1,4 +1,4 @@
-"""Jobs and applicants as the service sees them at one moment, with the similarities it ranks and explains by."""
+"""A snapshot of jobs and applicants, with the similarities by which the service ranks and explains."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from dynaq.tensor_cache import TensorCache
 from dynaq.tensor_cache_loading import pack, sides
 
 Rows = npt.NDArray[np.int64]
-CHUNK, SLICE = 1 << 13, 1 << 8  # jobs compared at once, and with how many
+JOBS_AT_ONCE, ROWS_AT_ONCE = 1 << 13, 1 << 8  # size of the blocks of similarities in `Catalogue.nearest`
 TINY = 1e-12
 
 
 @dataclass(frozen=True)
-class Person:
+class ApplicantVectors:
     """One applicant's vectors: the state `[state_dim]`, and the norm of each compared block `[n_pairs]`."""
 
     id: str
@@ -32,15 +32,15 @@ class Person:
     norms: FloatArray
 
 
-def person(applicant_id: str, blocks: dict[str, FloatArray], layout: Layout) -> Person:
-    """From vectors by block name, each `[384]`."""
+def applicant_vectors(applicant_id: str, blocks: dict[str, FloatArray], layout: Layout) -> ApplicantVectors:
+    """An applicant's vectors, from those of the blocks by name, each `[384]`."""
     _, applicants = sides(layout)
     norms = np.array([np.linalg.norm(blocks[name]) for name in applicants.compared], np.float32)
-    return Person(applicant_id, np.concatenate([blocks[name] for name in layout.state]), norms)
+    return ApplicantVectors(applicant_id, np.concatenate([blocks[name] for name in layout.state]), norms)
 
 
 class Catalogue:
-    """A snapshot of the store; never changed. `digest` tells two of them apart."""
+    """An immutable snapshot of the store. Snapshots of different content differ in their `digest`."""
 
     def __init__(self, cache: TensorCache, digest: str) -> None:
         self._cache, self.digest = cache, digest
@@ -53,49 +53,49 @@ class Catalogue:
 
     @classmethod
     def load(cls, store: Store, previous: Catalogue | None = None) -> Catalogue:
-        """What the store holds now; the previous one itself when nothing changed. Raises InputError, DynaqError."""
+        """A snapshot of the store as it is now; `previous` itself if nothing changed. Raises InputError, DynaqError."""
         digest = _digest(store)
         if previous is None:
             return cls(TensorCache.copy_from_database(store, text=True), digest)
         return previous if digest == previous.digest else cls(previous._cache.refresh(store), digest)
 
     def applicant_ids_after(self, after: str, count: int) -> list[str]:
-        """Ids in order, those behind `after`."""
+        """The first `count` applicant ids after `after`, in order."""
         start = bisect_right(self.applicant_ids, after)
         return list(self.applicant_ids[start : start + count])
 
     def __contains__(self, applicant_id: str) -> bool:
         return applicant_id in self._applicants
 
-    def person(self, applicant_id: str) -> Person | None:
-        """None when the store has no such applicant, or no vectors of theirs."""
+    def vectors_of(self, applicant_id: str) -> ApplicantVectors | None:
+        """An applicant's vectors; None if the store lacks the applicant or their vectors."""
         row = self._applicants.get(applicant_id)
         if row is None:
             return None
-        return Person(applicant_id, self._cache.applicants[row], self._arrays["applicant_norms"][row])
+        return ApplicantVectors(applicant_id, self._cache.applicants[row], self._arrays["applicant_norms"][row])
 
     def profile(self, applicant_id: str) -> Candidate:
-        """The record of an applicant who is there."""
+        """The record of an applicant of the catalogue."""
         return self._cache.applicant_text(self._applicants[applicant_id])
 
     def job(self, row: int) -> Job:
-        """The record of a row."""
+        """The job of a row."""
         return self._cache.job_text(row)
 
-    def similarities(self, who: Person, rows: Rows | None = None) -> FloatArray:
-        """Cosine by the layout's rule with every job, or with those of some rows, in [-1, 1]."""
+    def similarities(self, applicant: ApplicantVectors, rows: Rows | None = None) -> FloatArray:
+        """Cosines by the layout's rule with every job, or with the jobs of `rows`, in [-1, 1]."""
         jobs, norms = self._arrays["jobs"], self._arrays["job_norms"]
         arrays: dict[str, Any] = {
             "jobs": jobs if rows is None else jobs[rows],
             "job_norms": norms if rows is None else norms[rows],
-            "applicants": who.state[None],
-            "applicant_norms": who.norms[None],
-            **pack([who.id], "applicant_id"),
+            "applicants": applicant.state[None],
+            "applicant_norms": applicant.norms[None],
+            **pack([applicant.id], "applicant_id"),
         }
-        return TensorCache.from_arrays(self._manifest, arrays).calculate_cosine_similarities(who.id)
+        return TensorCache.from_arrays(self._manifest, arrays).calculate_cosine_similarities(applicant.id)
 
     def text_similarities(self, vector: FloatArray, rows: Rows) -> FloatArray:
-        """Cosine of a text's unit vector `[384]` with the descriptions of some jobs; the title stands in for none."""
+        """Cosines of a text's unit vector `[384]` with some jobs' descriptions, or titles where there is none."""
         title: FloatArray = self._unit(rows, "title") @ vector
         if "description" not in self.layout.action:
             return title
@@ -105,22 +105,22 @@ class Catalogue:
     def nearest(self, rows: Rows, among: Rows, count: int) -> tuple[Rows, FloatArray]:
         """For each of `rows` the most similar jobs of `among`, `[len(rows), count]`, and weights that sum to 1.
 
-        Similar as the world model has it: a weighted mean of the blocks' cosines.
+        Similarity is the world model's: a weighted mean of the blocks' cosines.
         """
         count = min(count, len(among))
         found = np.empty((len(rows), count), np.int64)
         best = np.empty((len(rows), count), np.float32)
-        for start in range(0, len(rows), SLICE):
-            part = slice(start, start + SLICE)
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            part = slice(start, start + ROWS_AT_ONCE)
             found[part], best[part] = self._nearest(rows[part], among, count)
-        weights = np.exp(10.0 * (best - best.max(axis=1, keepdims=True)))  # the nearest counts most
+        weights = np.exp(10.0 * (best - best.max(axis=1, keepdims=True)))
         return found, weights / weights.sum(axis=1, keepdims=True)
 
     def _nearest(self, rows: Rows, among: Rows, count: int) -> tuple[Rows, FloatArray]:
         wanted = self._compared(rows)
         best, found = np.empty((len(rows), 0), np.float32), np.empty((len(rows), 0), np.int64)
-        for start in range(0, len(among), CHUNK):
-            part = among[start : start + CHUNK]
+        for start in range(0, len(among), JOBS_AT_ONCE):
+            part = among[start : start + JOBS_AT_ONCE]
             best = np.concatenate([best, wanted @ self._compared(part).T], axis=1)
             found = np.concatenate([found, np.broadcast_to(part, (len(rows), len(part)))], axis=1)
             keep = np.argpartition(-best, min(count, best.shape[1]) - 1, axis=1)[:, :count]
@@ -138,7 +138,7 @@ class Catalogue:
         return compared
 
     def _unit(self, rows: Rows, block: str) -> FloatArray:
-        """`[len(rows), 384]` of unit length, zeros where there is no text."""
+        """Unit vectors `[len(rows), 384]` of a block; zeros where there is no text."""
         vectors: FloatArray = self._cache.jobs[rows, self.layout.action_slice(block)].astype(np.float32)
         assert vectors.shape[1] == BLOCK_DIM
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), TINY)
@@ -146,14 +146,14 @@ class Catalogue:
 
 
 def shared_skills(candidate: Candidate, job: Job) -> list[str]:
-    """Skills that both name, as the job writes them."""
+    """Skills that both list, in the job's spelling."""
     own = {skill.casefold().strip() for skill in (*candidate.hard_skills, *candidate.soft_skills)}
     asked: Sequence[str] = (*job.technical_skills, *job.soft_skills)
     return [skill for skill in dict.fromkeys(asked) if skill.casefold().strip() in own]
 
 
 def _digest(store: Store) -> str:
-    """Changes when a record or its vectors do. Texts without vectors do not count: they are not ranked."""
+    """A digest that changes with any record or vector. Texts without vectors are ignored, as they are not ranked."""
     digest = hashlib.sha256()
     for hashes in (store.hashes("job"), store.hashes("candidate")):
         for id_, content in sorted(hashes.items()):

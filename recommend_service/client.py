@@ -12,14 +12,14 @@ import httpx
 
 from dynaq.errors import InputError
 
-PATIENCE = 60.0  # seconds for which a call waits when it is told to
-PAGE = 500  # applicants asked for at once
+PATIENCE_SECONDS = 60.0  # longest that one call keeps retrying
+PAGE_SIZE = 500  # applicants per request
 
 
 class Api:
-    """The recommendation API's client. Waits where it is told to.
+    """The recommendation API's client. Retries after `Retry-After` when the service is busy.
 
-    waited: how often. seconds: name of a call → its durations.
+    waited: number of retries. seconds: name of a call → its durations.
     """
 
     def __init__(self, url: str, key: str | None = None, transport: httpx.AsyncBaseTransport | None = None) -> None:
@@ -43,11 +43,11 @@ class Api:
         await self._http.aclose()
 
     async def applicants(self, count: int) -> list[str]:
-        """The first ids. Raises InputError when no such service answers."""
+        """The first `count` applicant ids. Raises InputError when no recommendation service answers."""
         found: list[str] = []
         after: str | None = ""
         while after is not None and len(found) < count:
-            params = {"after": after, "limit": min(PAGE, count - len(found))}
+            params = {"after": after, "limit": min(PAGE_SIZE, count - len(found))}
             try:
                 page = await self._call("applicants", "GET", "/v1/applicants", params=params)
                 found += [one["id"] for one in page["applicants"]]
@@ -68,8 +68,8 @@ class Api:
         return await self._call("feedback", "POST", "/v1/feedback", json={"events": events}, headers=headers)
 
     async def _call(self, name: str, method: str, path: str, **options: Any) -> dict[str, Any]:
-        """Raises httpx.HTTPError, with the service's own words where it gave some."""
-        deadline = time.monotonic() + PATIENCE
+        """The JSON of a response. Raises httpx.HTTPError, with the service's own message if it gave one."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             began = time.perf_counter()
             answer = await self._http.request(method, path, **options)

@@ -1,4 +1,4 @@
-"""Settings of the recommendation service: what a user writes in YAML, one to one."""
+"""Settings of the recommendation service. The fields are those of the YAML file."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ Positive = Annotated[int, Field(gt=0)]
 
 
 class RecommendConfig(BaseModel):
-    """Where from, how to rank, and the limits.
+    """Sources, ranking and limits of the service.
 
     Args:
         store: store URI; applicants, jobs, vectors and the ledger are read, feedback and new applicants are written.
-        run: run folder whose agents rank; or
+        run: run folder whose agents rank. Give either this or `serving`.
         serving: folder in which `dynaq promote` names the run.
-        encoder: sentence-transformers model, for preferences and new applicants; None is the packaged one. It must be
-            the one the store was embedded with.
-        api_key: bearer token; None reads $DYNAQ_API_KEY. Needed on any address but loopback.
-        preference_weight: share of a preference in the order of the list, the rest is the agent's; 0 to 1.
-        shortlist: the agent's best jobs, which a preference orders anew.
-        explore: draw lists around the ranking, so that what people do tells something about other rankings; off shows
-            the ranking itself, from which no other can be evaluated.
-        sharpness: how close to the ranking (`dynaq.feedback.exposure_policy`).
-        cached_agents: agents whose ranking is kept in memory, 20 kB each; the others are read when asked for.
-        poll_seconds: between two looks for a new run.
-        catalogue_seconds: between two looks for changes of the store.
-        feedback_per_second, feedback_burst: events that one caller may send.
-        applicants_per_minute: profiles that one caller may create.
-        max_batch: events in one call.
-        max_waiting: calls with events, and exposures, that may wait for the disk; more are refused.
+        encoder: sentence-transformers model for preferences and new applicants; None means the packaged one. It must be
+            the one with which the store was embedded.
+        api_key: bearer token; None reads $DYNAQ_API_KEY. Required on any address but loopback.
+        preference_weight: weight of a preference in the order of the list, 0 to 1; the rest is the agent's.
+        shortlist: number of the agent's best jobs that a preference re-ranks.
+        explore: draw lists around the ranking, so that feedback is informative about other rankings; off shows the
+            ranking itself, and no other ranking can then be evaluated.
+        sharpness: how close the lists are to the ranking (`dynaq.feedback.exposure_policy`).
+        cached_agents: agents whose ranking is kept in memory, 20 kB each; the others are read on request.
+        poll_seconds: time between two checks for a new run.
+        catalogue_seconds: time between two checks for changes of the store.
+        feedback_per_second, feedback_burst: limits on the events of one caller.
+        applicants_per_minute: limit on the profiles that one caller creates.
+        max_batch: most events in one call.
+        max_waiting: most feedback calls and exposures waiting for the disk; further ones are refused.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -72,14 +72,14 @@ class RecommendConfig(BaseModel):
 
     @classmethod
     def load(cls, path: str | Path | None = None, **overrides: Any) -> Self:
-        """Defaults, then the YAML file, then the overrides that are not None.
+        """Merge the defaults, the YAML file and the overrides that are not None; later ones win.
 
-        Raises InputError that names each field that is wrong.
+        Raises InputError naming each invalid field.
         """
         return load_settings(cls, "recommender configuration", path, overrides)
 
     def with_secrets(self) -> Self:
-        """With the key that this process's environment holds: replicas run elsewhere and do not see it."""
+        """With the key from this process's environment, which replicas on other nodes do not have."""
         if self.api_key is not None:
             return self
         return self.model_copy(update={"api_key": os.environ.get(API_KEY) or None})

@@ -1,4 +1,4 @@
-"""The OpenAPI document as a page to read. It needs neither script nor network."""
+"""The OpenAPI document as an HTML page that needs neither scripts nor network."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 
-FOLDER = Path(__file__).parent / "page"
+PAGE = Path(__file__).parent / "page"  # static files and templates
 
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(loader=FileSystemLoader(FOLDER), autoescape=select_autoescape(default=True))
+    environment = Environment(loader=FileSystemLoader(PAGE), autoescape=select_autoescape(default=True))
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
     environment.filters["type"] = _type
     return environment
 
 
 def docs_page(document: dict[str, Any]) -> str:
-    """HTML."""
+    """The HTML page of an OpenAPI document."""
     operations = [
         (method.upper(), path, operation)
         for path, methods in document["paths"].items()

@@ -1,4 +1,4 @@
-"""What /metrics shows, in a registry of its own."""
+"""The metrics of /metrics, in a registry of their own."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-SECONDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.3, 1.0, 3.0)
+SECONDS_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.3, 1.0, 3.0)
 
 
 class Metrics:
-    """Counters of the service in Prometheus' format."""
+    """Prometheus metrics of the service."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         kept: dict[str, Any] = {"registry": self.registry}
         self.requests = Counter("recommend_requests_total", "Calls.", ["route", "status"], **kept)
-        self.seconds = Histogram("recommend_request_seconds", "Time of a call.", ["route"], buckets=SECONDS, **kept)
-        self.lists = Counter("recommend_lists_total", "Lists shown, by who ranked them.", ["source"], **kept)
+        self.seconds = Histogram(
+            "recommend_request_seconds", "Time of a call.", ["route"], buckets=SECONDS_BUCKETS, **kept
+        )
+        self.lists = Counter("recommend_lists_total", "Lists shown, by source of the ranking.", ["source"], **kept)
         self.events = Counter("recommend_feedback_total", "Events taken.", ["event"], **kept)
         self.refused = Gauge("recommend_refused_runs", "Runs that were not taken over.", **kept)
         self.run = Gauge("recommend_run_info", "The run whose agents rank.", ["run_id"], **kept)
@@ -30,6 +32,6 @@ class Metrics:
         self.lost = Gauge("recommend_lost_exposures", "Exposures that could not be written.", **kept)
 
     def show_run(self, run_id: str | None) -> None:
-        """Name the run that ranks; None while there is none."""
+        """Set the run that ranks, None for none."""
         self.run.clear()
         self.run.labels(run_id or "none").set(1)

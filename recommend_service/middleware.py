@@ -1,4 +1,4 @@
-"""What every request passes: host, size and time of it, and the headers of its answer."""
+"""Middleware of every request: checks its host and size, measures its time, and sets the response headers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recommend_service.problems import Problem, problem_response
 
 MAX_BODY = 2 << 20  # bytes
 HEADERS = {
-    # No inline script or style, nothing from elsewhere, in nobody's frame.
+    # Only scripts and styles in files of this server, and no embedding in other sites' frames.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -28,8 +28,8 @@ HEADERS = {
 class Guard:
     """ASGI middleware around the whole app.
 
-    loopback_only: without an API key only this machine may ask; a page of some site, whose name was pointed to this
-    machine's address, comes with another Host (DNS rebinding) and is refused.
+    loopback_only: refuse requests whose Host is not a loopback name. Without an API key this protects against DNS
+        rebinding, in which a web site points its own name to this machine's address.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, loopback_only: bool) -> None:
@@ -66,7 +66,7 @@ class Guard:
             return Problem(403, "wrong-host", "without an API key this service answers to 127.0.0.1 and localhost only")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > MAX_BODY:
-            return Problem(413, "too-large", f"a request may have {MAX_BODY} bytes")
+            return Problem(413, "too-large", f"a request may have at most {MAX_BODY} bytes")
         return None
 
 
@@ -78,7 +78,7 @@ def _names_loopback(host: str) -> bool:
 
 
 def _bounded(receive: Receive) -> Receive:
-    """A body that does not say its length is bounded too."""
+    """Also limits a body sent without its length."""
     read = 0
 
     async def bounded() -> Any:
@@ -86,7 +86,7 @@ def _bounded(receive: Receive) -> Receive:
         message = await receive()
         read += len(message.get("body", b""))
         if read > MAX_BODY:
-            raise HTTPException(413, f"a request may have {MAX_BODY} bytes")
+            raise HTTPException(413, f"a request may have at most {MAX_BODY} bytes")
         return message
 
     return bounded

@@ -21,7 +21,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class ProblemDetails(BaseModel):
-    """What went wrong. `type` is stable within a version; `detail` is for people."""
+    """What went wrong. `type` is stable within a version; `detail` is for human readers."""
 
     type: str = Field(examples=[f"urn:dynaq:problem:v{VERSION}:unknown-applicant"])
     title: str
@@ -31,7 +31,7 @@ class ProblemDetails(BaseModel):
 
 
 class Problem(Exception):
-    """An answer other than what was asked for."""
+    """An error response, raised by a route."""
 
     def __init__(self, status: int, name: str, detail: str, retry_after: float | None = None) -> None:
         super().__init__(detail)
@@ -44,24 +44,24 @@ class Problem(Exception):
 
 
 def problem_response(problem: Problem) -> JSONResponse:
-    """A problem as JSON by RFC 9457, with its status and headers."""
+    """The response of a problem: JSON by RFC 9457, with status and headers."""
     body = ProblemDetails(
         type=f"urn:dynaq:problem:v{VERSION}:{problem.name}",
         title=problem.name.replace("-", " "),
         status=problem.status,
-        detail=problem.detail.encode("utf-8", "replace").decode(),  # half a surrogate pair is no JSON
+        detail=problem.detail.encode("utf-8", "replace").decode(),  # a lone surrogate cannot be encoded
     )
     return JSONResponse(body.model_dump(), problem.status, problem.headers, media_type=MEDIA_TYPE)
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """For the OpenAPI document of a route."""
+    """The problem responses of a route for the OpenAPI document, by status."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}
     return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
 
 
 def install(app: FastAPI) -> None:
-    """Every error of the app becomes problem+json."""
+    """Install handlers that turn every error of the app into problem+json."""
 
     @app.exception_handler(Problem)
     async def _problem(request: Request, problem: Problem) -> JSONResponse:
@@ -87,4 +87,4 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:
         logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return problem_response(Problem(500, "internal-error", "the service failed; its log says how"))
+        return problem_response(Problem(500, "internal-error", "the service failed; see its log"))

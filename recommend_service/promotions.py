@@ -1,7 +1,7 @@
-"""Which run serves, and which did before: `current.json` of a serving folder, replaced in one step, and its history.
+"""Which run serves, and which did before: a serving folder's `current.json`, replaced atomically, and its history.
 
-current.json                       what serves now, read by `dynaq serve --recommend --serving`
-history/<time>-<action>.json       every promotion and rollback, oldest first by name
+current.json                       the run that serves now, read by `dynaq serve --recommend --serving`
+history/<time>-<action>.json       every promotion and rollback; sorted by name, oldest first
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ PROMOTE, ROLLBACK = "promote", "rollback"
 
 @dataclass(frozen=True)
 class Promotion:
-    """One change of what serves.
+    """One change of the run that serves.
 
     Args:
-        run, run_id: the run that serves from here on, and where it lies.
+        run, run_id: URI and id of the run that serves from here on.
         promoted_at: ISO time in UTC.
         action: PROMOTE or ROLLBACK.
-        verdict, reason: of the evaluation before it; empty for a rollback.
+        verdict, reason: of the preceding evaluation; empty for a rollback.
     """
 
     run: str
@@ -39,13 +39,13 @@ class Promotion:
 
 
 class ServingFolder:
-    """A folder in which promotions are kept. Raises InputError for an unknown URI."""
+    """The folder of promotions. Raises InputError for an unknown URI."""
 
     def __init__(self, uri: str) -> None:
         self.folder = RunFolder.at(uri)
 
     def current(self) -> Promotion | None:
-        """What serves now; None before the first promotion. Raises InputError when the file cannot be read."""
+        """The promotion that is in force; None before the first one. Raises InputError when it cannot be read."""
         if not self.folder.exists(CURRENT):
             return None
         return self._read(CURRENT)
@@ -55,7 +55,7 @@ class ServingFolder:
         return [self._read(f"{HISTORY}/{name}") for name in self.folder.names(HISTORY) if name.endswith(".json")]
 
     def promote(self, run: ServedRun, action: str = PROMOTE, verdict: str = "", reason: str = "") -> Promotion:
-        """Make a run serve. The history has it first: whatever serves can be looked up there."""
+        """Make a run serve. The history is written first, so that it always includes the run that serves."""
         now = datetime.now(UTC)
         promotion = Promotion(run.folder.uri, run.run_id, now.isoformat(), action, verdict, reason)
         self.folder.write_json(f"{HISTORY}/{now:%Y%m%dT%H%M%S.%fZ}-{action}.json", asdict(promotion))
@@ -63,7 +63,7 @@ class ServingFolder:
         return promotion
 
     def before(self) -> Promotion:
-        """What served before the run that serves now was promoted. Raises InputError when there is nothing."""
+        """The promotion to which a rollback returns. Raises InputError if there is none."""
         stack: list[Promotion] = []
         for promotion in self.history():
             if promotion.action == ROLLBACK and len(stack) > 1:
@@ -82,5 +82,5 @@ class ServingFolder:
             )
         except (ValueError, TypeError, AttributeError) as error:
             raise InputError(
-                f"{name} in {self.folder.uri!r} cannot be read ({error}); it must be as promote left it"
+                f"{name} in {self.folder.uri!r} cannot be read ({error}); restore it as `dynaq promote` wrote it"
             ) from error

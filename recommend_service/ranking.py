@@ -1,7 +1,7 @@
-"""The order of the catalogue for one applicant: by their agent, or by similarity while they have none.
+"""The ranking of the catalogue for one applicant: by their agent, or by similarity if they have none.
 
-Only the top is kept, and only of agents that were asked for lately; a row of Q is read from the run folder when it is
-needed. So memory is bounded by the number of agents kept, whatever the size of the catalogue.
+Only the top of recently requested rankings is kept, and an agent's row of Q is read from the run folder on request. So
+memory is bounded by the number of cached rankings, whatever the size of the catalogue.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from dynaq.errors import DynaqError, InputError
 from dynaq.feedback.events import WARM_START
 from dynaq.runs.q_table import ServedRun
 from dynaq.stores import FloatArray
-from recommend_service.catalogue import Catalogue, Person, Rows
+from recommend_service.catalogue import ApplicantVectors, Catalogue, Rows
 
 logger = logging.getLogger(__name__)
-DEPTH = 1000  # jobs of a ranking that are kept
-NEIGHBOURS = 8  # trained jobs that stand in for one that came after training
+DEPTH = 1000  # jobs kept per ranking
+NEIGHBOURS = 8  # trained jobs from which the Q of a job added after training is estimated
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Ranking:
     """The top of the catalogue for one applicant, best first.
 
     Args:
-        rows: of the catalogue.
-        scores: Q, or the cosine where there is no agent.
-        estimated: jobs that came after training; their Q is that of the most similar jobs.
+        rows: rows of the catalogue.
+        scores: Q, or the cosine if there is no agent.
+        estimated: whether the job was added after training, so that its Q is estimated from the most similar jobs.
         policy: the run's id, or WARM_START.
-        whole: nothing of the catalogue was left out.
+        whole: whether the ranking has all jobs of the catalogue.
     """
 
     rows: Rows
@@ -44,12 +44,12 @@ class Ranking:
     whole: bool
 
     def only(self, places: Rows) -> Ranking:
-        """Some of its jobs, in another order."""
+        """The jobs at some places of this ranking, in the order of `places`."""
         return Ranking(self.rows[places], self.scores[places], self.estimated[places], self.policy, whole=False)
 
 
 class Ranker:
-    """One run over one catalogue. Neither ever changes: when one does, there is a new ranker, with an empty cache.
+    """Ranks one catalogue by one run. A new run or catalogue needs a new ranker, so that the cache is never stale.
 
     Raises InputError for a run that shares no job with the catalogue.
     """
@@ -63,7 +63,7 @@ class Ranker:
             self._map(run)
 
     def _map(self, run: ServedRun) -> None:
-        """Where each job of the catalogue stands in the run, and which jobs stand in for those that do not."""
+        """Find each catalogue job's column in the run, and for jobs without one the most similar jobs that have one."""
         self._columns = np.fromiter((run.columns.get(j, -1) for j in self.catalogue.job_ids), np.int64)
         self._new = np.flatnonzero(self._columns < 0)
         known = np.flatnonzero(self._columns >= 0)
@@ -74,7 +74,7 @@ class Ranker:
 
     @property
     def cached(self) -> int:
-        """How many rankings are in memory."""
+        """Number of rankings in memory."""
         return len(self._cache)
 
     def has_agent(self, applicant_id: str) -> bool:
@@ -82,7 +82,7 @@ class Ranker:
         return self.run is not None and applicant_id in self.run.places
 
     def peek(self, applicant_id: str, depth: int) -> Ranking | None:
-        """The ranking if it is in memory and deep enough."""
+        """The ranking if it is in memory and has at least `depth` jobs."""
         with self._lock:
             ranking = self._cache.get(applicant_id)
             if ranking is None or not (ranking.whole or len(ranking.rows) >= depth):
@@ -90,11 +90,11 @@ class Ranker:
             self.hits += 1
             return ranking
 
-    def rank(self, who: Person, depth: int) -> Ranking:
-        """The first `depth` jobs at least, read from disk or computed; milliseconds, or tens without an agent."""
-        q, policy = self._q_values(who.id), WARM_START
+    def rank(self, applicant: ApplicantVectors, depth: int) -> Ranking:
+        """A ranking of at least `depth` jobs, read from disk or computed. Takes milliseconds, tens without an agent."""
+        q, policy = self._q_values(applicant.id), WARM_START
         if q is None:
-            scores, estimated = self.catalogue.similarities(who), np.zeros(len(self.catalogue.job_ids), bool)
+            scores, estimated = self.catalogue.similarities(applicant), np.zeros(len(self.catalogue.job_ids), bool)
         else:
             assert self.run is not None
             scores, estimated = self._over_catalogue(q), self._columns < 0
@@ -103,7 +103,7 @@ class Ranker:
         ranking = Ranking(rows, scores[rows], estimated[rows], policy, len(rows) == len(scores))
         with self._lock:
             self.misses += 1
-            self._cache[who.id] = ranking
+            self._cache[applicant.id] = ranking
         return ranking
 
     def _q_values(self, applicant_id: str) -> FloatArray | None:
@@ -111,20 +111,20 @@ class Ranker:
             return None
         try:
             return self.run.q_values(applicant_id)
-        except DynaqError as error:  # somebody removed the run folder: better a weaker list than none
+        except DynaqError as error:  # the run folder was removed: a warm-start list is better than none
             self.unreadable += 1
             logger.error("agent of %r cannot be read: %s", applicant_id, error)
             return None
 
     def _over_catalogue(self, q: FloatArray) -> FloatArray:
-        values: FloatArray = q[self._columns]  # -1, the last column, for new jobs: replaced below
+        values: FloatArray = q[self._columns]  # new jobs have column -1, and their values are replaced below
         if len(self._new):
             values[self._new] = (values[self._similar] * self._weights).sum(axis=1)
         return values
 
 
 def _top(scores: FloatArray, count: int) -> Rows:
-    """Rows of the highest scores, best first, equals in row order."""
+    """Rows of the highest scores, best first; ties in row order."""
     if count < len(scores):
         threshold = np.partition(scores, len(scores) - count)[len(scores) - count]
         rows = np.flatnonzero(scores >= threshold)

@@ -1,4 +1,4 @@
-"""How much one caller may send."""
+"""Limits how much one caller may send."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 from cachetools import LRUCache
 
-CALLERS = 10_000  # remembered; whoever was quiet longest is forgotten, which gives them a full bucket
+CALLERS = 10_000  # remembered; beyond that, the least recent caller is forgotten and starts again with a full bucket
 
 
 class TokenBuckets:
-    """A token bucket per caller: `rate` per second, `burst` at once.
+    """A token bucket per caller: refilled at `rate` per second, up to `burst`.
 
-    clock: seconds, for tests.
+    clock: time in seconds, replaced by tests.
     """
 
     def __init__(self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -21,7 +21,7 @@ class TokenBuckets:
         self._levels: LRUCache[str, tuple[float, float]] = LRUCache(CALLERS)  # caller -> tokens, when
 
     def wait(self, caller: str, tokens: float = 1.0) -> float:
-        """0 when the tokens are taken; else seconds until they will be there, and nothing is taken."""
+        """Take tokens and return 0; if there are too few, take none and return the seconds until there are enough."""
         now = self._clock()
         level, then = self._levels.get(caller, (self._burst, now))
         level = min(self._burst, level + (now - then) * self._rate)

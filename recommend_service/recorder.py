@@ -1,8 +1,8 @@
-"""Writes feedback and exposures in a thread of its own, many callers' in one durable write.
+"""Writes feedback and exposures in its own thread, those of many callers in one durable write.
 
-What waits while the disk is busy goes down together with the next write (group commit), so that the rate of calls is
-not that of the disk's syncs. A caller's future is done once its events are on the disk. First in, first out: an
-exposure that was handed in before an event is on the disk before that event is acknowledged.
+What arrives during a write goes into the next one (group commit), so that the rate of calls is not limited by the
+disk's syncs. A call returns once its events are on disk. The queue is first in, first out: an exposure that was queued
+before an event is on disk before that event is acknowledged.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from dynaq.feedback.events import Exposure, FeedbackEvent
 from dynaq.stores import FeedbackStore
 
 logger = logging.getLogger(__name__)
-MAX_ROWS = 5000  # of one write
+MAX_ROWS = 5000  # per write
 
 Answer = asyncio.Future[None]
 
 
 class Overloaded(DynaqError):
-    """More waits for the disk than is allowed."""
+    """Too many writes are waiting for the disk."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class _Work:
 
 
 class Recorder:
-    """Owns the store that it is given. Made, used and closed from one event loop."""
+    """Queues writes to a store, which it owns. Create, use and close it in one event loop."""
 
     def __init__(self, store: FeedbackStore, max_waiting: int) -> None:
         self._store = store
@@ -49,21 +49,21 @@ class Recorder:
 
     @property
     def waiting(self) -> int:
-        """Calls and exposures that are not on the disk yet."""
+        """Number of feedback calls and exposures that wait to be written."""
         return self._queue.qsize()
 
     async def add(self, events: Sequence[FeedbackEvent]) -> None:
-        """Returns when the events are on the disk. Raises Overloaded, DynaqError when they are not."""
+        """Write events; returns when they are on disk. Raises Overloaded or DynaqError when they were not written."""
         answer = self._loop.create_future()
         self._put(_Work(events=events, answer=answer))
         await asyncio.shield(answer)
 
     def expose(self, exposure: Exposure) -> None:
-        """Hand in an exposure. Raises Overloaded."""
+        """Queue an exposure without waiting for the disk. Raises Overloaded."""
         self._put(_Work(exposure=exposure))
 
     async def close(self) -> None:
-        """Write what waits, then close the store."""
+        """Write what is queued, then close the store."""
         if self._thread.is_alive():
             await asyncio.to_thread(self._queue.put, None)
             await asyncio.to_thread(self._thread.join)
@@ -72,7 +72,7 @@ class Recorder:
         try:
             self._queue.put_nowait(work)
         except queue.Full:
-            raise Overloaded("more feedback waits for the disk than is allowed; try again") from None
+            raise Overloaded("too much feedback is waiting for the disk; try again") from None
 
     def _run(self) -> None:
         ended = False
@@ -83,10 +83,10 @@ class Recorder:
         try:
             self._store.close()
         except DynaqError:
-            logger.exception("the feedback store was not closed well; what was acknowledged is kept")
+            logger.exception("the feedback store could not be closed; acknowledged events are kept")
 
     def _take(self) -> tuple[list[_Work], bool]:
-        """What waits, at least one, up to MAX_ROWS; and whether it is the end."""
+        """Wait for work and take up to about MAX_ROWS rows of it. The flag says whether it is the end."""
         batch: list[_Work] = []
         rows = 0
         while rows < MAX_ROWS:
@@ -119,7 +119,7 @@ class Recorder:
             logger.error("feedback was not written: %s", error)
             failure = error if isinstance(error, DynaqError) else DynaqError(f"{type(error).__name__}: {error}")
         answers = [work.answer for work in batch if work.answer is not None]
-        with contextlib.suppress(RuntimeError):  # the loop is gone: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the event loop is closed, so no caller waits any more
             self._loop.call_soon_threadsafe(_tell, answers, failure)
 
 
@@ -131,4 +131,4 @@ def _tell(answers: list[Answer], failure: Exception | None) -> None:
             answer.set_result(None)
         else:
             answer.set_exception(failure)
-            answer.exception()  # its caller may be gone
+            answer.exception()  # retrieved here, or asyncio would log it if the caller was cancelled

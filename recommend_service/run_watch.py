@@ -1,4 +1,4 @@
-"""Which run ranks: looked for again and again, checked whole before it takes over, refused when it is broken."""
+"""Watches for a new run: checks a run completely before it takes over, and refuses a broken one."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from recommend_service.ranking import Ranker
 
 logger = logging.getLogger(__name__)
 CURRENT = "current.json"  # of a serving folder, written by `dynaq promote`
-MAX_PAUSE = 60.0  # seconds until a refused run is looked at again: checking one reads all of it
+MAX_PAUSE = 60.0  # longest time in seconds until a refused run is checked again, since a check reads all of it
 
 
 class RunWatch:
-    """Keeps the ranker of the newest whole run over a catalogue."""
+    """Provides the ranker of the newest valid run over a catalogue."""
 
     def __init__(self, config: RecommendConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self._config, self._clock = config, clock
@@ -29,9 +29,9 @@ class RunWatch:
         self.refused = 0
 
     def ranker(self, catalogue: Catalogue, current: Ranker | None) -> Ranker:
-        """The ranker to use now: `current` itself while neither the run nor the catalogue changed.
+        """The ranker to use now: `current` itself while neither the run nor the catalogue has changed.
 
-        A run that cannot be used leaves the one in use where it is, and `problem` says why.
+        If a new run cannot be used, the run in use is kept and `problem` says why.
         """
         run = current.run if current is not None else None
         found = self._newer()
@@ -50,12 +50,12 @@ class RunWatch:
             return current
         try:
             return Ranker(catalogue, run, self._config.cached_agents)
-        except InputError as error:  # the catalogue was replaced by another one altogether
+        except InputError as error:  # the new catalogue has no job of the run
             self._refuse(error)
             return Ranker(catalogue, None, self._config.cached_agents)
 
     def _newer(self) -> tuple[ServedRun, tuple[str, str]] | None:
-        """A whole run other than the one in use."""
+        """A valid run other than the one in use, with its source."""
         if self._clock() < self._not_before:
             return None
         try:
@@ -69,7 +69,7 @@ class RunWatch:
             return ServedRun.open(uri), source
         except DynaqError as error:
             self._refuse(error)
-        except Exception as error:  # whatever a folder on some file system may do to us, the old run goes on
+        except Exception as error:  # whatever fails on an unknown file system, the run in use is kept
             logger.exception("looking for a new run")
             self._refuse(DynaqError(f"{type(error).__name__}: {error}"))
         return None
@@ -90,7 +90,7 @@ class RunWatch:
     def _refuse(self, error: DynaqError) -> None:
         text = " ".join(str(error).split())
         if text != self.problem:
-            logger.error("a run was refused, the one in use goes on: %s", text)
+            logger.error("a run was refused; the one in use is kept: %s", text)
             self.refused += 1
             self._pause = self._config.poll_seconds
         self.problem = text

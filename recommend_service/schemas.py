@@ -1,4 +1,4 @@
-"""What goes over the wire."""
+"""Requests and responses of the API."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Preference = Annotated[str, Field(max_length=MAX_PREFERENCE)]
 
 
 class Explanation(BaseModel):
-    """Why a job is where it is.
+    """Why a job is at its place in the list.
 
-    q: the agent's value of the job; null without an agent. judge: how the newest judgement of the pair has it, when
-    there is one. preference: cosine of the wish with the job's description.
+    cosine: similarity of profile and job. q: the agent's value of the job; null without an agent. judge: the newest
+    judgement of the pair, null if there is none. preference: cosine of the preference with the job's description.
     """
 
     cosine: float
     q: float | None
-    q_is_estimated: bool = Field(description="the job came after training; its Q is that of the most similar jobs")
-    judge: dict[str, float] | None = Field(description="p of apply, save, click, ignore")
+    q_is_estimated: bool = Field(description="the job was added after training; its Q is estimated from similar jobs")
+    judge: dict[str, float] | None = Field(description="probabilities of apply, save, click, ignore")
     preference: float | None
     shared_skills: list[str]
 
@@ -37,38 +37,38 @@ class Recommendation(BaseModel):
     job_id: str
     title: str
     summary: str = Field(description="the beginning of the description")
-    marked: Literal["save", "click"] | None = Field(description="what the applicant did with it before")
+    marked: Literal["save", "click"] | None = Field(description="the applicant's earlier event on the job")
     explanation: Explanation | None
 
 
 class Recommendations(BaseModel):
-    """A list for one applicant. Jobs they applied to, were hired for or declined are left out; saved ones stay."""
+    """A list for one applicant. Jobs they applied to, were hired for or declined are left out; saved ones are kept."""
 
     applicant_id: str
     source: Literal["agent", "warm-start"]
     note: str
     run_id: str | None
     preference: str | None
-    exposure: str = Field(description="key under which it is kept that this list was shown")
+    exposure: str = Field(description="key of the stored exposure, the record that this list was shown")
     recommendations: list[Recommendation]
 
 
 class FeedbackIn(BaseModel):
-    """One thing that one person did with one job."""
+    """One action of one applicant on one job."""
 
     model_config = ConfigDict(extra="forbid")
 
     applicant_id: Id
     job_id: Id
     event: Event
-    at: AwareDatetime | None = Field(default=None, description="now when absent")
+    at: AwareDatetime | None = Field(default=None, description="time of the event; now if absent")
     source: str = Field(default="", max_length=MAX_TEXT)
 
     def record(self, now: datetime, key: str | None) -> FeedbackEvent:
-        """Raises InputError for a time that is none.
+        """The event to store. key: the caller's idempotency key. Raises InputError for an invalid time.
 
-        An event sent again is known by its content together with the caller's key, or with its own time; one with
-        neither is always new.
+        An event sent again is recognised by its content together with the caller's key, or else with its own time;
+        without either it is always new.
         """
         if key is None and self.at is None:
             name = uuid.uuid4().hex
@@ -80,7 +80,7 @@ class FeedbackIn(BaseModel):
 
 
 class FeedbackBatch(BaseModel):
-    """Several; all are kept or none."""
+    """Several events, of which either all are stored or none."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -98,14 +98,14 @@ FeedbackBody = Annotated[
 
 
 class FeedbackAccepted(BaseModel):
-    """The events are on the disk, those that were sent before included. keys: under which they are kept, in order."""
+    """The events are on disk. accepted: their number, including those sent before. keys: their keys, in order."""
 
     accepted: int
     keys: list[str]
 
 
 class Position(BaseModel):
-    """A job that the applicant had."""
+    """A past position of the applicant."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -117,11 +117,11 @@ Skill = Annotated[str, Field(max_length=1000)]
 
 
 class ApplicantIn(BaseModel):
-    """A profile. At least one of bio, skills and experience says something."""
+    """A profile. At least one of bio, skills and experience must have text."""
 
     model_config = ConfigDict(extra="forbid")
 
-    id: Id | None = Field(default=None, description="made up when absent")
+    id: Id | None = Field(default=None, description="generated if absent")
     bio: str = Field(default="", max_length=20_000)
     hard_skills: list[Skill] = Field(default=[], max_length=500)
     soft_skills: list[Skill] = Field(default=[], max_length=500)
@@ -129,14 +129,14 @@ class ApplicantIn(BaseModel):
 
 
 class ApplicantCreated(BaseModel):
-    """The new applicant's id, and where the recommendations are."""
+    """The new applicant."""
 
     id: str
-    recommendations: str = Field(description="where they are")
+    recommendations: str = Field(description="path of the applicant's recommendations")
 
 
 class ApplicantShown(BaseModel):
-    """An applicant as a list of applicants shows them."""
+    """An applicant's entry in the list of applicants."""
 
     id: str
     headline: str
@@ -144,14 +144,14 @@ class ApplicantShown(BaseModel):
 
 
 class ApplicantList(BaseModel):
-    """A page of applicants by id; `next` is the `after` of the next page, null on the last."""
+    """A page of applicants ordered by id; `next` is the `after` of the next page, null on the last."""
 
     applicants: list[ApplicantShown]
     next: str | None
 
 
 class Status(BaseModel):
-    """run_id: whose agents rank. problem: why a newer run, or the store's newest state, is not used."""
+    """Status of the service. run_id: the run whose agents rank. problem: why a newer run or catalogue is not used."""
 
     status: Literal["ok", "ready"]
     run_id: str | None = None

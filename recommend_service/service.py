@@ -1,4 +1,4 @@
-"""The service without HTTP: lists, feedback, new applicants, and what is looked for in the background."""
+"""The service without HTTP: lists, feedback, new applicants, and background checks for new runs and catalogues."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dynaq.feedback.exposure_policy import POOL, rank_probabilities
 from dynaq.ingest.embedding import candidate_texts, content_hash
 from dynaq.records import Candidate, Job
 from dynaq.stores import FloatArray, open_feedback, open_store
-from recommend_service.catalogue import Catalogue, Person, person
+from recommend_service.catalogue import ApplicantVectors, Catalogue, applicant_vectors
 from recommend_service.config import RecommendConfig
 from recommend_service.metrics import Metrics
 from recommend_service.problems import Problem
@@ -45,17 +45,17 @@ from recommend_service.text_encoder import Texts
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 SUMMARY = 300  # characters of a description in a list
-FUTURE = timedelta(minutes=5)  # clocks differ
-LEDGER_SECONDS = 60.0  # an applicant's judgements are read again after so long
-LEDGERS = 1000  # applicants whose judgements are remembered
-NO_AGENT = "No agent has been trained for this applicant yet: ranked by how alike profile and jobs are."
+FUTURE = timedelta(minutes=5)  # tolerance for clocks that differ
+LEDGER_SECONDS = 60.0  # how long an applicant's judgements are cached
+LEDGERS_KEPT = 1000  # applicants whose judgements are cached
+NO_AGENT = "No agent has been trained for this applicant yet: ranked by similarity of profile and jobs."
 BY_AGENT = "Ranked by the applicant's own agent."
 
 
 class Recommender:
-    """One process's service. `start` before use, `stop` after, both in the event loop that serves.
+    """The service of one process. Call `start` before use and `stop` after it, both in the serving event loop.
 
-    encoder: instead of the one that the configuration names.
+    encoder: replaces the configured one.
     """
 
     def __init__(self, config: RecommendConfig, encoder: Embedder | None = None) -> None:
@@ -64,16 +64,16 @@ class Recommender:
         self.metrics = Metrics()
         self._watch = RunWatch(self.config)
         self._store = open_store(config.store, read_only=True)
-        self._reading = ThreadPoolExecutor(1, "store")  # stores need not be thread-safe
+        self._reading = ThreadPoolExecutor(1, "store")  # one thread, since stores need not be thread-safe
         self._ranking = ThreadPoolExecutor(2, "ranking")
-        self._newcomers: dict[str, tuple[Person, Candidate]] = {}  # until the catalogue has them
-        self._ledgers: TTLCache[str, dict[str, dict[str, float]]] = TTLCache(LEDGERS, LEDGER_SECONDS)
+        self._newcomers: dict[str, tuple[ApplicantVectors, Candidate]] = {}  # until the catalogue has them
+        self._ledgers: TTLCache[str, dict[str, dict[str, float]]] = TTLCache(LEDGERS_KEPT, LEDGER_SECONDS)
         self._store_problem: str | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._changing = asyncio.Lock()
 
     async def start(self) -> None:
-        """Load everything that a first list needs; once. Raises InputError, DynaqError."""
+        """Load everything that a first list needs. Idempotent. Raises InputError, DynaqError."""
         if self._tasks:
             return
         feedback = open_feedback(self.config.store)
@@ -94,7 +94,7 @@ class Recommender:
         ]
 
     async def stop(self) -> None:
-        """Write what was accepted and let go of the store."""
+        """Write what was accepted, and close the store."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -106,25 +106,25 @@ class Recommender:
 
     @property
     def run_id(self) -> str | None:
-        """The run whose agents rank, None while there is none."""
+        """The run whose agents rank, None if there is none."""
         return self.ranker.run.run_id if self.ranker.run is not None else None
 
     @property
     def problem(self) -> str | None:
-        """Why something newer is not used."""
+        """Why a newer run or catalogue is not used, None if none is refused."""
         return self._watch.problem or self._store_problem
 
     # Lists
 
     async def recommend(self, applicant_id: str, k: int, preference: str | None, explained: bool) -> Recommendations:
-        """The list, drawn around the ranking, and a note in the store that it was shown. Raises Problem, Overloaded."""
+        """Draw a list around the applicant's ranking, and store its exposure. Raises Problem, Overloaded."""
         ranker, wish = self.ranker, None
-        who, profile = self._person(applicant_id, ranker.catalogue)
+        applicant, profile = self._applicant(applicant_id, ranker.catalogue)
         text = " ".join((preference or "").split()) or None
         if text is not None:
             wish = Wish(await self._wish(text), self.config.preference_weight, self.config.shortlist)
         standing = self._standing.of_applicant(applicant_id)
-        ranking = await self._ranked(ranker, who, max(self.config.shortlist, POOL) + len(standing))
+        ranking = await self._ranked(ranker, applicant, max(self.config.shortlist, POOL) + len(standing))
         draw = _generator(applicant_id, ranking.policy, text or "", datetime.now(UTC).date().isoformat())
         shown = choose(ranking, ranker.catalogue, standing, wish, k, draw, self._sharpness)
         jobs = [ranker.catalogue.job(row) for row in shown.ranking.rows.tolist()]
@@ -133,7 +133,7 @@ class Recommender:
         explanations: Sequence[Explanation | None] = [None] * len(jobs)
         if explained:
             judged = await self._judged(applicant_id)
-            explanations = explain(shown, ranker.catalogue, who, profile, judged, agent)
+            explanations = explain(shown, ranker.catalogue, applicant, profile, judged, agent)
         source = "agent" if agent else "warm-start"
         self.metrics.lists.labels(source).inc()
         return Recommendations(
@@ -160,10 +160,10 @@ class Recommender:
     def _sharpness(self) -> float:
         return self.config.sharpness if self.config.explore else math.inf
 
-    def _person(self, applicant_id: str, catalogue: Catalogue) -> tuple[Person, Candidate]:
-        who = catalogue.person(applicant_id)
-        if who is not None:
-            return who, catalogue.profile(applicant_id)
+    def _applicant(self, applicant_id: str, catalogue: Catalogue) -> tuple[ApplicantVectors, Candidate]:
+        applicant = catalogue.vectors_of(applicant_id)
+        if applicant is not None:
+            return applicant, catalogue.profile(applicant_id)
         if applicant_id in self._newcomers:
             return self._newcomers[applicant_id]
         raise Problem(404, "unknown-applicant", f"applicant {applicant_id!r} is not in the store, or has no vectors")
@@ -172,13 +172,13 @@ class Recommender:
         try:
             return await self._texts.preference(text)
         except InputError as error:
-            raise Problem(409, "no-encoder", f"preferences are not understood here: {error}") from error
+            raise Problem(409, "no-encoder", f"this service cannot use preferences: {error}") from error
 
-    async def _ranked(self, ranker: Ranker, who: Person, depth: int) -> Ranking:
-        ranking = ranker.peek(who.id, depth)
+    async def _ranked(self, ranker: Ranker, applicant: ApplicantVectors, depth: int) -> Ranking:
+        ranking = ranker.peek(applicant.id, depth)
         if ranking is None:
             loop = asyncio.get_running_loop()
-            ranking = await loop.run_in_executor(self._ranking, ranker.rank, who, depth)
+            ranking = await loop.run_in_executor(self._ranking, ranker.rank, applicant, depth)
         return ranking
 
     def _expose(self, applicant_id: str, shown: Shown, jobs: list[Job], preference: str | None) -> str:
@@ -191,7 +191,7 @@ class Recommender:
         return key
 
     async def _judged(self, applicant_id: str) -> dict[str, dict[str, float]]:
-        """Job -> p of the newest judgement in the ledger, of whatever judge."""
+        """Job -> probabilities of the newest judgement in the ledger, by any judge."""
         known = self._ledgers.get(applicant_id)
         if known is None:
             rows = await self._read(lambda: self._store.judgements(applicants=[applicant_id]).to_pylist())
@@ -202,14 +202,14 @@ class Recommender:
         return known
 
     def job(self, job_id: str) -> Job:
-        """Raises Problem."""
+        """A job of the catalogue. Raises Problem if there is none with this id."""
         row = self.ranker.catalogue.rows.get(job_id)
         if row is None:
             raise Problem(404, "unknown-job", f"job {job_id!r} is not in the catalogue")
         return self.ranker.catalogue.job(row)
 
     def applicants(self, after: str, limit: int) -> ApplicantList:
-        """By id, those behind `after`."""
+        """The first `limit` applicants after `after`, ordered by id."""
         ranker = self.ranker
         ids = ranker.catalogue.applicant_ids_after(after, limit + 1)
         if self._newcomers:
@@ -217,7 +217,7 @@ class Recommender:
             ids = sorted([*ids, *newcomers])[: limit + 1]
         shown = [
             ApplicantShown(
-                id=one, headline=_headline(self._person(one, ranker.catalogue)[1]), has_agent=ranker.has_agent(one)
+                id=one, headline=_headline(self._applicant(one, ranker.catalogue)[1]), has_agent=ranker.has_agent(one)
             )
             for one in ids[:limit]
         ]
@@ -226,7 +226,7 @@ class Recommender:
     # Feedback and new applicants
 
     async def feedback(self, given: Sequence[FeedbackIn], key: str | None) -> list[FeedbackEvent]:
-        """Keep events; they are on the disk when this returns. Raises Problem, Overloaded."""
+        """Store events; they are on disk when this returns. Raises Problem, Overloaded."""
         now = datetime.now(UTC)
         events = []
         for index, one in enumerate(given):
@@ -236,7 +236,7 @@ class Recommender:
                 events.append(one.record(now, key))
             except (InputError, OverflowError) as error:
                 raise Problem(422, "invalid-request", f"{place}{error}") from error
-        # A caller who goes away does not take back what they sent: it is kept, and counts.
+        # Shielded: what a caller has sent is stored and counted even if they disconnect.
         await asyncio.shield(asyncio.ensure_future(self._keep(events)))
         return events
 
@@ -246,7 +246,7 @@ class Recommender:
         except Overloaded:
             raise
         except DynaqError as error:
-            raise Problem(503, "store-unavailable", f"nothing was kept: {error}", retry_after=5) from error
+            raise Problem(503, "store-unavailable", f"no event was stored: {error}", retry_after=5) from error
         self._standing.add(events)
         for event in events:
             self.metrics.events.labels(event.event).inc()
@@ -255,19 +255,19 @@ class Recommender:
         catalogue, run = self.ranker.catalogue, self.ranker.run
         if one.applicant_id not in catalogue and one.applicant_id not in self._newcomers:
             raise Problem(404, "unknown-applicant", f"{place}applicant {one.applicant_id!r} is not in the store")
-        # A job that has just left the catalogue may still be on somebody's screen.
+        # A job that has just left the catalogue may still be on an applicant's screen.
         if one.job_id not in catalogue.rows and (run is None or one.job_id not in run.columns):
             raise Problem(404, "unknown-job", f"{place}job {one.job_id!r} is not in the catalogue")
         if one.at is not None and one.at > now + FUTURE:
             raise Problem(422, "invalid-request", f"{place}at {one.at.isoformat()} lies in the future")
 
     async def create(self, candidate: Candidate) -> None:
-        """Embed a profile and keep it; it can be asked for when this returns. Raises Problem."""
+        """Embed and store a profile; its recommendations are available when this returns. Raises Problem."""
         layout = self.ranker.catalogue.layout
         try:
             blocks = await self._texts.profile(candidate, layout)
         except InputError as error:
-            raise Problem(409, "no-encoder", f"no applicants can be created here: {error}") from error
+            raise Problem(409, "no-encoder", f"this service cannot create applicants: {error}") from error
         hash_ = content_hash(candidate_texts(candidate), layout)
 
         def write() -> None:
@@ -279,9 +279,9 @@ class Recommender:
 
         try:
             await self._read(write)
-        except DynaqError as error:  # the folder has one writer at a time
+        except DynaqError as error:  # a folder store allows one writer at a time
             raise Problem(503, "store-busy", str(error), retry_after=5) from error
-        self._newcomers[candidate.id] = (person(candidate.id, blocks, layout), candidate)
+        self._newcomers[candidate.id] = (applicant_vectors(candidate.id, blocks, layout), candidate)
 
     # In the background
 
@@ -295,7 +295,7 @@ class Recommender:
             try:
                 catalogue = await self._read(lambda: Catalogue.load(self._store, before))
             except DynaqError as error:
-                logger.error("the store cannot be read, its last state goes on: %s", error)
+                logger.error("the store cannot be read; its last snapshot is kept: %s", error)
                 self._store_problem = str(error)
                 return
             self._store_problem = None
@@ -304,7 +304,7 @@ class Recommender:
             del self._newcomers[one]
 
     async def _take(self, catalogue: Catalogue) -> None:
-        """Rank by the newest run over this catalogue from now on."""
+        """Switch to this catalogue, and to the newest run."""
         ranker = await self._read(lambda: self._watch.ranker(catalogue, self.ranker))
         if ranker is not self.ranker:
             self.ranker = ranker
@@ -331,12 +331,12 @@ async def _every(seconds: float, look: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(seconds)
         try:
             await look()
-        except Exception:  # whatever it was, the next look may do better
-            logger.exception("looking for something new")
+        except Exception:  # whatever failed, the next check may succeed
+            logger.exception("a background check failed")
 
 
 def _generator(*parts: str) -> np.random.Generator:
-    """The same list while a page is reloaded; another one tomorrow, or from another run."""
+    """A generator seeded by the parts: reloading a page gives the same list, another day or run gives another one."""
     digest = hashlib.blake2b("\0".join(parts).encode(), digest_size=8).digest()
     return np.random.default_rng(int.from_bytes(digest, "big"))
 

@@ -1,4 +1,4 @@
-"""Visits of simulated applicants to a running API: a list, an answer per job, the events that people would send."""
+"""Visits of simulated applicants to a running API: each gets a list, answers every job, and sends the events."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from dynaq.judging.judgement import Judgement, JudgementSource, Label, Slate
 from dynaq.judging.sampled import chance, draw
 from recommend_service.client import Api
 
-EVENTS: Mapping[Label, str] = {"APPLY": "apply", "SAVE": "save", "CLICK": "click", "IGNORE": "ignore"}
+EVENT_OF_LABEL: Mapping[Label, str] = {"APPLY": "apply", "SAVE": "save", "CLICK": "click", "IGNORE": "ignore"}
 
 
 @dataclass(frozen=True)
 class Behaviour:
-    """How people behave.
+    """How simulated applicants behave.
 
     Args:
-        seed: with the pair, decides the answer.
-        k: jobs looked at.
-        declines: share of IGNORE answers that are sent; the others pass over the job without a word.
+        seed: determines the answer, together with the pair.
+        k: length of the list.
+        declines: share of IGNORE answers that are sent as events; the others leave no event.
     """
 
     seed: int = 0
@@ -36,7 +36,7 @@ class Behaviour:
     declines: float = 0.3
 
     def event(self, answer: Judgement) -> str | None:
-        """What is sent for a drawn answer."""
+        """The event sent for a drawn answer, None for none."""
         if answer.label is None:
             return None
         if (
@@ -44,11 +44,11 @@ class Behaviour:
             and chance(self.seed, "decline", answer.applicant_id, answer.job_id) >= self.declines
         ):
             return None
-        return EVENTS[answer.label]
+        return EVENT_OF_LABEL[answer.label]
 
 
 class Visits:
-    """Runs visits and counts what came of them. on_progress: called with visits done and in all."""
+    """Runs visits and counts their outcomes. on_progress: called with the numbers of finished and of all visits."""
 
     def __init__(
         self,
@@ -64,32 +64,32 @@ class Visits:
         self._done = 0
 
     async def run(self, applicants: int, rounds: int, rate: float, concurrency: int) -> dict[str, Any]:
-        """Everybody visits once per round, at most `rate` a second and `concurrency` at once. Returns the summary.
+        """Every applicant visits once per round, at most `rate` a second and `concurrency` at once.
 
-        Raises InputError when no service answers, JudgeError when the judge fails.
+        Returns the summary. Raises InputError when no service answers, JudgeError when the judge fails.
         """
         began = time.monotonic()
         async with self._api:
-            people = await self._api.applicants(applicants)
-            if not people:
+            ids = await self._api.applicants(applicants)
+            if not ids:
                 raise InputError(f"the service at {self._api.url} has no applicants; ingest some")
             room = asyncio.Semaphore(concurrency)
             start = time.monotonic()
-            total = rounds * len(people)
+            total = rounds * len(ids)
             try:
                 for round_ in range(rounds):
                     async with asyncio.TaskGroup() as group:
-                        for i, applicant_id in enumerate(people):
-                            due = start + (round_ * len(people) + i) / rate
+                        for i, applicant_id in enumerate(ids):
+                            due = start + (round_ * len(ids) + i) / rate
                             await asyncio.sleep(max(0.0, due - time.monotonic()))
                             await room.acquire()
                             group.create_task(self._visit(applicant_id, room, total))
             except ExceptionGroup as group:
                 raise group.exceptions[0] from group
-        return self._summary(len(people), time.monotonic() - began)
+        return self._summary(len(ids), time.monotonic() - began)
 
     def check(self) -> None:
-        """Raises DynaqError when visits failed."""
+        """Check that no visit failed. Raises DynaqError otherwise."""
         failed = sum(self._failures.values())
         if failed:
             reason, count = self._failures.most_common(1)[0]
@@ -115,7 +115,7 @@ class Visits:
     async def _send(
         self, applicant_id: str, answers: list[Judgement], marks: Mapping[str, str | None], exposure: str
     ) -> None:
-        """Nobody saves again what is marked as saved."""
+        """Send the events of the answers, except those that a job is already marked with."""
         chosen = [(answer.job_id, self._behaviour.event(answer)) for answer in answers]
         sent = [(job_id, event) for job_id, event in chosen if event is not None and event != marks[job_id]]
         if not sent:
@@ -127,13 +127,13 @@ class Visits:
         await self._api.feedback(events, key=f"simulate-{exposure}")
         self._events.update(event for _, event in sent)
 
-    def _summary(self, people: int, seconds: float) -> dict[str, Any]:
+    def _summary(self, applicants: int, seconds: float) -> dict[str, Any]:
         calls = {name: 1000.0 * np.array(times) for name, times in self._api.seconds.items() if name != "applicants"}
         return {
-            "applicants": people,
+            "applicants": applicants,
             "visits": self._done,
             "seconds": round(seconds, 3),
-            "events": {event: self._events[event] for event in EVENTS.values()},
+            "events": {event: self._events[event] for event in EVENT_OF_LABEL.values()},
             "policies": {
                 policy: {"lists": len(rewards), "mean_reward": float(np.mean(rewards))}
                 for policy, rewards in self._rewards.items()

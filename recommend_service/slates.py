@@ -1,4 +1,4 @@
-"""From a ranking to the list that is shown, and why each job is on it."""
+"""Turns a ranking into the list that is shown, and explains each of its jobs."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from dynaq.feedback.events import Event
 from dynaq.feedback.exposure_policy import POOL, explore
 from dynaq.records import Candidate
 from dynaq.stores import FloatArray
-from recommend_service.catalogue import Catalogue, Person, Rows, shared_skills
+from recommend_service.catalogue import ApplicantVectors, Catalogue, Rows, shared_skills
 from recommend_service.ranking import Ranking
 from recommend_service.schemas import Explanation
 
-Judged = Mapping[str, dict[str, float]]
+LabelProbabilities = Mapping[str, dict[str, float]]  # job -> label -> probability
 
 
 @dataclass(frozen=True)
 class Shown:
-    """Jobs in shown order.
+    """A drawn list.
 
     Args:
-        ranking: those jobs only.
-        wish: cosine of each with the preference, or None without one.
-        propensities: with which the policy shows each at its rank.
+        ranking: its jobs, in the order shown.
+        wish: cosine of each job with the preference, None without one.
+        propensities: probability with which the policy shows each job at its rank.
     """
 
     ranking: Ranking
@@ -36,7 +36,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Wish:
-    """A preference: its unit vector `[384]`, its share in the order, and how many of the agent's best it orders."""
+    """A preference: its unit vector `[384]`, its weight in the order, and how many of the agent's best it re-ranks."""
 
     vector: FloatArray
     weight: float
@@ -52,9 +52,9 @@ def choose(
     rng: np.random.Generator,
     sharpness: float,
 ) -> Shown:
-    """Leave out the jobs that are not shown again, order the shortlist by the wish, draw k around the order.
+    """Remove hidden jobs, re-rank the shortlist by the wish, and draw k jobs around the resulting order.
 
-    standing: job -> the event that stands for it (`dynaq.feedback.answers`).
+    standing: job -> the applicant's standing event for it (`dynaq.feedback.answers`).
     """
     hidden = [catalogue.rows[job] for job, event in standing.items() if event in HIDES and job in catalogue.rows]
     order: Rows = np.arange(len(ranking.rows))
@@ -73,7 +73,7 @@ def choose(
 
 
 def blend(scores: FloatArray, similarities: FloatArray, weight: float) -> FloatArray:
-    """(1 - weight)·score + weight·similarity, each in standard deviations over the shortlist."""
+    """(1 - weight)·score + weight·similarity, each standardised over the shortlist."""
     if not len(scores):
         return scores
     return (1.0 - weight) * _standardised(scores) + weight * _standardised(similarities)
@@ -85,11 +85,16 @@ def _standardised(values: FloatArray) -> FloatArray:
 
 
 def explain(
-    shown: Shown, catalogue: Catalogue, who: Person, profile: Candidate, judged: Judged, by_agent: bool
+    shown: Shown,
+    catalogue: Catalogue,
+    applicant: ApplicantVectors,
+    profile: Candidate,
+    judged: LabelProbabilities,
+    by_agent: bool,
 ) -> list[Explanation]:
-    """One per shown job. judged: job -> probabilities of the newest judgement."""
+    """One explanation per shown job. judged: the newest judgements."""
     ranking = shown.ranking
-    cosines = catalogue.similarities(who, ranking.rows)
+    cosines = catalogue.similarities(applicant, ranking.rows)
     explanations = []
     for place, row in enumerate(ranking.rows.tolist()):
         job = catalogue.job(row)

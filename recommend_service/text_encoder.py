@@ -1,4 +1,7 @@
-"""Vectors of what people type: preferences and new profiles. One thread, since the encoder uses all it gets."""
+"""Vectors of texts that users enter: preferences and new profiles.
+
+One thread encodes, because the encoder uses all cores by itself.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,11 @@ from dynaq.records import Candidate
 from dynaq.stores import FloatArray, open_store
 
 logger = logging.getLogger(__name__)
-REMEMBERED = 2000  # preferences
+REMEMBERED = 2000  # preferences whose vectors are cached
 
 
 class Texts:
-    """The encoder of a store, loaded in the background, since that takes seconds."""
+    """The encoder of a store, loaded in the background because that takes seconds."""
 
     def __init__(self, store_uri: str, encoder: Embedder) -> None:
         self._thread = ThreadPoolExecutor(1, "encoder")
@@ -29,7 +32,7 @@ class Texts:
         self._encoder = self._thread.submit(_load, store_uri, encoder)
 
     async def preference(self, text: str) -> FloatArray:
-        """Unit vector `[384]`. Raises InputError when the store was embedded by another encoder."""
+        """Unit vector `[384]` of a preference. Raises InputError if the store was embedded by another encoder."""
         known = self._known.get(text)
         if known is not None:
             return known
@@ -38,19 +41,19 @@ class Texts:
         return vector
 
     async def profile(self, candidate: Candidate, layout: Layout) -> dict[str, FloatArray]:
-        """Block name -> `[384]`. Raises as `preference`."""
+        """Vectors of a profile: block name -> `[384]`. Raises as `preference`."""
         texts = candidate_texts(candidate)
         vectors = await self._encode([texts[block] for block in layout.state])
         return dict(zip(layout.state, vectors, strict=True))
 
     async def _encode(self, texts: list[str]) -> FloatArray:
-        encoder = await asyncio.shield(asyncio.wrap_future(self._encoder))  # a caller who goes away cancels nothing
+        encoder = await asyncio.shield(asyncio.wrap_future(self._encoder))  # a cancelled caller must not stop loading
         loop = asyncio.get_running_loop()
         vectors: FloatArray = await loop.run_in_executor(self._thread, encoder.encode, texts)
         return vectors
 
     def close(self) -> None:
-        """End the thread; what waits for it is cancelled."""
+        """End the thread and cancel pending work."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
@@ -62,6 +65,6 @@ def _load(store_uri: str, encoder: Embedder) -> Embedder:
         assert warm.shape == (1, BLOCK_DIM)
         assert np.isfinite(warm).all()
     except DynaqError as error:
-        logger.warning("no preferences and no new applicants: %s", error)
+        logger.warning("preferences and new applicants are not available: %s", error)
         raise InputError(str(error)) from error
     return encoder

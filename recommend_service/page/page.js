@@ -1,5 +1,5 @@
 "use strict";
-// One page, no build step: asks the API of the server that it came from. Everything from the API is put in as text.
+// One page without a build step. It calls the API of the server it came from, and inserts every value as text, not HTML.
 
 const POLL_MS = 3000;
 const byId = (id) => document.getElementById(id);
@@ -9,7 +9,7 @@ const DONE = { save: "You saved this.", click: "You looked at this." };
 
 let shown = null; // applicant and preference of the list on the page
 let running; // id of the run that ranked it; undefined until known
-let asked = 0; // number of the newest request for a list
+let asked = 0; // number of the latest request for a list
 
 async function call(path, options = {}) {
   const headers = { ...options.headers };
@@ -93,7 +93,7 @@ async function show(wanted, said) {
   if (wanted.preference) query.set("preference", wanted.preference);
   try {
     const body = await call(`v1/applicants/${encodeURIComponent(wanted.applicant)}/recommendations?${query}`);
-    if (number !== asked) return; // a newer question is on its way
+    if (number !== asked) return; // a later request is in flight
     shown = wanted;
     running = body.run_id ?? running;
     byId("note").textContent = body.note;
@@ -118,7 +118,7 @@ async function answer(job, event) {
       body: JSON.stringify({ applicant_id: shown.applicant, job_id: job.job_id, event, source: "page" }),
     });
     await show(shown, `${SAID[event]} ${job.title}.`);
-    // The button is gone with the old list: go on from its head, not from the top of the page.
+    // The focused button went with the old list; without this, focus would return to the top of the page.
     byId("list-heading").focus();
   } catch (error) {
     fail(error);
@@ -133,7 +133,7 @@ async function look() {
     running = run_id;
     if (shown && before !== undefined && run_id !== before) await show(shown, "Your agent has learned; the list is new.");
   } catch {
-    // the next look may do better; a person who asks hears about it
+    // The next poll may succeed; a user's own request reports its failure.
   }
 }
 

@@ -31,7 +31,7 @@ def test_a_ranking_is_that_of_q_and_equals_keep_the_catalogues_order(catalogue: 
     q = np.random.default_rng(0).integers(0, 5, market.JOBS).astype(np.float32)
     market.make_run(tmp_path / "run", {"a0": q})
     ranker = Ranker(catalogue, ServedRun.open(str(tmp_path / "run")), 10)
-    who = catalogue.person("a0")
+    who = catalogue.vectors_of("a0")
     assert who is not None
     ranking = ranker.rank(who, 10)
     assert ranking.rows.tolist() == sorted(range(market.JOBS), key=lambda row: (-q[row], row))
@@ -44,7 +44,7 @@ def test_only_the_top_is_kept_and_a_deeper_question_is_answered_anew(
 ) -> None:
     monkeypatch.setattr("recommend_service.ranking.DEPTH", 5)
     ranker = Ranker(catalogue, None, 10)
-    who = catalogue.person("a1")
+    who = catalogue.vectors_of("a1")
     assert who is not None
     top = ranker.rank(who, 3)
     assert (len(top.rows), top.whole) == (5, False)
@@ -58,11 +58,11 @@ def test_only_the_top_is_kept_and_a_deeper_question_is_answered_anew(
 def test_the_rankings_that_were_asked_for_lately_are_kept(catalogue: Catalogue) -> None:
     ranker = Ranker(catalogue, None, 2)
     for name in ("a0", "a1"):
-        who = catalogue.person(name)
+        who = catalogue.vectors_of(name)
         assert who is not None
         ranker.rank(who, 3)
     assert ranker.peek("a0", 3) is not None
-    newest = catalogue.person("a2")
+    newest = catalogue.vectors_of("a2")
     assert newest is not None
     ranker.rank(newest, 3)
     assert [name for name in ("a0", "a1", "a2") if ranker.peek(name, 3)] == ["a0", "a2"]
@@ -73,7 +73,7 @@ def test_jobs_that_came_after_training_take_the_q_of_the_most_similar(catalogue:
     known = market.JOB_IDS[:-1]
     market.make_run(tmp_path / "run", {"a0": np.arange(len(known))}, known)
     ranking = Ranker(catalogue, ServedRun.open(str(tmp_path / "run")), 10)
-    who = catalogue.person("a0")
+    who = catalogue.vectors_of("a0")
     assert who is not None
     ranked = ranking.rank(who, 50)
     place = ranked.rows.tolist().index(market.JOBS - 1)

@@ -16,18 +16,18 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from recommend_service.recorder import Overloaded
 
 logger = logging.getLogger(__name__)
-VERSION = 1
+PROBLEM_VERSION = 1
 MEDIA_TYPE = "application/problem+json"
 
 
 class ProblemDetails(BaseModel):
     """What went wrong. `type` is stable within a version; `detail` is for human readers."""
 
-    type: str = Field(examples=[f"urn:dynaq:problem:v{VERSION}:unknown-applicant"])
+    type: str = Field(examples=[f"urn:dynaq:problem:v{PROBLEM_VERSION}:unknown-applicant"])
     title: str
     status: int
     detail: str
-    version: int = VERSION
+    version: int = PROBLEM_VERSION
 
 
 class Problem(Exception):
@@ -46,7 +46,7 @@ class Problem(Exception):
 def problem_response(problem: Problem) -> JSONResponse:
     """The response of a problem: JSON by RFC 9457, with status and headers."""
     body = ProblemDetails(
-        type=f"urn:dynaq:problem:v{VERSION}:{problem.name}",
+        type=f"urn:dynaq:problem:v{PROBLEM_VERSION}:{problem.name}",
         title=problem.name.replace("-", " "),
         status=problem.status,
         detail=problem.detail.encode("utf-8", "replace").decode(),  # a lone surrogate cannot be encoded

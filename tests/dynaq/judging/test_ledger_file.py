@@ -105,7 +105,7 @@ def test_a_bad_row_is_named(tmp_path: Path, kind: str, rows: list[dict[str, Any]
 
 
 def test_a_file_that_is_no_ledger_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"absent\.parquet is not there"):
+    with pytest.raises(InputError, match=r"absent\.parquet does not exist"):
         read_ledger(tmp_path / "absent.parquet")
     other = tmp_path / "ledger.txt"
     other.write_text("x", encoding="utf-8")

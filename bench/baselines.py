@@ -11,6 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
+
+from dynaq.agent.bayes_world_model import CLASS_VARIANCE, class_probabilities, genuine
+from dynaq.judging.judgement import LABEL_VALUES, LABELS
 
 Array = npt.NDArray[np.float64]
 SLATE = 5
@@ -19,12 +23,18 @@ JudgeJobs = Callable[[Sequence[int]], Array]  # catalogue indices -> rewards
 
 @dataclass(frozen=True)
 class View:
-    """One applicant. cosine `[n]` in [-1, 1]; similarities `[n, pairs]`; embedding `[n, d]` of the jobs."""
+    """One applicant. cosine `[n]` in [-1, 1]; similarities `[n, pairs]`; embedding `[n, d]` of the jobs.
+
+    What pre-training tells the agents and their baselines alike: expected `[n]`, the reward before the first answer,
+    None without pre-training; noise, the share of random answers.
+    """
 
     cosine: Array
     similarities: Array
     embedding: Array
     kernel: Array
+    expected: Array | None = None
+    noise: float = 0.0
 
 
 def _best(scores: Array, asked: list[int]) -> list[int]:
@@ -82,12 +92,26 @@ def lin_ucb(view: View, judge: JudgeJobs, budgets: Sequence[int], rng: np.random
     return out
 
 
+PROCESS_VARIANCE, OBSERVATION_VARIANCE, COSINE_SLOPE = 0.1, 0.01, 1.5
+NOISE_STEPS = 3  # of weighing the answers by what the others predict
+
+
 def gaussian_process(
     view: View, judge: JudgeJobs, budgets: Sequence[int], rng: np.random.Generator
 ) -> dict[int, Array]:
     """Gaussian process over jobs with a cosine prior and greedy slates: the strongest known baseline."""
-    variance, noise, slope = 0.1, 0.01, 1.5
-    prior = slope * (view.cosine - view.cosine.mean())
+    return _process(view, judge, budgets, COSINE_SLOPE * (view.cosine - view.cosine.mean()), 0.0)
+
+
+def informed_gaussian_process(
+    view: View, judge: JudgeJobs, budgets: Sequence[int], rng: np.random.Generator
+) -> dict[int, Array]:
+    """The same with what the agents are given: the pre-trained prior, and the share of random answers."""
+    assert view.expected is not None
+    return _process(view, judge, budgets, view.expected, view.noise)
+
+
+def _process(view: View, judge: JudgeJobs, budgets: Sequence[int], prior: Array, noise: float) -> dict[int, Array]:
     asked: list[int] = []
     rewards: list[float] = []
     out = {0: prior}
@@ -96,11 +120,28 @@ def gaussian_process(
         slate = _best(mean, asked)
         asked += slate
         rewards += [float(r) for r in judge(slate)]
-        among = variance * view.kernel[np.ix_(asked, asked)] + noise * np.eye(len(asked))
-        mean = prior + variance * view.kernel[:, asked] @ np.linalg.solve(among, np.array(rewards) - prior[asked])
+        beyond = np.array(rewards) - prior[asked]
+        among = PROCESS_VARIANCE * view.kernel[np.ix_(asked, asked)]
+        trust = np.ones(len(asked))
+        for _ in range(NOISE_STEPS if noise > 0 else 0):
+            inverse = np.linalg.inv(among + np.diag(OBSERVATION_VARIANCE / trust))
+            left_out = np.array(rewards) - (inverse @ beyond) / np.diag(inverse)  # Rasmussen & Williams 2006, eq. 5.12
+            trust = np.maximum(_genuine(left_out, np.array(rewards), noise), 1e-3)
+        weights = np.linalg.solve(among + np.diag(OBSERVATION_VARIANCE / trust), beyond)
+        mean = prior + PROCESS_VARIANCE * view.kernel[:, asked] @ weights
         if len(asked) in budgets:
             out[len(asked)] = mean
     return out
+
+
+def _genuine(predicted: Array, rewards: Array, noise: float) -> Array:
+    """Probability `[n]` that each answer is not one of the random ones, as the agents' own model has it."""
+    values = torch.tensor([LABEL_VALUES[label] for label in LABELS], dtype=torch.float64)
+    mean, answered = torch.from_numpy(predicted), torch.from_numpy(rewards)
+    answers = torch.nn.functional.one_hot((answered[:, None] - values).abs().argmin(1), len(LABELS)).double()
+    p = class_probabilities(mean, torch.full_like(mean, CLASS_VARIANCE), values)
+    found: Array = genuine(p, answers, noise).numpy()
+    return found
 
 
 BASELINES = {
@@ -108,4 +149,5 @@ BASELINES = {
     "random + ridge": random_ridge,
     "LinUCB": lin_ucb,
     "Gaussian process": gaussian_process,
+    "  pre-trained, told the noise": informed_gaussian_process,
 }

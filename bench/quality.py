@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -111,42 +111,54 @@ class Bench:
         return ndcg_at_k(list(ranked), self.qrels.grades(applicant))
 
     def agents(
-        self, judge: GradedJudge, cohort: Sequence[str], strategy: str, pretrained: Pretrained | None, **settings: Any
+        self,
+        judge: GradedJudge,
+        cohort: Sequence[str],
+        strategy: str,
+        pretrained: Pretrained | None,
+        by_model: bool = False,
+        **settings: Any,
     ) -> Scores:
-        """nDCG of a cohort's agents whenever their budget passes one of BUDGETS."""
+        """nDCG of a cohort's agents whenever their budget passes one of BUDGETS.
+
+        by_model: rank by the world model's mean instead of Q, which shows what Q adds to it.
+        """
         config = DynaQConfig.load(None, {"budget": BUDGETS[-1], **settings})
         scores: Scores = {}
         for start in range(0, len(cohort), config.block_size):
             members = cohort[start : start + config.block_size]
             block = DynaQBlock(self.cache, members, make_strategy(strategy, config), config, pretrained)
-            rounds = 0
-            while True:
+            for rounds, _ in enumerate(chain([None], block.rounds(judge))):
                 judged = rounds * config.slate_size
                 if judged in BUDGETS:
-                    for applicant, ranked in zip(members, block.recommendations(10), strict=True):
-                        scores.setdefault(judged, []).append(self.score(applicant, (job for job, _ in ranked)))
-                if block.done:
-                    break
-                block.step(judge)
-                rounds += 1
+                    values = block.model.mean.numpy() if by_model else block.q_values()
+                    for applicant, own in zip(members, values, strict=True):
+                        scores.setdefault(judged, []).append(self.score_of(applicant, own))
         return scores
 
-    def baseline(self, name: str, judge: GradedJudge, cohort: Sequence[str], seed: int) -> Scores:
+    def score_of(self, applicant: str, values: npt.NDArray[Any]) -> float:
+        """nDCG@10 of ranking the catalogue by values `[n_jobs]`; ties go to the earlier job."""
+        return self.score(applicant, (self.cache.job_ids[j] for j in np.argsort(-values, kind="stable")[:10]))
+
+    def baseline(self, name: str, judge: GradedJudge, cohort: Sequence[str], seed: int, networks: Pretrained) -> Scores:
         embedding = job_embedding(self.cache)
         kernel = torch.exp(torch.cdist(embedding, embedding).square() / -2.0).double().numpy()
+        rewards = torch.tensor([LABEL_VALUES[label] for label in LABELS])
+        expected = (networks.prior(self.cache, cohort, torch.device("cpu")).static @ rewards).double().numpy()
         scores: Scores = {}
-        for applicant in cohort:
+        for row, applicant in enumerate(cohort):
             view = View(
                 self.cache.calculate_cosine_similarities(applicant).astype(np.float64),
                 self.cache.block_similarities(applicant).astype(np.float64),
                 embedding.double().numpy(),
                 kernel,
+                expected[row],
+                networks.noise,
             )
             rng = np.random.default_rng([seed, self.cache.applicant_index(applicant)])
             rankings = BASELINES[name](view, lambda jobs, a=applicant: judge.rewards(a, jobs), BUDGETS, rng)
             for budget, values in rankings.items():
-                order = np.argsort(-values, kind="stable")[:10]
-                scores.setdefault(budget, []).append(self.score(applicant, (self.cache.job_ids[j] for j in order)))
+                scores.setdefault(budget, []).append(self.score_of(applicant, values))
         return scores
 
 
@@ -192,8 +204,9 @@ def one_seed(bench: Bench, ledger: pa.Table, noise: float, seed: int, textbook: 
     }
     for name, (settings, starts) in ABLATIONS.items():
         methods[f"  {name}"] = partial(agents, strategy="llm", pretrained=networks if starts else None, **settings)
+    methods["  ranked by the world model's mean"] = partial(agents, strategy="llm", pretrained=networks, by_model=True)
     for name in BASELINES:
-        methods[name] = partial(bench.baseline, name, judge, cohort, seed)
+        methods[name] = partial(bench.baseline, name, judge, cohort, seed, networks)
     methods["Q-learning without planning"] = partial(agents, strategy="llm", pretrained=None, **PLAIN)
     if textbook:
         few = cohort[:TEXTBOOK_APPLICANTS]
@@ -211,8 +224,8 @@ def run(bench: Bench, noise: float) -> tuple[dict[str, Scores], dict[str, float]
     """Every method on every seed with one judge, and the seconds of each."""
     torch.set_num_threads(1)
     table: dict[str, Scores] = {}
-    ledger = earlier_cohorts(bench, noise, seed=0)
     for seed in range(bench.seeds):
+        ledger = earlier_cohorts(bench, noise, seed)  # one each: intervals hold what another ledger would have changed
         for name, scores in one_seed(bench, ledger, noise, seed, textbook=seed == 0 and noise == 0.0).items():
             for budget, values in scores.items():
                 table.setdefault(name, {}).setdefault(budget, []).extend(values)

@@ -35,9 +35,9 @@ import torch
 from torch import nn
 
 from dynaq.agent.config import DynaQConfig
+from dynaq.agent.pair_inputs import InteractionInputs, PairInputs, RawInputs
 from dynaq.agent.q_function import QFunction
 from dynaq.agent.stacked_mlp import agent_generator
-from dynaq.inputs import InteractionInputs, PairInputs, RawInputs
 
 JOBS, STATE, ACTION, FEATURES = 856, 1152, 1920, 45  # the O*NET benchmark in the extended layout
 CACHE_BYTES = 16 << 20  # parameters, gradients and moments of a block below this stay in the cache

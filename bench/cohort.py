@@ -40,8 +40,7 @@ def train(
     for start in range(0, len(applicants), config.block_size):
         members = applicants[start : start + config.block_size]
         block = DynaQBlock(cache, members, make_strategy("llm", config), config, device=device)
-        while not block.done:
-            block.step(judge)
+        block.fit(judge)
         for applicant, ranked in zip(members, block.recommendations(10), strict=True):
             scores.append(ndcg_at_k([job for job, _ in ranked], qrels.grades(applicant)))
     return time.perf_counter() - started, float(np.mean(scores))

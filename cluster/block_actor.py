@@ -26,11 +26,12 @@ from dynaq.judging.judgement import Judgement
 from dynaq.judging.ledger_file import judgements
 from dynaq.pretraining.prior import Pretrained
 from dynaq.runs.folder import METRICS, RECOMMENDATIONS, RunFolder
+from dynaq.runs.judge_tables import JUDGE_TABLE_SCHEMA, JUDGE_TABLES, judge_table_row
 from dynaq.runs.q_table import write_q_values
 
 RECOMMENDATIONS_KEPT = 100  # per applicant in the run folder
 CHECKPOINT_SECONDS = 60.0  # bounds the training lost when an actor dies; its judgements are safe in the ledger
-LEARNING_METRICS = ("q_loss", "model_loss", "planning_loss", "epsilon", "w_cosine")
+LEARNING_METRICS = ("q_loss", "model_loss", "planning_loss", "epsilon", "w_cosine", "trust")
 
 RECOMMENDATION_SCHEMA = pa.schema(
     [("applicant_id", pa.string()), ("rank", pa.int32()), ("job_id", pa.string()), ("q_value", pa.float32())]
@@ -96,6 +97,7 @@ class TrainingJob:
     pretrained: Pretrained | None = None
     offline: pa.Table | None = None  # judgements to learn from instead of acting; columns of JUDGEMENT_SCHEMA
     feedback: pa.Table | None = None  # answers that applicants gave themselves; the same columns
+    gold: pa.Table | None = None  # hand-made labels that anchor the estimate of the judge; the same columns
 
 
 class BlockActor:
@@ -110,7 +112,7 @@ class BlockActor:
 
     def train(self, block: Block) -> Iterator[BlockProgress]:
         """Train to the budget, from the newest checkpoint if there is one. Yields after every round."""
-        agents, history, round_ = self._restore(block)
+        agents, history, tables, round_ = self._restore(block)
         saved, saved_round, used = time.monotonic(), round_, 0
         if history:
             progress = _progress(block, round_, history, done=False, failures=agents.failures)
@@ -120,24 +122,27 @@ class BlockActor:
             rows = [asdict(metrics) for metrics in agents.learn_offline(judgements(self._job.offline))]
             history.extend(rows)
             round_ = agents.round
-        while not agents.done and self._job.offline is None:
-            began = time.monotonic()
-            rows = [asdict(metrics) for metrics in agents.step(self._source)]
+            tables += _judge_tables(block, agents)
+        began = time.monotonic()
+        for metrics in agents.rounds(self._source) if self._job.offline is None else ():
+            rows = [asdict(one) for one in metrics]
             seconds = time.monotonic() - began
             round_ += 1
+            tables += _judge_tables(block, agents)
             self._add_relevance(block, agents, rows)
             history.extend(rows)
             if time.monotonic() - saved > CHECKPOINT_SECONDS and not agents.done:
-                self._save(block, agents, history, round_, saved_round, done=False)
+                self._save(block, agents, history, tables, round_, saved_round, done=False)
                 saved, saved_round = time.monotonic(), round_
             progress = _progress(block, round_, history, done=False, failures=agents.failures)
             self._metrics.round_done(seconds, progress.judgements - used)
             used = progress.judgements
             yield progress
-        self._save(block, agents, history, round_, saved_round, done=True)
+            began = time.monotonic()
+        self._save(block, agents, history, tables, round_, saved_round, done=True)
         yield _progress(block, round_, history, done=True, failures=agents.failures)
 
-    def _restore(self, block: Block) -> tuple[DynaQBlock, list[dict[str, Any]], int]:
+    def _restore(self, block: Block) -> tuple[DynaQBlock, list[dict[str, Any]], list[dict[str, Any]], int]:
         folder = self._job.folder
         if not folder.exists(block.pointer):
             strategy = make_strategy(self._job.strategy, self._job.config)
@@ -149,12 +154,14 @@ class BlockActor:
                 self._job.pretrained,
                 self._job.device,
                 self._feedback(block),
+                judgements(self._job.gold) if self._job.gold is not None else None,
             )
-            return agents, [], 0
+            return agents, [], [], 0
         round_ = int(folder.read_json(block.pointer)["round"])
         with folder.as_local(block.checkpoint(round_)) as path:
             history = pq.read_table(path / METRICS).to_pylist()
-            return load_block(path, self._cache, self._job.pretrained, self._job.device), history, round_
+            tables = pq.read_table(path / JUDGE_TABLES).to_pylist() if (path / JUDGE_TABLES).exists() else []
+            return load_block(path, self._cache, self._job.pretrained, self._job.device), history, tables, round_
 
     def _feedback(self, block: Block) -> Iterator[Judgement] | None:
         """Answers that the block's applicants gave themselves; None when the run learns from no feedback."""
@@ -168,6 +175,7 @@ class BlockActor:
         block: Block,
         agents: DynaQBlock,
         history: list[dict[str, Any]],
+        tables: list[dict[str, Any]],
         round_: int,
         previous: int,
         *,
@@ -178,6 +186,7 @@ class BlockActor:
         with folder.new_folder(block.checkpoint(round_)) as path:
             save_block(agents, path)
             pq.write_table(pa.Table.from_pylist(history), path / METRICS)
+            pq.write_table(pa.Table.from_pylist(tables, schema=JUDGE_TABLE_SCHEMA), path / JUDGE_TABLES)
             if done:
                 pq.write_table(_recommendations(block, agents), path / RECOMMENDATIONS)
                 whole = [i for i, one in enumerate(block.applicant_ids) if one not in agents.failures]
@@ -196,6 +205,11 @@ class BlockActor:
             applicant_id = row["applicant_id"]
             job_ids = [job_id for job_id, _ in ranked[applicant_id]]
             row |= ranking_metrics(job_ids, block.grades.get(applicant_id, {}))
+
+
+def _judge_tables(block: Block, agents: DynaQBlock) -> list[dict[str, Any]]:
+    """The block's estimate of the judge after this round; none for a world model that makes none."""
+    return [judge_table_row(block.index, agents.round, agents.trust)] if agents.trust is not None else []
 
 
 def _recommendations(block: Block, agents: DynaQBlock) -> pa.Table:

@@ -132,13 +132,14 @@ class RunMetrics:
         self._blocks = SteadyGauge("dynaq_blocks", "Blocks of agents by state: running or waiting.", (*keys, "state"))
         self._reward = SteadyGauge("dynaq_mean_reward", "Mean reward of the newest slates.", keys)
         self._ndcg = SteadyGauge("dynaq_ndcg", "Mean nDCG@10 of the rankings, where relevance is known.", keys)
+        self._trust = SteadyGauge("dynaq_judge_trust", "How far agents believe the judge, 0 to 1 (Youden's J).", keys)
         self._deaths = Counter("dynaq_actor_deaths_total", "Training actors that died and were replaced.", keys)
 
-    def progress(self, done: int, left: int, reward: float, ndcg: float) -> None:
+    def progress(self, done: int, left: int, reward: float, ndcg: float, trust: float = math.nan) -> None:
         """Show applicants done and left, mean reward and nDCG; NaN while unknown."""
         self._applicants.set(done, self._tags | {"state": "done"})
         self._applicants.set(left, self._tags | {"state": "left"})
-        for gauge, value in ((self._reward, reward), (self._ndcg, ndcg)):
+        for gauge, value in ((self._reward, reward), (self._ndcg, ndcg), (self._trust, trust)):
             if not math.isnan(value):
                 gauge.set(value, self._tags)
 

@@ -31,6 +31,7 @@ from cluster.metrics import RunMetrics
 from dynaq.errors import DynaqError
 from dynaq.qrels import Qrels
 from dynaq.runs.folder import METRICS, RECOMMENDATIONS
+from dynaq.runs.judge_tables import JUDGE_TABLES
 from dynaq.runs.q_table import write_serving
 
 TRIAL_CPUS = 0.01  # of a Tune trial's own process, which only waits
@@ -186,7 +187,8 @@ class CohortTrainer:
                     if outcome is _RUNNING:
                         progress = self._cohort_progress(time.monotonic() - began)
                         left = progress.applicants - progress.done
-                        self._metrics.progress(progress.done, left, progress.reward, progress.ndcg)
+                        trust = progress.learning.get("trust", float("nan"))
+                        self._metrics.progress(progress.done, left, progress.reward, progress.ndcg, trust)
                         self._metrics.queue(len(running), len(pending))
                         self._on_progress(progress)
                         continue
@@ -265,13 +267,15 @@ class CohortTrainer:
 
     def _collect(self, seconds: float) -> CohortResult:
         folder = self._job.folder
-        metrics, recommendations, blocks = [], [], []
+        metrics, recommendations, tables, blocks = [], [], [], []
         for progress in sorted(self._progress.values(), key=lambda progress: progress.index):
             if progress.done:
                 name = self._blocks[progress.index].checkpoint(progress.round)
                 blocks.append(name)
                 metrics.append(folder.read_table(f"{name}/{METRICS}"))
                 recommendations.append(folder.read_table(f"{name}/{RECOMMENDATIONS}"))
+                if folder.exists(f"{name}/{JUDGE_TABLES}"):  # not in what an earlier version trained
+                    tables.append(folder.read_table(f"{name}/{JUDGE_TABLES}"))
         result = CohortResult(
             pa.concat_tables(metrics, promote_options="permissive") if metrics else pa.table({}),
             pa.concat_tables(recommendations) if recommendations else RECOMMENDATION_SCHEMA.empty_table(),
@@ -280,6 +284,8 @@ class CohortTrainer:
         )
         folder.write_table(METRICS, result.metrics)
         folder.write_table(RECOMMENDATIONS, result.recommendations)
+        if any(table.num_rows for table in tables):
+            folder.write_table(JUDGE_TABLES, pa.concat_tables(tables))
         cache = self._job.cache.attach()
         write_serving(folder, cache.layout.name, cache.job_ids, blocks)
         return result

@@ -32,7 +32,6 @@ OUT = "runs/demo"
 APPLICANTS = 8
 BUDGET = 30
 STRATEGIES = ("cosine", "llm", "hybrid")
-ACTORS_PER_TRIAL = 2  # each trains one block of agents, in parallel
 
 
 def main(
@@ -44,11 +43,11 @@ def main(
     backend = judge_backend("vllm")
     folder = RunFolder.at(OUT)
     folder.remove("")
-    config = DynaQConfig.load(None, {"budget": BUDGET, "block_size": APPLICANTS // ACTORS_PER_TRIAL})
+    config = DynaQConfig.load(None, {"budget": BUDGET, "block_size": APPLICANTS})
     with ray_session():
         prepared, broker = _prepare_market(store, layout, backend)
         with step("Training: cosine, llm and hybrid as three Ray Tune trials"):
-            size = ActorSize(actors=ACTORS_PER_TRIAL, reserved_cpus=backend.cpus)
+            size = ActorSize(actors=1, reserved_cpus=backend.cpus)
             result = compare(Plan(STRATEGIES), prepared, config, folder, "vllm", backend, size=size, broker=broker)
     console.print()
     show_comparison(result)

@@ -24,7 +24,7 @@ from jobs.reporting.page import write_report
 from jobs.reporting.tensorboard import RunEvents
 from jobs.reporting.training_summary import training_summary, training_table
 from jobs.steps.feedback_answers import describe_feedback, learn_from_events
-from jobs.steps.judge_backend import NO_JUDGE, check_feedback, judge_backend, offline_ledger
+from jobs.steps.judge_backend import NO_JUDGE, check_feedback, judge_backend, offline_ledger, read_gold
 from jobs.steps.prepare import Prepared, check_strategies, open_run, prepare, report_failures, run_config
 from jobs.terminal.console import LiveTable, console
 from jobs.terminal.tables import number
@@ -54,6 +54,10 @@ def main(
         str | None,
         typer.Option(help="only events before this time, e.g. 2026-03-01T12:00:00Z; later ones test the run"),
     ] = None,
+    gold: Annotated[
+        str | None,
+        typer.Option(help="hand-made labels (applicant_id, job_id, label) that tell how far the judge can be believed"),
+    ] = None,
     actors: Annotated[int | None, typer.Option(min=1, help="default: as many as fit")] = None,
     actor_cpus: Annotated[float, typer.Option(min=0, help="CPUs per actor")] = 1.0,
     actor_gpus: Annotated[float, typer.Option(min=0, help="GPUs per actor, may be a fraction")] = 0.0,
@@ -77,6 +81,7 @@ def main(
     recorded = offline_ledger(judge, strategy) if offline or (needs_judge and judge == NO_JUDGE) else None
     shown = run_config(prepared, settings, judge if backend else None, fingerprint, networks)
     shown["offline"] = offline
+    labels, shown["gold"] = read_gold(gold)
     answers = None
     if feedback or feedback_until is not None:
         answers, shown["feedback"] = learn_from_events(folder, prepared, settings, feedback_until)
@@ -91,7 +96,15 @@ def main(
 
     def job(cache: CacheRef, broker: Any) -> TrainingJob:
         return TrainingJob(
-            cache, strategy, settings, broker, folder, pretrained=networks, offline=recorded, feedback=answers
+            cache,
+            strategy,
+            settings,
+            broker,
+            folder,
+            pretrained=networks,
+            offline=recorded,
+            feedback=answers,
+            gold=labels,
         )
 
     with ray_session(address):

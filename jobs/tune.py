@@ -60,6 +60,10 @@ def main(
     config: Annotated[str | None, typer.Option(help="YAML with the agents' settings")] = None,
     seed: Annotated[int | None, typer.Option(help="the first seed")] = None,
     pretrained: Annotated[str | None, typer.Option(help="folder that dynaq pretrain wrote")] = None,
+    gold: Annotated[
+        str | None,
+        typer.Option(help="hand-made labels (applicant_id, job_id, label) that tell how far the judge can be believed"),
+    ] = None,
     actors: Annotated[int | None, typer.Option(min=1, help="per trial; default: as many as fit")] = None,
     actor_cpus: Annotated[float, typer.Option(min=0, help="CPUs per actor")] = 1.0,
     actor_gpus: Annotated[float, typer.Option(min=0, help="GPUs per actor, may be a fraction")] = 0.0,
@@ -93,6 +97,7 @@ def main(
             judge,
             backend,
             pretrained=Pretrained.load(pretrained) if pretrained else None,
+            gold=gold,
             size=ActorSize(actor_cpus, actor_gpus, actors, backend.cpus),
             concurrent=concurrent,
             callbacks=callbacks,

@@ -21,6 +21,7 @@ from typing import Protocol
 
 import torch
 
+from dynaq.agent.judge_table import JudgeTable
 from dynaq.agent.pair_features import log_rank
 from dynaq.agent.replay_buffer import JudgedPairs
 from dynaq.judging.judgement import LABELS
@@ -91,6 +92,8 @@ class BayesWorldModel:
         noise: float | None = None,
     ) -> None:
         self._prior, self._values = prior, values
+        self.table: JudgeTable | None = None
+        self.text_rewards: torch.Tensor | None = None
         self.noise = prior.noise if noise is None else noise
         self._embedding = embedding
         self._norms = embedding.square().sum(1)
@@ -148,6 +151,14 @@ class BayesWorldModel:
         rows = torch.arange(agents, device=jobs.device)[:, None].expand_as(jobs)
         mean[rows[valid], jobs[valid]] = self.believed[valid]
         self.mean = mean
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Nothing: all follows from the judged pairs."""
+        return {}
+
+    def load_state(self, state: dict[str, torch.Tensor], judged: JudgedPairs) -> None:
+        """What follows from the judged pairs."""
+        self.observe(judged)
 
     def _distances_to(self, jobs: torch.Tensor) -> torch.Tensor:
         """Squared distance of one job per agent `[agents]` to every job, `[agents, n_jobs]`."""

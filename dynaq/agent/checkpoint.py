@@ -27,9 +27,7 @@ NAME = "block"
 
 def save_block(block: DynaQBlock, folder: str | Path) -> None:
     """Write `block.safetensors` and `block.json` into a folder."""
-    tensors = block.q.state() | block.judged.state()
-    if isinstance(block.model, MLPWorldModel):
-        tensors |= block.model.state()
+    tensors = block.q.state() | block.judged.state() | block.model.state()
     tensors |= {f"generator.{i}": g.get_state() for i, g in enumerate(block.generators)}
     tensors |= {f"finished.{i}": q for i, q in block.finished.items()}
     record = {
@@ -76,10 +74,8 @@ def load_block(
     block.q.load_state(tensors)
     block.judged.load_state(tensors)
     block.round, block.cumulative, block.failures = record["round"], record["cumulative"], record["failures"]
-    if isinstance(block.model, MLPWorldModel):
+    if block.strategy.needs_judge or isinstance(block.model, MLPWorldModel):
         block.model.load_state(tensors, block.judged)
-    elif block.strategy.needs_judge:
-        block.model.observe(block.judged)
     for i, generator in enumerate(block.generators):
         generator.set_state(tensors[f"generator.{i}"])
         if (finished := tensors.get(f"finished.{i}")) is not None:

@@ -60,7 +60,7 @@ class DynaQConfig(BaseModel):
     warm_start_updates: int = Field(default=100, ge=0)
 
     # World model and planning
-    world_model: Literal["bayes", "mlp"] = "bayes"
+    world_model: Literal["trust", "bayes", "mlp"] = "trust"
     model_hidden: tuple[PositiveInt, ...] = Field(default=(1024, 512), description="widths of the mlp world model")
     model_updates: int = Field(default=5, ge=0, description="updates of the mlp world model per round")
     judge_noise: float | None = Field(
@@ -76,10 +76,14 @@ class DynaQConfig(BaseModel):
     epsilon_start: float = Field(default=0.0, ge=0, le=1, description="chance of a random job on the slate")
     epsilon_end: float = Field(default=0.0, ge=0, le=1)
     epsilon_decay: float = Field(default=0.995, gt=0, le=1, description="factor per judged pair")
+    probes: int = Field(default=2, ge=0, description="random jobs on the first slate, to hear the judge on misfits")
     ucb: float = Field(default=0.0, ge=0, description="standard deviations of the model added to Q when acting")
 
     # Rewards
     label_values: dict[Label, float] = Field(default_factory=lambda: dict(LABEL_VALUES))
+    weighting: Literal["trust", "annealed"] = Field(
+        default="trust", description="hybrid: cosine and judge weighed per pair by trust, or by the schedule below"
+    )
     w_initial: float = Field(default=0.5, ge=0, le=1, description="hybrid: weight of the cosine at the first judgement")
     w_final: float = Field(default=0.0, ge=0, le=1, description="hybrid: weight of the cosine once annealed")
     anneal_steps: int = Field(default=25, ge=1, description="hybrid: judgements over which the weight is annealed")
@@ -118,6 +122,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "world_model": "mlp",
         "model_hidden": (1024, 512),
         "planning_batch": 64,
+        "weighting": "annealed",
         "epsilon_start": 1.0,
         "epsilon_end": 0.01,
         "epsilon_decay": 0.995,

@@ -16,7 +16,7 @@ the judge's noise, and its pairs are not asked about.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,19 +24,23 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from dynaq.acting import ask, explore, valued
+from dynaq.agent.acting import ask, explore, probe, valued
 from dynaq.agent.bayes_world_model import BayesWorldModel, CosinePrior, Prior
 from dynaq.agent.config import DynaQConfig
+from dynaq.agent.gold import answered_gold
+from dynaq.agent.judge_table import JudgeTable
 from dynaq.agent.mlp_world_model import MLPWorldModel
-from dynaq.agent.pair_features import job_embedding, pair_features, raw_features, scaled_cosines
+from dynaq.agent.pair_features import job_embedding, pair_features, raw_features, scaled_cosines, similarity_features
+from dynaq.agent.pair_inputs import InteractionInputs, PairInputs, RawInputs
 from dynaq.agent.q_function import QFunction
 from dynaq.agent.replay_buffer import JudgedPairs, first_of_each
 from dynaq.agent.reward_strategy import RewardStrategy
 from dynaq.agent.round_metrics import RoundMetrics, Update, count_label, mean_known, mean_loss
 from dynaq.agent.stacked_mlp import agent_generator
+from dynaq.agent.trust_world_model import TrustWorldModel
+from dynaq.agent.world_model import WorldModel
 from dynaq.errors import InputError
 from dynaq.feedback.answers import KEPT
-from dynaq.inputs import InteractionInputs, PairInputs, RawInputs
 from dynaq.judging.judgement import LABELS, Judgement, JudgementSource, Slate
 from dynaq.tensor_cache import TensorCache
 
@@ -52,6 +56,8 @@ class DynaQBlock:
         pretrained: cohort-wide networks to start from; None for the cosine prior.
         device: where the tensors live.
         feedback: what people did themselves; pairs of others and jobs that the catalogue lacks are passed over.
+        gold: labels of pairs of any applicants of the cache, made by hand. The judge is asked about them once, before
+            the first round, and they anchor its table; they cost no budget and nobody learns from them directly.
 
     Raises InputError for an unknown applicant, a duplicate, an empty cohort or an empty catalogue, and for feedback
     with a strategy that needs no judge.
@@ -66,6 +72,7 @@ class DynaQBlock:
         pretrained: Pretrained | None = None,
         device: str = "cpu",
         feedback: Iterable[Judgement] | None = None,
+        gold: Iterable[Judgement] | None = None,
     ) -> None:
         self.applicant_ids = list(applicant_ids)
         if not self.applicant_ids:
@@ -81,9 +88,10 @@ class DynaQBlock:
         agents, self._n_jobs = len(self.applicant_ids), len(cache.job_ids)
         self.generators = [agent_generator(config.seed, a, "learn") for a in self.applicant_ids]
         self._budget = min(config.budget, self._n_jobs)
-        # As many slots whoever else is in the block and whatever they did.
+        # The number of slots must not depend on the block's other agents.
         slots = self._budget + (min(KEPT, self._n_jobs) if feedback is not None else 0)
         self.judged = JudgedPairs(agents, self._n_jobs, slots, self.device)
+        self._gold = list(gold) if gold is not None else []
         self._given: list[list[Judgement]] = [[] for _ in self.applicant_ids]
         self.cumulative = [0.0] * agents
         self.finished: dict[int, torch.Tensor] = {}  # agent → its Q `[n_jobs]` when its budget was spent
@@ -102,10 +110,14 @@ class DynaQBlock:
         states, actions = raw_features(self.cache, self.applicant_ids)
         return RawInputs(states.to(self.device), actions.to(self.device))
 
-    def _make_model(self) -> BayesWorldModel | MLPWorldModel:
+    def _make_model(self) -> WorldModel:
         if self.config.world_model == "mlp":
             return MLPWorldModel(self._inputs, self._cosines, self.generators, self.config)
         values = torch.tensor([self.config.label_values[label] for label in LABELS], device=self.device)
+        # Pre-trained networks bring their own estimate of the judge's noise.
+        if self.config.world_model == "trust" and self.pretrained is None and self.config.judge_noise is None:
+            phi = similarity_features(self.cache, self.applicant_ids, self._cosines).to(self.device)
+            return TrustWorldModel(phi, job_embedding(self.cache).to(self.device), values)
         prior: Prior
         if self.pretrained is not None:
             features = self._inputs.features if isinstance(self._inputs, InteractionInputs) else None
@@ -133,6 +145,29 @@ class DynaQBlock:
             updates = self._plan(1)
         self._stop_broken(updates)
         self.q.sync(tau=1.0)
+
+    @property
+    def trust(self) -> JudgeTable | None:
+        """What the judge's answers are worth as the block estimates it now; None for models that take it as given."""
+        return self.model.table if self.strategy.needs_judge else None
+
+    @property
+    def _by_trust(self) -> bool:
+        """Whether `hybrid` weighs the texts and the judge by how far the judge can be believed."""
+        known = self.model.table is not None and self.model.text_rewards is not None
+        return known and self.strategy.name == "hybrid" and self.config.weighting == "trust"
+
+    def _weight(self) -> torch.Tensor:
+        """Weight of the cosine, or of what the texts let expect, in each agent's reward, `[agents]`."""
+        if self._by_trust and self.model.table is not None:
+            return torch.full((len(self.applicant_ids),), (1.0 - self.model.table.trust) ** 2, device=self.device)
+        return self.strategy.cosine_weight(self.judged.counts)
+
+    def _text_rewards(self) -> torch.Tensor:
+        """What is blended with the judge's reward, `[agents, n_jobs]`: the cosine, or its calibrated reward."""
+        if self._by_trust and self.model.text_rewards is not None:
+            return self.model.text_rewards
+        return self._cosines
 
     @property
     def done(self) -> bool:
@@ -171,6 +206,23 @@ class DynaQBlock:
             ranked.append([(self.cache.job_ids[j], float(q[j])) for j in order])
         return ranked
 
+    def fit(
+        self, source: JudgementSource | None = None, on_round: Callable[[list[RoundMetrics]], None] | None = None
+    ) -> DynaQBlock:
+        """Rounds until every agent is done; `on_round` is told of each. Returns the block itself.
+
+        Raises JudgeError when the judge fails; the rounds before are learned, and `fit` goes on from there.
+        """
+        for metrics in self.rounds(source):
+            if on_round is not None:
+                on_round(metrics)
+        return self
+
+    def rounds(self, source: JudgementSource | None = None) -> Iterator[list[RoundMetrics]]:
+        """The same round by round, for callers who do something in between."""
+        while not self.done:
+            yield self.step(source)
+
     def step(self, source: JudgementSource | None = None) -> list[RoundMetrics]:
         """One round of every agent that still has budget. Returns one record per such agent.
 
@@ -178,9 +230,10 @@ class DynaQBlock:
         """
         if self.done:
             return []
-        epsilon, weight = self.epsilon.tolist(), self.strategy.cosine_weight(self.judged.counts).tolist()
+        epsilon, weight = self.epsilon.tolist(), self._weight().tolist()
         generators = [g.get_state() for g in self.generators]
         try:
+            self._ask_gold(source)
             slates = self.propose()
             answers = self._ask(slates, source)
         except BaseException:
@@ -217,8 +270,9 @@ class DynaQBlock:
         answers = first_of_each(judgements, self.applicant_ids, self.cache.job_ids, self._budget, real)
         slates = {i: [self.cache.job_index(j.job_id) for j in own] for i, own in enumerate(answers)}
         counts = torch.tensor([len(own) for own in answers])
-        rewards = self._keep(slates, answers, self.strategy.cosine_weight(counts).tolist())
-        weight = self.strategy.cosine_weight(self.judged.counts).tolist()
+        before = self._weight() if self._by_trust else self.strategy.cosine_weight(counts)
+        rewards = self._keep(slates, answers, before.tolist())
+        weight = self._weight().tolist()
         for i, own in enumerate(self._given):
             cosines = [float(self._cosines[i, self.cache.job_index(j.job_id)]) for j in own]
             real_rewards = [j.reward for j in own if j.reward is not None]
@@ -266,7 +320,8 @@ class DynaQBlock:
     ) -> list[RoundMetrics]:
         """One record for each agent that `rewards` has."""
         counts, spent = self.judged.counts.tolist(), self.judged.spent.tolist()
-        weight = self.strategy.cosine_weight(self.judged.counts).tolist()
+        weight = self._weight().tolist()
+        trust = self.trust.trust if self.trust is not None else math.nan
         direct, planning = mean_loss(updates, "direct"), mean_loss(updates, "planning")
         return [
             RoundMetrics(
@@ -286,6 +341,7 @@ class DynaQBlock:
                 saved=count_label(answers[i], "SAVE"),
                 clicked=count_label(answers[i], "CLICK"),
                 ignored=count_label(answers[i], "IGNORE"),
+                trust=trust,
             )
             for i, own in rewards.items()
         ]
@@ -300,11 +356,23 @@ class DynaQBlock:
             if rooms[i] <= 0:
                 continue
             slate: list[int] = best[i][: rooms[i]]
+            if self.round == 0 and (probes := len(self._probed(slate))):
+                slate = probe(slate, torch.nonzero(~self.judged.asked[i]).squeeze(1).cpu(), probes, generator)
             if epsilon[i] > 0:
                 free = torch.nonzero(~self.judged.asked[i]).squeeze(1).cpu()
                 slate = explore(slate, free, epsilon[i], generator)
             slates[i] = slate
         return slates
+
+    def _probed(self, slate: list[int]) -> list[int]:
+        """The part of the first slate that is picked at random, so that the judge is heard on jobs that do not fit."""
+        asks = isinstance(self.model, TrustWorldModel) and self.strategy.needs_judge
+        return slate[len(slate) - min(self.config.probes, len(slate) // 2) :] if asks else []
+
+    def _ask_gold(self, source: JudgementSource | None) -> None:
+        if self._gold and self.round == 0 and source is not None and isinstance(self.model, TrustWorldModel):
+            self.model.gold = answered_gold(self._gold, source, self.cache, self.applicant_ids)
+            self._gold = []
 
     def _ask(self, slates: dict[int, list[int]], source: JudgementSource | None) -> list[list[Judgement]]:
         """The judge's answers, one list per slate; none for a strategy that needs no judge."""
@@ -339,17 +407,16 @@ class DynaQBlock:
 
     def _expected_rewards(self) -> torch.Tensor:
         """Reward of every job under the strategy as the model expects it now, `[agents, n_jobs]`."""
-        weight = self.strategy.cosine_weight(self.judged.counts)[:, None]
-        return self.strategy.blend(self._cosines, self.model.mean, weight)
+        return self.strategy.blend(self._text_rewards(), self.model.mean, self._weight()[:, None])
 
     def _learn(self) -> list[Update]:
         """Direct updates on judged pairs with believed rewards."""
-        weight = self.strategy.cosine_weight(self.judged.counts)[:, None]
         judged = self.judged.rewards
         if self.strategy.needs_judge:
             believed = self.model.believed
             judged = functional.pad(believed, (0, judged.shape[1] - believed.shape[1]))
-        rewards = self.strategy.blend(self._cosines.gather(1, self.judged.jobs), judged, weight)
+        texts = self._text_rewards().gather(1, self.judged.jobs)
+        rewards = self.strategy.blend(texts, judged, self._weight()[:, None])
         updates = []
         for _ in range(self.config.direct_updates):
             slots = self._judged_slots(self.config.batch_size)

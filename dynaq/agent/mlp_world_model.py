@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 
 from dynaq.agent.config import DynaQConfig
+from dynaq.agent.judge_table import JudgeTable
+from dynaq.agent.pair_inputs import PairInputs, over_catalogue
 from dynaq.agent.replay_buffer import JudgedPairs
 from dynaq.agent.stacked_mlp import StackedMLP
-from dynaq.inputs import PairInputs, over_catalogue
 
 
 class MLPWorldModel:
@@ -23,6 +24,8 @@ class MLPWorldModel:
     ) -> None:
         self._inputs, self._config, self._generators = inputs, config, generators
         self._prior_rewards = prior_rewards
+        self.table: JudgeTable | None = None
+        self.text_rewards: torch.Tensor | None = None
         sizes = [inputs.width, *config.model_hidden]
         self.network = StackedMLP(inputs.state, sizes, generators, config.learning_rate, config.dropout)
         self.believed = prior_rewards[:, :0]

@@ -78,3 +78,13 @@ def job_embedding(cache: TensorCache) -> torch.Tensor:
         if block in layout.action
     ]
     return torch.cat(parts, dim=1)
+
+
+def similarity_features(cache: TensorCache, applicant_ids: Sequence[str], cosines: torch.Tensor) -> torch.Tensor:
+    """`[applicants, n_jobs, 2 + blocks]`: the layout's cosine, 1, and each block cosine, standardised by applicant."""
+    states, actions = state_blocks(cache, applicant_ids), action_blocks(cache)
+    blocks = torch.einsum("asd,jbd->ajsb", states, actions).flatten(2)
+    every = torch.cat([cosines.cpu()[..., None], blocks], dim=-1)
+    spread = every.std(1, keepdim=True, unbiased=False).clamp_min(1e-6)
+    standardised = (every - every.mean(1, keepdim=True)) / spread
+    return torch.cat([standardised[..., :1], torch.ones_like(standardised[..., :1]), standardised[..., 1:]], dim=-1)

@@ -14,8 +14,8 @@ from __future__ import annotations
 import torch
 
 from dynaq.agent.config import DynaQConfig
+from dynaq.agent.pair_inputs import PairInputs, over_catalogue
 from dynaq.agent.stacked_mlp import StackedMLP
-from dynaq.inputs import PairInputs, over_catalogue
 
 TENSORS = ("table", "value", "target_table", "target_value", "next_max")  # of a checkpoint, beside the network
 

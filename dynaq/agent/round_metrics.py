@@ -29,6 +29,7 @@ class RoundMetrics:
         abstained: pairs of this slate on which the judge abstained.
         judge_reward: mean of the judge's own rewards of this slate, whatever the strategy makes of them; NaN without.
         applied, saved, clicked, ignored: the judge's answers on this slate.
+        trust: how far the block believes the judge after this round, in [0, 1]; NaN where it takes that as given.
     """
 
     applicant_id: str
@@ -47,6 +48,7 @@ class RoundMetrics:
     saved: int = 0
     clicked: int = 0
     ignored: int = 0
+    trust: float = math.nan
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ CURVE_TITLES = {
     "planning_loss": "loss of the planning updates",
     "epsilon": "ε, chance of a random job",
     "w_cosine": "weight of the cosine in the reward",
+    "trust": "how far the judge is believed, 0 to 1",
 }
 
 

@@ -28,6 +28,7 @@ CURVES = (
     "planning_loss",
     "epsilon",
     "w_cosine",
+    "trust",
 )
 KEY_SCHEMA = [
     ("trial", pa.string()),

@@ -20,13 +20,14 @@ from dynaq.runs.judgements import judged_pairs, judgement_table
 from dynaq.runs.reading import open_run_store, read_runs
 from jobs.reporting.applicants import applicant_entries
 from jobs.reporting.judge_health import judge_health, top_rewards
+from jobs.reporting.judge_trust import judge_trust
 from jobs.reporting.lines import Line, lines_of, read_comparison
 from jobs.reporting.plots import draw_curves, draw_histograms
 from jobs.reporting.tensorboard import write_curves
 from jobs.steps.cohort import relevance
 from jobs.terminal.tables import number
 
-MAIN_CURVES = ("ndcg", "mean_reward", "cumulative_regret")
+MAIN_CURVES = ("ndcg", "mean_reward", "cumulative_regret", "trust")
 REWARD_SPAN = (-0.1, 1.0)  # of the default label values; others are clipped into the outer bins
 # Left out for a strategy without a judge: its reward is the cosine, on another scale than the judge's reward.
 JUDGE_CURVES = {"mean_reward", "cumulative_reward", "cumulative_regret"}
@@ -76,6 +77,7 @@ def write_report(folder: RunFolder, store_uri: str | None = None, qrels: str | N
             rewards=rewards,
             reward_plot=_reward_plot(rewards),
             health=health,
+            trust=judge_trust(lines),
             mass_plot=_mass_plot(health),
             labels=LABELS,
             applicants=entries,

@@ -69,6 +69,7 @@ from dynaq.runs.folder import CONFIG, RunFolder
 from dynaq.runs.judgements import judged_pairs
 from dynaq.runs.reading import Run, open_run_store, read_runs
 from dynaq.runs.trials import TrialResult, setting_json
+from jobs.steps.judge_backend import read_gold
 from jobs.steps.prepare import Prepared, open_run, run_config
 from jobs.terminal.comparison_table import Comparison
 from jobs.terminal.console import LiveTable
@@ -87,6 +88,7 @@ def compare(
     *,
     size: ActorSize,
     pretrained: Pretrained | None = None,
+    gold: str | None = None,
     broker: Any = None,
     concurrent: int | None = None,
     callbacks: Sequence[Callback] = (),
@@ -94,10 +96,14 @@ def compare(
     threshold: float | None = None,
 ) -> Comparison:
     """Run the trials on the connected Ray, have their top lists judged, write everything into the folder."""
-    shown = run_config(prepared, config, judge, backend.fingerprint, pretrained) | {"tune": plan.to_json()}
+    labels, digest = read_gold(gold)
+    shown = run_config(prepared, config, judge, backend.fingerprint, pretrained) | {
+        "tune": plan.to_json(),
+        "gold": digest,
+    }
     open_run(folder, shown | {"trials": plan.names()}, resume=resume)
     broker = broker or start_broker(prepared.store_uri, backend)
-    job = TrainingJob(put_cache(prepared.cache), "", config, broker, folder, pretrained=pretrained)
+    job = TrainingJob(put_cache(prepared.cache), "", config, broker, folder, pretrained=pretrained, gold=labels)
     with LiveTable("% done") as table:
         results = run_trials(
             plan,

@@ -11,7 +11,7 @@ import pyarrow as pa
 from cluster.broker import JudgeBackend
 from dynaq.errors import InputError
 from dynaq.judging.judgement import JUDGEMENT_SCHEMA, AsyncJudge, Judgement
-from dynaq.judging.ledger_file import LEDGER, ReplayJudge, read_ledger
+from dynaq.judging.ledger_file import LEDGER, ReplayJudge, ledger_fingerprint, read_ledger
 from dynaq.records import Candidate, Job
 from reward_service.config import JudgeConfig
 from reward_service.judge_by_url import judge_at
@@ -44,6 +44,11 @@ def judge_backend(judge: str) -> JudgeBackend:
     if kind in ("http", "https"):
         return JudgeBackend(*judge_at(judge))
     raise InputError(f"judge {judge!r} does not exist; use vllm, vllm:CONFIG.yaml, ledger:PATH or a URL")
+
+
+def read_gold(path: str | None) -> tuple[pa.Table | None, str | None]:
+    """Labels of `--gold FILE` with the columns of JUDGEMENT_SCHEMA, and what tells two such files apart."""
+    return (read_ledger(path), ledger_fingerprint(path)) if path else (None, None)
 
 
 def offline_ledger(judge: str, strategy: str) -> pa.Table:

@@ -93,6 +93,7 @@ MUST_MATCH = (
     "offline",
     "tune",
     "feedback",
+    "gold",
     "config",
 )
 

@@ -108,9 +108,18 @@ class GradeSource:
         return [job_id for asked, job_id in self.asked if asked == applicant_id]
 
 
-SMALL = {"budget": 20, "slate_size": 5, "warm_start_updates": 20, "q_hidden": (16, 8), "model_hidden": (16, 8)}
+SMALL = {
+    "world_model": "bayes",
+    "weighting": "annealed",
+    "budget": 20,
+    "slate_size": 5,
+    "warm_start_updates": 20,
+    "q_hidden": (16, 8),
+    "model_hidden": (16, 8),
+}
 
 
 def small_config(**values: object) -> DynaQConfig:
     """Widths and budgets for tests; `preset` works as in YAML."""
-    return DynaQConfig.load(None, SMALL | values)
+    own = {"world_model": "mlp"} if values.get("preset") == "reference" else {}
+    return DynaQConfig.load(None, SMALL | own | values)

@@ -20,9 +20,9 @@ from dynaq.agent.bayes_world_model import (
 )
 from dynaq.agent.mlp_world_model import MLPWorldModel
 from dynaq.agent.pair_features import job_embedding, pair_features, scaled_cosines
+from dynaq.agent.pair_inputs import InteractionInputs
 from dynaq.agent.replay_buffer import JudgedPairs
 from dynaq.agent.stacked_mlp import agent_generator
-from dynaq.inputs import InteractionInputs
 from dynaq.judging.judgement import LABEL_VALUES, LABELS, Judgement, judgement_from_probabilities
 from tests.support.toy_market import ToyMarket, grade_judgement, small_config
 

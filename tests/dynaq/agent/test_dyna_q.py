@@ -24,9 +24,7 @@ def block_of(market: ToyMarket, applicants: int = 16, strategy: str = "llm", **v
 
 
 def run(block: DynaQBlock, source: GradeSource | None) -> DynaQBlock:
-    while not block.done:
-        block.step(source)
-    return block
+    return block.fit(source)
 
 
 def mean_ndcg(market: ToyMarket, block: DynaQBlock) -> float:

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
+from dynaq.agent.pair_inputs import InteractionInputs, RawInputs
 from dynaq.agent.q_function import QFunction, bellman_target
 from dynaq.agent.stacked_mlp import agent_generator
-from dynaq.inputs import InteractionInputs, RawInputs
 from tests.support.toy_market import small_config
 
 JOBS = 8
@@ -157,5 +157,5 @@ def test_raw_inputs_are_state_and_action_side_by_side() -> None:
 def test_q_over_a_catalogue_in_pieces_is_q_over_it_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     q = q_function()
     whole = q.values()
-    monkeypatch.setattr("dynaq.inputs.CATALOGUE_BYTES", 4 * 2 * 5 * 3)  # three jobs at a time
+    monkeypatch.setattr("dynaq.agent.pair_inputs.CATALOGUE_BYTES", 4 * 2 * 5 * 3)  # three jobs at a time
     torch.testing.assert_close(q.values(), whole)

@@ -23,6 +23,13 @@ def explore(slate: Sequence[int], free: torch.Tensor, epsilon: float, generator:
     return kept
 
 
+def probe(slate: Sequence[int], free: torch.Tensor, probes: int, generator: torch.Generator) -> list[int]:
+    """The slate with its last `probes` jobs exchanged for random ones of `free` `[n]`."""
+    kept = list(slate[: len(slate) - probes])
+    order = free[torch.randperm(len(free), generator=generator)].tolist()
+    return kept + [job for job in order if job not in kept][:probes]
+
+
 def ask(source: JudgementSource, slates: Sequence[Slate], values: Mapping[Label, float]) -> list[list[Judgement]]:
     """The judge's answers, one list per slate, with the rewards that `values` give them.
 

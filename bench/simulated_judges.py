@@ -1,0 +1,140 @@
+"""Judges of a known quality: what they say of every pair is made from the relevance and one kind of error.
+
+A judge has a score per pair, `grade + strength·error`, and answers by rounding it: APPLY from 2.5 on, SAVE from 1.5,
+CLICK from 0.5, else IGNORE. Each kind of error is a score of its own, with mean 0 and deviation 1:
+
+    random    a standard normal number for each pair: errors that nobody can foresee
+    family    a liking for the jobs that are nearest to one random job (a tenth of the catalogue)
+    length    the logarithm of the description's length
+    echo      no error: the cosine stands in the grade's place, and the judge has no opinion of its own
+    popular   a liking for a random tenth of the catalogue, the same for everybody
+    title     words that the job's title has in common with the applicant's titles and skills
+
+All kinds err at random as well, the systematic ones half as strongly as systematically. The strength is found by
+bisection, so that the AUC of the expected reward against relevance > 0, over all pairs of the cohort, is the one asked
+for; at 0.5 there is no signal at all. The cosine of an echo is standardised per applicant and shifted, so that it is
+above 0.5 for three times as many pairs as are relevant; an echo is no better than that, and `reached` says what came
+out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dynaq.agent.pair_features import job_embedding
+from dynaq.judging.judgement import LABEL_VALUES, LABELS, Judgement, Slate, judgement_from_probabilities
+from dynaq.qrels import Qrels
+from dynaq.tensor_cache import TensorCache
+
+Array = npt.NDArray[np.float64]
+
+KINDS = ("random", "family", "length", "echo", "popular", "title")
+CUTS = (2.5, 1.5, 0.5)
+GROUP = 0.1  # of the catalogue: a family, or what is pushed
+ALSO_RANDOM = 0.5
+ECHO_SHARE = 3.0  # an echo without noise IGNOREs all but so many times the share of relevant pairs
+STEPS = 30
+VALUES = np.array([LABEL_VALUES[label] for label in LABELS])
+
+
+def auc(scores: Array, relevant: npt.NDArray[np.bool_]) -> float:
+    """Probability that a relevant pair has the higher score, ties counting half (Mann & Whitney 1947)."""
+    _, ranks, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    middle = np.cumsum(counts) - (counts - 1) / 2.0
+    positive = int(relevant.sum())
+    rank_sum = float(middle[ranks.ravel()][relevant.ravel()].sum())
+    return (rank_sum - positive * (positive + 1) / 2.0) / (positive * (relevant.size - positive))
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """All pairs of some applicants: grades and cosines (standardised per applicant) `[applicants, n_jobs]`."""
+
+    applicants: tuple[str, ...]
+    grades: Array
+    cosines: Array
+    family: Array
+    length: Array
+    titles: Array
+
+    @classmethod
+    def of(cls, cache: TensorCache, qrels: Qrels, applicants: Sequence[str], seed: int) -> Pairs:
+        grades = np.zeros((len(applicants), len(cache.job_ids)))
+        for i, applicant in enumerate(applicants):
+            for job_id, grade in qrels.grades(applicant).items():
+                grades[i, cache.job_index(job_id)] = grade
+        cosines = np.stack([cache.calculate_cosine_similarities(a) for a in applicants]).astype(np.float64)
+        cosines = (cosines - cosines.mean(1, keepdims=True)) / cosines.std(1, keepdims=True)
+        embedding = job_embedding(cache).double().numpy()
+        centre = embedding[np.random.default_rng([seed, 7]).integers(len(embedding))]
+        distance = np.square(embedding - centre).sum(1)
+        family = (distance <= np.quantile(distance, GROUP)).astype(np.float64)
+        texts = [cache.job_text(j) for j in range(len(cache.job_ids))]
+        lengths = np.log1p([len(job.description) for job in texts])
+        words = [_words(job.title) for job in texts]
+        titles = np.zeros(grades.shape)
+        for i, applicant in enumerate(applicants):
+            own = cache.applicant_text(cache.applicant_index(applicant))
+            known = _words(" ".join([*(e.title for e in own.experience), *own.hard_skills]))
+            titles[i] = [len(known & title) / max(1, len(title)) for title in words]
+        return cls(tuple(applicants), grades, cosines, family, lengths, titles)
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(word for word in re.findall(r"[a-z]+", text.lower()) if len(word) > 3)
+
+
+def _standard(x: Array) -> Array:
+    """Mean 0, deviation 1."""
+    scaled: Array = (x - x.mean()) / x.std()
+    return scaled
+
+
+class SimulatedJudge:
+    """A `JudgementSource` of one kind and AUC. `labels` `[applicants, n_jobs]`: index into LABELS of every answer."""
+
+    def __init__(self, cache: TensorCache, pairs: Pairs, kind: str, target: float, seed: int) -> None:
+        self._cache = cache
+        self._row = {a: i for i, a in enumerate(pairs.applicants)}
+        self._relevant = pairs.grades > 0
+        rng = np.random.default_rng([seed, KINDS.index(kind)])
+        noise = rng.standard_normal(pairs.grades.shape)
+        pushed = (rng.random(pairs.grades.shape[1]) < GROUP).astype(np.float64)
+        tastes = {"family": pairs.family, "length": pairs.length, "popular": pushed, "title": pairs.titles}
+        error = _standard(tastes[kind]) + ALSO_RANDOM * noise if kind in tastes else noise
+        signal = pairs.grades
+        if kind == "echo":
+            signal = pairs.cosines - np.quantile(pairs.cosines, 1.0 - ECHO_SHARE * self._relevant.mean()) + CUTS[-1]
+        self.labels = self._calibrated(signal, error, target)
+        self.rewards = VALUES[self.labels]
+        self.reached = auc(self.rewards, self._relevant)
+
+    def _calibrated(self, signal: Array, error: Array, target: float) -> npt.NDArray[np.int64]:
+        if target <= 0.5:
+            return self._answers(np.exp(2.0) * error)
+        low, high = -6.0, 6.0  # logarithm of the strength
+        for _ in range(STEPS):
+            middle = (low + high) / 2.0
+            reached = auc(VALUES[self._answers(signal + np.exp(middle) * error)], self._relevant)
+            low, high = (middle, high) if reached > target else (low, middle)
+        return self._answers(signal + np.exp(low) * error)
+
+    def _answers(self, scores: Array) -> npt.NDArray[np.int64]:
+        return 3 - (scores[..., None] > np.array(CUTS)).sum(-1)
+
+    def table(self) -> Array:
+        """The true P(answer | does not fit), P(answer | fits) over all pairs, `[2, 4]`."""
+        answers = np.eye(4)[self.labels]
+        return np.stack([answers[~self._relevant].mean(0), answers[self._relevant].mean(0)])
+
+    def judgement(self, applicant: str, job_id: str) -> Judgement:
+        label = int(self.labels[self._row[applicant], self._cache.job_index(job_id)])
+        return judgement_from_probabilities(applicant, job_id, np.eye(4)[label].tolist(), judge="simulated")
+
+    def fetch(self, slates: Sequence[Slate]) -> list[list[Judgement]]:
+        return [[self.judgement(slate.applicant_id, job_id) for job_id in slate.job_ids] for slate in slates]

@@ -1,0 +1,49 @@
+"""Hand-made labels beside the judge's answers on the same pairs; they anchor its table (`dynaq.agent.judge_table`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dynaq.agent.judge_table import Answers
+from dynaq.agent.pair_features import scaled_cosines, similarity_features
+from dynaq.agent.replay_buffer import first_of_each
+from dynaq.judging.judgement import Judgement, JudgementSource, Slate
+from dynaq.tensor_cache import TensorCache
+
+
+def answered_gold(
+    gold: Sequence[Judgement], source: JudgementSource, cache: TensorCache, block: Sequence[str]
+) -> Answers | None:
+    """The judge's answers on the pairs that `gold` labels, IGNORE meaning that the job does not fit.
+
+    block: applicants whose answers a block has of its own; the others follow them in `Answers.agent`. Abstentions, and
+    pairs that the cache lacks, are left out; None when nothing remains. Raises JudgeError when the judge fails.
+    """
+    known = set(cache.applicant_ids)
+    applicants = list(dict.fromkeys([*block, *(j.applicant_id for j in gold if j.applicant_id in known)]))
+    labelled = first_of_each(gold, applicants, cache.job_ids, len(gold))
+    slates = [
+        (agent, own, Slate(applicant, tuple(j.job_id for j in own)))
+        for agent, (applicant, own) in enumerate(zip(applicants, labelled, strict=True))
+        if own
+    ]
+    answers = source.fetch([slate for _, _, slate in slates]) if slates else []
+    rows = []
+    for (agent, own, slate), said in zip(slates, answers, strict=True):
+        phi = similarity_features(cache, [slate.applicant_id], scaled_cosines(cache, [slate.applicant_id]))[0]
+        for label, answer in zip(own, said, strict=True):
+            if not answer.abstained:
+                job = cache.job_index(label.job_id)
+                rows.append((phi[job].double().numpy(), answer.probabilities, agent, job, label.label != "IGNORE"))
+    if not rows:
+        return None
+    phi, probabilities, agents, jobs, known = zip(*rows, strict=True)
+    return Answers(
+        np.stack(phi),
+        np.array(probabilities, dtype=np.float64),
+        np.array(agents, dtype=np.int64),
+        np.array(jobs, dtype=np.int64),
+        np.array(known, dtype=np.float64),
+    )

@@ -1,0 +1,259 @@
+"""The world model that knows how far its judge can be believed.
+
+With k the hidden truth of a pair (`dynaq.agent.judge_table`), phi its similarities and f a Gaussian process over jobs,
+one per applicant (Rasmussen & Williams 2006),
+
+    P(k | phi, f) ∝ P(k | phi)·exp(f·u(k))        u a label's reward in units of the prior's deviation from its mean
+    P(answer = l | k, j) = (1 - sum(taste(j)))·confusion[k, l] + taste(j, l)
+
+P(k | phi) and the confusion are estimated together from the answers of the whole block, again after every round. Three
+things are told apart from a fit:
+
+- errors at random, by the confusion: an answer is worth what it informs under it;
+- the judge's taste for a job or its like, by what it says of it to *other* applicants whom the texts do not recommend
+  it to;
+- an opinion that is only the similarities' again: then an applicant's other answers on similar jobs do not bear out
+  what an answer says beyond them, and answers are discounted by as much (`borne_out`).
+
+An answer is an observation of f by one step of Fisher scoring, as in Laplace's approximation (sec. 3.4). What an agent
+believes of a judged pair is its posterior from all *other* answers (leave-one-out, eq. 5.12) and the pair's own answer,
+put together by Bayes' rule. What applicants did themselves is known, not judged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dynaq.agent.bayes_world_model import LEAST_INFORMATION, OBSERVATION_VARIANCE, condition, deviation_of
+from dynaq.agent.judge_table import LEVELS, NOTHING, Answers, Array, JudgeModel, JudgeTable, estimate, unknown_judge
+from dynaq.agent.replay_buffer import JudgedPairs
+
+REAL_ERROR = 1e-3  # chance that an applicant's own act does not mean what it says
+TASTE_SCALE = 0.7  # length scale of a taste
+TASTE_COUNTS = 6.0  # answers after which a taste is half believed
+MOST_TASTE = 0.98
+BORNE_OUT_COUNTS = 3.0  # information in favour of the judge before any evidence
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """The block's judged pairs `[agents, n]`, and what stays the same while they are read."""
+
+    jobs: torch.Tensor
+    valid: torch.Tensor
+    real: torch.Tensor
+    answers: torch.Tensor  # [agents, n, 4]
+    cross: torch.Tensor  # squared distances to every job [agents, n, n_jobs]
+    among: torch.Tensor  # and to each other [agents, n, n]
+
+
+@dataclass(frozen=True)
+class _Observations:
+    """Answers as observations of f `[agents, n]`, with score and information that they come from."""
+
+    surprise: torch.Tensor
+    variance: torch.Tensor
+    score: torch.Tensor
+    information: torch.Tensor
+
+
+class TrustWorldModel:
+    """`dynaq.agent.world_model.WorldModel` under one estimate of the judge for the whole block.
+
+    Args:
+        phi: similarity features `[agents, n_jobs, width]`, the standardised cosine and 1 first.
+        embedding: of the jobs `[n_jobs, d]`.
+        values: reward of each label `[4]`.
+        gold: pairs of known truth that the judge answered, of any applicant; they anchor the estimate.
+    """
+
+    def __init__(self, phi: torch.Tensor, embedding: torch.Tensor, values: torch.Tensor) -> None:
+        self._phi: Array = phi.double().cpu().numpy()
+        self._values, self._embedding = values, embedding
+        self._norms = embedding.square().sum(1)
+        self._distances: list[torch.Tensor] = []  # per slot: [agents, n_jobs] squared distance to that slot's job
+        self._seen = torch.zeros(len(phi), dtype=torch.int64, device=phi.device)
+        self._left_out = values.new_zeros(len(phi), 0)  # f at judged pairs without their own answers
+        self.gold: Answers | None = None
+        self.table: JudgeTable | None = NOTHING
+        self._follow(unknown_judge(phi.shape[-1]))
+        self._before = self._judge, self._left_out
+        self.believed = self.text_rewards[:, :0]
+        self.mean = self.text_rewards.clone()
+        self.deviation = self._scale.clone()
+
+    def _follow(self, judge: JudgeModel) -> None:
+        """Take the prior of every pair from the estimate."""
+        self._judge = judge
+        self._log_static = torch.from_numpy(judge.static(self._phi)).to(self._values)
+        static = self._log_static.exp()
+        self.text_rewards: torch.Tensor = static @ self._values
+        self._scale = deviation_of(static, self._values)
+
+    def _tilt(self, at: torch.Tensor | None = None) -> torch.Tensor:
+        """u `[agents, n, 4]` of all jobs, or of those at `[agents, n]`."""
+        mean, scale = self.text_rewards, self._scale
+        if at is not None:
+            mean, scale = mean.gather(1, at), scale.gather(1, at)
+        return (self._values - mean[..., None]) / scale[..., None]
+
+    def observe(self, judged: JudgedPairs) -> None:
+        """Estimate the judge from all judged pairs of the block, then condition on them."""
+        n = judged.longest
+        if n == 0:
+            return
+        self._before = self._judge, self._left_out
+        pairs = self._read(judged, n)
+        taste = self._estimate(pairs)
+        log_static = self._log_static.gather(1, pairs.jobs[..., None].expand(-1, -1, LEVELS))
+        u = self._tilt(pairs.jobs)
+        confusion = self._borne_out(pairs, taste, log_static, u)
+        like, each = self._likelihood(pairs, taste, confusion)
+        seen = self._observations(pairs, log_static, u, like, each)
+        shift, deviation = condition(
+            pairs.cross, pairs.among, seen.surprise, seen.variance, at=pairs.jobs, valid=pairs.valid
+        )
+        f = shift[..., -1]
+        self.deviation = self._scale * deviation
+        mean = torch.softmax(self._log_static + f[..., None] * self._tilt(), dim=-1) @ self._values
+        self._left_out = f.gather(1, pairs.jobs)
+        self.believed = torch.softmax(log_static + self._left_out[..., None] * u + like, dim=-1) @ self._values
+        agents = torch.arange(len(mean), device=mean.device)[:, None].expand_as(pairs.jobs)
+        mean[agents[pairs.valid], pairs.jobs[pairs.valid]] = self.believed[pairs.valid]
+        self.mean = mean
+
+    def _read(self, judged: JudgedPairs, n: int) -> _Judged:
+        """Slots are append-only: only newly filled ones need distances."""
+        filled = judged.counts > self._seen
+        first = int(self._seen[filled].min()) if bool(filled.any()) else n
+        self._distances[first:] = [self._distances_to(judged.jobs[:, slot]) for slot in range(first, n)]
+        self._seen = judged.counts.clone()
+        jobs = judged.jobs[:, :n]
+        cross = torch.stack(self._distances[:n], dim=1)
+        among = cross.gather(2, jobs[:, None, :].expand(-1, n, -1))
+        return _Judged(jobs, judged.valid(), judged.real(), judged.probabilities[:, :n], cross, among)
+
+    def _borne_out(
+        self, pairs: _Judged, taste: torch.Tensor, log_static: torch.Tensor, u: torch.Tensor
+    ) -> torch.Tensor:
+        """The confusion, discounted as far as other answers on similar jobs do not bear out what an answer adds."""
+        confusion = torch.from_numpy(self._judge.confusion).to(taste)
+        asked = pairs.valid & ~pairs.real
+        if not bool(asked.any()):
+            return confusion
+        like, each = self._likelihood(pairs, taste, confusion)
+        seen = self._observations(pairs, log_static, u, like, each)
+        at = torch.arange(pairs.jobs.shape[1], device=taste.device).expand_as(pairs.jobs)
+        shift, _ = condition(pairs.among, pairs.among, seen.surprise, seen.variance, at=at, valid=pairs.valid)
+        left = shift[..., -1]
+        found = float((seen.score * left)[asked].sum()) + BORNE_OUT_COUNTS
+        expected = float((seen.information * left.square())[asked].sum()) + BORNE_OUT_COUNTS
+        share = min(1.0, max(0.0, found / expected))
+        return share * confusion + (1.0 - share) * pairs.answers[asked].mean(0)
+
+    def _likelihood(
+        self, pairs: _Judged, taste: torch.Tensor, confusion: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """log P(answer | k) of the answers given `[agents, n, 4]`, and P(answer | k) of any `[agents, n, 4, 4]`."""
+        each = (1.0 - taste.sum(-1))[..., None, None] * confusion + taste[..., None, :]
+        like = torch.einsum("anl,ankl->ank", pairs.answers, torch.log(each.clamp_min(1e-9)))
+        return torch.where(pairs.real[..., None], torch.log(pairs.answers + REAL_ERROR), like), each
+
+    def _observations(
+        self, pairs: _Judged, log_static: torch.Tensor, u: torch.Tensor, like: torch.Tensor, each: torch.Tensor
+    ) -> _Observations:
+        """One step of Fisher scoring at f = 0; an empty slot gets a variance so large that it says nothing."""
+        p = log_static.exp()
+        score = (torch.softmax(log_static + like, dim=-1) * u).sum(-1)
+        answered = torch.einsum("ank,ankl->anl", p, each)
+        told = torch.einsum("ank,ankl,ank->anl", p, each, u) / answered.clamp_min(1e-12)
+        informed = (answered * told.square()).sum(-1)
+        information = LEAST_INFORMATION + torch.where(pairs.real, (p * u.square()).sum(-1), informed)
+        variance = OBSERVATION_VARIANCE + 1.0 / information
+        variance = torch.where(pairs.valid, variance, torch.full_like(variance, 1e6))
+        return _Observations(score / information * pairs.valid, variance, score, informed)
+
+    def _distances_to(self, jobs: torch.Tensor) -> torch.Tensor:
+        rows = self._embedding[jobs]
+        return (self._norms + rows.square().sum(1, keepdim=True) - 2.0 * rows @ self._embedding.T).clamp_min(0.0)
+
+    def _estimate(self, pairs: _Judged) -> torch.Tensor:
+        """The judge, its table and tastes. Returns each judged pair's taste `[agents, n, 4]`."""
+        asked = pairs.valid & ~pairs.real
+        taste = torch.zeros(*asked.shape, LEVELS, device=asked.device, dtype=self._values.dtype)
+        agents = torch.arange(len(asked), device=asked.device)[:, None].expand_as(asked)[asked].cpu().numpy()
+        jobs = pairs.jobs[asked].cpu().numpy()
+        answers = pairs.answers[asked].double().cpu().numpy()
+        rows = Answers(self._phi[agents, jobs], answers, agents, jobs, np.full(len(agents), np.nan))
+        # What the last round found of f at these pairs: an applicant's other answers are a witness, too.
+        f = torch.zeros(asked.shape, device=asked.device, dtype=self._values.dtype)
+        f[:, : self._left_out.shape[1]] = self._left_out
+        beyond = (f[..., None] * self._tilt(pairs.jobs))[asked].double().cpu().numpy()
+        beyond -= beyond[:, -1:]
+        if self.gold is not None:
+            rows = joined(rows, self.gold)
+            beyond = np.concatenate([beyond, np.zeros((len(self.gold.answers), LEVELS))])
+        if not len(rows.answers):
+            return taste
+        judge, _, _ = estimate(rows, self._judge, beyond=beyond)
+        distinct, where = np.unique(rows.job, return_inverse=True)
+        embedding = self._embedding[torch.from_numpy(distinct).to(self._embedding.device)]
+        near = torch.exp(torch.cdist(embedding, embedding).square() / (-2.0 * TASTE_SCALE**2)).double().cpu().numpy()
+        recommended = 1.0 - np.exp(judge.static(rows.phi)[:, -1])
+        spread = tastes(rows, where, near, recommended, judge.confusion[-1])
+        judge, self.table, _ = estimate(rows, judge, spread, beyond)
+        self._follow(judge)
+        taste[asked] = torch.from_numpy(spread[: len(agents)]).to(taste)
+        return taste
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Tensors of a checkpoint: what the last round started from; `load_state` repeats that round's estimate."""
+        judge, left_out = self._before
+        tensors = {
+            "trust.theta": torch.from_numpy(judge.theta),
+            "trust.confusion": torch.from_numpy(judge.confusion),
+            "trust.error": torch.tensor(judge.error, dtype=torch.float64),
+            "trust.left_out": left_out,
+        }
+        if self.gold is not None:
+            tensors |= {f"trust.gold.{name}": torch.from_numpy(array) for name, array in vars(self.gold).items()}
+        return tensors
+
+    def load_state(self, state: dict[str, torch.Tensor], judged: JudgedPairs) -> None:
+        """What `state` gave, and what follows from the judged pairs."""
+        prefix = "trust.gold."
+        gold = {name.removeprefix(prefix): t.numpy() for name, t in state.items() if name.startswith(prefix)}
+        self.gold = Answers(**gold) if gold else None
+        theta, confusion = state["trust.theta"].numpy(), state["trust.confusion"].numpy()
+        self._follow(JudgeModel(theta, confusion, float(state["trust.error"])))
+        self._left_out = state["trust.left_out"].to(self._values)
+        self.observe(judged)
+
+
+def tastes(rows: Answers, where: npt.NDArray[np.int64], near: Array, fit: Array, usual: Array) -> Array:
+    """What a judge says of a job to applicants whom it does not fit, beyond what it usually says of a misfit.
+
+    where `[rows]` into the distinct jobs, near `[jobs, jobs]` their likeness, fit `[rows]` P(fits), usual `[4]`. Only
+    other applicants' answers count: an applicant's own are the evidence that is to be judged. Returns `[rows, 4]`.
+    """
+    misfits = (1.0 - fit)[:, None] * rows.answers
+    total = np.zeros((len(near), LEVELS))
+    np.add.at(total, where, misfits)
+    others = (near @ total)[where]
+    for agent in np.unique(rows.agent):
+        own = np.flatnonzero(rows.agent == agent)
+        others[own] -= near[np.ix_(where[own], where[own])] @ misfits[own]
+    others = np.maximum(others, 0.0)
+    share = (others + TASTE_COUNTS * usual) / (others.sum(1, keepdims=True) + TASTE_COUNTS)
+    excess: Array = MOST_TASTE * np.clip(share - usual, 0.0, None)
+    excess[:, -1] = 0.0
+    return excess
+
+
+def joined(a: Answers, b: Answers) -> Answers:
+    """The rows of both."""
+    return Answers(*(np.concatenate([x, y]) for x, y in zip(vars(a).values(), vars(b).values(), strict=True)))

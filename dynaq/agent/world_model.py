@@ -1,0 +1,44 @@
+"""What a block of agents asks of its world model, whichever it is."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from dynaq.agent.judge_table import JudgeTable
+from dynaq.agent.replay_buffer import JudgedPairs
+
+
+class WorldModel(Protocol):
+    """The judge's reward of every pair as an agent expects it, judged or not.
+
+    Attributes:
+        mean, deviation: `[agents, n_jobs]`, in units of reward.
+        believed: `[agents, longest]`, reward of each judged pair as the model believes it.
+        text_rewards: `[agents, n_jobs]`, what the similarities alone let expect, in the judge's units; None for a model
+            that does not tell.
+        table: what the judge's answers are worth; None for a model that takes that as given.
+    """
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+    believed: torch.Tensor
+    table: JudgeTable | None
+
+    @property
+    def text_rewards(self) -> torch.Tensor | None:
+        """What the similarities alone let expect."""
+        ...
+
+    def observe(self, judged: JudgedPairs) -> None:
+        """Condition on all judged pairs of the block."""
+        ...
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Tensors of a checkpoint that do not follow from the judged pairs."""
+        ...
+
+    def load_state(self, state: dict[str, torch.Tensor], judged: JudgedPairs) -> None:
+        """What `state` gave, and what follows from the judged pairs."""
+        ...

@@ -2,7 +2,7 @@
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo lint test-fast test build mongo bench-quality bench-compare setup constraints clean
+.PHONY: demo lint test-fast test build mongo bench-quality bench-trust bench-compare setup constraints clean
 
 demo: setup
 	$(BIN)/dynaq demo
@@ -39,6 +39,11 @@ $(STAMP): pyproject.toml requirements/setup.sh requirements/overrides.txt requir
 bench-quality: setup
 	@test -n "$(ONET)" || { echo "bench-quality: name the folder of O*NET tables: make bench-quality ONET=FOLDER" >&2; exit 2; }
 	$(BIN)/python -m bench.quality --onet $(ONET)
+
+# nDCG@10 against the quality of simulated judges, on ESCO and O*NET, into runs/bench-trust. An hour and more on one core.
+bench-trust: setup
+	@test -n "$(ONET)" || { echo "bench-trust: name the folder of O*NET tables: make bench-trust ONET=FOLDER" >&2; exit 2; }
+	$(BIN)/python -m bench.trust --onet $(ONET)
 
 # cosine, llm, hybrid and RLlib's DQN on O*NET over three seeds, with intervals and a report in runs/onet. A few minutes.
 bench-compare: setup

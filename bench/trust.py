@@ -9,8 +9,8 @@ them the judge's own ranking of the whole catalogue (ties at random) and the cos
 applicants and seeds, with 95 % bootstrap intervals. The table error is the mean absolute error of P(answer | fits) and
 P(answer | does not) as a block estimates them, against the true ones over all pairs of the cohort.
 
-Developed on applicants that are not measured here: O*NET applicants 96 to 128, and an ESCO market of seed 1 without the
-occupations of the first 48 of seed 0. The kind `title` was not looked at during development.
+Developed on applicants that are not measured here: O*NET applicants 96 to 128, and an ESCO market of seed 1, its
+applicants 48 to 72. The kind `title` was not looked at during development.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from dynaq.evaluation.bootstrap import paired_difference
 
 from bench.simulated_judges import KINDS, Pairs, SimulatedJudge
 from dynaq.agent.config import DynaQConfig
 from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.agent.reward_strategy import make_strategy
 from dynaq.encoder import Encoder
+from dynaq.evaluation.intervals import paired_difference
 from dynaq.evaluation.ranking import ndcg_at_k
 from dynaq.ingest import ingest_market
 from dynaq.judging.judgement import Judgement, judgement_from_probabilities

@@ -7,8 +7,14 @@ from dataclasses import replace
 
 import torch
 
-from dynaq.errors import JudgeError
-from dynaq.judging.judgement import Judgement, JudgementSource, Label, Slate, expected_reward
+from dynaq.judging.judgement import (
+    Judgement,
+    JudgementSource,
+    Label,
+    Slate,
+    check_answers,
+    expected_reward,
+)
 
 
 def explore(slate: Sequence[int], free: torch.Tensor, epsilon: float, generator: torch.Generator) -> list[int]:
@@ -37,8 +43,7 @@ def ask(source: JudgementSource, slates: Sequence[Slate], values: Mapping[Label,
     """
     answers = source.fetch(slates)
     for slate, answer in zip(slates, answers, strict=True):
-        if [j.job_id for j in answer] != list(slate.job_ids):
-            raise JudgeError(f"the judge answered other jobs than those asked for {slate.applicant_id!r}")
+        check_answers(answer, slate.applicant_id, slate.job_ids)
     return [list(valued(answer, values)) for answer in answers]
 
 

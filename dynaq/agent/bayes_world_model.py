@@ -21,7 +21,7 @@ from typing import Protocol
 
 import torch
 
-from dynaq.agent.judge_table import JudgeTable
+from dynaq.agent.judge_table import Answers, JudgeTable
 from dynaq.agent.pair_features import log_rank
 from dynaq.agent.replay_buffer import JudgedPairs
 from dynaq.judging.judgement import LABELS
@@ -151,6 +151,9 @@ class BayesWorldModel:
         rows = torch.arange(agents, device=jobs.device)[:, None].expand_as(jobs)
         mean[rows[valid], jobs[valid]] = self.believed[valid]
         self.mean = mean
+
+    def anchor(self, gold: Answers | None) -> None:
+        """Nothing: this model takes the judge as given."""
 
     def state(self) -> dict[str, torch.Tensor]:
         """Nothing: all follows from the judged pairs."""

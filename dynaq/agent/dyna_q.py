@@ -356,7 +356,7 @@ class DynaQBlock:
             if rooms[i] <= 0:
                 continue
             slate: list[int] = best[i][: rooms[i]]
-            if self.round == 0 and (probes := len(self._probed(slate))):
+            if probes := self._probes(slate):
                 slate = probe(slate, torch.nonzero(~self.judged.asked[i]).squeeze(1).cpu(), probes, generator)
             if epsilon[i] > 0:
                 free = torch.nonzero(~self.judged.asked[i]).squeeze(1).cpu()
@@ -364,14 +364,14 @@ class DynaQBlock:
             slates[i] = slate
         return slates
 
-    def _probed(self, slate: list[int]) -> list[int]:
-        """The part of the first slate that is picked at random, so that the judge is heard on jobs that do not fit."""
-        asks = isinstance(self.model, TrustWorldModel) and self.strategy.needs_judge
-        return slate[len(slate) - min(self.config.probes, len(slate) // 2) :] if asks else []
+    def _probes(self, slate: list[int]) -> int:
+        """Jobs of the first slate that are picked at random, so that the judge is heard on jobs that do not fit."""
+        return min(self.config.probes, len(slate) // 2) if self.round == 0 and self.trust is not None else 0
 
     def _ask_gold(self, source: JudgementSource | None) -> None:
-        if self._gold and self.round == 0 and source is not None and isinstance(self.model, TrustWorldModel):
-            self.model.gold = answered_gold(self._gold, source, self.cache, self.applicant_ids)
+        """Have the judge answer the pairs of known truth, before the first round."""
+        if self._gold and source is not None and self.trust is not None:
+            self.model.anchor(answered_gold(self._gold, source, self.cache, self.applicant_ids))
             self._gold = []
 
     def _ask(self, slates: dict[int, list[int]], source: JudgementSource | None) -> list[list[Judgement]]:

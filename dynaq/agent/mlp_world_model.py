@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from dynaq.agent.config import DynaQConfig
-from dynaq.agent.judge_table import JudgeTable
+from dynaq.agent.judge_table import Answers, JudgeTable
 from dynaq.agent.pair_inputs import PairInputs, over_catalogue
 from dynaq.agent.replay_buffer import JudgedPairs
 from dynaq.agent.stacked_mlp import StackedMLP
@@ -61,6 +61,9 @@ class MLPWorldModel:
             rewards = torch.where(known, judged.rewards.gather(1, slots), self._prior_rewards.gather(1, anywhere))
             self._update(jobs, rewards, weights)
         self.mean = self._predict()
+
+    def anchor(self, gold: Answers | None) -> None:
+        """Nothing: this model takes the judge as given."""
 
     def state(self) -> dict[str, torch.Tensor]:
         """Tensors of a checkpoint."""

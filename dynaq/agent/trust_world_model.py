@@ -210,6 +210,10 @@ class TrustWorldModel:
         taste[asked] = torch.from_numpy(spread[: len(agents)]).to(taste)
         return taste
 
+    def anchor(self, gold: Answers | None) -> None:
+        """Pairs of known truth that the judge answered, of any applicant; they anchor the estimate."""
+        self.gold = gold
+
     def state(self) -> dict[str, torch.Tensor]:
         """Tensors of a checkpoint: what the last round started from; `load_state` repeats that round's estimate."""
         judge, left_out = self._before

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import torch
 
-from dynaq.agent.judge_table import JudgeTable
+from dynaq.agent.judge_table import Answers, JudgeTable
 from dynaq.agent.replay_buffer import JudgedPairs
 
 
@@ -33,6 +33,10 @@ class WorldModel(Protocol):
 
     def observe(self, judged: JudgedPairs) -> None:
         """Condition on all judged pairs of the block."""
+        ...
+
+    def anchor(self, gold: Answers | None) -> None:
+        """Pairs of known truth that the judge answered; a model that takes the judge as given has no use for them."""
         ...
 
     def state(self) -> dict[str, torch.Tensor]:

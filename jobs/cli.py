@@ -33,7 +33,7 @@ VERBS = {
     "submit": "Run a command on a Ray cluster: submit [--address URL] -- COMMAND …",
     "doctor": "Check Ray, GPU, store, model, disk and versions.",
 }
-MANY_VALUES = {"ingest": ("--jobs", "--candidates")}  # options that take several values in a row
+MANY_VALUES = {"ingest": ("--jobs", "--candidates", "--map")}  # options that take several values in a row
 
 USAGE = "Usage: dynaq [--debug] COMMAND [OPTIONS]"
 

@@ -2,23 +2,69 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from cluster.embedding import parallel_encoder
 from dynaq.errors import InputError
-from dynaq.ingest import Counts, IngestReport, ingest_files, ingest_market
+from dynaq.ingest import (
+    Counts,
+    IngestReport,
+    InputOptions,
+    NothingAccepted,
+    ingest_files,
+    ingest_market,
+    parse_mappings,
+    require_records,
+    with_saved_columns,
+)
 from dynaq.markets import onet_market
-from dynaq.stores import open_store
+from dynaq.stores import Store, open_store
 from jobs.cli import run_verb
 from jobs.terminal.console import Bars, say
+
+SHOWN_GROUPS = 6
+_TABLES = ".jsonl, .json, .csv, .tsv, .parquet, .xlsx, each also as .gz"
+
+
+class Duplicates(StrEnum):
+    """What becomes of records that say the same as an earlier one."""
+
+    keep = "keep"
+    drop = "drop"
 
 
 def main(
     store: Annotated[str, typer.Option(help="folder or mongodb:// URI; made when it is not there")],
-    jobs: Annotated[list[str] | None, typer.Option(help="files: .jsonl, .csv, .parquet, .xlsx")] = None,
-    candidates: Annotated[list[str] | None, typer.Option(help="files: .jsonl, .csv, .parquet, .xlsx")] = None,
+    jobs: Annotated[list[str] | None, typer.Option(help=f"files: {_TABLES}")] = None,
+    candidates: Annotated[
+        list[str] | None,
+        typer.Option(help="files as for --jobs; folders or files of .pdf, .docx, .txt, .html, one person each"),
+    ] = None,
+    map_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map", help="which column is which field: title=job_title,description=text; jobs.id=… for one kind"
+        ),
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="of text files; default: told from the bytes")] = None,
+    delimiter: Annotated[str | None, typer.Option(help="of .csv and .tsv; default: told from the rows")] = None,
+    sheet: Annotated[str | None, typer.Option(help="of .xlsx; default: the first that looks like the table")] = None,
+    duplicates: Annotated[Duplicates, typer.Option(help="keep records that say the same, linked, or drop them")] = (
+        Duplicates.keep
+    ),
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="read so many records of each kind, for a first look")
+    ] = None,
+    keep_personal: Annotated[
+        bool, typer.Option("--keep-personal", help="leave people's names, addresses and the like in their texts")
+    ] = False,
     encoder: Annotated[str | None, typer.Option(help="sentence-transformers model; default: the packaged one")] = None,
     layout: Annotated[str | None, typer.Option(help="classic or extended; default: the store's, else extended")] = None,
     onet: Annotated[str | None, typer.Option(help="folder of O*NET tables (Parquet, or text as published)")] = None,
@@ -30,11 +76,18 @@ def main(
         raise InputError("nothing to ingest; name files with --jobs or --candidates, or O*NET's tables with --onet")
     if onet and (jobs or candidates):
         raise InputError("--onet makes a market of its own; ingest files in a run of their own")
+    options = InputOptions(
+        parse_mappings(map_ or [], jobs=bool(jobs), candidates=bool(candidates)),
+        encoding, delimiter, sheet, duplicates.value, limit, keep_personal,
+    )  # fmt: skip
+    files: dict[str, Any] = {"jobs": jobs or (), "candidates": candidates or ()}
     if dry_run:
-        _dry_run(jobs or [], candidates or [], onet, applicants)
+        _dry_run(store, files, options, onet, applicants)
         return
     market = onet_market(onet, applicants=applicants) if onet else None
-    with open_store(store, create=True) as opened, Bars() as bars, parallel_encoder(encoder) as embedder:
+    if market is None and not (saved := _saved(store))[0]:
+        _explained(require_records, **files, options=with_saved_columns(options, saved[1]))
+    with _made_or_removed(store) as opened, Bars() as bars, parallel_encoder(encoder) as embedder:
 
         def progress(what: str, done: int, total: int | None) -> None:
             bars.update(what, done, total or done)
@@ -42,12 +95,13 @@ def main(
         if market is not None:
             report = ingest_market(opened, market, encoder=embedder, layout=layout, progress=progress)
         else:
-            report = ingest_files(
+            report = _explained(
+                ingest_files,
                 opened,
-                jobs=jobs or (),
-                candidates=candidates or (),
+                **files,
                 encoder=embedder,
                 layout=layout,
+                options=options,
                 progress=progress,
             )
         shown = opened.uri
@@ -57,31 +111,99 @@ def main(
     say(f"store: {shown}")
 
 
-def _dry_run(jobs: list[str], candidates: list[str], onet: str | None, applicants: int) -> None:
+def _saved(store: str) -> tuple[bool, dict[str, Any]]:
+    """Whether the store is there, and the columns that it remembers."""
+    try:
+        with open_store(store, read_only=True) as opened:
+            return True, opened.meta().get("columns") or {}
+    except InputError:
+        return False, {}
+
+
+@contextmanager
+def _made_or_removed(uri: str) -> Iterator[Store]:
+    """The store; a folder that was made here and got no records is removed again when something fails."""
+    folder = None if "://" in uri else Path(uri).expanduser()
+    new = folder is not None and not (folder / "store.json").exists()
+    there = folder is not None and folder.is_dir()
+    empty = False
+    try:
+        with open_store(uri, create=True) as opened:
+            try:
+                yield opened
+            except BaseException:
+                empty = new and not opened.job_ids() and not opened.candidate_ids()
+                raise
+    except BaseException:
+        if folder is not None and empty:
+            if there:
+                for name in ("store.json", ".lock"):
+                    (folder / name).unlink(missing_ok=True)
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _explained(work: Any, *arguments: Any, **options: Any) -> Any:
+    """Call, and when nothing was accepted say what was found in the files before the error ends the command."""
+    try:
+        return work(*arguments, **options)
+    except NothingAccepted as error:
+        _say(error.report)
+        raise
+
+
+def _dry_run(store: str, files: dict[str, Any], options: InputOptions, onet: str | None, applicants: int) -> None:
     if onet:
         market = onet_market(onet, applicants=applicants)
         say(f"would write {len(market.jobs)} jobs, {len(market.candidates)} candidates, {len(market.qrels)} grades")
     else:
-        report = ingest_files(None, jobs=jobs, candidates=candidates, dry_run=True)
+        report = ingest_files(None, **files, dry_run=True, options=with_saved_columns(options, _saved(store)[1]))
         _say(report)
-        for rejection in report.rejections:
-            say(f"{rejection.file} line {rejection.line}: {rejection.reason}")
     say("nothing was written")
 
 
 def _say(report: IngestReport) -> None:
+    for note in report.notes:
+        say(note)
     for name, counts in (("jobs", report.jobs), ("candidates", report.candidates)):
         if counts != Counts():
             say(f"{name}: {_counts(counts)}")
+    for text, count in report.mended:
+        say(f"  mended: {text} ({count})")
+    if report.personal:
+        found = ", ".join(f"{kind} ({count})" for kind, count in report.personal)
+        say(f"  taken out of candidates' texts: {found}; --keep-personal leaves them in")
+    for name, counts in (("jobs", report.jobs), ("candidates", report.candidates)):
+        if counts.exact or counts.near:
+            say(f"  {_duplicates(name, counts)}")
+    for group in report.groups[:SHOWN_GROUPS]:
+        first = group.example
+        say(f"  rejected: {group.count} × {first.reason} (first: {first.file.name} line {first.line})")
+    if len(report.groups) > SHOWN_GROUPS:
+        rest = sum(group.count for group in report.groups[SHOWN_GROUPS:])
+        say(f"  rejected: {rest} more for {len(report.groups) - SHOWN_GROUPS} other reasons")
     for path in report.rejected_files:
         say(f"rejected records are listed in {path}")
 
 
 def _counts(counts: Counts) -> str:
+    mended = f", {counts.mended} mended" if counts.mended else ""
+    dropped = f", {counts.dropped} dropped as duplicates" if counts.dropped else ""
     return (
-        f"{counts.accepted} accepted, {counts.rejected} rejected; "
+        f"{counts.accepted} accepted, {counts.rejected} rejected{mended}{dropped}; "
         f"{counts.embedded} embedded, {counts.unchanged} had their vectors"
     )
+
+
+def _duplicates(name: str, counts: Counts) -> str:
+    kinds = [f"{counts.exact} {name} say the same as an earlier one"]
+    if counts.near:
+        kinds.append(f"{counts.near} nearly the same")
+    if counts.dropped:
+        return " and ".join(kinds) + "; they were dropped"
+    linked = ", linked by duplicate_of in their metadata" if name == "jobs" else ""
+    return " and ".join(kinds) + f"; they were kept{linked}; --duplicates drop leaves them out"
 
 
 if __name__ == "__main__":

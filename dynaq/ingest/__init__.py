@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+from dynaq.ingest.columns import parse_mappings
 from dynaq.ingest.embedding import Progress, embed_pending
-from dynaq.ingest.run import Counts, IngestReport, Rejection, ingest_files, ingest_market
+from dynaq.ingest.reading import InputOptions
+from dynaq.ingest.report import Counts, IngestReport, NothingAccepted, Rejection
+from dynaq.ingest.run import ingest_files, ingest_market, require_records, with_saved_columns
 
-__all__ = ["Counts", "IngestReport", "Progress", "Rejection", "embed_pending", "ingest_files", "ingest_market"]
+__all__ = [
+    "Counts",
+    "IngestReport",
+    "InputOptions",
+    "NothingAccepted",
+    "Progress",
+    "Rejection",
+    "embed_pending",
+    "ingest_files",
+    "ingest_market",
+    "parse_mappings",
+    "require_records",
+    "with_saved_columns",
+]

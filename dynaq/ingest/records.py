@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from dynaq.ingest.readers import MAX_RECORD_BYTES, parse_json, plain
+from dynaq.ingest.columns import FIELDS
+from dynaq.ingest.limits import MAX_RECORD_BYTES
+from dynaq.ingest.readers import parse_json, plain
 from dynaq.layout import BLOCK_DIM, CANDIDATE_BLOCKS, JOB_BLOCKS
 from dynaq.records import Candidate, Job
 from dynaq.stores import FloatArray
 
-JOB_FIELDS = (
-    "id", "title", "description", "technical_skills", "soft_skills", "experience_requirements", "metadata",
-)  # fmt: skip
-CANDIDATE_FIELDS = ("id", "bio", "hard_skills", "skills", "soft_skills", "experience")
+JOB_FIELDS = FIELDS["jobs"]
+CANDIDATE_FIELDS = FIELDS["candidates"]
 JSON_FIELDS = frozenset(
     {"technical_skills", "soft_skills", "experience_requirements", "metadata", "hard_skills", "skills", "experience"}
 )
@@ -38,11 +38,13 @@ class Parsed:
         record: the job or candidate.
         vectors: block name -> float32 `[384]` for the vectors the file gave, by the collections' field names.
         ignored: fields that the record has no place for.
+        document: whether it was read from a document and not from a table.
     """
 
     record: Job | Candidate
     vectors: dict[str, FloatArray]
     ignored: frozenset[str] = frozenset()
+    document: bool = False
 
 
 def parse_job(raw: Mapping[str, Any]) -> Parsed:

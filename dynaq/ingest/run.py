@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,8 @@ import numpy as np
 
 from dynaq.encoder import Embedder, Encoder
 from dynaq.errors import InputError
+from dynaq.ingest.columns import NO_MAPPING, RecordKind, shown
+from dynaq.ingest.documents import write_document_ids
 from dynaq.ingest.embedding import (
     Embedded,
     Progress,
@@ -24,47 +23,17 @@ from dynaq.ingest.embedding import (
     embed_pending,
     job_texts,
 )
-from dynaq.ingest.readers import Unreadable, read_records
-from dynaq.ingest.records import Parsed, Rejected, parse_candidate, parse_job
+from dynaq.ingest.known_skills import add_known_skills
+from dynaq.ingest.reading import InputOptions, RecordReader
+from dynaq.ingest.records import Parsed, parse_candidate, parse_job
+from dynaq.ingest.report import Counts, IngestReport, NothingAccepted, RejectedRecords, advice
 from dynaq.layout import Layout, get_layout
 from dynaq.markets import Market
 from dynaq.records import Candidate, Job
 from dynaq.stores import Store
 
-logger = logging.getLogger(__name__)
-
 BATCH_RECORDS = 1024
 BATCH_CHARS = 32 << 20
-SHOWN_REJECTIONS = 20
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """A record that was not used."""
-
-    file: Path
-    line: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What happened to one kind of record; `embedded` and `unchanged` are of all that the store holds."""
-
-    accepted: int = 0
-    rejected: int = 0
-    embedded: int = 0
-    unchanged: int = 0
-
-
-@dataclass(frozen=True)
-class IngestReport:
-    """Counts for both kinds of record, the first rejections, and the files that list all of them."""
-
-    jobs: Counts
-    candidates: Counts
-    rejections: tuple[Rejection, ...] = ()
-    rejected_files: tuple[Path, ...] = ()
 
 
 def ingest_files(
@@ -75,45 +44,170 @@ def ingest_files(
     encoder: Embedder | None = None,
     layout: str | Layout | None = None,
     dry_run: bool = False,
+    options: InputOptions | None = None,
     progress: Progress | None = None,
 ) -> IngestReport:
     """Read input files into a store and embed what is new or changed there.
 
     Args:
-        store: where to; None with `dry_run`.
-        jobs: job files (.jsonl, .csv, .parquet, .xlsx).
-        candidates: candidate files.
+        store: where to; None with `dry_run`. It remembers which columns the person named.
+        jobs: job files (.jsonl, .json, .csv, .tsv, .parquet, .xlsx, each also as .gz).
+        candidates: candidate files, and documents or folders of them (.pdf, .docx, .txt, .html), one person each.
         encoder: None is the packaged one.
         layout: None is the store's, or extended for a new one.
         dry_run: read and check only; nothing is written, `rejected.jsonl` neither.
+        options: how to read the files; None tells everything from the files.
         progress: called as the work goes on.
 
-    Records that cannot be used are listed in `rejected.jsonl` beside their file. Raises InputError on a file that
-    cannot be read at all, or when the store holds another encoder's vectors.
+    Records that cannot be used are listed in `rejected.jsonl` beside their file, the ids of documents in
+    `ingested.csv` beside them. Raises InputError on a file that cannot be read at all, or when the store holds another
+    encoder's vectors; NothingAccepted, before anything is written, when not one record of a kind can be used.
     """
-    job_paths, candidate_paths = [Path(p) for p in jobs], [Path(p) for p in candidates]
-    for path in (*job_paths, *candidate_paths):
-        if not path.is_file():
-            raise InputError(f"input file {path} does not exist")
-    rejected = _RejectedFiles(write=not dry_run)
-    job_reader = _Reader("jobs", parse_job, rejected, progress)
-    candidate_reader = _Reader("candidates", parse_candidate, rejected, progress)
+    inputs = _Inputs.of(jobs, candidates, _with_saved_columns(options or InputOptions(), store), progress)
+    if dry_run or store is None:
+        inputs.drain()
+        return inputs.report(None)
+    embedder, chosen = encoder or Encoder(), resolve_layout(store, layout)
+    check_encoder(store, embedder)
+    job_batches, candidate_batches = inputs.started()
     try:
-        if dry_run or store is None:
-            for reader, paths in ((job_reader, job_paths), (candidate_reader, candidate_paths)):
-                for _ in reader.read(paths):
-                    pass
-            empty = Embedded(0, 0)
-            return _report(job_reader, candidate_reader, {"jobs": empty, "candidates": empty}, rejected)
-        embedder, chosen = encoder or Encoder(), resolve_layout(store, layout)
-        check_encoder(store, embedder)
-        for parsed in _batches(job_reader.read(job_paths)):
+        _save_columns(store, options)
+        for parsed in job_batches:
             _put_jobs(store, parsed, embedder, chosen)
-        for parsed in _batches(candidate_reader.read(candidate_paths)):
-            _put_candidates(store, parsed, embedder, chosen)
+        for parsed in candidate_batches:
+            _put_candidates(store, add_known_skills(parsed, store, embedder), embedder, chosen)
+        write_document_ids(inputs.candidates.document_ids)
     finally:
-        rejected.close()
-    return _report(job_reader, candidate_reader, embed_pending(store, embedder, chosen, progress), rejected)
+        inputs.rejected.write()
+    return inputs.report(embed_pending(store, embedder, chosen, progress))
+
+
+def require_records(
+    *,
+    jobs: Sequence[str | Path] = (),
+    candidates: Sequence[str | Path] = (),
+    options: InputOptions | None = None,
+) -> None:
+    """Read until there is a usable record of each kind. Raises NothingAccepted when a kind has none.
+
+    For a command that makes its store: so nothing is made for files of which nothing can be used.
+    """
+    _Inputs.of(jobs, candidates, options or InputOptions(), None).started()
+
+
+def _with_saved_columns(options: InputOptions, store: Store | None) -> InputOptions:
+    saved = (store.meta().get("columns") if store is not None else None) or {}
+    return with_saved_columns(options, saved)
+
+
+def with_saved_columns(options: InputOptions, saved: Mapping[str, Mapping[str, Sequence[str]]]) -> InputOptions:
+    """The options with the columns that a store remembers (`meta()["columns"]`) where the person names none."""
+    kinds: tuple[RecordKind, ...] = ("jobs", "candidates")
+    mappings = {kind: options.mappings.get(kind, NO_MAPPING).after(saved.get(kind, {})) for kind in kinds}
+    return replace(options, mappings=mappings)
+
+
+def _save_columns(store: Store, options: InputOptions | None) -> None:
+    if options is None or not any(mapping.explicit for mapping in options.mappings.values()):
+        return
+    merged = _with_saved_columns(options, store).mappings
+    store.put_meta(
+        columns={
+            kind: {field: list(columns) for field, columns in mapping.sources.items()}
+            for kind, mapping in merged.items()
+            if mapping.sources
+        }
+    )
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """The files of both kinds and their readers."""
+
+    jobs: RecordReader
+    candidates: RecordReader
+    job_paths: list[Path]
+    candidate_paths: list[Path]
+    rejected: RejectedRecords
+
+    @classmethod
+    def of(
+        cls,
+        jobs: Sequence[str | Path],
+        candidates: Sequence[str | Path],
+        options: InputOptions,
+        progress: Progress | None,
+    ) -> _Inputs:
+        job_paths, candidate_paths = [Path(p) for p in jobs], [Path(p) for p in candidates]
+        for path in (*job_paths, *candidate_paths):
+            if not path.exists():
+                raise InputError(f"input file {path} does not exist")
+        rejected = RejectedRecords()
+        return cls(
+            RecordReader("jobs", parse_job, rejected, options, progress),
+            RecordReader("candidates", parse_candidate, rejected, options, progress),
+            job_paths,
+            candidate_paths,
+            rejected,
+        )
+
+    def drain(self) -> None:
+        """Read everything and keep nothing."""
+        for _ in itertools.chain(self.jobs.read(self.job_paths), self.candidates.read(self.candidate_paths)):
+            pass
+
+    def started(self) -> tuple[Iterator[list[Parsed]], Iterator[list[Parsed]]]:
+        """Batches of each kind, the first of which is read. Raises NothingAccepted when a kind has none."""
+        return (
+            self._first(self.jobs, self.job_paths),
+            self._first(self.candidates, self.candidate_paths),
+        )
+
+    def _first(self, reader: RecordReader, paths: list[Path]) -> Iterator[list[Parsed]]:
+        batches = _batches(reader.read(paths))
+        first = next(batches, None)
+        if first is None and paths:
+            raise NothingAccepted(self._nothing(reader, paths), self.report(None))
+        return itertools.chain([first] if first else [], batches)
+
+    def _nothing(self, reader: RecordReader, paths: list[Path]) -> str:
+        names = ", ".join(path.name for path in paths[:3]) + (" …" if len(paths) > 3 else "")
+        groups = self.rejected.groups()
+        if not groups:
+            return f"no {reader.kind} in {names}: it holds no records; nothing was written"
+        first = groups[0].example
+        message = (
+            f"none of {reader.rejected} {reader.kind} in {names} can be used: {groups[0].count} × {first.reason} "
+            f"(first: {first.file.name} line {first.line})"
+        )
+        if reader.columns:
+            message += f"; columns found: {shown(list(reader.columns))}"
+        if reader.notes:
+            message += f"; {'; '.join(reader.notes[:3])}"
+        hint = advice(reader.kind, list(reader.columns), groups)
+        return message + (f"; {hint}" if hint else "") + "; nothing was written"
+
+    def report(self, embedded: dict[str, Embedded] | None) -> IngestReport:
+        """What came of reading, and of embedding when it was done."""
+        embedded = embedded or {"jobs": Embedded(0, 0), "candidates": Embedded(0, 0)}
+        readers = (self.jobs, self.candidates)
+        return IngestReport(
+            _counts(self.jobs, embedded["jobs"]),
+            _counts(self.candidates, embedded["candidates"]),
+            rejections=tuple(self.rejected.first),
+            rejected_files=tuple(sorted(self.rejected.written)),
+            groups=self.rejected.groups(),
+            mended=tuple((self.jobs.mendings + self.candidates.mendings).most_common()),
+            notes=tuple(note for reader in readers for note in reader.notes),
+            personal=tuple(self.candidates.personal.most_common()),
+        )
+
+
+def _counts(reader: RecordReader, embedded: Embedded) -> Counts:
+    return Counts(
+        reader.accepted, reader.rejected, embedded.embedded, embedded.unchanged,
+        reader.mended, reader.exact, reader.near, reader.dropped,
+    )  # fmt: skip
 
 
 def ingest_market(
@@ -133,7 +227,8 @@ def ingest_market(
     store.put_meta(attribution=market.attribution)
     embedded = embed_pending(store, embedder, resolve_layout(store, layout), progress)
     return IngestReport(
-        _counts(len(market.jobs), 0, embedded["jobs"]), _counts(len(market.candidates), 0, embedded["candidates"])
+        Counts(len(market.jobs), 0, embedded["jobs"].embedded, embedded["jobs"].unchanged),
+        Counts(len(market.candidates), 0, embedded["candidates"].embedded, embedded["candidates"].unchanged),
     )
 
 
@@ -142,89 +237,6 @@ def resolve_layout(store: Store, layout: str | Layout | None) -> Layout:
     if layout is None:
         layout = str(store.meta().get("layout", "extended"))
     return get_layout(layout) if isinstance(layout, str) else layout
-
-
-def _counts(accepted: int, rejected: int, embedded: Embedded) -> Counts:
-    return Counts(accepted, rejected, embedded.embedded, embedded.unchanged)
-
-
-def _report(
-    jobs: _Reader, candidates: _Reader, embedded: dict[str, Embedded], rejected: _RejectedFiles
-) -> IngestReport:
-    return IngestReport(
-        _counts(jobs.accepted, jobs.rejected, embedded["jobs"]),
-        _counts(candidates.accepted, candidates.rejected, embedded["candidates"]),
-        tuple(rejected.first),
-        tuple(sorted(rejected.written)),
-    )
-
-
-@dataclass
-class _Reader:
-    """Reads the files of one kind and counts; remembers ids, of which each counts once."""
-
-    kind: str
-    parse: Callable[[Any], Parsed]
-    rejected_files: _RejectedFiles
-    progress: Progress | None
-    accepted: int = 0
-    rejected: int = 0
-    seen: dict[str, str] = field(default_factory=dict)
-    ignored: set[str] = field(default_factory=set)
-
-    def read(self, paths: Sequence[Path]) -> Iterator[Parsed]:
-        for path in paths:
-            for line, raw in read_records(path):
-                try:
-                    if isinstance(raw, Unreadable):
-                        raise Rejected(raw)
-                    parsed = self.parse(raw)
-                    if first := self.seen.get(parsed.record.id):
-                        raise Rejected(f"id {parsed.record.id!r} is there already, in {first}")
-                except Rejected as rejection:
-                    self.rejected += 1
-                    self.rejected_files.add(path, line, str(rejection), raw)
-                else:
-                    self.accepted += 1
-                    self.seen[parsed.record.id] = f"{path.name} line {line}"
-                    self.ignored |= parsed.ignored
-                    yield parsed
-                if self.progress is not None and (self.accepted + self.rejected) % BATCH_RECORDS == 0:
-                    self.progress(f"reading {self.kind}", self.accepted + self.rejected, None)
-        if self.ignored:
-            logger.warning("%s: fields that have no place were ignored: %s", self.kind, ", ".join(sorted(self.ignored)))
-
-
-class _RejectedFiles:
-    """`rejected.jsonl` beside each input that has any, replaced as a whole when reading is over."""
-
-    def __init__(self, *, write: bool) -> None:
-        self.first: list[Rejection] = []
-        self.written: set[Path] = set()
-        self._write = write
-        self._lines: dict[Path, list[str]] = defaultdict(list)
-
-    def add(self, path: Path, line: int, reason: str, raw: Any) -> None:
-        if len(self.first) < SHOWN_REJECTIONS:
-            self.first.append(Rejection(path, line, reason))
-        id_ = raw.get("id") if isinstance(raw, dict) else None
-        entry = {"file": path.name, "line": line, "reason": reason}
-        if isinstance(id_, (str, int)):
-            entry["id"] = id_ if isinstance(id_, int) else id_[:200]
-        if self._write:
-            self._lines[path.parent].append(json.dumps(entry))
-
-    def close(self) -> None:
-        for folder, lines in self._lines.items():
-            target = folder / "rejected.jsonl"
-            temporary = folder / "rejected.jsonl.tmp"
-            try:
-                temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-                os.replace(temporary, target)
-            except OSError as error:
-                logger.warning("%s could not be written (%s); the reasons are not kept", target, error.strerror)
-            else:
-                self.written.add(target)
 
 
 def _batches(parsed: Iterator[Parsed]) -> Iterator[list[Parsed]]:

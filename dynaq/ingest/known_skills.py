@@ -1,0 +1,100 @@
+"""Skills of documents that list none: the phrases in them that the catalogue's jobs ask for.
+
+A phrase is taken as it stands in the document, when it is one of the catalogue's skills, or the encoder finds it to
+mean one. Nothing of the catalogue's own wording gets into a profile.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from dynaq.encoder import Embedder
+from dynaq.ingest.records import Parsed
+from dynaq.records import Candidate
+from dynaq.stores import Store
+
+ENOUGH = 3  # skills that a document lists itself; nothing is looked for then
+MOST = 30
+CATALOGUE_SKILLS = 5000
+SIMILARITY = 0.8  # cosine; all-MiniLM-L6-v2 gives "project management" and "managing projects" 0.86
+_PHRASE_WORDS = 4
+_RUN = 6  # words of the longest skill that is looked for
+
+
+def add_known_skills(parsed: list[Parsed], store: Store, encoder: Embedder) -> list[Parsed]:
+    """The records, those of documents with few skills completed from their own texts."""
+    wanting = [
+        i
+        for i, item in enumerate(parsed)
+        if item.document and isinstance(item.record, Candidate) and len(item.record.hard_skills) < ENOUGH
+    ]
+    if not wanting:
+        return parsed
+    skills = _catalogue_skills(store)
+    if not skills:
+        return parsed
+    vectors = encoder.encode(skills)
+    completed = list(parsed)
+    for i in wanting:
+        record = parsed[i].record
+        assert isinstance(record, Candidate)
+        found = skills_in(record.bio, skills)
+        found += _alike(_phrases(record.bio, found), vectors, encoder)
+        named = dict.fromkeys([*record.hard_skills, *found])
+        distinct = list({skill.casefold(): skill for skill in reversed(named)}.values())[::-1]
+        completed[i] = replace(parsed[i], record=record.model_copy(update={"hard_skills": tuple(distinct[:MOST])}))
+    return completed
+
+
+def _catalogue_skills(store: Store) -> list[str]:
+    counts = Counter(skill.strip() for job in store.jobs() for skill in job.technical_skills)
+    return [skill for skill, _ in counts.most_common(CATALOGUE_SKILLS) if 0 < len(skill) <= 60]
+
+
+def skills_in(text: str, skills: Sequence[str]) -> list[str]:
+    """The runs of words in a text that are one of the skills, as they stand there, in order.
+
+    Case counts for skills of one or two letters: `C` and `Go` are skills, `c` and `go` are not.
+    """
+    exact = {" ".join(_words(skill)) for skill in skills}
+    folded = {skill.casefold() for skill in exact if len(skill) > 2}
+    words = list(re.finditer(r"[\w+#.]*[\w+#]", text))
+    found: dict[str, str] = {}
+    i = 0
+    while i < len(words):
+        step = 1
+        for size in range(min(_RUN, len(words) - i), 0, -1):
+            run = text[words[i].start() : words[i + size - 1].end()]
+            key = " ".join(word[0] for word in words[i : i + size])
+            if "\n" not in run and (key in exact or key.casefold() in folded):
+                found.setdefault(key.casefold(), run)
+                step = size
+                break
+        i += step
+    return list(found.values())
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[\w+#.]*[\w+#]", text)
+
+
+def _phrases(text: str, found: Sequence[str]) -> list[str]:
+    """Short parts between a text's marks that may be skills."""
+    known = {skill.casefold() for skill in found}
+    parts = (part.strip(" -–—()") for part in re.split(r"[\n,;:.•|/]|\s(?:and|und|et|y|и)\s", text))
+    phrases = (
+        part for part in parts if 1 <= len(part.split()) <= _PHRASE_WORDS and re.fullmatch(r"[^\W\d][\w\s+#'’-]*", part)
+    )
+    return [part for part in dict.fromkeys(phrases) if part.casefold() not in known and len(part) > 2][:200]
+
+
+def _alike(phrases: Sequence[str], vectors: np.ndarray, encoder: Embedder) -> list[str]:
+    if not phrases:
+        return []
+    similar = (encoder.encode(phrases) @ vectors.T).max(axis=1)
+    return [phrase for phrase, cosine in zip(phrases, similar, strict=True) if cosine >= SIMILARITY]

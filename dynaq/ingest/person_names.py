@@ -1,0 +1,80 @@
+"""A person's name in a document: finding it, and taking it out of texts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from dynaq.ingest.personal_patterns import WORD
+from dynaq.ingest.words import HEADINGS, OCCUPATION, TITLES, heading_key
+
+
+def without_names(text: str, names: Iterable[str]) -> str:
+    for name in sorted({name.strip() for name in names if name.strip()}, key=len, reverse=True):
+        words = [re.escape(word) for word in re.findall(r"[\w'’.-]+", name)]
+        if len(words) > 1:
+            whole = r"[\s,]+".join(words)
+            turned = r"[\s,]+".join([words[-1], *words[:-1]])
+            text = re.sub(rf"\b(?:{whole}|{turned})(?!\w)", " ", text, flags=re.I)
+        for word in re.findall(r"[^\W\d_][\w'’-]+", name):
+            if (len(word) < 3 and not _cjk(word)) or OCCUPATION.fullmatch(word) or heading_key(word) in HEADINGS:
+                continue
+            shapes = {word, word.capitalize(), word.upper(), word.title()}
+            text = re.sub(rf"(?<!\w)(?:{'|'.join(map(re.escape, shapes))})(?!\w)(?:['’]s\b)?", " ", text)
+    return text
+
+
+def _cjk(word: str) -> bool:
+    return any("\u3040" <= char <= "\u9fff" or "\uac00" <= char <= "\ud7a3" for char in word)
+
+
+def person_names(lines: Sequence[str], hints: Sequence[str], labelled: Sequence[str]) -> list[str]:
+    """The person's name: labelled, else confirmed by e-mail address or hints, else the head's first name-like line."""
+    text = "\n".join(lines)
+    names = [name for name in labelled if _name_like(name)]
+    evidence = {word.casefold() for hint in hints for word in re.findall(r"[^\W\d_]{3,}", hint)}
+    for address in re.findall(r"([\w.+%-]+)\s?@", text):
+        evidence |= {part.casefold() for part in re.findall(r"[^\W\d_]{3,}", address)}
+    first: str | None = None
+    confirmed: list[str] = []
+    for number, line in enumerate(line for line in lines if line.strip()):
+        for piece in re.split(r"[|\t•·]|\s[–—-]\s|,(?=\s)", line):
+            piece = re.sub(
+                r"^(?:CV|Resume|Résumé|Lebenslauf|Curriculum Vitae|Резюме)\b\s*[:–—-]?\s*",
+                "",
+                piece.strip(),
+                flags=re.I,
+            )
+            piece = re.sub(r"^(?:Dr|Mr|Mrs|Ms|Prof|Herr|Frau|M|Mme|Sr|Sra)\b\.?(?:-Ing\.)?\s+", "", piece)
+            if not _name_like(piece):
+                continue
+            words = {word.casefold() for word in re.findall(r"[^\W\d_]+", piece)}
+            if any(_alike(word, part) for word in words for part in evidence):
+                confirmed.append(piece)
+            elif first is None and number < 5:
+                first = piece
+    if not names:
+        names = confirmed[:1] or ([first] if first else [])
+    return names
+
+
+def _alike(word: str, part: str) -> bool:
+    return len(word) >= 3 and (word == part or (len(word) >= 4 and word in part))
+
+
+def _name_like(text: str) -> bool:
+    """Two to four capitalised words without digits that are no heading, job title or company."""
+    text = text.strip()
+    if _cjk(text):
+        return 2 <= len(text) <= 4 and heading_key(text) not in HEADINGS and heading_key(text) not in TITLES
+    words = text.split()
+    if not 2 <= len(words) <= 4 or len(text) > 50 or re.search(r"[\d@/&+#:;()]", text):
+        return False
+    key = heading_key(text)
+    if key in HEADINGS or key in TITLES or OCCUPATION.search(text):
+        return False
+    particles = {"van", "von", "de", "der", "den", "da", "di", "del", "la", "le", "bin", "al", "dos", "zu", "ter"}
+    shape = re.compile(rf"(?:{WORD}|[A-ZÀ-ÞА-ЯЁ]\.?)$")
+    return all(shape.match(word) or word.lower() in particles for word in words) and not any(
+        heading_key(word) in HEADINGS for word in words
+    )

@@ -1,0 +1,256 @@
+"""Personal data taken out of people's texts before anything is embedded, judged or kept.
+
+By rules: patterns (e-mail, phone through `phonenumbers`, street addresses), labelled fields ("Date of birth: …"), whole
+sections ("Personal details", "References"), and the name where a document or a column says it, which is then taken out
+wherever it stands. What a rule does not know stays in the text; docs/data.md has the measured recall.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import phonenumbers
+
+from dynaq.ingest.columns import normalise
+from dynaq.ingest.person_names import person_names, without_names
+from dynaq.ingest.personal_patterns import (
+    ADDRESSES,
+    HEAD_CITY,
+    LABELLED,
+    NAMES,
+    ONLY_LABEL,
+    PATTERNS,
+    PERSONAL_COLUMNS,
+    PHONE_LIKE,
+    PHONES,
+    REGIONS,
+    SAID_NAME,
+)
+from dynaq.ingest.words import HEADINGS, OCCUPATION, heading_key
+from dynaq.records import Candidate, Experience
+
+_HEAD_LINES = 15
+
+
+def redact(text: str, names: Sequence[str] = ()) -> tuple[str, set[str]]:
+    """A text without personal data, and the kinds that were in it; the text itself when there are none.
+
+    Args:
+        text: any text, of one line or many.
+        names: the person's names as far as they are known; they are taken out wherever they stand.
+    """
+    found: set[str] = set()
+    names = [*names]
+    for match in SAID_NAME.finditer(text):
+        names.append(match["name"])
+    clean = _without_labelled(text, found, names)
+    for kind, pattern in PATTERNS:
+        clean, count = pattern.subn(" ", clean)
+        if count:
+            found.add(kind)
+    clean, phones = _without_phones(clean)
+    if phones:
+        found.add(PHONES)
+    without = without_names(clean, names)
+    if without != clean:
+        found.add(NAMES)
+        clean = without
+    return (_tidy(clean), found) if found else (text, found)
+
+
+def _without_labelled(text: str, found: set[str], names: list[str]) -> str:
+    """Drop "Label: value" where a line, or a cell of it, is one; a label alone takes what follows it along."""
+    pieces = re.split(r"(\n|\t|\||;|•|·)", text)
+    label: str | None = None
+    for i in range(0, len(pieces), 2):
+        piece = pieces[i]
+        if not piece.strip():
+            continue
+        if label is not None:
+            if label == NAMES:
+                names.append(piece.strip())
+            pieces[i], label = "", None
+            continue
+        for kind, pattern in LABELLED:
+            if match := pattern.match(piece):
+                value, rest = _sentence(match["value"])
+                if not value.strip():
+                    label = kind
+                elif kind == NAMES and len(value.split()) > 5:
+                    break
+                elif kind == NAMES:
+                    names.append(value.strip())
+                found.add(kind)
+                pieces[i] = rest
+                break
+        else:
+            alone = next((kind for kind, pattern in ONLY_LABEL if pattern.match(piece)), None)
+            if alone is not None and i + 1 < len(pieces) and pieces[i + 1] in ("\t", "|"):
+                found.add(alone)
+                pieces[i], label = "", alone
+    return "".join(pieces)
+
+
+def _sentence(value: str) -> tuple[str, str]:
+    """A label's value and what stands behind it: the next sentence, in texts that are one line."""
+    end = re.search(r"(?<=[\w)]{2})\.\s+(?=[A-ZА-ЯЁÄÖÜ])", value)
+    return (value[: end.start()], value[end.end() :]) if end else (value, "")
+
+
+def _without_phones(text: str) -> tuple[str, int]:
+    """Drop what is a valid phone number in one of many countries. Rows of years and dates are none."""
+    count = 0
+
+    def replace(match: re.Match[str]) -> str:
+        nonlocal count
+        shown = match[0]
+        groups = re.findall(r"\d+", shown)
+        digits = "".join(groups)
+        if not 7 <= len(digits) <= 15 or (
+            all(len(g) <= 2 or re.fullmatch(r"(?:19|20)\d\d", g) for g in groups if g)
+            and (any(len(g) == 4 for g in groups) and not shown.startswith("+"))
+        ):
+            return shown
+        for region in REGIONS:
+            try:
+                number = phonenumbers.parse(shown, region)
+            except phonenumbers.NumberParseException:
+                continue
+            if phonenumbers.is_valid_number(number) or (
+                shown.startswith("+") and phonenumbers.is_possible_number(number)
+            ):
+                count += 1
+                return " "
+        return shown
+
+    return PHONE_LIKE.sub(replace, text), count
+
+
+def _tidy(text: str) -> str:
+    """Join what is left: no empty brackets, no separators without anything between them, no double spaces."""
+    lines = []
+    for line in text.split("\n"):
+        line = re.sub(r"\(\s*[,;]?\s*\)|\[\s*\]", " ", line)
+        line = re.sub(r"[^\S\n\t]+", " ", line)
+        line = re.sub(r"(?:\s*[|•·;,]\s*){2,}", " | ", line)
+        line = re.sub(r" +([,.;:!?])", r"\1", line)
+        line = (
+            re.sub(r"^[\s|•·;,:.]+(?=\S)|[\s|•·;,:]+$", "", line)
+            if re.search(r"^\s*[|·;,:.]|[|·;,:]\s*$", line)
+            else line
+        )
+        lines.append(line.strip(" ") if re.search(r"\w", line) else "")
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+
+
+def names_in_columns(fields: Mapping[str, Any]) -> list[str]:
+    """The values of a record's columns of names."""
+    return [
+        value
+        for name, value in fields.items()
+        if isinstance(value, str) and PERSONAL_COLUMNS.get(normalise(str(name))) == NAMES and len(value) < 100
+    ]
+
+
+def document_without_personal_data(lines: Sequence[str], hints: Sequence[str] = ()) -> tuple[list[str], set[str]]:
+    """A document's lines without personal data, and the kinds that were in it.
+
+    Args:
+        lines: in reading order.
+        hints: words that may be parts of the name, such as those of the file's name.
+
+    Sections such as "Personal details" and "References" go as a whole. The name is looked for in the head, above the
+    first section, and confirmed by the e-mail address or the hints where they say so.
+    """
+    found: set[str] = set()
+    kept = _without_personal_sections(lines, found)
+    labelled: list[str] = []
+    _without_labelled("\n".join(lines), set(), labelled)
+    names = person_names(lines, hints, labelled)
+    head_end = next((i for i, line in enumerate(kept) if heading_key(line) in HEADINGS), len(kept))
+    head = min(head_end, _nth_line(kept, _HEAD_LINES))
+    body, in_body = redact("\n".join(kept), names)
+    found |= in_body
+    clean = body.split("\n")
+    if len(clean) != len(kept):
+        clean = _redacted_lines(kept, names, found)
+    contact = [i for i, line in enumerate(kept[:head]) if clean[i] != line.strip()]
+    for i in range(head):
+        near = any(abs(i - other) <= 2 for other in contact)
+        parts = [part for part in re.split(r"\s*[|\t•·]\s*", clean[i]) if part.strip()]
+        rest = [part for part in parts if not (near and HEAD_CITY.match(part.strip()) and not OCCUPATION.search(part))]
+        if len(rest) != len(parts):
+            found.add(ADDRESSES)
+        clean[i] = "\t".join(rest)
+    return clean, found
+
+
+def _redacted_lines(lines: Sequence[str], names: Sequence[str], found: set[str]) -> list[str]:
+    """Line by line, where a removal in the whole text has joined lines."""
+    clean = []
+    for line in lines:
+        text, kinds = redact(line, names)
+        found |= kinds
+        clean.append(text.replace("\n", " "))
+    return clean
+
+
+def _nth_line(lines: Sequence[str], n: int) -> int:
+    filled = [i for i, line in enumerate(lines) if line.strip()]
+    return filled[n - 1] + 1 if len(filled) >= n else len(lines)
+
+
+def _without_personal_sections(lines: Sequence[str], found: set[str]) -> list[str]:
+    kept: list[str] = []
+    personal = False
+    for line in lines:
+        section = HEADINGS.get(heading_key(line)) if len(line) < 60 else None
+        if section is not None:
+            personal = section == "personal"
+        if not personal:
+            kept.append(line)
+        elif section is None and line.strip():
+            found |= redact(line)[1] or {ADDRESSES}
+    return kept
+
+
+def without_personal_data(candidate: Candidate, names: Sequence[str] = ()) -> tuple[Candidate, frozenset[str]]:
+    """The candidate without personal data, and the kinds that were in it; the candidate itself when there are none.
+
+    An id that is an e-mail address or a phone number is left to the caller: it is the record's key.
+    """
+    found: set[str] = set()
+    bio, kinds = redact(candidate.bio, names)
+    found |= kinds
+
+    def items(texts: Sequence[str]) -> tuple[str, ...]:
+        clean = []
+        for text in texts:
+            rest, kinds = redact(text, names)
+            found.update(kinds)
+            if rest.strip():
+                clean.append(rest)
+        return tuple(clean)
+
+    hard, soft = items(candidate.hard_skills), items(candidate.soft_skills)
+    experience = tuple(filter(None, (_position(position, names, found) for position in candidate.experience)))
+    if not found:
+        return candidate, frozenset()
+    update = {"bio": bio, "hard_skills": hard, "soft_skills": soft, "experience": experience}
+    return candidate.model_copy(update=update), frozenset(found)
+
+
+def _position(position: Experience, names: Sequence[str], found: set[str]) -> Experience | None:
+    kept: dict[str, Any] = {}
+    for key, value in position.model_dump().items():
+        kind = PERSONAL_COLUMNS.get(normalise(key))
+        if kind is not None:
+            found.add(kind)
+        elif isinstance(value, str):
+            kept[key], kinds = redact(value, names)
+            found |= kinds
+        else:
+            kept[key] = value
+    return Experience.model_validate(kept) if str(kept.get("title", "")).strip() else None

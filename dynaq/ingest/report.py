@@ -1,0 +1,154 @@
+"""What came of ingesting: counts, what was mended, what was rejected and why, in the order a person wants to know."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dynaq.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+SHOWN_REJECTIONS = 20
+_VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A record that was not used."""
+
+    file: Path
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class RejectionGroup:
+    """Records that were rejected for one reason, and the first of them."""
+
+    count: int
+    example: Rejection
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What happened to one kind of record; `embedded` and `unchanged` are of all that the store holds.
+
+    Args:
+        accepted: records that are (or would be) in the store.
+        rejected: records that cannot be used.
+        embedded: records that got vectors.
+        unchanged: records that had them.
+        mended: of the accepted, those in which something was put right.
+        exact: records that say the same as an earlier one.
+        near: jobs that say nearly the same as an earlier one.
+        dropped: of the duplicates, those left out; they are neither accepted nor rejected.
+    """
+
+    accepted: int = 0
+    rejected: int = 0
+    embedded: int = 0
+    unchanged: int = 0
+    mended: int = 0
+    exact: int = 0
+    near: int = 0
+    dropped: int = 0
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What came of ingesting.
+
+    Args:
+        jobs: counts of jobs.
+        candidates: counts of candidates.
+        rejections: the first rejections.
+        rejected_files: the files that list all of them.
+        groups: rejections by reason, the most frequent first.
+        mended: (what was put right, in how many records), the most frequent first.
+        notes: what a person should know about how each file was read.
+        personal: kind of personal data -> in how many candidates it was taken out.
+    """
+
+    jobs: Counts
+    candidates: Counts
+    rejections: tuple[Rejection, ...] = ()
+    rejected_files: tuple[Path, ...] = ()
+    groups: tuple[RejectionGroup, ...] = ()
+    mended: tuple[tuple[str, int], ...] = ()
+    notes: tuple[str, ...] = ()
+    personal: tuple[tuple[str, int], ...] = ()
+
+
+class NothingAccepted(InputError):
+    """Not one record of a kind could be used; nothing was written."""
+
+    def __init__(self, message: str, report: IngestReport) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+@dataclass
+class RejectedRecords:
+    """Rejections by reason, and `rejected.jsonl` beside each input that has any, replaced as a whole at the end."""
+
+    first: list[Rejection] = field(default_factory=list)
+    written: set[Path] = field(default_factory=set)
+    _groups: dict[str, tuple[int, Rejection]] = field(default_factory=dict)
+    _lines: dict[Path, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, path: Path, line: int, reason: str, raw: Any) -> None:
+        """Note a record that was not used. Of its content only the id is kept."""
+        rejection = Rejection(path, line, reason)
+        if len(self.first) < SHOWN_REJECTIONS:
+            self.first.append(rejection)
+        key = _VARIABLE.sub("…", reason)
+        count, example = self._groups.get(key, (0, rejection))
+        self._groups[key] = (count + 1, example)
+        id_ = raw.get("id") if isinstance(raw, dict) else None
+        entry: dict[str, Any] = {"file": path.name, "line": line, "reason": reason}
+        if isinstance(id_, (str, int)):
+            entry["id"] = id_ if isinstance(id_, int) else id_[:200]
+        self._lines[path.parent].append(json.dumps(entry))
+
+    def groups(self) -> tuple[RejectionGroup, ...]:
+        """By reason, the most frequent first."""
+        ordered = sorted(self._groups.values(), key=lambda group: -group[0])
+        return tuple(RejectionGroup(count, example) for count, example in ordered)
+
+    def write(self) -> None:
+        """Write the files."""
+        for folder, lines in self._lines.items():
+            target = folder / "rejected.jsonl"
+            if replace_file(target, "\n".join(lines) + "\n", "the reasons are not kept"):
+                self.written.add(target)
+
+
+def replace_file(target: Path, text: str, otherwise: str) -> bool:
+    """Write a file as a whole. Returns whether it could be; a warning with `otherwise` says when it could not."""
+    temporary = target.with_name(target.name + ".tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, target)
+    except OSError as error:
+        logger.warning("%s could not be written (%s); %s", target, error.strerror, otherwise)
+        return False
+    return True
+
+
+def advice(kind: str, columns: Sequence[str], groups: Sequence[RejectionGroup]) -> str:
+    """What to type when records were rejected because a field was not found; "" when that is not the reason."""
+    reasons = " ".join(group.example.reason for group in groups)
+    names = set(columns)
+    if kind == "jobs" and "title" in reasons and "title" not in names:
+        return "name the column of titles, for example --map title=COLUMN,description=COLUMN"
+    if kind == "candidates" and "all empty" in reasons:
+        return "name the columns of texts and skills, for example --map bio=COLUMN,hard_skills=COLUMN"
+    return ""

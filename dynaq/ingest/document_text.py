@@ -14,7 +14,7 @@ from dynaq.errors import InputError
 from dynaq.ingest.encodings import detect_encoding
 from dynaq.ingest.html import html_to_text
 from dynaq.ingest.limits import DOCUMENT_BYTES, DOCUMENT_CHARS, DOCUMENT_PAGES
-from dynaq.ingest.page_layout import page_lines
+from dynaq.ingest.page_layout import COLUMN_MARK, page_lines
 from dynaq.ingest.zips import check_zip
 
 SUFFIXES = (".pdf", ".docx", ".txt", ".html", ".htm")
@@ -41,6 +41,7 @@ def document_lines(path: Path) -> tuple[list[str], list[str]]:
     chars = 0
     for line in readers[suffix](path, notes):
         clean = re.sub(r"[^\S\t]+", " ", line.replace("\0", "")).strip()
+        clean = clean if clean == COLUMN_MARK else clean.replace(COLUMN_MARK, "")
         if clean or (lines and lines[-1]):
             lines.append(clean)
         chars += len(clean)
@@ -205,6 +206,8 @@ def _decoded(path: Path) -> str:
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
+        if b"\0" in content:
+            raise InputError("no text, whatever its name says") from None
         raise InputError(f"broken {encoding.upper()} at byte {error.start + 1}; save it as UTF-8") from None
 
 

@@ -8,6 +8,10 @@ from typing import Any
 
 Word = dict[str, Any]  # text, x0, x1, top, bottom in points, as pdfplumber gives them
 
+COLUMN_MARK = (
+    "\ue000"  # a line between two columns: what is above the next heading belongs to none of the first column's
+)
+
 _GUTTER = 9.0  # points between columns, at least
 _COLUMN_ROWS = 4
 _DATE = re.compile(r"\b(?:19|20)\d\d\b|\b\d{1,2}[./]\d{2,4}\b")
@@ -93,11 +97,10 @@ def _mostly_dates(column: Sequence[Sequence[Word]]) -> bool:
 def _columns(band: Sequence[Sequence[Word]], gutter: float) -> list[str]:
     left = [[word for word in row if word["x0"] < gutter] for row in band]
     right = [[word for word in row if word["x0"] >= gutter] for row in band]
-    lines: list[str] = []
-    for column in (left, right):
-        if found := _lines([row for row in column if row]):
-            lines += [*found, ""]
-    return lines
+    found = [_lines([row for row in column if row]) for column in (left, right)]
+    if all(found):
+        return [*found[0], COLUMN_MARK, *found[1], ""]
+    return [*found[0], *found[1], ""] if any(found) else []
 
 
 def _lines(rows: Sequence[Sequence[Word]]) -> list[str]:

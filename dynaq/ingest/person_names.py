@@ -8,6 +8,11 @@ from collections.abc import Iterable, Sequence
 from dynaq.ingest.personal_patterns import WORD
 from dynaq.ingest.words import HEADINGS, OCCUPATION, TITLES, heading_key
 
+# Occupations that are as common as surnames; beside a word of the e-mail address or the file's name they are one.
+SURNAMES = frozenset(
+    {"koch", "cook", "baker", "carpenter", "head", "guard", "coach", "meister", "driver", "chef", "cleaner"}
+)
+
 
 def without_names(text: str, names: Iterable[str]) -> str:
     for name in sorted({name.strip() for name in names if name.strip()}, key=len, reverse=True):
@@ -46,12 +51,13 @@ def person_names(lines: Sequence[str], hints: Sequence[str], labelled: Sequence[
                 flags=re.I,
             )
             piece = re.sub(r"^(?:Dr|Mr|Mrs|Ms|Prof|Herr|Frau|M|Mme|Sr|Sra)\b\.?(?:-Ing\.)?\s+", "", piece)
-            if not _name_like(piece):
+            if not _name_like(piece, surnames=True):
                 continue
             words = {word.casefold() for word in re.findall(r"[^\W\d_]+", piece)}
-            if any(_alike(word, part) for word in words for part in evidence):
+            sure = words - SURNAMES
+            if any(_alike(word, part) for word in sure for part in evidence):
                 confirmed.append(piece)
-            elif first is None and number < 5:
+            elif first is None and number < 5 and _name_like(piece):
                 first = piece
     if not names:
         names = confirmed[:1] or ([first] if first else [])
@@ -62,8 +68,13 @@ def _alike(word: str, part: str) -> bool:
     return len(word) >= 3 and (word == part or (len(word) >= 4 and word in part))
 
 
-def _name_like(text: str) -> bool:
-    """Two to four capitalised words without digits that are no heading, job title or company."""
+def _name_like(text: str, *, surnames: bool = False) -> bool:
+    """Two to four capitalised words without digits that are no heading or job title.
+
+    Args:
+        text: of a line or a part of one.
+        surnames: let words pass that are both occupations and surnames.
+    """
     text = text.strip()
     if _cjk(text):
         return 2 <= len(text) <= 4 and heading_key(text) not in HEADINGS and heading_key(text) not in TITLES
@@ -71,7 +82,8 @@ def _name_like(text: str) -> bool:
     if not 2 <= len(words) <= 4 or len(text) > 50 or re.search(r"[\d@/&+#:;()]", text):
         return False
     key = heading_key(text)
-    if key in HEADINGS or key in TITLES or OCCUPATION.search(text):
+    jobs = {match[0].casefold() for match in OCCUPATION.finditer(text)}
+    if key in HEADINGS or key in TITLES or (jobs - SURNAMES if surnames else jobs):
         return False
     particles = {"van", "von", "de", "der", "den", "da", "di", "del", "la", "le", "bin", "al", "dos", "zu", "ter"}
     shape = re.compile(rf"(?:{WORD}|[A-ZÀ-ÞА-ЯЁ]\.?)$")

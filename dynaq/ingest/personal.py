@@ -14,6 +14,7 @@ from typing import Any
 import phonenumbers
 
 from dynaq.ingest.columns import normalise
+from dynaq.ingest.page_layout import COLUMN_MARK
 from dynaq.ingest.person_names import person_names, without_names
 from dynaq.ingest.personal_patterns import (
     ADDRESSES,
@@ -57,7 +58,7 @@ def redact(text: str, names: Sequence[str] = ()) -> tuple[str, set[str]]:
     if without != clean:
         found.add(NAMES)
         clean = without
-    return (_tidy(clean), found) if found else (text, found)
+    return (_tidy(clean, text), found) if found else (text, found)
 
 
 def _without_labelled(text: str, found: set[str], names: list[str]) -> str:
@@ -128,10 +129,14 @@ def _without_phones(text: str) -> tuple[str, int]:
     return PHONE_LIKE.sub(replace, text), count
 
 
-def _tidy(text: str) -> str:
+def _tidy(text: str, before: str) -> str:
     """Join what is left: no empty brackets, no separators without anything between them, no double spaces."""
+    untouched = set(before.split("\n"))
     lines = []
     for line in text.split("\n"):
+        if line in untouched:
+            lines.append(line)
+            continue
         line = re.sub(r"\(\s*[,;]?\s*\)|\[\s*\]", " ", line)
         line = re.sub(r"[^\S\n\t]+", " ", line)
         line = re.sub(r"(?:\s*[|•·;,]\s*){2,}", " | ", line)
@@ -141,7 +146,7 @@ def _tidy(text: str) -> str:
             if re.search(r"^\s*[|·;,:.]|[|·;,:]\s*$", line)
             else line
         )
-        lines.append(line.strip(" ") if re.search(r"\w", line) else "")
+        lines.append(line.strip(" ") if re.search(r"\w", line) or line.strip() == COLUMN_MARK else "")
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
 
@@ -169,32 +174,38 @@ def document_without_personal_data(lines: Sequence[str], hints: Sequence[str] = 
     labelled: list[str] = []
     _without_labelled("\n".join(lines), set(), labelled)
     names = person_names(lines, hints, labelled)
-    head_end = next((i for i, line in enumerate(kept) if heading_key(line) in HEADINGS), len(kept))
-    head = min(head_end, _nth_line(kept, _HEAD_LINES))
-    body, in_body = redact("\n".join(kept), names)
+    body, in_body = redact("\n".join(_without_head_addresses(kept, found)), names)
     found |= in_body
-    clean = body.split("\n")
-    if len(clean) != len(kept):
-        clean = _redacted_lines(kept, names, found)
-    contact = [i for i, line in enumerate(kept[:head]) if clean[i] != line.strip()]
-    for i in range(head):
-        near = any(abs(i - other) <= 2 for other in contact)
-        parts = [part for part in re.split(r"\s*[|\t•·]\s*", clean[i]) if part.strip()]
-        rest = [part for part in parts if not (near and HEAD_CITY.match(part.strip()) and not OCCUPATION.search(part))]
-        if len(rest) != len(parts):
-            found.add(ADDRESSES)
-        clean[i] = "\t".join(rest)
-    return clean, found
+    return body.split("\n"), found
 
 
-def _redacted_lines(lines: Sequence[str], names: Sequence[str], found: set[str]) -> list[str]:
-    """Line by line, where a removal in the whole text has joined lines."""
-    clean = []
-    for line in lines:
-        text, kinds = redact(line, names)
-        found |= kinds
-        clean.append(text.replace("\n", " "))
-    return clean
+def _without_head_addresses(lines: Sequence[str], found: set[str]) -> list[str]:
+    """The lines, those above the first section, or on top of a column, without addresses and places."""
+    kept = list(lines)
+    heads = [0, *(i + 1 for i, line in enumerate(lines) if line == COLUMN_MARK)]
+    for start in heads:
+        rest = lines[start:]
+        end = next((i for i, line in enumerate(rest) if heading_key(line) in HEADINGS), len(rest))
+        end = min(end, _nth_line(rest, _HEAD_LINES))
+        contact = [i for i, line in enumerate(rest[:end]) if "@" in line or PHONE_LIKE.search(line)]
+        for i, line in enumerate(rest[:end]):
+            parts = re.split(r"(\s*[|\t•·]\s*)", line)
+            near = any(abs(i - other) <= 2 for other in contact)
+            clear = ["" if _address(part, near=near) else part for part in parts]
+            if clear != parts:
+                found.add(ADDRESSES)
+                kept[start + i] = "".join(clear)
+    return kept
+
+
+def _address(part: str, *, near: bool) -> bool:
+    """Whether a part of the head is an address, or beside contacts the name of a place. E-mails and phones are not."""
+    if not part.strip() or OCCUPATION.search(part) or "@" in part:
+        return False
+    if any(kind == ADDRESSES and pattern.search(part) for kind, pattern in PATTERNS):
+        return True
+    postal = re.search(r"(?<![\d+ -])\d{5,6}(?![\d -]*\d)", part) and re.search(r"[^\W\d_]{3}", part)
+    return bool(postal) or (near and HEAD_CITY.match(part.strip()) is not None)
 
 
 def _nth_line(lines: Sequence[str], n: int) -> int:

@@ -6,12 +6,17 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from dynaq.ingest.page_layout import COLUMN_MARK
 from dynaq.ingest.words import COMPANY, HEADINGS, OCCUPATION, TITLES, heading_key
 
 BIO_CHARS = 20_000
 _SKILL_WORDS = 7
 _BULLET = re.compile(r"^\s*[•\-–—*·●▪►◦]\s+")
-_MONTH = r"(?:[^\W\d_]{3,9}\.?,?\s+)?(?:\d{1,2}[./])?"
+_MONTHS = (
+    "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|mär|mai|okt|dez|янв|фев|мар|апр|ма[йя]|июн|июл|авг|сен|окт|ноя|дек|"
+    "fév|avr|juin|juil|août|déc|ene|abr|ago|dic|gen|mag|giu|lug|set|ott|fev|out|січ|лют|бер|кві|тра|чер|лип|сер|вер|жов|лис|гру"
+)
+_MONTH = rf"(?:(?:{_MONTHS})[^\W\d_]{{0,7}}\.?,?\s+(?:de\s+)?)?(?:\d{{1,2}}[./])?"
 _YEAR = r"(?:19|20)\d\d"
 _NOW = (
     r"(?:present|now|current|today|ongoing|heute|jetzt|aktuell|aujourd['’]hui|présent|actualidad|presente|actual|"
@@ -22,7 +27,7 @@ PERIOD = re.compile(
     rf"|\b(?:since|seit|depuis|desde|с)\s+{_MONTH}{_YEAR}|^\s*\(?{_YEAR}\)?\s*$",
     re.IGNORECASE,
 )
-_SEPARATORS = re.compile(r"\t|\s+[|·•]\s+|\s+[–—-]\s+|,\s+|\s+(?:at|bei|chez|в компании)\s+|\s+@\s+")
+_SEPARATORS = re.compile(r"\t|\s+[|·•]\s+|\s+[–—-]\s+|\s+(?:at|bei|chez|в компании)\s+|\s+@\s+")
 
 
 def resume_fields(lines: Sequence[str]) -> dict[str, Any]:
@@ -63,7 +68,9 @@ def _sections(lines: Sequence[str]) -> list[tuple[str, list[str]]]:
     sections: list[tuple[str, list[str]]] = [("head", [])]
     for line in lines:
         name, rest = _heading(line)
-        if name is not None:
+        if line == COLUMN_MARK:
+            sections.append(("head", []))
+        elif name is not None:
             sections.append((name, [rest] if rest else []))
         elif heading_key(line) not in TITLES or not line.strip():
             sections[-1][1].append(line)
@@ -160,8 +167,6 @@ def _experience(lines: Sequence[str]) -> tuple[list[dict[str, str]], list[str]]:
         if not line.strip():
             if take_next and heads[-1][0]:
                 take_next = 0
-            details += pending
-            pending = []
         elif period is not None and not _BULLET.match(line) and len(line.split()) <= 25:
             rest = (line[: period.start()] + "\t" + line[period.end() :]).strip(" \t,|–—-()")
             above = pending[-2:]
@@ -177,7 +182,8 @@ def _experience(lines: Sequence[str]) -> tuple[list[dict[str, str]], list[str]]:
             heads[-1][0].append(line)
             take_next -= 1
         elif _short(line):
-            pending.append(line)
+            details += pending[:-2]
+            pending = [*pending[-2:], line]
         else:
             take_next = 0
             details += [*pending, line]
@@ -202,16 +208,31 @@ def _undated(lines: Sequence[str]) -> tuple[list[dict[str, str]], list[str]]:
 
 
 def _short(line: str) -> bool:
-    return not _BULLET.match(line) and len(line.split()) <= 12 and not line.rstrip().endswith((".", ";", "!"))
+    sentence = line.rstrip().endswith((".", ";", "!")) and not _company(line)
+    return not _BULLET.match(line) and len(line.split()) <= 12 and not sentence
 
 
 def _parts(text: str) -> list[str]:
-    return [part.strip(" ,|–—-()") for part in _SEPARATORS.split(text) if part and re.search(r"\w", part)]
+    """The parts of a head's line. At commas only where there is no clearer mark, since companies have commas too."""
+    parts = [part for part in _SEPARATORS.split(text) if part and re.search(r"\w", part)]
+    if len(parts) == 1:
+        pieces = parts[0].split(", ")
+        named = next((i for i, piece in enumerate(pieces) if OCCUPATION.search(piece) and not _company(piece)), None)
+        if named is not None and len(pieces) > 1:
+            others = [", ".join(pieces[:named]), ", ".join(pieces[named + 1 :])]
+            parts = [pieces[named], *filter(None, others)]
+    return [stripped for part in parts if (stripped := part.strip(" ,|–—-()"))]
 
 
 def _position(head: Sequence[str], period: str) -> dict[str, str] | None:
     """Title and company of a position's head: the part that names an occupation, and the one that is a company."""
-    parts = [part for line in head for part in _parts(line)]
+    lines = list(head)
+    if len(lines) > 1 and any(OCCUPATION.search(line) for line in lines):
+        parts = [
+            part for line in lines for part in (_parts(line) if _SEPARATORS.search(line) else [line.strip(" ,|–—-()")])
+        ]
+    else:
+        parts = [part for line in lines for part in _parts(line)]
     if not parts:
         return None
     titled = [part for part in parts if OCCUPATION.search(part) and not _company(part)]

@@ -71,7 +71,9 @@ def _hh_row(number: int, occupation: Occupation, draw: random.Random) -> dict[st
         "id": 90_000_000 + number,
         "premium": False,
         "name": draw.choice(occupation.titles),
-        "area": str({"id": "1", "name": draw.choice(("Москва", "Казань", "Томск")), "url": "https://api.hh.test/areas/1"}),
+        "area": str(
+            {"id": "1", "name": draw.choice(("Москва", "Казань", "Томск")), "url": "https://api.hh.test/areas/1"}
+        ),
         "salary": str({"from": draw.randint(40, 200) * 1000, "to": None, "currency": "RUR", "gross": False}),
         "type": str({"id": "open", "name": "Открытая"}),
         "published_at": "2026-03-01T10:00:00+0300",

@@ -21,6 +21,7 @@ from dynaq.ingest.personal_patterns import (
     HEAD_CITY,
     LABELLED,
     NAMES,
+    NANP,
     ONLY_LABEL,
     PATTERNS,
     PERSONAL_COLUMNS,
@@ -107,16 +108,21 @@ def _without_phones(text: str) -> tuple[str, int]:
     def replace(match: re.Match[str]) -> str:
         nonlocal count
         shown = match[0]
-        groups = re.findall(r"\d+", shown)
+        number_alone = re.split(r"\s?(?:x|ext|доб)", shown, flags=re.IGNORECASE)[0]
+        groups = re.findall(r"\d+", number_alone)
         digits = "".join(groups)
         if not 7 <= len(digits) <= 15 or (
             all(len(g) <= 2 or re.fullmatch(r"(?:19|20)\d\d", g) for g in groups if g)
             and (any(len(g) == 4 for g in groups) and not shown.startswith("+"))
         ):
             return shown
+        if NANP.match(shown):
+            count += 1
+            return " "
+        international = re.sub(r"^00(?=[1-9])", "+", number_alone)
         for region in REGIONS:
             try:
-                number = phonenumbers.parse(shown, region)
+                number = phonenumbers.parse(international, region)
             except phonenumbers.NumberParseException:
                 continue
             if phonenumbers.is_valid_number(number) or (

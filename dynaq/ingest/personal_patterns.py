@@ -41,6 +41,10 @@ SAID_NAME = re.compile(
     r"(?i:\b(?:my name is|меня зовут|ich heiße|mein name ist|je m['’]appelle|me llamo|mi nombre es|mi chiamo))"
     rf"\s+(?P<name>{WORD}(?:\s+{WORD}){{0,2}})"
 )
+_HOUSE = (
+    rf"(?:(?:\b(?:Flat|Studio|Unit|Apartment|Apt\.?)\s\w+,?\s+)?\b(?:\d{{1,5}}[A-Za-z]?,?\s+)?{WORD}(?:\s{WORD}){{0,3}}"
+    r"(?:,?\s+(?:Apt|Suite|Unit)\.?\s*\w+)?,\s*)?"
+)
 PATTERNS: list[tuple[str, re.Pattern[str]]] = [
     (PHOTOS, re.compile(r"data:image/[\w+.-]+;base64,[\w+/=\s]+")),
     (
@@ -73,6 +77,8 @@ PATTERNS: list[tuple[str, re.Pattern[str]]] = [
     (NATIONALITY, re.compile(rf"\b{WORD}\s+(?:citizen|national)\b|\bcitizen of (?:the\s+)?{WORD}(?:\s{WORD})?")),
     (NATIONALITY, re.compile(r"\bграждан(?:ин|ка|ство)\s*:?\s+(?:[А-ЯЁ][\w-]+)(?:\s[А-ЯЁ][\w-]+)?")),
     (NAMES, SAID_NAME),
+    (ADDRESSES, re.compile(rf"{_HOUSE}\b{WORD}(?:\s{WORD}){{0,2}},\s*[A-Z]{{2}}\s+\d{{5}}(?:-\d{{4}})?\b")),
+    (ADDRESSES, re.compile(rf"{_HOUSE}(?:\b{WORD}(?:\s{WORD})?,?\s+)?\b[A-Z]{{1,2}}\d[A-Z\d]?\s\d[A-Z]{{2}}\b")),
     (
         ADDRESSES,
         re.compile(
@@ -93,28 +99,31 @@ PATTERNS: list[tuple[str, re.Pattern[str]]] = [
     (
         ADDRESSES,
         re.compile(
-            r"(?:\b\d{6},?\s*)?(?:\b(?:г(?:\.|ород)|ст\.|с\.|п\.|к\.|клх|д\.)\s*[А-ЯЁ][\w-]+,?\s*)?\b(?:ул\.|улица|ул|пр-т|пр\.|проспект|пр-кт|пер\.|переулок|алл\.|аллея|"
-            r"бул\.|бульвар|б-р|наб\.|набережная|ш\.|шоссе|пл\.|площадь)\s*[А-ЯЁ\d][\w\s.-]{1,40}?,?\s*(?:д\.|дом)?\s*\d+\s?[а-я]?\b"
-            r"(?:[,/]?\s*(?:корп|к|кв|стр|оф)\.?\s*\d+)*",
+            r"(?:\b\d{6},?\s*)?(?:\b(?:г(?:\.|ород)|ст\.|с\.|п\.|к\.|клх|д\.)\s*[А-ЯЁ][\w-]+,?\s*)?"
+            r"\b(?:ул\.|улица|ул|пр-т|пр\.|проспект|пр-кт|пер\.|переулок|алл\.|аллея|бул\.|бульвар|б-р|наб\.|набережная|"
+            r"ш\.|шоссе|пл\.|площадь)\s*[А-ЯЁ\d][\w\s.-]{1,40}?,?\s*(?:д\.|дом)?\s*\d+(?:/\d+|[а-я]\b)?"
+            r"(?:[,/]?\s*(?:корп|к|кв|стр|оф)\.?\s*\d+)*(?:,\s*\d{6}\b)?",
         ),
     ),
     (
         ADDRESSES,
         re.compile(
             r"\b\d{1,4}(?:\s?bis|\s?ter)?,?\s+(?:rue|avenue|boulevard|place|chemin|allée|impasse|quai)\s+[^\n,|\t]{3,40}"
-            rf"(?:,?\s*\d{{5}}\s+{WORD})?|\b(?:Calle|C/|Avenida|Avda\.?|Plaza|Paseo|Rua|Via)\s+[^\n,|\t\d]{{3,40}},?\s*"
-            rf"(?:n[º°o.]*\s*)?\d{{1,4}}\b(?:,?\s*\d{{5}}\s+{WORD})?"
+            rf"(?:,?\s*\d{{5}}\s+{WORD}(?:[ -]{WORD}){{0,3}})?|\b(?:Calle|C/|C\.|Avenida|Avda\.?|Plaza|Paseo|"
+            r"Pasaje|Ronda|Rambla|Alameda|Urbanización|Cañada|Camino|Glorieta)\s+[^\n,|\t\d]{3,40},?\s*(?:n[º°o.]*\s*)?\d{1,3}\b"
+            rf"(?:\s*(?:Piso|Puerta|Apt\.?)\s*\w+\s*)?(?:,\s*{WORD}(?:\s{WORD})?)?(?:,?\s*\d{{5}}\b(?:\s+{WORD})?)?"
         ),
     ),
-    (ADDRESSES, re.compile(rf"\b{WORD}(?:\s{WORD}){{0,2}},\s*[A-Z]{{2}}\s+\d{{5}}(?:-\d{{4}})?\b")),
-    (ADDRESSES, re.compile(rf"(?:\b{WORD}(?:\s{WORD})?,?\s+)?\b[A-Z]{{1,2}}\d[A-Z\d]?\s\d[A-Z]{{2}}\b")),
 ]
 HEAD_CITY = re.compile(
     rf"^(?:(?:[A-Z]{{1,2}}-)?\d{{4,6}}\s+{WORD}(?:[ -]{WORD}){{0,2}}|"
     rf"{WORD}(?:[ -]{WORD}){{0,2}}(?:,\s*(?:[A-Z]{{2}}|{WORD}(?:\s{WORD})?)))"
     r"(?:,?\s*\d{4,6})?$"
 )
-PHONE_LIKE = re.compile(r"(?<![\w/.,-])\+?\(?\d(?:[\d().\-/ \xa0]{6,20})\d(?!\w)")
+PHONE_LIKE = re.compile(
+    r"(?<![\w/.,-])\+?\(?\d(?:[\d().\-/ \xa0]{6,20})\d(?:\s?(?:x|ext\.?|доб\.?)\s?\d{1,6})?(?!\w)", re.IGNORECASE
+)
+NANP = re.compile(r"(?:\+?1[-. ]|001[-. ])?\(?\d{3}\)?[-. ]?\d{3}[-. ]\d{4}")  # North America's, valid or not
 REGIONS = (
     None,
     "US",

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pymongo import MongoClient
 
+from dynaq.ingest import ingest_files
 from dynaq.stores import open_store
 from jobs.cli import run
+from tests.support.occupations import RUSSIAN
+from tests.support.postings import hh_vacancies, kaggle_postings
 
 
 @pytest.mark.slow
@@ -27,3 +32,111 @@ def test_several_files_go_into_one_store_and_the_rejected_are_counted(
     assert "candidates: 1 accepted, 0 rejected" in said
     with open_store(f"{tmp_path}/store", read_only=True) as store:
         assert (store.ids("job"), len(store.hashes("job")), len(store.hashes("candidate"))) == (["1", "2"], 2, 1)
+
+
+def test_nothing_is_made_when_nothing_can_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.csv").write_text("foo,bar\n" + "1,Cook\n" * 4000)
+    assert run(["ingest", "--store", f"{tmp_path}/store", "--jobs", f"{tmp_path}/a.csv"]) == 2
+    said = capsys.readouterr()
+    assert "jobs: 0 accepted, 4000 rejected" in said.out
+    assert said.out.count("Field required") == 1
+    assert "columns found: foo, bar" in said.err
+    assert "--map title=COLUMN" in said.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv"]
+
+
+def test_a_file_that_breaks_later_leaves_no_empty_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.csv").write_text("id,title\n1,Cook\n")
+    (tmp_path / "b.parquet").write_bytes(b"PAR1")
+    files = [f"{tmp_path}/b.parquet", f"{tmp_path}/a.csv"]
+    assert run(["ingest", "--store", f"{tmp_path}/store", "--jobs", *files]) == 2
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_dry_run_sums_up_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.csv").write_text("id,Job Title,skills\n1,Cook,\n" + "2,,\n" * 30 + '3,Nurse,"care, pills"\n')
+    assert run(["ingest", "--store", f"{tmp_path}/store", "--jobs", f"{tmp_path}/a.csv", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "title ← Job Title, technical_skills ← skills" in said
+    assert "jobs: 2 accepted, 30 rejected, 1 mended" in said
+    assert "rejected: 30 × title: Field required (first: a.csv line 3)" in said
+    assert len(said.splitlines()) <= 6
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.slow
+def test_a_mapping_is_remembered_for_the_next_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.csv").write_text(f"k,what,who\n{name},{name} work,x\n")
+    store = ["ingest", "--store", f"{tmp_path}/store", "--jobs"]
+    assert run([*store, f"{tmp_path}/a.csv", "--map", "title=what,id=k"]) == 0
+    assert run([*store, f"{tmp_path}/b.csv"]) == 0
+    with open_store(f"{tmp_path}/store", read_only=True) as opened:
+        assert [(job.id, job.title) for job in opened.jobs()] == [("a", "a work"), ("b", "b work")]
+        assert opened.meta()["columns"] == {"jobs": {"title": ["what"], "id": ["k"]}}
+    capsys.readouterr()
+    assert run([*store, f"{tmp_path}/b.csv", "--map", "title=wat"]) == 2
+    assert "did you mean 'what'" in capsys.readouterr().err
+
+
+def test_a_mapping_that_could_be_of_both_kinds_wants_a_prefix(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.csv").write_text("id,title\n1,Cook\n")
+    both = ["--jobs", f"{tmp_path}/a.csv", "--candidates", f"{tmp_path}/a.csv"]
+    for option, said in (
+        ("id=id", "write jobs.id or candidates.id"),
+        ("salary=id", "the fields of a job are"),
+        ("title=", "no column is named"),
+    ):
+        assert run(["ingest", "--store", f"{tmp_path}/s", *both, "--map", option]) == 2
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_duplicates_are_counted_linked_and_dropped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kaggle_postings(tmp_path / "a.csv", rows=60)
+    command = ["ingest", "--jobs", f"{tmp_path}/a.csv", "--store"]
+    assert run([*command, f"{tmp_path}/kept"]) == 0
+    assert "6 jobs say the same as an earlier one; they were kept, linked" in capsys.readouterr().out
+    with open_store(f"{tmp_path}/kept", read_only=True) as opened:
+        linked = {job.id: job.metadata["duplicate_of"] for job in opened.jobs() if "duplicate_of" in job.metadata}
+        titles = {job.id: job.title for job in opened.jobs()}
+    assert len(linked) == 6
+    assert all(titles[copy] == titles[first] for copy, first in linked.items())
+    assert run([*command, f"{tmp_path}/dropped", "--duplicates", "drop"]) == 0
+    assert "54 accepted, 0 rejected, 54 mended, 6 dropped as duplicates" in capsys.readouterr().out
+
+
+def test_postings_that_are_nearly_the_same_are_near_duplicates(tmp_path: Path) -> None:
+    text = " ".join(f"sentence {n} says what the work number {n * n} is about" for n in range(40))
+    other = " ".join(f"another {n} tells how to do {n * 7} things" for n in range(40))
+    rows = [("1", text), ("2", text.replace("number 9 ", "number nine ")), ("3", other)]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"id": i, "title": "t", "description": d}) for i, d in rows))
+    report = ingest_files(None, jobs=[tmp_path / "a.jsonl"], dry_run=True)
+    assert (report.jobs.exact, report.jobs.near, report.jobs.accepted) == (0, 1, 3)
+
+
+@pytest.mark.slow
+def test_an_export_of_53_columns_in_russian_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hh_vacancies(tmp_path / "hh.xlsx", rows=40)
+    assert run(["ingest", "--store", f"{tmp_path}/store", "--jobs", f"{tmp_path}/hh.xlsx", "--limit", "30"]) == 0
+    assert "jobs: 30 accepted, 0 rejected, 30 mended" in capsys.readouterr().out
+    with open_store(f"{tmp_path}/store", read_only=True) as opened:
+        jobs = list(opened.jobs())
+    known = {skill for occupation in RUSSIAN for skill in occupation.skills}
+    assert all(len(job.technical_skills) == 4 and set(job.technical_skills) <= known for job in jobs)
+    assert all(job.experience_requirements == ("От 1 года до 3 лет",) for job in jobs)
+    assert all("<" not in job.description and "Обязанности" in job.description for job in jobs)
+
+
+@pytest.mark.slow
+def test_a_database_filled_by_hand_is_embedded_without_files(mongo_uri: str) -> None:
+    client: MongoClient[dict[str, Any]] = MongoClient(mongo_uri)
+    database = client.get_default_database()
+    database["jobs_text"].insert_one({"job_title": "Cook", "description": "soups", "technical_skills": ["baking"]})
+    database["candidates_text"].insert_one({"bio": "I bake", "skills": ["baking"], "experience": [{"title": "Baker"}]})
+    client.close()
+    assert run(["ingest", "--store", mongo_uri]) == 0
+    with open_store(mongo_uri, read_only=True) as opened:
+        assert (len(opened.job_hashes()), len(opened.candidate_hashes())) == (1, 1)

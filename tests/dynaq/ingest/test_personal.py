@@ -58,7 +58,7 @@ def test_recall_on_the_labelled_set() -> None:
         ("Мужчина, 42 года. Повар.", "Повар"),
         ("github.com/jdoe and linkedin.com/in/jane-doe", "and"),
         ("I live at 12 Baker Street, London and cook", "I live at and cook"),
-        ("I weld. My name is Jane Doe. Jane likes welding.", "I weld. My name is. likes welding."),
+        ("I weld. My name is Jane Doe. Jane likes welding.", "I weld.. likes welding."),
         ("jane (at) mail (dot) com", ""),
         ("Nothing personal, budget 1,000,000 of 2019", "Nothing personal, budget 1,000,000 of 2019"),
     ],

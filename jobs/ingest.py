@@ -24,7 +24,7 @@ from dynaq.ingest import (
     require_records,
     with_saved_columns,
 )
-from dynaq.markets import onet_market
+from dynaq.markets import Market, onet_market
 from dynaq.stores import Store, open_store
 from jobs.cli import run_verb
 from jobs.terminal.console import Bars, say
@@ -71,8 +71,12 @@ def main(
     applicants: Annotated[int, typer.Option(help="size of the cohort made from O*NET")] = 32,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="read and check the files only; write nothing")] = False,
 ) -> None:
-    """Read files, or a market made from O*NET, into a store and embed what is new or changed."""
-    if not (jobs or candidates or onet):
+    """Read files, or a market made from O*NET, into a store and embed what is new or changed.
+
+    Without files the records of the store are embedded, as of a database that was filled by hand.
+    """
+    there, columns = _saved(store)
+    if not (jobs or candidates or onet or there):
         raise InputError("nothing to ingest; name files with --jobs or --candidates, or O*NET's tables with --onet")
     if onet and (jobs or candidates):
         raise InputError("--onet makes a market of its own; ingest files in a run of their own")
@@ -82,11 +86,23 @@ def main(
     )  # fmt: skip
     files: dict[str, Any] = {"jobs": jobs or (), "candidates": candidates or ()}
     if dry_run:
-        _dry_run(store, files, options, onet, applicants)
+        _dry_run(files, with_saved_columns(options, columns), onet, applicants)
         return
     market = onet_market(onet, applicants=applicants) if onet else None
-    if market is None and not (saved := _saved(store))[0]:
-        _explained(require_records, **files, options=with_saved_columns(options, saved[1]))
+    if market is None and not there:
+        _explained(require_records, **files, options=options)
+    _ingest(store, files, options, market, encoder, layout)
+
+
+def _ingest(
+    store: str,
+    files: dict[str, Any],
+    options: InputOptions,
+    market: Market | None,
+    encoder: str | None,
+    layout: str | None,
+) -> None:
+    """Files, or a market, into the store, and what came of it onto the terminal."""
     with _made_or_removed(store) as opened, Bars() as bars, parallel_encoder(encoder) as embedder:
 
         def progress(what: str, done: int, total: int | None) -> None:
@@ -153,12 +169,12 @@ def _explained(work: Any, *arguments: Any, **options: Any) -> Any:
         raise
 
 
-def _dry_run(store: str, files: dict[str, Any], options: InputOptions, onet: str | None, applicants: int) -> None:
+def _dry_run(files: dict[str, Any], options: InputOptions, onet: str | None, applicants: int) -> None:
     if onet:
         market = onet_market(onet, applicants=applicants)
         say(f"would write {len(market.jobs)} jobs, {len(market.candidates)} candidates, {len(market.qrels)} grades")
     else:
-        report = ingest_files(None, **files, dry_run=True, options=with_saved_columns(options, _saved(store)[1]))
+        report = ingest_files(None, **files, dry_run=True, options=options)
         _say(report)
     say("nothing was written")
 

@@ -1,4 +1,4 @@
-"""Occupations with skills and sentences in English, Russian and German, of which generated postings and résumés are made."""
+"""Occupations in English, Russian and German, of which generated postings and résumés are made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts with labelled personal data, of which the recall of its removal is measured. Seeded; names and places are made up."""
+"""Texts with labelled personal data, on which the recall of its removal is measured. Seeded; all of it is made up."""
 
 from __future__ import annotations
 
@@ -12,11 +12,29 @@ from tests.support.occupations import ENGLISH, GERMAN, RUSSIAN
 LOCALES = {"en_US": "en", "en_GB": "en", "de_DE": "de", "ru_RU": "ru", "fr_FR": "fr", "es_ES": "es"}
 LABELS = {
     "en": ("Name", "Address", "Phone", "E-mail", "Date of birth", "Nationality", "My name is {}.", "born {}"),
-    "de": ("Name", "Anschrift", "Telefon", "E-Mail", "Geburtsdatum", "Staatsangehörigkeit", "Ich heiße {}.", "geboren am {}"),
+    "de": (
+        "Name",
+        "Anschrift",
+        "Telefon",
+        "E-Mail",
+        "Geburtsdatum",
+        "Staatsangehörigkeit",
+        "Ich heiße {}.",
+        "geboren am {}",
+    ),
     "ru": ("ФИО", "Адрес", "Телефон", "Почта", "Дата рождения", "Гражданство", "Меня зовут {}.", "родился {}"),
     "fr": ("Nom", "Adresse", "Téléphone", "E-mail", "Date de naissance", "Nationalité", "Je m'appelle {}.", "né le {}"),
-    "es": ("Nombre", "Dirección", "Teléfono", "Correo", "Fecha de nacimiento", "Nacionalidad", "Me llamo {}.", "nacido el {}"),
-}  # fmt: skip
+    "es": (
+        "Nombre",
+        "Dirección",
+        "Teléfono",
+        "Correo",
+        "Fecha de nacimiento",
+        "Nacionalidad",
+        "Me llamo {}.",
+        "nacido el {}",
+    ),
+}
 NATIONS = {"en": "Canadian", "de": "Österreichisch", "ru": "Казахстан", "fr": "Belge", "es": "Chilena"}
 
 

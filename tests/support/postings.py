@@ -1,4 +1,4 @@
-"""Files of postings as strangers bring them: own headers, HTML, duplicates, literals in cells. Seeded, no two runs differ."""
+"""Files of postings as strangers bring them: own headers, HTML, duplicates, literals in cells. Seeded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def _description(occupation: Occupation, draw: random.Random, company: str) -> s
     tasks = "".join(f"<li>{task}.</li>" for task in draw.sample(occupation.tasks, 3))
     return (
         f"<p>{company} is looking for a colleague for its team of {draw.randint(3, 60)}.</p><ul>{tasks}</ul>"
-        f"<p>You bring: {occupation.requirement}. You know {', '.join(draw.sample(occupation.skills, 4))}.</p>{BOILERPLATE}"
+        f"<p>You bring: {occupation.requirement}. You know {', '.join(draw.sample(occupation.skills, 4))}.</p>"
+        f"{BOILERPLATE}"
     )
 
 
@@ -59,8 +60,8 @@ HH_COLUMNS = (
     "contacts", "schedule", "working_days", "working_time_intervals", "working_time_modes", "accept_temporary",
     "professional_roles", "accept_incomplete_resumes", "experience", "employment", "adv_response_url",
     "is_adv_vacancy", "adv_context", "key_skills", "description", "languages", "driver_license_types", "test",
-    "billing_type", "allow_messages", "accept_handicapped", "accept_kids", "specializations", "hidden", "quick_responses_allowed",
-    "code", "vacancy_constructor_template", "branded_description", "negotiations_url",
+    "billing_type", "allow_messages", "accept_handicapped", "accept_kids", "specializations", "hidden",
+    "quick_responses_allowed", "code", "vacancy_constructor_template", "branded_description", "negotiations_url",
 )  # fmt: skip
 
 
@@ -93,7 +94,7 @@ def _hh_row(number: int, occupation: Occupation, draw: random.Random) -> dict[st
 
 
 def hh_vacancies(path: Path, rows: int = 1387, seed: int = 0, title: bool = True) -> Path:
-    """An Excel export of 53 columns in Russian, Python literals in its cells, a merged title above and a second sheet."""
+    """An Excel export of 53 columns in Russian: Python literals in cells, a merged title above, a second sheet."""
     draw = random.Random(seed)
     book = openpyxl.Workbook()
     cover = book.active

@@ -16,14 +16,15 @@ from fpdf import FPDF, XPos, YPos
 from tests.support.occupations import ENGLISH, GERMAN, RUSSIAN, Occupation
 
 LOCALES = {"en": ("en_US", "en_GB"), "de": ("de_DE",), "ru": ("ru_RU",)}
-WORDS = {
-    "en": "Summary, Work Experience, Skills, Education, Languages, Contact, Date of birth, Nationality, Address, Phone, "
-    "present".split(", "),
+_WORDS = {
+    "en": "Summary, Work Experience, Skills, Education, Languages, Contact, Date of birth, Nationality, Address, "
+    "Phone, present",
     "de": "Profil, Berufserfahrung, Kenntnisse, Ausbildung, Sprachen, Kontakt, Geburtsdatum, Staatsangehörigkeit, "
-    "Anschrift, Telefon, heute".split(", "),
+    "Anschrift, Telefon, heute",
     "ru": "О себе, Опыт работы, Ключевые навыки, Образование, Языки, Контакты, Дата рождения, Гражданство, Адрес, "
-    "Телефон, настоящее время".split(", "),
-}  # fmt: skip
+    "Телефон, настоящее время",
+}
+WORDS = {language: words.split(", ") for language, words in _WORDS.items()}
 COUNTRIES = {"en": "Canadian", "de": "Österreich", "ru": "Россия"}
 _FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 

@@ -1,4 +1,4 @@
-"""Documents of people: what is read from real layouts, that nothing is made up, and that bad files cost one line each."""
+"""Documents of people: what is read from real layouts, nothing is made up, bad files cost one line each."""
 
 from __future__ import annotations
 

@@ -109,4 +109,4 @@ def test_personal_data_is_kept_when_asked(tmp_path: Path) -> None:
 
 if __name__ == "__main__":  # prints the table of docs/data.md
     for shape in ("head", "labelled", "prose"):
-        print(shape, recall([text for text in labelled_texts(90, seed=1) if text.shape == shape]))
+        print(shape, recall([text for text in labelled_texts(90, seed=7) if text.shape == shape]))

@@ -53,10 +53,11 @@ class Duplicates:
         from datasketch import MinHash, MinHashLSH
 
         if self._index is None:
-            self._index = MinHashLSH(threshold=THRESHOLD, num_perm=PERMUTATIONS), {}
-        lsh, signatures = self._index
-        signature = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=zlib.crc32)
-        signature.update_batch(sorted(runs))
+            blank = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=zlib.crc32)
+            self._index = MinHashLSH(threshold=THRESHOLD, num_perm=PERMUTATIONS), {}, blank
+        lsh, signatures, blank = self._index
+        signature = blank.copy()  # making the permutations anew takes as long as the rest
+        signature.update_batch(runs)
         alike = [(signature.jaccard(signatures[other]), other) for other in lsh.query(signature)]
         similarity, first = max(alike, default=(0.0, ""))
         if similarity >= THRESHOLD:

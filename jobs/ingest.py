@@ -148,7 +148,7 @@ def _made_or_removed(uri: str) -> Iterator[Store]:
             try:
                 yield opened
             except BaseException:
-                empty = new and not opened.job_ids() and not opened.candidate_ids()
+                empty = new and not opened.ids("job") and not opened.ids("candidate")
                 raise
     except BaseException:
         if folder is not None and empty:

@@ -52,7 +52,7 @@ def add_known_skills(parsed: list[Parsed], store: Store, encoder: Embedder) -> l
 
 
 def _catalogue_skills(store: Store) -> list[str]:
-    counts = Counter(skill.strip() for job in store.jobs() for skill in job.technical_skills)
+    counts = Counter(skill.strip() for job in store.records("job") for skill in job.technical_skills)
     return [skill for skill, _ in counts.most_common(CATALOGUE_SKILLS) if 0 < len(skill) <= 60]
 
 

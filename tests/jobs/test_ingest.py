@@ -72,7 +72,7 @@ def test_a_mapping_is_remembered_for_the_next_file(tmp_path: Path, capsys: pytes
     assert run([*store, f"{tmp_path}/a.csv", "--map", "title=what,id=k"]) == 0
     assert run([*store, f"{tmp_path}/b.csv"]) == 0
     with open_store(f"{tmp_path}/store", read_only=True) as opened:
-        assert [(job.id, job.title) for job in opened.jobs()] == [("a", "a work"), ("b", "b work")]
+        assert [(job.id, job.title) for job in opened.records("job")] == [("a", "a work"), ("b", "b work")]
         assert opened.meta()["columns"] == {"jobs": {"title": ["what"], "id": ["k"]}}
     capsys.readouterr()
     assert run([*store, f"{tmp_path}/b.csv", "--map", "title=wat"]) == 2
@@ -100,8 +100,10 @@ def test_duplicates_are_counted_linked_and_dropped(tmp_path: Path, capsys: pytes
     assert run([*command, f"{tmp_path}/kept"]) == 0
     assert "6 jobs say the same as an earlier one; they were kept, linked" in capsys.readouterr().out
     with open_store(f"{tmp_path}/kept", read_only=True) as opened:
-        linked = {job.id: job.metadata["duplicate_of"] for job in opened.jobs() if "duplicate_of" in job.metadata}
-        titles = {job.id: job.title for job in opened.jobs()}
+        linked = {
+            job.id: job.metadata["duplicate_of"] for job in opened.records("job") if "duplicate_of" in job.metadata
+        }
+        titles = {job.id: job.title for job in opened.records("job")}
     assert len(linked) == 6
     assert all(titles[copy] == titles[first] for copy, first in linked.items())
     assert run([*command, f"{tmp_path}/dropped", "--duplicates", "drop"]) == 0
@@ -123,7 +125,7 @@ def test_an_export_of_53_columns_in_russian_is_read(tmp_path: Path, capsys: pyte
     assert run(["ingest", "--store", f"{tmp_path}/store", "--jobs", f"{tmp_path}/hh.xlsx", "--limit", "30"]) == 0
     assert "jobs: 30 accepted, 0 rejected, 30 mended" in capsys.readouterr().out
     with open_store(f"{tmp_path}/store", read_only=True) as opened:
-        jobs = list(opened.jobs())
+        jobs = list(opened.records("job"))
     known = {skill for occupation in RUSSIAN for skill in occupation.skills}
     assert all(len(job.technical_skills) == 4 and set(job.technical_skills) <= known for job in jobs)
     assert all(job.experience_requirements == ("От 1 года до 3 лет",) for job in jobs)
@@ -139,4 +141,4 @@ def test_a_database_filled_by_hand_is_embedded_without_files(mongo_uri: str) -> 
     client.close()
     assert run(["ingest", "--store", mongo_uri]) == 0
     with open_store(mongo_uri, read_only=True) as opened:
-        assert (len(opened.job_hashes()), len(opened.candidate_hashes())) == (1, 1)
+        assert (len(opened.hashes("job")), len(opened.hashes("candidate"))) == (1, 1)

@@ -73,7 +73,7 @@ def test_no_word_of_a_record_is_made_up(store: Store, resumes: dict[Path, Person
     ingest(store, folder, keep_personal=keep_personal)
     with (folder / "ingested.csv").open(encoding="utf-8") as file:
         ids = {row["id"]: row["file"] for row in csv.DictReader(file)}
-    candidates = list(store.candidates())
+    candidates = list(store.records("candidate"))
     assert {c.id for c in candidates} == ids.keys()
     assert len(candidates) == len(resumes)
     for candidate in candidates:
@@ -90,12 +90,12 @@ def test_ids_do_not_name_people_unless_asked(store: Store, tmp_path: Path) -> No
     for name in ("Jane_Doe_CV.txt", "resume-17.txt"):
         (folder / name).write_text(f"Skills\npython, sql, {name[:3]}\n")
     ingest(store, folder)
-    one, two = store.candidate_ids()
+    one, two = store.ids("candidate")
     assert re.fullmatch(r"cv-[0-9a-f]{12}", one)
     assert two == "resume-17"
     assert ingest(store, folder).candidates.unchanged == 2
     ingest(store, folder, keep_personal=True)
-    assert "Jane_Doe_CV" in store.candidate_ids()
+    assert "Jane_Doe_CV" in store.ids("candidate")
 
 
 def test_a_folder_of_everything_rejects_what_is_no_document_with_a_reason(store: Store, tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_a_document_that_cannot_be_read_costs_one_line_and_its_neighbour_is_kept
     assert re.search(reason, rejection.reason), rejection.reason
     assert len(rejection.reason) < 200
     assert "\n" not in rejection.reason
-    assert not any("TOPSECRET" in text for c in store.candidates() for text in texts(c))
+    assert not any("TOPSECRET" in text for c in store.records("candidate") for text in texts(c))
 
 
 def test_a_single_scan_is_an_input_error_that_says_ocr(store: Store, tmp_path: Path) -> None:
@@ -246,17 +246,19 @@ def test_of_many_pages_the_first_are_read(store: Store, tmp_path: Path) -> None:
         pdf.cell(text="Skills: Python, SQL" if number == 0 else f"appendix{number}")
     pdf.output(str(tmp_path / "cv.pdf"))
     report = ingest(store, tmp_path / "cv.pdf")
-    (candidate,) = store.candidates()
+    (candidate,) = store.records("candidate")
     assert "Python" in candidate.hard_skills
     assert not any("appendix60" in text for text in texts(candidate))
     assert any("first 50 pages" in note for note, _ in report.mended)
 
 
 def test_skills_of_a_document_without_a_list_are_phrases_of_it_that_jobs_ask_for(store: Store, tmp_path: Path) -> None:
-    store.put_jobs([Job(id="1", title="Dev", technical_skills=["Python", "machine learning", "C", "Welding"])])
+    store.put_records(
+        "job", [Job(id="1", title="Dev", technical_skills=["Python", "machine learning", "C", "Welding"])]
+    )
     (tmp_path / "cv.txt").write_text("I write python and know Machine Learning, vitamin c and knitting.")
     ingest(store, tmp_path / "cv.txt")
-    (candidate,) = store.candidates()
+    (candidate,) = store.records("candidate")
     assert candidate.hard_skills == ("python", "Machine Learning")
 
 

@@ -52,7 +52,7 @@ def test_a_messy_file_has_its_outcome(store: Store, tmp_path: Path, name: str) -
     if case.counts is None:
         with pytest.raises(InputError, match=f"(?s){case.says}"):
             _ingest(store, path, case)
-        assert (store.job_ids(), store.candidate_ids(), store.meta()) == ([], [], {})
+        assert (store.ids("job"), store.ids("candidate"), store.meta()) == ([], [], {})
         assert not (tmp_path / "rejected.jsonl").exists()
         return
     report = _ingest(store, path, case)
@@ -61,7 +61,7 @@ def test_a_messy_file_has_its_outcome(store: Store, tmp_path: Path, name: str) -
     said = [*report.notes, *(note for note, _ in report.mended), *reasons]
     assert (counts.accepted, counts.mended, counts.rejected) == case.counts, said
     assert case.says in "\n".join(said)
-    records: list[Job | Candidate] = [*(store.jobs() if case.kind == "jobs" else store.candidates())]
+    records: list[Job | Candidate] = [*(store.records("job") if case.kind == "jobs" else store.records("candidate"))]
     assert len(records) == (case.counts[0] if case.total is None else case.total)
     if case.first is not None:
         shown = json.loads(json.dumps({k: getattr(records[0], k) for k in case.first}, default=list))

@@ -88,7 +88,7 @@ def test_nothing_personal_is_in_the_store_or_beside_the_input_but_in_the_files_t
     encoder = HashEmbedder()
     with open_store(tmp_path / "store", create=True) as store:
         report = ingest_files(store, candidates=[folder], encoder=encoder)
-        stored = json.dumps([c.model_dump() for c in store.candidates()], ensure_ascii=False)
+        stored = json.dumps([c.model_dump() for c in store.records("candidate")], ensure_ascii=False)
     assert dict(report.personal)["e-mails"] >= 5
     written = stored + "\n".join(encoder.texts) + (folder / "rejected.jsonl").read_text()
     for who in made.values():
@@ -104,7 +104,7 @@ def test_personal_data_is_kept_when_asked(tmp_path: Path) -> None:
     with open_store(tmp_path / "store", create=True) as store:
         options = InputOptions(keep_personal=True)
         ingest_files(store, candidates=[tmp_path / "c.jsonl"], encoder=HashEmbedder(), options=options)
-        assert next(store.candidates()).bio == f"{who.email} cooks"
+        assert next(store.records("candidate")).bio == f"{who.email} cooks"
 
 
 if __name__ == "__main__":  # prints the table of docs/data.md

@@ -15,6 +15,7 @@ SURNAMES = frozenset(
 
 
 def without_names(text: str, names: Iterable[str]) -> str:
+    """The text without these names: whole, turned around, and word by word where a word is capitalised."""
     for name in sorted({name.strip() for name in names if name.strip()}, key=len, reverse=True):
         words = [re.escape(word) for word in re.findall(r"[\w'’.-]+", name)]
         if len(words) > 1:

@@ -20,7 +20,6 @@ import numpy.typing as npt
 
 from dynaq.errors import InputError, JudgeError
 from dynaq.judging.judgement import Judgement, JudgementSource, Slate
-from dynaq.layout import BLOCK_DIM
 from dynaq.tensor_cache import TensorCache
 
 FloatArray = npt.NDArray[np.float32]
@@ -131,8 +130,9 @@ class JobMarketEnv(gymnasium.Env[FloatArray, np.int64]):
         return {"applicant_id": self._applicant, "job_ids": tuple(self._cache.job_ids[job] for job in self._slate)}
 
     def _observation(self) -> FloatArray:
-        state = _unit_blocks(self._state[None])[0]
-        actions = _unit_blocks(np.asarray(self._cache.jobs[self._slate], np.float32))
+        state = _unit_blocks(self._state[None], self._cache.layout.block_dim)[0]
+        slate = np.asarray(self._cache.jobs[self._slate], np.float32)
+        actions = _unit_blocks(slate, self._cache.layout.block_dim)
         cosines = np.einsum("sd,jbd->jsb", state, actions).reshape(-1)
         observation = np.zeros(self.observation_space.shape or (), np.float32)
         observation[0] = self._left / self._budget
@@ -140,9 +140,9 @@ class JobMarketEnv(gymnasium.Env[FloatArray, np.int64]):
         return np.clip(observation, -1.0, 1.0)
 
 
-def _unit_blocks(vectors: FloatArray) -> FloatArray:
-    """`[n, blocks·BLOCK_DIM]` → `[n, blocks, BLOCK_DIM]` with unit norm; zero blocks stay zero."""
-    blocks = vectors.reshape(len(vectors), -1, BLOCK_DIM)
+def _unit_blocks(vectors: FloatArray, block_dim: int) -> FloatArray:
+    """`[n, blocks·block_dim]` → `[n, blocks, block_dim]` with unit norm; zero blocks stay zero."""
+    blocks = vectors.reshape(len(vectors), -1, block_dim)
     unit: FloatArray = blocks / np.maximum(np.linalg.norm(blocks, axis=-1, keepdims=True), 1e-12)
     return unit
 

@@ -2,16 +2,16 @@
 
 `classic` is the layout of a database that was filled by hand to the four-collection schema: state
 hard skills | soft skills, action technical skills | soft skills | title | experience, similarity = cosine of the state
-with the action's first 768. `extended` adds the profile and the description and compares blocks pair by pair.
+with the action's first two blocks. `extended` adds the profile and the description and compares blocks pair by pair.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dynaq.errors import InputError
 
-BLOCK_DIM = 384
+BLOCK_DIM = 384  # of the default encoder, and of a store that says nothing else
 
 # Block name -> field of `job_embeddings` / `candidates_embeddings`.
 JOB_BLOCKS = {
@@ -33,6 +33,7 @@ OPTIONAL_JOB_BLOCKS = frozenset({"experience"})  # zeros when missing
 class Layout:
     """Blocks of a state `[state_dim]` and an action `[action_dim]`, and the compared (state block, action block) pairs.
 
+    block_dim: numbers of each block, the encoder's dimension.
     joint: the similarity is one cosine over the concatenation of the compared blocks (classic); otherwise the mean of
     the pairs' cosines, each over one block.
     """
@@ -42,26 +43,27 @@ class Layout:
     action: tuple[str, ...]
     pairs: tuple[tuple[str, str], ...]
     joint: bool = False
+    block_dim: int = BLOCK_DIM
 
     @property
     def state_dim(self) -> int:
         """Numbers in a state."""
-        return len(self.state) * BLOCK_DIM
+        return len(self.state) * self.block_dim
 
     @property
     def action_dim(self) -> int:
         """Numbers in an action."""
-        return len(self.action) * BLOCK_DIM
+        return len(self.action) * self.block_dim
 
     def state_slice(self, block: str) -> slice:
         """Where a block lies in a state. Raises ValueError when the layout lacks it."""
         i = self.state.index(block)
-        return slice(i * BLOCK_DIM, (i + 1) * BLOCK_DIM)
+        return slice(i * self.block_dim, (i + 1) * self.block_dim)
 
     def action_slice(self, block: str) -> slice:
         """Where a block lies in an action. Raises ValueError when the layout lacks it."""
         i = self.action.index(block)
-        return slice(i * BLOCK_DIM, (i + 1) * BLOCK_DIM)
+        return slice(i * self.block_dim, (i + 1) * self.block_dim)
 
 
 CLASSIC = Layout(
@@ -85,9 +87,10 @@ EXTENDED = Layout(
 LAYOUTS = {layout.name: layout for layout in (CLASSIC, EXTENDED)}
 
 
-def get_layout(name: str) -> Layout:
-    """The layout of that name. Raises InputError naming the known ones."""
+def get_layout(name: str, block_dim: int = BLOCK_DIM) -> Layout:
+    """The layout of that name, with blocks of `block_dim` numbers. Raises InputError naming the known ones."""
     try:
-        return LAYOUTS[name]
+        layout = LAYOUTS[name]
     except KeyError:
         raise InputError(f"layout {name!r} does not exist; use one of {', '.join(LAYOUTS)}") from None
+    return layout if layout.block_dim == block_dim else replace(layout, block_dim=block_dim)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from dynaq.errors import InputError
-from dynaq.layout import Layout, get_layout
+from dynaq.layout import BLOCK_DIM, Layout, get_layout
 from dynaq.records import Candidate, Job
 from dynaq.stores import FloatArray, Store, open_store
 from dynaq.tensor_cache_loading import Arrays, Dtype, load_arrays, unpack, unpack_one
@@ -46,6 +46,7 @@ class _OfClassOrInstance(Generic[P]):
 class _Contents:
     layout: Layout
     version: int
+    encoder: str | None
     arrays: Arrays
 
 
@@ -103,21 +104,22 @@ class TensorCache:
         dtype: Dtype,
         text: bool,
     ) -> TensorCache:
+        meta = store.meta()
         if layout is None:
-            layout = str(store.meta().get("layout", "classic"))
-        if isinstance(layout, str):
-            layout = get_layout(layout)
+            layout = str(meta.get("layout", "classic"))
+        layout = get_layout(layout if isinstance(layout, str) else layout.name, store.dimension())
         if dtype not in ("float32", "float16"):
             raise InputError(f"TensorCache dtype {dtype!r} is not one of float32, float16")
         only = {"applicant": _named(applicant_ids), "job": _named(job_ids)}
-        self._hold(layout, 1, load_arrays(store, layout, dtype, text, previous=None, only=only))
+        arrays = load_arrays(store, layout, dtype, text, previous=None, only=only)
+        self._hold(layout, 1, meta.get("encoder_revision"), arrays)
         return self
 
-    def _hold(self, layout: Layout, version: int, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    def _hold(self, layout: Layout, version: int, encoder: str | None, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         views = {name: array.view() for name, array in arrays.items()}
         for view in views.values():
             view.flags.writeable = False
-        self._contents = _Contents(layout, version, views)
+        self._contents = _Contents(layout, version, encoder, views)
 
     def _filled(self) -> _Contents:
         if self._contents is None:
@@ -135,26 +137,39 @@ class TensorCache:
         return self._filled().version
 
     @property
+    def encoder(self) -> str | None:
+        """Revision of the encoder that made the vectors; None where the store does not know."""
+        return self._filled().encoder
+
+    @property
     def _arrays(self) -> Arrays:
         return self._filled().arrays
 
     def refresh(self, store: Store) -> TensorCache:
-        """A new version with what the store now holds. Records with an unchanged content hash are not read again."""
+        """A new version with what the store now holds. Records with an unchanged content hash are not read again.
+
+        After `--re-embed` all are: a hash tells of the text alone.
+        """
         dtype: Dtype = "float16" if self.jobs.dtype == np.float16 else "float32"
-        arrays = load_arrays(store, self.layout, dtype, "job_text_bytes" in self._arrays, previous=self._arrays)
+        encoder = store.meta().get("encoder_revision")
+        layout = get_layout(self.layout.name, store.dimension())
+        same = (encoder, layout.block_dim) == (self.encoder, self.layout.block_dim)
+        previous = self._arrays if same else None
+        arrays = load_arrays(store, layout, dtype, "job_text_bytes" in self._arrays, previous)
         newer = TensorCache(self.device)
-        newer._hold(self.layout, self.version + 1, arrays)
+        newer._hold(layout, self.version + 1, encoder, arrays)
         return newer
 
     def to_arrays(self) -> tuple[dict[str, Any], Arrays]:
         """A small manifest and the arrays, for `from_arrays`."""
-        return {"layout": self.layout.name, "version": self.version}, dict(self._arrays)
+        return _manifest(self.layout, self.version, self.encoder), dict(self._arrays)
 
     @classmethod
     def from_arrays(cls, manifest: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> TensorCache:
         """Attach to arrays that `to_arrays` gave, without copying them."""
         cache = cls()
-        cache._hold(get_layout(manifest["layout"]), manifest["version"], arrays)
+        layout = get_layout(manifest["layout"], manifest.get("block_dim", BLOCK_DIM))
+        cache._hold(layout, manifest["version"], manifest.get("encoder"), arrays)
         return cache
 
     @property
@@ -330,8 +345,26 @@ class TensorCache:
         return torch.from_numpy(np.array(array, np.float32)).to(self.device)
 
 
+def check_encoder_of(what: str, record: Mapping[str, Any], cache: TensorCache) -> None:
+    """Raises InputError when what was learned is about another encoder's vectors than the cache holds.
+
+    what: for the message. record: `block_dim` and `encoder`; one of before they were recorded is of 384 numbers.
+    """
+    dimension, encoder = record.get("block_dim", BLOCK_DIM), record.get("encoder")
+    if dimension != cache.layout.block_dim:
+        raise InputError(
+            f"{what} for vectors of {dimension} numbers, the store has {cache.layout.block_dim}; train anew"
+        )
+    if encoder is not None and cache.encoder is not None and encoder != cache.encoder:
+        raise InputError(f"{what} for vectors of encoder {encoder}, the store has those of {cache.encoder}; train anew")
+
+
+def _manifest(layout: Layout, version: int, encoder: str | None) -> dict[str, Any]:
+    return {"layout": layout.name, "block_dim": layout.block_dim, "version": version, "encoder": encoder}
+
+
 def _joint_spans(layout: Layout) -> list[Span]:
-    """The compared columns, neighbouring blocks together: for classic one product over the first 768."""
+    """The compared columns, neighbouring blocks together: for classic one product over the first two."""
     spans: list[Span] = []
     for state_block, action_block in layout.pairs:
         state, action = layout.state_slice(state_block), layout.action_slice(action_block)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynaq.errors import InputError
-from dynaq.layout import BLOCK_DIM, OPTIONAL_JOB_BLOCKS, Layout
+from dynaq.layout import OPTIONAL_JOB_BLOCKS, Layout
 from dynaq.stores import Kind, Store, VectorBatch
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def load_arrays(
     for side in sides(layout):
         named = (only or {}).get(side.name)
         ids = named if named is not None else store.ids(side.kind)
-        loading = _Loading(side, ids, np.dtype(dtype))
+        loading = _Loading(side, ids, np.dtype(dtype), layout.block_dim)
         if previous is not None:
             loading.take_unchanged(previous, store.hashes(side.kind))
         wanted = None if previous is None and named is None else loading.missing()
@@ -84,12 +84,12 @@ def load_arrays(
 class _Loading:
     """One side's arrays while they fill up."""
 
-    def __init__(self, side: Side, ids: Sequence[str], dtype: np.dtype[Any]) -> None:
-        self.side = side
+    def __init__(self, side: Side, ids: Sequence[str], dtype: np.dtype[Any], block_dim: int) -> None:
+        self.side, self.block_dim = side, block_dim
         self.ids = ids
         self.index = {id_: i for i, id_ in enumerate(ids)}
         # Pages of zeros cost nothing until they are written.
-        self.vectors = np.zeros((len(ids), len(side.blocks) * BLOCK_DIM), dtype)
+        self.vectors = np.zeros((len(ids), len(side.blocks) * block_dim), dtype)
         self.norms = np.zeros((len(ids), len(side.compared)), np.float32)
         self.hashes = np.zeros(len(ids), f"S{HASH_BYTES}")
         self.filled = np.zeros(len(ids), bool)
@@ -129,7 +129,7 @@ class _Loading:
         target: Any = slice(rows[0], rows[-1] + 1) if consecutive else rows
         for i, name in enumerate(self.side.blocks):
             block = batch.blocks[name] if known.all() else batch.blocks[name][known]
-            self.vectors[target, i * BLOCK_DIM : (i + 1) * BLOCK_DIM] = block
+            self.vectors[target, i * self.block_dim : (i + 1) * self.block_dim] = block
             norm = np.sqrt(np.einsum("ij,ij->i", block, block))
             for pair, compared in enumerate(self.side.compared):
                 if compared == name:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynaq.agent.pair_features import JOB_BLOCK_WEIGHTS
-from dynaq.layout import BLOCK_DIM, Layout
+from dynaq.layout import Layout
 from dynaq.records import Candidate, Job
 from dynaq.stores import FloatArray, Store
 from dynaq.tensor_cache import TensorCache
@@ -33,7 +33,7 @@ class ApplicantVectors:
 
 
 def applicant_vectors(applicant_id: str, blocks: dict[str, FloatArray], layout: Layout) -> ApplicantVectors:
-    """An applicant's vectors, from those of the blocks by name, each `[384]`."""
+    """An applicant's vectors, from those of the blocks by name, each `[block_dim]`."""
     _, applicants = sides(layout)
     norms = np.array([np.linalg.norm(blocks[name]) for name in applicants.compared], np.float32)
     return ApplicantVectors(applicant_id, np.concatenate([blocks[name] for name in layout.state]), norms)
@@ -95,7 +95,7 @@ class Catalogue:
         return TensorCache.from_arrays(self._manifest, arrays).calculate_cosine_similarities(applicant.id)
 
     def text_similarities(self, vector: FloatArray, rows: Rows) -> FloatArray:
-        """Cosines of a text's unit vector `[384]` with some jobs' descriptions, or titles where there is none."""
+        """Cosines of a text's unit vector `[block_dim]` with jobs' descriptions, or titles where there is none."""
         title: FloatArray = self._unit(rows, "title") @ vector
         if "description" not in self.layout.action:
             return title
@@ -138,9 +138,9 @@ class Catalogue:
         return compared
 
     def _unit(self, rows: Rows, block: str) -> FloatArray:
-        """Unit vectors `[len(rows), 384]` of a block; zeros where there is no text."""
+        """Unit vectors `[len(rows), block_dim]` of a block; zeros where there is no text."""
         vectors: FloatArray = self._cache.jobs[rows, self.layout.action_slice(block)].astype(np.float32)
-        assert vectors.shape[1] == BLOCK_DIM
+        assert vectors.shape[1] == self.layout.block_dim
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), TINY)
         return vectors
 

@@ -36,7 +36,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Wish:
-    """A preference: its unit vector `[384]`, its weight in the order, and how many of the agent's best it re-ranks."""
+    """A preference: its unit vector `[block_dim]`, its weight in the order, and how many of the best it re-ranks."""
 
     vector: FloatArray
     weight: float

@@ -17,7 +17,7 @@ from dynaq.agent.mlp_world_model import MLPWorldModel
 from dynaq.agent.reward_strategy import RewardStrategy
 from dynaq.agent.tensor_files import read_saved, write_saved
 from dynaq.errors import InputError
-from dynaq.tensor_cache import TensorCache
+from dynaq.tensor_cache import TensorCache, check_encoder_of
 
 if TYPE_CHECKING:
     from dynaq.pretraining.prior import Pretrained
@@ -34,6 +34,8 @@ def save_block(block: DynaQBlock, folder: str | Path) -> None:
         "applicant_ids": block.applicant_ids,
         "n_jobs": len(block.cache.job_ids),
         "layout": block.cache.layout.name,
+        "block_dim": block.cache.layout.block_dim,
+        "encoder": block.cache.encoder,
         "round": block.round,
         "cumulative": block.cumulative,
         "failures": block.failures,
@@ -49,7 +51,7 @@ def load_block(
 ) -> DynaQBlock:
     """A block as it was saved. `cache` and `pretrained` must be those it was trained with.
 
-    Raises InputError when the folder is not a checkpoint, or was made over another catalogue.
+    Raises InputError when the folder is not a checkpoint, or was made over another catalogue or its older vectors.
     """
     tensors, record = read_saved(folder, NAME, "checkpoint")
     if record["pretrained"] != (pretrained.fingerprint if pretrained else None):
@@ -60,6 +62,7 @@ def load_block(
             f"checkpoint {folder} was made over {record['n_jobs']} jobs in the {record['layout']} layout, "
             f"the store has {len(cache.job_ids)} in {cache.layout.name}; train anew"
         )
+    check_encoder_of(f"checkpoint {folder} was made", record, cache)
     config = DynaQConfig(**record["config"])
     # The warm start is not repeated: what it left is in the tensors.
     block = DynaQBlock(

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from dynaq.layout import BLOCK_DIM
 from dynaq.tensor_cache import TensorCache
 
 # Relative weight of each block when two jobs are compared; blocks that a layout lacks are left out.
@@ -21,18 +20,19 @@ STANDARDISED_SCALE = 0.3
 
 
 def state_blocks(cache: TensorCache, applicant_ids: Sequence[str]) -> torch.Tensor:
-    """`[applicants, state_blocks, BLOCK_DIM]`, each of norm one, or zeros where it is missing."""
-    return _unit_blocks(cache.applicants[[cache.applicant_index(applicant_id) for applicant_id in applicant_ids]])
+    """`[applicants, state_blocks, block_dim]`, each of norm one, or zeros where it is missing."""
+    rows = [cache.applicant_index(applicant_id) for applicant_id in applicant_ids]
+    return _unit_blocks(cache.applicants[rows], cache.layout.block_dim)
 
 
 def action_blocks(cache: TensorCache) -> torch.Tensor:
-    """`[n_jobs, action_blocks, BLOCK_DIM]`, each of norm one, or zeros where it is missing."""
-    return _unit_blocks(cache.jobs)
+    """`[n_jobs, action_blocks, block_dim]`, each of norm one, or zeros where it is missing."""
+    return _unit_blocks(cache.jobs, cache.layout.block_dim)
 
 
-def _unit_blocks(vectors: np.ndarray) -> torch.Tensor:
-    """[n, blocks·BLOCK_DIM] → [n, blocks, BLOCK_DIM] float32 with unit norm; zero blocks stay zero."""
-    blocks = torch.from_numpy(np.array(vectors, dtype=np.float32, copy=True)).view(len(vectors), -1, BLOCK_DIM)
+def _unit_blocks(vectors: np.ndarray, block_dim: int) -> torch.Tensor:
+    """[n, blocks·block_dim] → [n, blocks, block_dim] float32 with unit norm; zero blocks stay zero."""
+    blocks = torch.from_numpy(np.array(vectors, dtype=np.float32, copy=True)).view(len(vectors), -1, block_dim)
     unit: torch.Tensor = blocks / blocks.norm(dim=-1, keepdim=True).clamp_min(1e-12)
     return unit
 

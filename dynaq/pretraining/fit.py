@@ -156,7 +156,9 @@ def pretrain(
                 groups.append(torch.full((len(drawn[1]),), i))
         data = torch.cat(x), torch.cat(answers), torch.cat(groups)
         heads.append([_fit_head(*data, noise, seed + 1000 * member + k) for member in range(MEMBERS)])
-    return Pretrained(cache.layout.name, noise, fits.basis, pairs.applicants, priors, heads, label_values)
+    return Pretrained(
+        cache.layout.name, noise, fits.basis, pairs.applicants, priors, heads, label_values, cache.encoder
+    )
 
 
 def _fit_head(x: torch.Tensor, answers: torch.Tensor, groups: torch.Tensor, noise: float, seed: int) -> Classifier:

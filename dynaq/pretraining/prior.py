@@ -19,7 +19,7 @@ from dynaq.agent.tensor_files import read_saved, write_saved
 from dynaq.errors import InputError
 from dynaq.judging.judgement import Label
 from dynaq.pretraining.label_networks import RARE, Classifier, PairClassifier
-from dynaq.tensor_cache import TensorCache
+from dynaq.tensor_cache import TensorCache, check_encoder_of
 
 FOLDS = 4
 MEMBERS = 3  # networks per fold that differ in their seeds and are pooled
@@ -38,7 +38,8 @@ class Pretrained:
 
     Made by `pretrain` or `load`.
     applicants: those whose judgements were used.
-    basis: `[BLOCK_DIM, COORDINATES]`, the principal directions of the priors' text inputs.
+    basis: `[block_dim, COORDINATES]`, the principal directions of the priors' text inputs.
+    encoder: the revision of the encoder that made the vectors.
     """
 
     def __init__(
@@ -50,7 +51,9 @@ class Pretrained:
         priors: Sequence[Sequence[PairClassifier]],
         heads: Sequence[Sequence[Classifier]],
         label_values: Mapping[Label, float],
+        encoder: str | None = None,
     ) -> None:
+        self.encoder = encoder
         self.layout, self.noise, self.basis = layout, noise, basis
         self.applicants = frozenset(applicants)
         self.priors, self.heads = list(priors), list(heads)
@@ -73,7 +76,7 @@ class Pretrained:
         device: torch.device,
         features: torch.Tensor | None = None,
     ) -> PretrainedPrior:
-        """The prior for a world model of these applicants. Raises InputError when the cache has another layout.
+        """The prior for a world model of these applicants. Raises InputError if the cache's layout or encoder differs.
 
         features: the `pair_features` of the applicants, if the caller has them already.
         """
@@ -81,6 +84,7 @@ class Pretrained:
             raise InputError(
                 f"pre-trained in the {self.layout} layout, the store is in {cache.layout.name}; pre-train anew"
             )
+        check_encoder_of("pre-trained", {"block_dim": len(self.basis), "encoder": self.encoder}, cache)
         features = pair_features(cache, applicants) if features is None else features.cpu()
         return PretrainedPrior(self, cache, applicants, features, device)
 
@@ -96,6 +100,7 @@ class Pretrained:
         tensors["basis"] = self.basis
         record = {
             "layout": self.layout,
+            "encoder": self.encoder,
             "noise": self.noise,
             "applicants": sorted(self.applicants),
             "label_values": self.label_values,
@@ -119,6 +124,7 @@ class Pretrained:
                 networks("prior", _empty_prior),
                 networks("head", _empty_head),
                 record["label_values"],
+                record.get("encoder"),
             )
         except (KeyError, RuntimeError) as error:  # torch raises RuntimeError if tensors do not match the network
             raise InputError(

@@ -17,7 +17,7 @@ import pyarrow as pa
 from dynaq.errors import InputError
 from dynaq.feedback.events import Exposure, FeedbackEvent
 from dynaq.judging.judgement import Judgement, judgement_row
-from dynaq.layout import BLOCK_DIM, CANDIDATE_BLOCKS, JOB_BLOCKS
+from dynaq.layout import CANDIDATE_BLOCKS, JOB_BLOCKS
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job
 
@@ -56,7 +56,7 @@ class VectorBatch:
 
     Args:
         ids: record ids.
-        blocks: block name -> float32 `[len(ids), 384]`, finite; zeros where an optional block is missing.
+        blocks: block name -> float32 `[len(ids), dimension]`, finite; zeros where an optional block is missing.
         hashes: content hash of the text each row was embedded from; None for rows that were embedded elsewhere.
         problems: (id, reason) of records left out because their vectors cannot be used.
     """
@@ -155,7 +155,7 @@ class Store(FeedbackStore, Protocol):
         Args:
             kind: of the records.
             ids: record ids.
-            blocks: block name -> `[len(ids), 384]`.
+            blocks: block name -> `[len(ids), dimension]`.
             hashes: content hash of the text that each row was embedded from; None where that is not known.
 
         Raises InputError for an unknown block, another shape, or numbers that are not finite.
@@ -164,6 +164,14 @@ class Store(FeedbackStore, Protocol):
 
     def hashes(self, kind: Kind) -> dict[str, str | None]:
         """Id -> content hash for every record that has vectors; None where they were embedded elsewhere."""
+        ...
+
+    def dimension(self) -> int:
+        """Numbers per block: what the meta records, else what the vectors have, else 384."""
+        ...
+
+    def clear_vectors(self) -> None:
+        """Forget the vectors of all records, whose text stays. What is interrupted can be repeated."""
         ...
 
     def judgements(self, judge: str | None = None, applicants: Sequence[str] | None = None) -> pa.Table:
@@ -210,7 +218,7 @@ def usable_rows(
 
     Args:
         ids: record ids, one per row.
-        blocks: block name -> `[len(ids), 384]`.
+        blocks: block name -> `[len(ids), dimension]`.
         hashes: content hashes, one per row.
         problems: what reading the rows already found.
     """
@@ -233,17 +241,17 @@ def usable_rows(
 
 
 def check_vectors(
-    kind: Kind, ids: Sequence[str], blocks: Mapping[str, FloatArray], hashes: Sequence[str] | None
+    kind: Kind, ids: Sequence[str], blocks: Mapping[str, FloatArray], hashes: Sequence[str] | None, dimension: int
 ) -> None:
-    """Raises InputError unless each block is a known one of shape `[len(ids), 384]` with finite numbers."""
+    """Raises InputError unless each block is a known one of shape `[len(ids), dimension]` with finite numbers."""
     known = COLLECTIONS[kind].blocks
     if hashes is not None and len(hashes) != len(ids):
         raise InputError(f"{len(hashes)} hashes for {len(ids)} {kind} vectors")
     for name, block in blocks.items():
         if name not in known:
             raise InputError(f"{kind} vectors: block {name!r} is not one of {', '.join(known)}")
-        if block.shape != (len(ids), BLOCK_DIM):
-            raise InputError(f"{kind} vectors: block {name!r} is {block.shape}, not {(len(ids), BLOCK_DIM)}")
+        if block.shape != (len(ids), dimension):
+            raise InputError(f"{kind} vectors: block {name!r} is {block.shape}, not {(len(ids), dimension)}")
         if not np.isfinite(block).all():
             bad = ids[int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])]
             raise InputError(f"{kind} {bad!r}: block {name!r} holds NaN or infinity")

@@ -12,14 +12,12 @@ from bson.binary import VECTOR_SUBTYPE, Binary
 from pydantic import ValidationError
 
 from dynaq.errors import InputError
-from dynaq.layout import BLOCK_DIM
 from dynaq.records import Candidate, Job
 from dynaq.stores.base import Collections, FloatArray, Kind, VectorBatch, usable_rows
 from dynaq.stores.raw_bson import Table
 
 FLOAT32_HEADER = b"\x27\x00"  # BSON vector: element type FLOAT32, no padding
 _subtype = attrgetter("subtype")
-BINARY_LENGTH = len(FLOAT32_HEADER) + 4 * BLOCK_DIM
 
 
 def job_to_document(job: Job) -> dict[str, Any]:
@@ -104,23 +102,25 @@ FROM_DOCUMENT: Mapping[Kind, Callable[[dict[str, Any]], Job | Candidate]] = {
 
 
 def decode_vectors(
-    values: Sequence[Any], ids: Sequence[str], field: str, optional: bool, problems: dict[str, str]
+    values: Sequence[Any], ids: Sequence[str], field: str, dimension: int, optional: bool, problems: dict[str, str]
 ) -> FloatArray:
-    """A column of documents as float32 `[len(values), 384]`.
+    """A column of documents as float32 `[len(values), dimension]`.
 
     Args:
         values: Binary Vectors, arrays of numbers, or None.
         ids: whose they are.
         field: for messages.
+        dimension: numbers per vector.
         optional: None is zeros instead of a problem.
-        problems: id -> reason, added to where a value is no vector of 384 numbers.
+        problems: id -> reason, added to where a value is no vector of that many numbers.
     """
-    if set(map(type, values)) == {Binary} and set(map(len, values)) == {BINARY_LENGTH}:
-        rows = np.frombuffer(b"".join(values), np.uint8).reshape(-1, BINARY_LENGTH)
+    length = len(FLOAT32_HEADER) + 4 * dimension
+    if set(map(type, values)) == {Binary} and set(map(len, values)) == {length}:
+        rows = np.frombuffer(b"".join(values), np.uint8).reshape(-1, length)
         header = np.frombuffer(FLOAT32_HEADER, np.uint8)
         if (rows[:, : len(header)] == header).all() and set(map(_subtype, values)) == {VECTOR_SUBTYPE}:
             return np.ascontiguousarray(rows[:, len(header) :]).view("<f4")
-    out = np.zeros((len(values), BLOCK_DIM), np.float32)
+    out = np.zeros((len(values), dimension), np.float32)
     for row, value in enumerate(values):
         if value is None:
             if not optional:
@@ -131,11 +131,20 @@ def decode_vectors(
         except (ValueError, TypeError, OverflowError):
             problems.setdefault(ids[row], f"{field} is neither an array of numbers nor a Binary Vector of them")
             continue
-        if vector.shape != (BLOCK_DIM,):
-            problems.setdefault(ids[row], f"{field} has shape {vector.shape}, not ({BLOCK_DIM},)")
+        if vector.shape != (dimension,):
+            problems.setdefault(ids[row], f"{field} has shape {vector.shape}, not ({dimension},)")
             continue
         out[row] = vector
     return out
+
+
+def vector_length(value: Any) -> int | None:
+    """How many numbers a stored vector has; None when it is none."""
+    try:
+        vector = _decode_one(value)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return len(vector) if vector.ndim == 1 else None
 
 
 def _decode_one(value: Any) -> FloatArray:
@@ -153,7 +162,11 @@ def _decode_one(value: Any) -> FloatArray:
 
 
 def vector_batch(
-    part: Table | list[dict[str, Any]], names: Collections, fields: Mapping[str, str], optional: Sequence[str]
+    part: Table | list[dict[str, Any]],
+    names: Collections,
+    fields: Mapping[str, str],
+    dimension: int,
+    optional: Sequence[str],
 ) -> VectorBatch:
     """Part of a reply, read as a table or document by document."""
     problems: dict[str, str] = {}
@@ -163,13 +176,13 @@ def vector_batch(
         arrays = {
             name: part.vectors[field]
             if field in part.vectors
-            else decode_vectors(nothing, ids, field, name in optional, problems)
+            else decode_vectors(nothing, ids, field, dimension, name in optional, problems)
             for name, field in fields.items()
         }
         return usable_rows(ids, arrays, part.keys.get("content_hash", nothing), problems)
     ids = [str(d.get(names.reference)) for d in part]
     arrays = {
-        name: decode_vectors([d.get(field) for d in part], ids, field, name in optional, problems)
+        name: decode_vectors([d.get(field) for d in part], ids, field, dimension, name in optional, problems)
         for name, field in fields.items()
     }
     return usable_rows(ids, arrays, [d.get("content_hash") for d in part], problems)

@@ -51,7 +51,6 @@ CANDIDATES_TEXT_SCHEMA = pa.schema(
         ("experience", pa.large_string()),  # JSON list of positions
     ]
 )
-VECTOR = pa.list_(pa.float32(), BLOCK_DIM)
 LEDGER_KEYS = ("applicant_id", "job_id", "judge")
 BATCH_ROWS = 4096
 BATCH_CHARS = 64 << 20  # a batch of very long texts is cut earlier
@@ -99,6 +98,7 @@ class FolderStore(Store):
         columns = [names.reference, "content_hash", *(names.blocks[name] for name in blocks)]
         keep = None if ids is None else set(ids)
         segments = self._folder.open_segments(names.embeddings)
+        dimension = self.dimension()
         for batch in live_batches(segments, (names.reference,), columns, keep):
             batch_ids = batch[names.reference].to_pylist()
             problems: dict[str, str] = {}
@@ -109,28 +109,29 @@ class FolderStore(Store):
                     missing = column.is_null().to_numpy(zero_copy_only=False)
                     if name not in optional:
                         problems |= {batch_ids[i]: f"no {names.blocks[name]}" for i in np.flatnonzero(missing)}
-                    array = np.zeros((len(batch_ids), BLOCK_DIM), np.float32)
-                    array[~missing] = column.drop_null().flatten().to_numpy().reshape(-1, BLOCK_DIM)
+                    array = np.zeros((len(batch_ids), dimension), np.float32)
+                    array[~missing] = column.drop_null().flatten().to_numpy().reshape(-1, dimension)
                 else:
-                    array = column.flatten().to_numpy().reshape(-1, BLOCK_DIM)
+                    array = column.flatten().to_numpy().reshape(-1, dimension)
                 arrays[name] = array
             yield usable_rows(batch_ids, arrays, batch["content_hash"].to_pylist(), problems)
 
     def put_vectors(
         self, kind: Kind, ids: Sequence[str], blocks: Mapping[str, FloatArray], hashes: Sequence[str] | None = None
     ) -> None:
-        check_vectors(kind, ids, blocks, hashes)
+        dimension = self.dimension()
+        check_vectors(kind, ids, blocks, hashes, dimension)
         if not ids:
             return
         names = COLLECTIONS[kind]
-        schema = _vector_schema(names)
+        schema = _vector_schema(names, dimension)
         columns: list[Any] = [pa.array(ids, pa.string())]
         for name in names.blocks:
             if name in blocks:
                 values = pa.array(np.ascontiguousarray(blocks[name], np.float32).reshape(-1))
-                columns.append(pa.FixedSizeListArray.from_arrays(values, BLOCK_DIM))
+                columns.append(pa.FixedSizeListArray.from_arrays(values, dimension))
             else:
-                columns.append(pa.nulls(len(ids), VECTOR))
+                columns.append(pa.nulls(len(ids), _vector(dimension)))
         columns.append(pa.array(hashes if hashes is not None else [None] * len(ids), pa.string()))
         self._folder.append(names.embeddings, [pa.RecordBatch.from_arrays(columns, schema=schema)], schema)
 
@@ -141,6 +142,19 @@ class FolderStore(Store):
             table = segment.read(columns=[names.reference, "content_hash"])
             hashes.update(zip(table[names.reference].to_pylist(), table["content_hash"].to_pylist(), strict=True))
         return hashes
+
+    def dimension(self) -> int:
+        recorded = self.meta().get("dimension")
+        if recorded is not None:
+            return int(recorded)
+        for names in COLLECTIONS.values():
+            for segment in self._folder.open_segments(names.embeddings):
+                return int(segment.schema_arrow.field(next(iter(names.blocks.values()))).type.list_size)
+        return BLOCK_DIM
+
+    def clear_vectors(self) -> None:
+        for names in COLLECTIONS.values():
+            self._folder.rewrite(names.embeddings, [], _vector_schema(names, self.dimension()))
 
     def judgements(self, judge: str | None = None, applicants: Sequence[str] | None = None) -> pa.Table:
         segments = self._folder.open_segments("judgements")
@@ -251,10 +265,13 @@ class FolderStore(Store):
                 yield from batch.to_pylist()
 
 
-def _vector_schema(names: Collections) -> pa.Schema:
-    return pa.schema(
-        [(names.reference, pa.string()), *((f, VECTOR) for f in names.blocks.values()), ("content_hash", pa.string())]
-    )
+def _vector(dimension: int) -> pa.DataType:
+    return pa.list_(pa.float32(), dimension)
+
+
+def _vector_schema(names: Collections, dimension: int) -> pa.Schema:
+    vectors = [(field, _vector(dimension)) for field in names.blocks.values()]
+    return pa.schema([(names.reference, pa.string()), *vectors, ("content_hash", pa.string())])
 
 
 def _text_batches(

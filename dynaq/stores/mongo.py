@@ -7,6 +7,7 @@ documents without the optional blocks. What we write are Binary Vectors (FLOAT32
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -30,6 +31,7 @@ from dynaq.feedback.events import (
     exposure_row,
 )
 from dynaq.judging.judgement import JUDGEMENT_SCHEMA, Judgement
+from dynaq.layout import BLOCK_DIM
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job
 from dynaq.stores.base import (
@@ -42,7 +44,7 @@ from dynaq.stores.base import (
     check_vectors,
     new_judgements,
 )
-from dynaq.stores.documents import FROM_DOCUMENT, TO_DOCUMENT, id_forms, vector_batch
+from dynaq.stores.documents import FROM_DOCUMENT, TO_DOCUMENT, id_forms, vector_batch, vector_length
 from dynaq.stores.raw_bson import OPTIONS, read_reply
 
 DATABASE = "rl_jobsdb"
@@ -206,7 +208,7 @@ class MongoStore(Store):
         self, kind: Kind, ids: Sequence[str], blocks: Mapping[str, FloatArray], hashes: Sequence[str] | None = None
     ) -> None:
         self._check_writable()
-        check_vectors(kind, ids, blocks, hashes)
+        check_vectors(kind, ids, blocks, hashes, self.dimension())
         names = COLLECTIONS[kind]
         for start in range(0, len(ids), BATCH):
             chunk = ids[start : start + BATCH]
@@ -242,6 +244,7 @@ class MongoStore(Store):
             slices = (ids[i : i + BATCH] for i in range(0, len(ids), BATCH))
             queries = ({names.reference: {"$in": [f for id_ in part for f in id_forms(id_)]}} for part in slices)
         keys = [names.reference, "content_hash"]
+        dimension = self.dimension()
         for query in queries:
             with self._errors():
                 replies = iter(self._database[names.embeddings].find_raw_batches(query, projection, batch_size=BATCH))
@@ -250,8 +253,31 @@ class MongoStore(Store):
                     reply = next(replies, None)
                 if reply is None:
                     break
-                for part in read_reply(cast(bytes, reply), keys, list(fields.values())):
-                    yield vector_batch(part, names, fields, optional)
+                for part in read_reply(cast(bytes, reply), keys, list(fields.values()), dimension):
+                    yield vector_batch(part, names, fields, dimension, optional)
+
+    def dimension(self) -> int:
+        recorded = self.meta().get("dimension")
+        return int(recorded) if recorded is not None else self._dimension_of_vectors()
+
+    def _dimension_of_vectors(self) -> int:
+        """The length that most have of the first few: a database filled by hand may hold broken ones."""
+        lengths: Counter[int] = Counter()
+        for names in COLLECTIONS.values():
+            field = next(iter(names.blocks.values()))
+            query = {field: {"$ne": None}}
+            with self._errors():
+                found = list(self._database[names.embeddings].find(query, {"_id": 0, field: 1}, limit=32))
+            lengths.update(length for d in found if (length := vector_length(d[field])))
+        return lengths.most_common(1)[0][0] if lengths else BLOCK_DIM
+
+    def clear_vectors(self) -> None:
+        self._check_writable()
+        for names in COLLECTIONS.values():
+            # Fields that a database has beside ours are left alone. An empty hash fits no text.
+            update = {"$unset": dict.fromkeys(names.blocks.values(), ""), "$set": {"content_hash": ""}}
+            with self._errors():
+                self._database[names.embeddings].update_many({}, update)
 
     def hashes(self, kind: Kind) -> dict[str, str | None]:
         names = COLLECTIONS[kind]

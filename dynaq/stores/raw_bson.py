@@ -1,8 +1,8 @@
 """Vectors straight from the bytes of a MongoDB reply.
 
 Documents that one program wrote have one structure: the same fields in the same order with values of the same lengths,
-Binary Vectors or arrays of 384 doubles. Such a reply is a table already, and is read as one, without making an object
-per document, field and number. Whatever deviates is left to the driver's decoder.
+Binary Vectors or arrays of as many doubles. Such a reply is a table already, and is read as one, without making an
+object per document, field and number. Whatever deviates is left to the driver's decoder.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import struct
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import bson
@@ -18,16 +19,11 @@ import numpy as np
 import numpy.typing as npt
 from bson.codec_options import CodecOptions
 
-from dynaq.layout import BLOCK_DIM
 from dynaq.stores.base import FloatArray
 
 Bytes = npt.NDArray[np.uint8]
-VECTOR_HEAD = struct.pack("<i", 2 + 4 * BLOCK_DIM) + b"\x09\x27\x00"  # length, subtype vector, FLOAT32, no padding
 STRING, ARRAY, BINARY, OBJECT_ID, NULL, INT32, INT64 = 0x02, 0x04, 0x05, 0x07, 0x0A, 0x10, 0x12
 VECTORS = (ARRAY, BINARY)
-# An array is a document with the keys "0", "1", …: by number of digits, (offset, count, bytes of an element).
-ELEMENTS = ((4, 10, 11), (4 + 10 * 11, 90, 12), (4 + 10 * 11 + 90 * 12, BLOCK_DIM - 100, 13))
-ARRAY_LENGTH = ELEMENTS[2][0] + (BLOCK_DIM - 100) * 13 + 1
 DOUBLE = 0x01
 FIXED = {OBJECT_ID: 12, NULL: 0, INT32: 4, INT64: 8}
 OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions(
@@ -36,22 +32,62 @@ OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions(
 
 
 @dataclass(frozen=True)
+class Form:
+    """The bytes of a vector of some dimension.
+
+    Args:
+        head: of a Binary Vector: length, subtype vector, FLOAT32, no padding.
+        binary: bytes of its numbers.
+        groups: an array is a document with the keys "0", "1", …: by number of digits, (offset, count, bytes of one).
+        array: bytes of an array.
+        keys: type and key of each element, `[count, bytes]`, by the groups.
+    """
+
+    head: bytes
+    binary: int
+    groups: tuple[tuple[int, int, int], ...]
+    array: int
+    keys: tuple[Bytes, ...]
+
+
+@lru_cache(8)
+def vector_form(dimension: int) -> Form:
+    """The form of vectors with that many numbers."""
+    groups: list[tuple[int, int, int]] = []
+    keys: list[Bytes] = []
+    offset, first, digits = 4, 0, 1
+    while first < dimension:
+        end = min(10**digits, dimension)
+        heads = [bytes([DOUBLE]) + str(i).encode() + b"\0" for i in range(first, end)]
+        keys.append(np.frombuffer(b"".join(heads), np.uint8).reshape(len(heads), -1))
+        groups.append((offset, end - first, len(heads[0]) + 8))
+        offset += groups[-1][1] * groups[-1][2]
+        first, digits = end, digits + 1
+    head = struct.pack("<i", 2 + 4 * dimension) + b"\x09\x27\x00"
+    return Form(head, 4 * dimension, tuple(groups), offset + 1, tuple(keys))
+
+
+@dataclass(frozen=True)
 class Table:
-    """`rows` documents of one structure: their key fields as values and vector fields as `[rows, 384]`, if present."""
+    """`rows` documents of one structure: their key fields as values and vector fields as `[rows, dim]`, if present."""
 
     rows: int
     keys: dict[str, list[Any]]
     vectors: dict[str, FloatArray]
 
 
-def read_reply(reply: bytes, keys: Sequence[str], vectors: Sequence[str]) -> Iterator[Table | list[dict[str, Any]]]:
+def read_reply(
+    reply: bytes, keys: Sequence[str], vectors: Sequence[str], dimension: int
+) -> Iterator[Table | list[dict[str, Any]]]:
     """A reply as tables where its documents have their vectors in our form, as decoded documents elsewhere.
 
     Args:
         reply: concatenated BSON documents.
         keys: fields with text, integers, ObjectIds or null.
         vectors: fields with Binary Vectors.
+        dimension: numbers per vector.
     """
+    form = vector_form(dimension)
     starts = defaultdict(list)
     position = 0
     while position < len(reply):
@@ -61,25 +97,25 @@ def read_reply(reply: bytes, keys: Sequence[str], vectors: Sequence[str]) -> Ite
     for length, places in starts.items():
         documents = [reply[start : start + length] for start in places] if len(starts) > 1 else None
         rows = np.frombuffer(reply if documents is None else b"".join(documents), np.uint8).reshape(-1, length)
-        spans = _spans(rows[0].tobytes(), keys, vectors)
+        spans = _spans(rows[0].tobytes(), keys, vectors, form)
         if spans is None:
             yield bson.decode_all(rows.tobytes(), OPTIONS)
             continue
-        alike = _alike(rows, spans)
+        alike = _alike(rows, spans, form)
         if not alike.all():
             yield bson.decode_all(rows[~alike].tobytes(), OPTIONS)
             rows = rows[alike]
         yield Table(
             len(rows),
             {name: _values(rows, *spans[name]) for name in keys if name in spans},
-            {name: _floats(rows, *spans[name]) for name in vectors if name in spans},
+            {name: _floats(rows, *spans[name], form) for name in vectors if name in spans},
         )
 
 
 Spans = dict[str, tuple[int, int, int]]
 
 
-def _spans(document: bytes, keys: Sequence[str], vectors: Sequence[str]) -> Spans | None:
+def _spans(document: bytes, keys: Sequence[str], vectors: Sequence[str], form: Form) -> Spans | None:
     """Field -> (type, start, end) of its value's bytes; None when the document is not of our form."""
     wanted = {*keys, *vectors}
     spans: Spans = {}
@@ -94,14 +130,14 @@ def _spans(document: bytes, keys: Sequence[str], vectors: Sequence[str]) -> Span
             span = (kind, start + 4, start + 3 + length)
             position = start + 4 + length
         elif kind == BINARY:
-            if document[start : start + len(VECTOR_HEAD)] != VECTOR_HEAD:
+            if document[start : start + len(form.head)] != form.head:
                 return None
-            span = (kind, start + len(VECTOR_HEAD), start + len(VECTOR_HEAD) + 4 * BLOCK_DIM)
+            span = (kind, start + len(form.head), start + len(form.head) + form.binary)
             position = span[2]
         elif kind == ARRAY:
-            if document[start : start + 4] != struct.pack("<i", ARRAY_LENGTH):
+            if document[start : start + 4] != struct.pack("<i", form.array):
                 return None
-            span = (kind, start, start + ARRAY_LENGTH)
+            span = (kind, start, start + form.array)
             position = span[2]
         elif kind in FIXED:
             span = (kind, start, start + FIXED[kind])
@@ -113,7 +149,7 @@ def _spans(document: bytes, keys: Sequence[str], vectors: Sequence[str]) -> Span
     return spans if as_expected else None
 
 
-def _alike(rows: Bytes, spans: Spans) -> npt.NDArray[np.bool_]:
+def _alike(rows: Bytes, spans: Spans, form: Form) -> npt.NDArray[np.bool_]:
     """Mask of the rows whose bytes between the values (types, names, lengths) are those of the first."""
     structure = np.ones(rows.shape[1], bool)
     for _, start, end in spans.values():
@@ -123,28 +159,18 @@ def _alike(rows: Bytes, spans: Spans) -> npt.NDArray[np.bool_]:
     for kind, start, _ in spans.values():
         if kind == ARRAY:
             alike &= (rows[:, start : start + 4] == rows[0, start : start + 4]).all(axis=1)
-            for elements, keys in zip(_elements(rows, start), KEYS, strict=True):
+            for elements, keys in zip(_elements(rows, start, form), form.keys, strict=True):
                 alike &= (elements[:, :, :-8] == keys).all(axis=(1, 2))
     return alike
 
 
-def _elements(rows: Bytes, start: int) -> list[Bytes]:
+def _elements(rows: Bytes, start: int, form: Form) -> list[Bytes]:
     """The elements of an array of doubles, `[n, count, bytes]` for each number of digits of the key."""
     views = []
-    for offset, count, width in ELEMENTS:
+    for offset, count, width in form.groups:
         begin = start + offset
         views.append(rows[:, begin : begin + count * width].reshape(len(rows), count, width))
     return views
-
-
-def _keys() -> list[Bytes]:
-    """Type and key of each element, `[count, bytes]`, in the same grouping."""
-    heads = [bytes([DOUBLE]) + str(i).encode() + b"\0" for i in range(BLOCK_DIM)]
-    parts = (heads[:10], heads[10:100], heads[100:])
-    return [np.frombuffer(b"".join(part), np.uint8).reshape(len(part), -1) for part in parts]
-
-
-KEYS = _keys()
 
 
 def _values(rows: Bytes, kind: int, start: int, end: int) -> list[Any]:
@@ -161,10 +187,10 @@ def _values(rows: Bytes, kind: int, start: int, end: int) -> list[Any]:
     return [cell.decode("utf-8", "replace") for cell in cells]
 
 
-def _floats(rows: Bytes, kind: int, start: int, end: int) -> FloatArray:
+def _floats(rows: Bytes, kind: int, start: int, end: int, form: Form) -> FloatArray:
     if kind == BINARY:
         return np.ascontiguousarray(rows[:, start:end]).view("<f4")
-    numbers = [np.ascontiguousarray(part[:, :, -8:]).view("<f8")[:, :, 0] for part in _elements(rows, start)]
+    numbers = [np.ascontiguousarray(part[:, :, -8:]).view("<f8")[:, :, 0] for part in _elements(rows, start, form)]
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, which the caller finds
         floats: FloatArray = np.concatenate(numbers, axis=1).astype(np.float32)
     return floats

@@ -33,10 +33,12 @@ class ToyMarket:
     store: Path
 
 
-def toy_market(folder: Path, jobs: int = 60, applicants: int = 16, seed: int = 0) -> ToyMarket:
+def toy_market(
+    folder: Path, jobs: int = 60, applicants: int = 16, seed: int = 0, dimension: int = BLOCK_DIM
+) -> ToyMarket:
     """Write a store into `folder` and load it."""
     rng = np.random.default_rng(seed)
-    topics = rng.standard_normal((TOPICS, BLOCK_DIM)) / BLOCK_DIM**0.5
+    topics = rng.standard_normal((TOPICS, dimension)) / dimension**0.5
     job_ids = [f"job{i:03d}" for i in range(jobs)]
     applicant_ids = [f"ann{i:02d}" for i in range(applicants)]
     job_topic = rng.integers(0, TOPICS, jobs)
@@ -44,9 +46,10 @@ def toy_market(folder: Path, jobs: int = 60, applicants: int = 16, seed: int = 0
     wants = (looks_like + 1) % TOPICS
 
     def near(centres: np.ndarray) -> np.ndarray:
-        return (centres + 0.8 * rng.standard_normal(centres.shape) / BLOCK_DIM**0.5).astype(np.float32)
+        return (centres + 0.8 * rng.standard_normal(centres.shape) / dimension**0.5).astype(np.float32)
 
     store = open_store(folder, create=True)
+    store.put_meta(layout="extended", dimension=dimension)
     store.put_records("job", (Job(id=id_, title=f"Job {id_}") for id_ in job_ids))
     store.put_records("candidate", (Candidate(id=id_, bio=f"I am {id_}") for id_ in applicant_ids))
     store.put_vectors("job", job_ids, {b: near(topics[job_topic]) for b in EXTENDED.action}, [f"h{i}" for i in job_ids])
@@ -54,7 +57,6 @@ def toy_market(folder: Path, jobs: int = 60, applicants: int = 16, seed: int = 0
     store.put_vectors(
         "candidate", applicant_ids, {b: near(mixed) for b in EXTENDED.state}, [f"h{i}" for i in applicant_ids]
     )
-    store.put_meta(layout="extended")
     grades = {
         applicant_id: {
             id_: 3.0 if topic == wants[i] else 1.0 if topic == looks_like[i] else 0.0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from dynaq.agent.checkpoint import NAME, load_block, save_block
 from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.agent.reward_strategy import make_strategy
 from dynaq.errors import InputError
+from dynaq.tensor_cache import TensorCache
 from tests.dynaq.agent.test_dyna_q import ABSTAINED
 from tests.support.toy_market import GradeSource, ToyMarket, small_config, toy_market
 
@@ -118,3 +120,30 @@ def test_a_folder_that_is_no_checkpoint_of_this_catalogue_is_refused(market: Toy
     (tmp_path / f"{NAME}.safetensors").write_bytes(b"cut off")
     with pytest.raises(InputError, match="cannot be read"):
         load_block(tmp_path, market.cache)
+
+
+@pytest.mark.parametrize("values", [EXPLORING, EXPLORING | {"world_model": "mlp"}], ids=["bayes", "mlp"])
+def test_agents_learn_from_vectors_of_any_dimension(tmp_path: Path, values: dict[str, Any]) -> None:
+    market = toy_market(tmp_path / "store", dimension=50)
+    block = block_of(market, **values)
+    assert records(block, GradeSource(market.grades))
+    save_block(block, tmp_path / "block")
+    np.testing.assert_array_equal(load_block(tmp_path / "block", market.cache).q_values(), block.q_values())
+
+
+def test_a_checkpoint_of_another_encoder_is_refused(market: ToyMarket, tmp_path: Path) -> None:
+    save_block(block_of(market), tmp_path / "block")
+    other = toy_market(tmp_path / "store", dimension=50)
+    with pytest.raises(InputError, match="384 numbers, the store has 50"):
+        load_block(tmp_path / "block", other.cache)
+    manifest, arrays = market.cache.to_arrays()
+    one, two = (TensorCache.from_arrays(manifest | {"encoder": name}, arrays) for name in ("one", "two"))
+    save_block(block_of(replace(market, cache=one)), tmp_path / "of-one")
+    load_block(tmp_path / "of-one", one)
+    with pytest.raises(InputError, match="encoder one, the store has those of two"):
+        load_block(tmp_path / "of-one", two)
+    record = json.loads((tmp_path / "block" / f"{NAME}.json").read_text())
+    for key in ("block_dim", "encoder"):
+        del record[key]
+    (tmp_path / "block" / f"{NAME}.json").write_text(json.dumps(record))
+    load_block(tmp_path / "block", market.cache)  # of before this was recorded

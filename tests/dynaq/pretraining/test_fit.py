@@ -142,3 +142,27 @@ def test_networks_of_another_version_are_an_input_error(honest: Pretrained, tmp_
 def test_a_folder_that_holds_no_networks_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         Pretrained.load(tmp_path)
+
+
+def test_networks_of_another_encoder_are_refused(honest: Pretrained, market: ToyMarket, tmp_path: Path) -> None:
+    other = toy_market(tmp_path / "store", jobs=60, applicants=48, dimension=50)
+    with pytest.raises(InputError, match="384 numbers, the store has 50"):
+        honest.prior(other.cache, other.cache.applicant_ids[:2], torch.device("cpu"))
+    manifest, arrays = market.cache.to_arrays()
+    honest.save(tmp_path)
+    loaded = Pretrained.load(tmp_path)
+    loaded.encoder = "one"
+    two = TensorCache.from_arrays(manifest | {"encoder": "two"}, arrays)
+    with pytest.raises(InputError, match="encoder one, the store has those of two"):
+        loaded.prior(two, two.applicant_ids[:2], torch.device("cpu"))
+
+
+def test_networks_are_fitted_to_vectors_of_any_dimension(tmp_path: Path) -> None:
+    small = toy_market(tmp_path / "store", jobs=60, applicants=48, dimension=50)
+    fitted = pretrain(small.cache, ledger(small, list(small.cache.applicant_ids)))
+    fitted.save(tmp_path / "networks")
+    prior = Pretrained.load(tmp_path / "networks").prior(
+        small.cache, small.cache.applicant_ids[:2], torch.device("cpu")
+    )
+    assert prior.static.shape == (2, 60, 4)
+    assert torch.isfinite(prior.static).all()

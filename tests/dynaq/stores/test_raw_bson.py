@@ -18,7 +18,7 @@ ARRAY = [float(x) for x in VECTOR]
 
 
 def read(*documents: dict[str, Any]) -> list[Any]:
-    return list(read_reply(b"".join(map(bson.encode, documents)), ["ref"], ["v"]))
+    return list(read_reply(b"".join(map(bson.encode, documents)), ["ref"], ["v"], 384))
 
 
 @pytest.mark.parametrize("vector", [BINARY, ARRAY])

@@ -14,8 +14,7 @@ import ray
 import torch
 
 from cluster.session import ray_session
-from dynaq.encoder import Embedder, Encoder
-from dynaq.layout import BLOCK_DIM
+from dynaq.encoder import Embedder, Encoder, Watch
 
 MIN_CORES = 4  # with fewer, one process with as many threads is as fast
 MIN_TEXTS = 2048  # fewer are encoded here before Ray and its models have started
@@ -29,8 +28,8 @@ class _EncoderActor:
             torch.set_num_threads(1)  # the actors are the parallelism
         self._encoder = Encoder(name)
 
-    def encode(self, texts: list[str]) -> npt.NDArray[np.float32]:
-        return self._encoder.encode(texts)
+    def encode(self, texts: list[str], queries: bool) -> npt.NDArray[np.float32]:
+        return self._encoder.encode_queries(texts) if queries else self._encoder.encode(texts)
 
 
 class ClusterEncoder:
@@ -46,14 +45,31 @@ class ClusterEncoder:
     def __init__(self, name: str | None = None, *, actors: int | None = None) -> None:
         local = Encoder(name)
         self.name, self.revision = local.name, local.revision
+        self.watch: Watch | None = None
+        self._local = local
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
         options: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0} if gpus else {"num_cpus": 1}
         actor_class: Any = _EncoderActor
         self._actors = [actor_class.options(**options).remote(name) for _ in range(actors or gpus or cpus)]
 
+    @property
+    def dimension(self) -> int:
+        """Numbers of a vector."""
+        return self._local.dimension
+
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Unit vectors `[len(texts), 384]`, zeros for a text without content. Each distinct text is encoded once."""
+        """Unit vectors `[len(texts), dimension]` of passages, zeros for a text without content.
+
+        Each distinct text is encoded once.
+        """
+        return self._encode(texts, queries=False)
+
+    def encode_queries(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """The same of queries."""
+        return self._encode(texts, queries=True)
+
+    def _encode(self, texts: Sequence[str], queries: bool) -> npt.NDArray[np.float32]:
         places: dict[str, list[int]] = {}
         for i, text in enumerate(texts):
             places.setdefault(text, []).append(i)
@@ -61,12 +77,14 @@ class ClusterEncoder:
         distinct = sorted(places, key=len, reverse=True)
         size = max(1, math.ceil(len(distinct) / (SLICES_PER_ACTOR * len(self._actors))))
         slices = [distinct[i : i + size] for i in range(0, len(distinct), size)]
-        out = np.zeros((len(texts), BLOCK_DIM), np.float32)
+        out = np.zeros((len(texts), self.dimension), np.float32)
         pool: Any = ray.util.ActorPool(self._actors)
-        encoded = pool.map(lambda actor, part: actor.encode.remote(part), slices)
-        for part, vectors in zip(slices, encoded, strict=True):
+        encoded = pool.map(lambda actor, part: actor.encode.remote(part, queries), slices)
+        for done, (part, vectors) in enumerate(zip(slices, encoded, strict=True), start=1):
             for text, vector in zip(part, vectors, strict=True):
                 out[places[text]] = vector
+            if self.watch is not None:
+                self.watch(done / len(slices))
         return out
 
     def close(self) -> None:
@@ -93,12 +111,25 @@ class _GrowingEncoder:
 
     def __init__(self, local: Encoder, name: str | None, stack: ExitStack) -> None:
         self.name, self.revision = local.name, local.revision
+        self.watch: Watch | None = None
         self._local, self._source, self._stack = local, name, stack
         self._cluster: ClusterEncoder | None = None
 
+    @property
+    def dimension(self) -> int:
+        return self._local.dimension
+
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        return self._for(texts).encode(texts)
+
+    def encode_queries(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        return self._for(texts).encode_queries(texts)
+
+    def _for(self, texts: Sequence[str]) -> Embedder:
         if self._cluster is None and len(texts) >= MIN_TEXTS:
             self._stack.enter_context(ray_session())
             self._cluster = ClusterEncoder(self._source)
             self._stack.callback(self._cluster.close)
-        return (self._cluster or self._local).encode(texts)
+        chosen: Embedder = self._cluster or self._local
+        chosen.watch = self.watch
+        return chosen

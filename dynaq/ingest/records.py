@@ -36,7 +36,7 @@ class Parsed:
 
     Args:
         record: the job or candidate.
-        vectors: block name -> float32 `[384]` for the vectors the file gave, by the collections' field names.
+        vectors: block name -> float32 `[dimension]` for the vectors the file gave, by the collections' field names.
         ignored: fields that the record has no place for.
         document: whether it was read from a document and not from a table.
     """
@@ -47,9 +47,9 @@ class Parsed:
     document: bool = False
 
 
-def parse_job(raw: Mapping[str, Any]) -> Parsed:
-    """Fields we do not know become metadata. Raises Rejected."""
-    fields, vectors, rest = _fields(raw, JOB_FIELDS, JOB_BLOCKS)
+def parse_job(raw: Mapping[str, Any], dimension: int = BLOCK_DIM) -> Parsed:
+    """Fields we do not know become metadata; vectors must have `dimension` numbers. Raises Rejected."""
+    fields, vectors, rest = _fields(raw, JOB_FIELDS, JOB_BLOCKS, dimension)
     metadata = fields.get("metadata") or {}
     if not isinstance(metadata, dict):
         raise Rejected("metadata is not an object")
@@ -63,9 +63,9 @@ def parse_job(raw: Mapping[str, Any]) -> Parsed:
     return Parsed(job, vectors)
 
 
-def parse_candidate(raw: Mapping[str, Any]) -> Parsed:
-    """`skills` is another name for `hard_skills`. Raises Rejected."""
-    fields, vectors, rest = _fields(raw, CANDIDATE_FIELDS, CANDIDATE_BLOCKS)
+def parse_candidate(raw: Mapping[str, Any], dimension: int = BLOCK_DIM) -> Parsed:
+    """`skills` is another name for `hard_skills`; vectors must have `dimension` numbers. Raises Rejected."""
+    fields, vectors, rest = _fields(raw, CANDIDATE_FIELDS, CANDIDATE_BLOCKS, dimension)
     skills = fields.pop("skills", None)
     if "hard_skills" not in fields and skills is not None:
         fields["hard_skills"] = skills
@@ -82,7 +82,7 @@ def parse_candidate(raw: Mapping[str, Any]) -> Parsed:
 
 
 def _fields(
-    raw: Mapping[str, Any], names: tuple[str, ...], blocks: Mapping[str, str]
+    raw: Mapping[str, Any], names: tuple[str, ...], blocks: Mapping[str, str], dimension: int
 ) -> tuple[dict[str, Any], dict[str, FloatArray], dict[str, Any]]:
     """(known fields, vectors, the rest) of a raw record; what is null is absent."""
     given = {str(name): value for name, value in raw.items() if value is not None}
@@ -92,7 +92,7 @@ def _fields(
     fields["id"] = _id(fields["id"])
     for name in JSON_FIELDS & fields.keys():
         fields[name] = _maybe_json(fields[name])
-    vectors = {block: _vector(field, given.pop(field)) for block, field in blocks.items() if field in given}
+    vectors = {block: _vector(field, given.pop(field), dimension) for block, field in blocks.items() if field in given}
     return fields, vectors, given
 
 
@@ -117,14 +117,14 @@ def _maybe_json(value: Any) -> Any:
     return value
 
 
-def _vector(field: str, value: Any) -> FloatArray:
+def _vector(field: str, value: Any, dimension: int) -> FloatArray:
     value = _maybe_json(value)
     try:
         vector = np.asarray(value, np.float64)
     except (ValueError, TypeError):
         raise Rejected(f"{field} is no list of numbers") from None
-    if vector.shape != (BLOCK_DIM,):
-        raise Rejected(f"{field} has shape {vector.shape}, not ({BLOCK_DIM},)")
+    if vector.shape != (dimension,):
+        raise Rejected(f"{field} has shape {vector.shape}, not ({dimension},)")
     with np.errstate(over="ignore"):
         rounded = vector.astype(np.float32)
     if not np.isfinite(rounded).all():

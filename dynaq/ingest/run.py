@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dynaq.encoder import Embedder, Encoder
+from dynaq.encoder import Embedder
 from dynaq.errors import InputError
 from dynaq.ingest.columns import NO_MAPPING, RecordKind, shown
 from dynaq.ingest.documents import write_document_ids
@@ -21,13 +22,15 @@ from dynaq.ingest.embedding import (
     check_encoder,
     content_hash,
     embed_pending,
+    encoder_for,
     job_texts,
+    record_encoder,
 )
 from dynaq.ingest.known_skills import add_known_skills
 from dynaq.ingest.reading import InputOptions, RecordReader
 from dynaq.ingest.records import Parsed, parse_candidate, parse_job
 from dynaq.ingest.report import Counts, IngestReport, NothingAccepted, RejectedRecords, advice
-from dynaq.layout import Layout, get_layout
+from dynaq.layout import BLOCK_DIM, Layout, get_layout
 from dynaq.markets import Market
 from dynaq.records import Candidate, Job
 from dynaq.stores import Store
@@ -53,7 +56,7 @@ def ingest_files(
         store: where to; None with `dry_run`. It remembers which columns the person named.
         jobs: job files (.jsonl, .json, .csv, .tsv, .parquet, .xlsx, each also as .gz).
         candidates: candidate files, and documents or folders of them (.pdf, .docx, .txt, .html), one person each.
-        encoder: None is the packaged one.
+        encoder: None is the store's, or the packaged one for a new store.
         layout: None is the store's, or extended for a new one.
         dry_run: read and check only; nothing is written, `rejected.jsonl` neither.
         options: how to read the files; None tells everything from the files.
@@ -63,11 +66,12 @@ def ingest_files(
     `ingested.csv` beside them. Raises InputError on a file that cannot be read at all, or when the store holds another
     encoder's vectors; NothingAccepted, before anything is written, when not one record of a kind can be used.
     """
-    inputs = _Inputs.of(jobs, candidates, _with_saved_columns(options or InputOptions(), store), progress)
+    how = _with_saved_columns(options or InputOptions(), store)
+    inputs = _Inputs.of(jobs, candidates, how, _dimension(store, encoder), progress)
     if dry_run or store is None:
         inputs.drain()
         return inputs.report(None)
-    embedder, chosen = encoder or Encoder(), resolve_layout(store, layout)
+    embedder, chosen = encoder or encoder_for(store), resolve_layout(store, layout)
     check_encoder(store, embedder)
     job_batches, candidate_batches = inputs.started()
     try:
@@ -86,22 +90,19 @@ def require_records(
     *,
     jobs: Sequence[str | Path] = (),
     candidates: Sequence[str | Path] = (),
+    encoder: Embedder | None = None,
     options: InputOptions | None = None,
 ) -> None:
     """Read until there is a usable record of each kind. Raises NothingAccepted when a kind has none.
 
     For a command that makes its store: so nothing is made for files of which nothing can be used.
     """
-    _Inputs.of(jobs, candidates, options or InputOptions(), None).started()
+    _Inputs.of(jobs, candidates, options or InputOptions(), _dimension(None, encoder), None).started()
 
 
 def _with_saved_columns(options: InputOptions, store: Store | None) -> InputOptions:
-    saved = (store.meta().get("columns") if store is not None else None) or {}
-    return with_saved_columns(options, saved)
-
-
-def with_saved_columns(options: InputOptions, saved: Mapping[str, Mapping[str, Sequence[str]]]) -> InputOptions:
     """The options with the columns that a store remembers (`meta()["columns"]`) where the person names none."""
+    saved = (store.meta().get("columns") if store is not None else None) or {}
     kinds: tuple[RecordKind, ...] = ("jobs", "candidates")
     mappings = {kind: options.mappings.get(kind, NO_MAPPING).after(saved.get(kind, {})) for kind in kinds}
     return replace(options, mappings=mappings)
@@ -136,6 +137,7 @@ class _Inputs:
         jobs: Sequence[str | Path],
         candidates: Sequence[str | Path],
         options: InputOptions,
+        dimension: int,
         progress: Progress | None,
     ) -> _Inputs:
         job_paths, candidate_paths = [Path(p) for p in jobs], [Path(p) for p in candidates]
@@ -144,8 +146,8 @@ class _Inputs:
                 raise InputError(f"input file {path} does not exist")
         rejected = RejectedRecords()
         return cls(
-            RecordReader("jobs", parse_job, rejected, options, progress),
-            RecordReader("candidates", parse_candidate, rejected, options, progress),
+            RecordReader("jobs", partial(parse_job, dimension=dimension), rejected, options, progress),
+            RecordReader("candidates", partial(parse_candidate, dimension=dimension), rejected, options, progress),
             job_paths,
             candidate_paths,
             rejected,
@@ -219,7 +221,7 @@ def ingest_market(
     progress: Progress | None = None,
 ) -> IngestReport:
     """Write a market's records, relevance and attribution, and embed what is new or changed."""
-    embedder = encoder or Encoder()
+    embedder = encoder or encoder_for(store)
     check_encoder(store, embedder)
     store.put_records("job", market.jobs)
     store.put_records("candidate", market.candidates)
@@ -237,6 +239,13 @@ def resolve_layout(store: Store, layout: str | Layout | None) -> Layout:
     if layout is None:
         layout = str(store.meta().get("layout", "extended"))
     return get_layout(layout) if isinstance(layout, str) else layout
+
+
+def _dimension(store: Store | None, encoder: Embedder | None) -> int:
+    """Length of the vectors that a file may give: the store's if it has any, else the encoder's."""
+    if store is not None and (encoder is None or store.hashes("job") or store.hashes("candidate")):
+        return store.dimension()
+    return encoder.dimension if encoder is not None else BLOCK_DIM
 
 
 def _batches(parsed: Iterator[Parsed]) -> Iterator[list[Parsed]]:
@@ -257,7 +266,7 @@ def _put_jobs(store: Store, parsed: list[Parsed], encoder: Embedder, layout: Lay
     store.put_records("job", jobs)
     given = [item for item in parsed if set(layout.action) <= set(item.vectors)]
     if given:
-        store.put_meta(encoder=encoder.name, encoder_revision=encoder.revision, layout=layout.name)
+        record_encoder(store, encoder, layout)
         hashes = [content_hash(job_texts(i.record), layout) for i in given if isinstance(i.record, Job)]
         store.put_vectors("job", [i.record.id for i in given], _stacked(given, layout.action), hashes)
 
@@ -267,7 +276,7 @@ def _put_candidates(store: Store, parsed: list[Parsed], encoder: Embedder, layou
     store.put_records("candidate", candidates)
     given = [item for item in parsed if set(layout.state) <= set(item.vectors)]
     if given:
-        store.put_meta(encoder=encoder.name, encoder_revision=encoder.revision, layout=layout.name)
+        record_encoder(store, encoder, layout)
         hashes = [content_hash(candidate_texts(i.record), layout) for i in given if isinstance(i.record, Candidate)]
         store.put_vectors("candidate", [i.record.id for i in given], _stacked(given, layout.state), hashes)
 

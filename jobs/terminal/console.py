@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -19,14 +20,47 @@ console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
 LINE_SECONDS = 5.0  # between two plain lines of the same bar
+RATE_SECONDS = 60.0  # the rate is measured over the last minute
+MIN_RATE_SECONDS = 2.0  # no estimate before
 TABLE_SECONDS = 0.2  # between two refreshes of the live table
 
 
-class Bars:
-    """One bar per name, counting towards a total, followed by a note."""
+class Rate:
+    """The speed of a task over its last minute: what an earlier run had done is skipped fast and must not count."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: deque[tuple[float, float]] = deque()
+
+    def left(self, done: float, total: float) -> str:
+        """`about 12 min left`; empty at the end, and until something is known."""
+        now = self._clock()
+        self._seen.append((now, done))
+        while len(self._seen) > 2 and now - self._seen[1][0] >= RATE_SECONDS:
+            self._seen.popleft()
+        began, before = self._seen[0]
+        if done >= total or done <= before or now - began < MIN_RATE_SECONDS:
+            return ""
+        return f"about {duration((total - done) * (now - began) / (done - before))} left"
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min` or `3.5 h`."""
+    if seconds < 100:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+class Bars:
+    """One bar per name, counting towards a total, followed by a note.
+
+    Args:
+        remaining: show the estimated remaining time as well.
+    """
+
+    def __init__(self, remaining: bool = False) -> None:
         self._live = console.is_terminal
+        self._rates: dict[str, Rate] | None = {} if remaining else None
         self._bars: dict[str, TaskID] = {}
         self._printed: dict[str, float] = {}
         self._progress = Progress(
@@ -52,6 +86,8 @@ class Bars:
 
     def update(self, name: str, done: float, total: float, note: str = "") -> None:
         """Show where `name` stands. A plain line appears every few seconds and at the end."""
+        if self._rates is not None and (left := self._rates.setdefault(name, Rate()).left(done, total)):
+            note = f"{note} {left}".lstrip()
         if self._live:
             if name not in self._bars:
                 self._bars[name] = self._progress.add_task(name, total=total, note=note)

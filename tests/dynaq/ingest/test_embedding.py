@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,8 +11,8 @@ import numpy as np
 import pytest
 
 from dynaq.errors import InputError
-from dynaq.ingest import embed_pending, ingest_files, ingest_market
-from dynaq.ingest.embedding import CHUNK
+from dynaq.ingest import embed_pending, ingest_files, ingest_market, re_embed
+from dynaq.ingest.embedding import CHUNK, stored_encoder
 from dynaq.layout import CLASSIC, EXTENDED
 from dynaq.markets import Market
 from dynaq.qrels import Qrels
@@ -42,7 +45,8 @@ def test_a_market_is_written_with_relevance_attribution_and_encoder(store: Store
     report = ingest_market(store, market(), encoder=HashEmbedder("enc", "r1"))
     assert (report.jobs.accepted, report.jobs.embedded, report.candidates.embedded) == (10, 10, 1)
     assert store.meta() == {
-        "attribution": "© us", "encoder": "enc", "encoder_revision": "r1", "layout": "extended",
+        "attribution": "© us", "encoder": "enc", "encoder_revision": "r1", "layout": "extended", "dimension": 384,
+        "languages": {"jobs": {"und": 10}, "candidates": {"und": 1}},
     }  # fmt: skip
     qrels = store.qrels()
     assert qrels is not None
@@ -139,3 +143,126 @@ def test_an_encoder_that_gives_nan_is_stopped_before_the_store(store: Store) -> 
     with pytest.raises(InputError, match="NaN"):
         ingest_market(store, market(), encoder=Broken())
     assert store.hashes("job") == {}
+
+
+def test_a_text_that_many_records_have_is_encoded_once_in_a_run(store: Store) -> None:
+    encoder = HashEmbedder()
+    ingest_market(store, market(2 * CHUNK + 10), encoder=encoder)
+    assert encoder.texts.count("s") == 1
+    assert encoder.texts.count("t5") == 1
+
+
+@pytest.mark.parametrize("dimension", [7, 96, 512, 1030])
+def test_a_store_of_any_dimension_goes_the_whole_way(store: Store, dimension: int) -> None:
+    ingest_market(store, market(), encoder=HashEmbedder(dimension=dimension))
+    assert (store.meta()["dimension"], store.dimension()) == (dimension, dimension)
+    cache = TensorCache.copy_from_database(store)
+    assert cache.jobs.shape == (10, 5 * dimension)
+    assert cache.applicants.shape == (1, 3 * dimension)
+    again = TensorCache.from_arrays(*cache.to_arrays())
+    assert again.layout == cache.layout
+    expected = HashEmbedder(dimension=dimension).encode(["t3"])[0]
+    np.testing.assert_array_equal(cache.jobs[3, cache.layout.action_slice("title")], expected)
+    assert np.isfinite(cache.calculate_cosine_similarities("p")).all()
+
+
+def test_a_vector_of_another_dimension_does_not_get_in(store: Store) -> None:
+    ingest_market(store, market(), encoder=HashEmbedder(dimension=96))
+    with pytest.raises(InputError, match="96"):
+        store.put_vectors("job", ["00001"], {"title": np.ones((1, 384), np.float32)})
+
+
+def test_another_encoder_is_refused_with_the_command_that_changes_it(store: Store) -> None:
+    ingest_market(store, market(), encoder=HashEmbedder("one", "r1"))
+    with pytest.raises(InputError, match=r"--re-embed --encoder two"):
+        ingest_market(store, market(), encoder=HashEmbedder("two", "r2"))
+
+
+def test_re_embedding_gives_the_store_that_the_new_encoder_would_have_made(store: Store, tmp_path: Path) -> None:
+    ingest_market(store, market(), encoder=HashEmbedder("one", "r1"))
+    old = TensorCache.copy_from_database(store, text=True)
+    counts = re_embed(store, HashEmbedder("two", "r2", 96), EXTENDED)
+    assert (counts["jobs"].embedded, counts["candidates"].embedded) == (10, 1)
+    with open_store(tmp_path / "new", create=True) as other:
+        ingest_market(other, market(), encoder=HashEmbedder("two", "r2", 96))
+        expected, meta = arrays(other), other.meta()
+    got = arrays(store)
+    for name in expected:
+        np.testing.assert_array_equal(got[name], expected[name], err_msg=name)
+    assert store.meta() == meta
+    # The texts, and so the hashes, are those of before: what was loaded must be read again all the same.
+    refreshed = old.refresh(store)
+    np.testing.assert_array_equal(refreshed.jobs, expected["jobs"])
+    assert re_embed(store, HashEmbedder("two", "r2", 96), EXTENDED)["jobs"].embedded == 0
+
+
+def test_vectors_of_an_unknown_encoder_are_replaced(store: Store) -> None:
+    store.put_records("job", [Job(id="1", title="t")])
+    store.put_vectors("job", ["1"], {b: np.ones((1, 384), np.float32) for b in CLASSIC.action})
+    re_embed(store, HashEmbedder(dimension=96), EXTENDED)
+    (batch,) = store.vectors("job", ["title"])
+    np.testing.assert_array_equal(batch.blocks["title"], HashEmbedder(dimension=96).encode(["t"]))
+
+
+def test_a_change_of_encoder_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
+    uri, size = str(tmp_path / "store"), 3 * CHUNK
+    with open_store(uri, create=True) as store:
+        ingest_market(store, market(size), encoder=HashEmbedder("one", "r1"))
+    program = f"""
+import os, signal
+from dynaq.ingest import re_embed
+from dynaq.layout import EXTENDED
+from dynaq.stores import open_store
+from tests.support.embedders import HashEmbedder
+
+class Killed(HashEmbedder):
+    calls = 0
+    def encode(self, texts):
+        self.calls += 1
+        if self.calls == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().encode(texts)
+
+with open_store({uri!r}) as store:
+    re_embed(store, Killed("two", "r2", 96), EXTENDED)
+"""
+    killed = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[3], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    with open_store(uri) as store:
+        counts = re_embed(store, HashEmbedder("two", "r2", 96), EXTENDED)["jobs"]
+        assert (counts.embedded, counts.unchanged) == (2 * CHUNK, CHUNK)
+        assert store.meta()["encoder"] == "two"
+        cache = TensorCache.copy_from_database(store)
+        expected = HashEmbedder("two", "r2", 96).encode([f"t{i}" for i in range(size)])
+        np.testing.assert_array_equal(cache.jobs[:, cache.layout.action_slice("title")], expected)
+
+
+RUSSIAN = "Мы ищем визажиста в салон красоты, опыт работы от одного года"
+ENGLISH = "We are looking for an experienced nurse for our hospital in the city"
+
+
+def test_records_are_counted_by_language_as_they_come_change_and_go(store: Store) -> None:
+    def languages() -> dict[str, int]:
+        counts: dict[str, int] = store.meta()["languages"]["jobs"]
+        return counts
+
+    store.put_records("job", [Job(id=str(i), title="t", description=RUSSIAN) for i in range(3)])
+    embed_pending(store, HashEmbedder(), EXTENDED)
+    assert languages() == {"ru": 3}
+    store.put_records("job", [Job(id="3", title="t", description=ENGLISH)])
+    embed_pending(store, HashEmbedder(), EXTENDED)
+    assert languages() == {"en": 1, "ru": 3}
+    store.put_records("job", [Job(id="0", title="t", description=ENGLISH)])
+    embed_pending(store, HashEmbedder(), EXTENDED)
+    assert languages() == {"en": 2, "ru": 2}
+    store.delete_records("job", ["1", "2"])
+    embed_pending(store, HashEmbedder(), EXTENDED)
+    assert languages() == {"en": 2}
+
+
+def test_without_a_name_a_store_s_packaged_encoder_is_taken(store: Store) -> None:
+    assert stored_encoder(store) is None
+    store.put_meta(encoder="all-MiniLM-L6-v2", encoder_revision="x")
+    assert stored_encoder(store) == "all-MiniLM-L6-v2"
+    store.put_meta(encoder="somebody's own")
+    assert stored_encoder(store) is None

@@ -233,12 +233,31 @@ def bench_embedding(n: int, folder: Path) -> None:
     row(f"embed {len(chosen)} distinct texts", len(chosen) / ours, len(chosen) / bare, "texts/s", ">= 1.0x")
 
 
+def bench_embedding_long(n: int, folder: Path) -> None:
+    """The same for texts of a real posting's length, 1,000 to 4,000 characters, as a store embeds them."""
+    from dynaq.encoder import Encoder
+    from dynaq.markets import esco_market
+
+    parts = [job.description for job in esco_market().jobs]
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.permutation(parts)[: rng.integers(3, 10)])[:4000] for _ in range(min(n, 120))]
+    encoder = Encoder()
+    encoder.encode(texts[:4])
+    ours, bare = best(
+        lambda: encoder.encode(texts),
+        lambda: encoder._model.encode(texts, normalize_embeddings=True, show_progress_bar=False),
+    )
+    what = f"embed {len(texts)} texts of {sum(map(len, texts)) // len(texts)} characters"
+    row(what, len(texts) / ours, len(texts) / bare, "texts/s", ">= 1.0x")
+
+
 PARTS = {
     "load": bench_load,
     "obvious": bench_obvious,
     "topk": bench_top_k,
     "attach": bench_attach,
     "embedding": bench_embedding,
+    "embedding-long": bench_embedding_long,
 }
 
 

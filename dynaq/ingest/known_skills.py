@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from dynaq.encoder import Embedder
+from dynaq.encoder import DEFAULT_NAME, MULTILINGUAL_NAME, Embedder
 from dynaq.ingest.records import Parsed
 from dynaq.records import Candidate
 from dynaq.stores import Store
@@ -21,7 +21,9 @@ from dynaq.stores import Store
 ENOUGH = 3  # skills that a document lists itself; nothing is looked for then
 MOST = 30
 CATALOGUE_SKILLS = 5000
-SIMILARITY = 0.8  # cosine; all-MiniLM-L6-v2 gives "project management" and "managing projects" 0.86
+# Encoder -> cosine from which two phrases mean the same skill. Encoders differ in scale: "project management" and
+# "managing projects" have 0.89 and 0.97, "Kubernetes" and "Berlin" 0.1 and 0.83. Others match literally only.
+SIMILARITY = {DEFAULT_NAME: 0.8, MULTILINGUAL_NAME: 0.96}
 _PHRASE_WORDS = 4
 _RUN = 6  # words of the longest skill that is looked for
 
@@ -38,13 +40,15 @@ def add_known_skills(parsed: list[Parsed], store: Store, encoder: Embedder) -> l
     skills = _catalogue_skills(store)
     if not skills:
         return parsed
-    vectors = encoder.encode(skills)
+    similar_from = SIMILARITY.get(encoder.name)
+    vectors = None if similar_from is None else encoder.encode(skills)
     completed = list(parsed)
     for i in wanting:
         record = parsed[i].record
         assert isinstance(record, Candidate)
         found = skills_in(record.bio, skills)
-        found += _alike(_phrases(record.bio, found), vectors, encoder)
+        if vectors is not None and similar_from is not None:
+            found += _alike(_phrases(record.bio, found), vectors, encoder, similar_from)
         named = dict.fromkeys([*record.hard_skills, *found])
         distinct = list({skill.casefold(): skill for skill in reversed(named)}.values())[::-1]
         completed[i] = replace(parsed[i], record=record.model_copy(update={"hard_skills": tuple(distinct[:MOST])}))
@@ -93,8 +97,8 @@ def _phrases(text: str, found: Sequence[str]) -> list[str]:
     return [part for part in dict.fromkeys(phrases) if part.casefold() not in known and len(part) > 2][:200]
 
 
-def _alike(phrases: Sequence[str], vectors: np.ndarray, encoder: Embedder) -> list[str]:
+def _alike(phrases: Sequence[str], vectors: np.ndarray, encoder: Embedder, similar_from: float) -> list[str]:
     if not phrases:
         return []
     similar = (encoder.encode(phrases) @ vectors.T).max(axis=1)
-    return [phrase for phrase, cosine in zip(phrases, similar, strict=True) if cosine >= SIMILARITY]
+    return [phrase for phrase, cosine in zip(phrases, similar, strict=True) if cosine >= similar_from]

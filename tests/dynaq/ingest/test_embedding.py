@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -11,9 +12,9 @@ import numpy as np
 import pytest
 
 from dynaq.errors import InputError
-from dynaq.ingest import embed_pending, ingest_files, ingest_market, re_embed
+from dynaq.ingest import NothingAccepted, embed_pending, ingest_files, ingest_market, re_embed, require_records
 from dynaq.ingest.embedding import CHUNK, stored_encoder
-from dynaq.layout import CLASSIC, EXTENDED
+from dynaq.layout import CLASSIC, EXTENDED, JOB_BLOCKS
 from dynaq.markets import Market
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job
@@ -164,6 +165,24 @@ def test_a_store_of_any_dimension_goes_the_whole_way(store: Store, dimension: in
     expected = HashEmbedder(dimension=dimension).encode(["t3"])[0]
     np.testing.assert_array_equal(cache.jobs[3, cache.layout.action_slice("title")], expected)
     assert np.isfinite(cache.calculate_cosine_similarities("p")).all()
+
+
+def test_vectors_in_files_are_measured_by_the_encoder_of_a_new_store_and_by_a_store_that_is_there(
+    store: Store, tmp_path: Path
+) -> None:
+    fields = [JOB_BLOCKS[block] for block in CLASSIC.action]
+    record = {"id": "1", "title": "t"} | {field: [1.0] * 96 for field in fields}
+    (tmp_path / "a.jsonl").write_text(json.dumps(record))
+    files = {"jobs": [tmp_path / "a.jsonl"]}
+    encoder = HashEmbedder(dimension=96)
+
+    require_records(**files, encoder=encoder)
+    with pytest.raises(NothingAccepted, match="384"):
+        require_records(**files)
+
+    ingest_files(store, **files, encoder=encoder, layout="classic")
+    np.testing.assert_array_equal(next(iter(store.vectors("job", CLASSIC.action))).blocks["title"], np.ones((1, 96)))
+    assert ingest_files(store, **files, dry_run=True).jobs.accepted == 1
 
 
 def test_a_vector_of_another_dimension_does_not_get_in(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""What an agent does in a round before it learns: some jobs of its slate at random, and the question to the judge."""
+"""What an agent does in a round before it learns: randomise part of its slate, then ask the judge about it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dynaq.judging.judgement import (
 
 
 def explore(slate: Sequence[int], free: torch.Tensor, epsilon: float, generator: torch.Generator) -> list[int]:
-    """The slate with each of its jobs exchanged with probability epsilon for a random one of `free` `[n]`."""
+    """The slate, with each job replaced by a random one of `free` `[n]` with probability epsilon."""
     order = iter(free[torch.randperm(len(free), generator=generator)].tolist())
     swap = (torch.rand(len(slate), generator=generator) < epsilon).tolist()
     kept = [job for job, swapped in zip(slate, swap, strict=True) if not swapped]
@@ -30,14 +30,14 @@ def explore(slate: Sequence[int], free: torch.Tensor, epsilon: float, generator:
 
 
 def probe(slate: Sequence[int], free: torch.Tensor, probes: int, generator: torch.Generator) -> list[int]:
-    """The slate with its last `probes` jobs exchanged for random ones of `free` `[n]`."""
+    """The slate, with its last `probes` jobs replaced by random ones of `free` `[n]`."""
     kept = list(slate[: len(slate) - probes])
     order = free[torch.randperm(len(free), generator=generator)].tolist()
     return kept + [job for job in order if job not in kept][:probes]
 
 
 def ask(source: JudgementSource, slates: Sequence[Slate], values: Mapping[Label, float]) -> list[list[Judgement]]:
-    """The judge's answers, one list per slate, with the rewards that `values` give them.
+    """The judge's answers, one list per slate, with their rewards computed from `values`.
 
     Raises JudgeError when the judge fails or answers about other jobs.
     """
@@ -48,7 +48,7 @@ def ask(source: JudgementSource, slates: Sequence[Slate], values: Mapping[Label,
 
 
 def valued(judgements: Iterable[Judgement], values: Mapping[Label, float]) -> Iterable[Judgement]:
-    """The same answers with the rewards that `values` give them; a recorded one may have been made with others."""
+    """The same answers, their rewards recomputed from `values`: recorded answers may have used other values."""
     for judgement in judgements:
         known = not judgement.abstained
         yield replace(judgement, reward=expected_reward(judgement.probabilities, values)) if known else judgement

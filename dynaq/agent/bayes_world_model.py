@@ -1,17 +1,17 @@
-"""The Bayesian world model: what the judge would answer on any job of the catalogue, and how sure that is.
+"""The Bayesian world model: predicts what the judge would answer on any job of the catalogue, and how certainly.
 
 Three steps, each a stacked computation over the agents of a block:
 
-1. A static prior p(label | s, a): from networks that were pre-trained on other applicants, else from the cosine.
-2. A Gaussian process over jobs on what the judge said beyond that prior (Rasmussen & Williams 2006, ch. 2): a surprise
-   on one job moves the jobs that resemble it, as much as the answer informs (`surprises`). Its kernel is a squared
-   exponential on the job embedding, its unit the prior's own deviation.
-3. A calibrated head p(label | static prior, shift of the process), pre-trained as well; without one the shift is added.
+1. A static prior p(label | s, a), from networks pre-trained on other applicants if there are any, else from the cosine.
+2. A Gaussian process over jobs, fitted to what the judge said beyond that prior (Rasmussen & Williams 2006, ch. 2): a
+   surprise on one job shifts the jobs that resemble it, weighted by the answer's information (`surprises`). The
+   kernel is a squared exponential on the job embedding; shifts are in units of the prior's own deviation.
+3. A calibrated head p(label | static prior, shift of the process), pre-trained too; without one the shift is added.
 
-A judge that answers at random with probability e is not believed blindly: with m the prediction for the pair made
-without its own answer, the answer is genuine with probability w = (1-e)·p / ((1-e)·p + e/4), p the predicted
-probability of the answer, and the believed reward is w·r + (1-w)·m. With e = 0 that is the answer itself. What the
-person did themselves is no judge's guess: there e = 0 whatever the judge's noise.
+A judge that answers at random with probability e is not believed blindly. Let m be the prediction for the pair without
+its own answer, and p the predicted probability of that answer: the answer is genuine with probability
+w = (1-e)·p / ((1-e)·p + e/4), and the believed reward is w·r + (1-w)·m. With e = 0 that is the answer itself. What an
+applicant did is not a judge's guess, so it always has e = 0.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from dynaq.agent.pair_features import log_rank
 from dynaq.agent.replay_buffer import JudgedPairs
 from dynaq.judging.judgement import LABELS
 
-SHIFT_SCALES = (0.7, 1.2)  # length scales: near neighbours, and the wider family
+SHIFT_SCALES = (0.7, 1.2)  # length scales: near neighbours, and the wider neighbourhood
 PROCESS_VARIANCE = 2.0  # of shifts, see `surprises`
-OBSERVATION_VARIANCE = 0.3  # what differs between two jobs of the same embedding
-LEAST_INFORMATION = 0.05  # of an answer; bounds what one that nobody expected can say
-SURE = 0.01  # variance of the reward added to the prior's
+OBSERVATION_VARIANCE = 0.3  # how much two jobs of the same embedding may still differ
+LEAST_INFORMATION = 0.05  # of an answer; bounds the influence of a very unexpected one
+SURE = 0.01  # added to the prior's variance of the reward
 COSINE_SLOPE = 1.5  # reward per unit of cosine, for the prior of agents that were not pre-trained
 CLASS_VARIANCE = 0.11
-CONTEXT = len(LABELS) + 2 + len(SHIFT_SCALES)  # width of what the head reads
-CHUNK_BYTES = 1 << 28  # of kernel rows at once
+CONTEXT = len(LABELS) + 2 + len(SHIFT_SCALES)  # width of the head's input
+CHUNK_BYTES = 1 << 28  # of kernel rows held at once
 
 
 class Prior(Protocol):
@@ -49,7 +49,7 @@ class Prior(Protocol):
 
 
 class CosinePrior:
-    """Cold start: the reward rises with the cosine's distance from the applicant's mean over the catalogue.
+    """Cold start: the reward rises with how far the cosine is above the applicant's mean over the catalogue.
 
     cosines `[agents, n_jobs]` scaled to [0, 1]; values `[4]`, the labels' rewards.
     """
@@ -61,7 +61,7 @@ class CosinePrior:
         self.static = class_probabilities(COSINE_SLOPE * centred, torch.full_like(centred, CLASS_VARIANCE), values)
 
     def head(self, context: Callable[[], torch.Tensor]) -> torch.Tensor | None:
-        """None: the cosine alone says nothing about the context."""
+        """None: this prior has no head."""
         return None
 
 
@@ -81,7 +81,7 @@ class BayesWorldModel:
 
     Attributes after `observe`:
         mean, deviation: `[agents, n_jobs]`, in units of reward.
-        believed: `[agents, longest]`, reward of each judged pair as the model believes it.
+        believed: `[agents, longest]`, the reward of each judged pair that the model believes.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class BayesWorldModel:
 
     def _predict(self, shift: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Distribution over labels `[agents, n_jobs, 4]` and expected reward `[agents, n_jobs]`."""
-        # The context is only made for a prior that reads it: ranking the catalogue is work of every round.
+        # Built only for a prior that reads it: the context ranks the whole catalogue, in every round.
         probabilities = self._prior.head(lambda: self._context(shift))
         if probabilities is not None:
             return probabilities, probabilities @ self._values
@@ -127,7 +127,7 @@ class BayesWorldModel:
         if n == 0:
             return
         filled = judged.counts > self._seen
-        # An agent whose judge abstained fills a slot later than the others: that slot is computed anew.
+        # After an abstention an agent fills a slot later than the others do, so that slot is recomputed.
         first = int(self._seen[filled].min()) if bool(filled.any()) else n
         self._distances[first:] = [self._distances_to(judged.jobs[:, slot]) for slot in range(first, n)]
         self._seen = judged.counts.clone()
@@ -143,7 +143,7 @@ class BayesWorldModel:
         self.deviation = self._scale * torch.cat(deviations)
         probabilities, mean = self._predict(torch.cat(shifts))
         jobs = judged.jobs[:, :n]
-        alone = mean.gather(1, jobs)  # at judged jobs the shift leaves their own answer out
+        alone = mean.gather(1, jobs)  # at a judged job the shift excludes that job's own answer
         predicted = probabilities.gather(1, jobs[..., None].expand(-1, -1, 4))
         trust = genuine(predicted, judged.probabilities[:, :n], self.noise).masked_fill(judged.real(), 1.0)
         self.believed = trust * judged.rewards[:, :n] + (1.0 - trust) * alone
@@ -156,11 +156,11 @@ class BayesWorldModel:
         """Nothing: this model takes the judge as given."""
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Nothing: all follows from the judged pairs."""
+        """Nothing: everything follows from the judged pairs."""
         return {}
 
     def load_state(self, state: dict[str, torch.Tensor], judged: JudgedPairs) -> None:
-        """What follows from the judged pairs."""
+        """Recompute everything from the judged pairs."""
         self.observe(judged)
 
     def _distances_to(self, jobs: torch.Tensor) -> torch.Tensor:
@@ -169,7 +169,7 @@ class BayesWorldModel:
         return (self._norms + rows.square().sum(1, keepdim=True) - 2.0 * rows @ self._embedding.T).clamp_min(0.0)
 
     def _condition(self, judged: JudgedPairs, part: slice, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Posterior shift `[part, n_jobs, scales]`, leaving one out at judged jobs, and standard deviation."""
+        """Posterior shift `[part, n_jobs, scales]`, leave-one-out at judged jobs, and standard deviation."""
         jobs, valid = judged.jobs[part, :n], judged.valid()[part]
         static = self._static[part].gather(1, jobs[..., None].expand(-1, -1, 4))
         surprise, variance = surprises(
@@ -192,7 +192,7 @@ def deviation_of(static: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
 
 
 def head_context(static: torch.Tensor, static_mean: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    """What the head reads, `[agents, n_jobs, CONTEXT]`: log-probabilities, mean and log-rank of the prior; shifts."""
+    """The head's input `[agents, n_jobs, CONTEXT]`: log-probabilities, mean and log-rank of the prior, then shifts."""
     ranks = log_rank(static_mean)
     return torch.cat([torch.log(static + 1e-4), static_mean[..., None], ranks[..., None], shift], dim=-1)
 
@@ -207,14 +207,15 @@ def surprises(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What answers say beyond the static prior, and how uncertain that is.
 
-    The process moves the odds of the labels, p(label) ∝ static·exp(shift·u), u a label's reward in units of the prior's
-    deviation from its mean. An answer l is seen with q(l) = (1-e)·p(l) + e/4, so that its score is g = t(l)·u(l),
-    t(l) = (1-e)·p(l) / q(l), and its Fisher information I = Σ q(l)·(t(l)·u(l))²: one step of Fisher scoring, as in the
-    Laplace approximation (Rasmussen & Williams 2006, sec. 3.4), gives the observation g/I of variance 1/I. Pairs whose
-    answer was known before it came say little, and a noisy judge's false answers on them cancel.
+    The process moves the odds of the labels, p(label) ∝ static·exp(shift·u), where u is a label's distance from the
+    prior's mean reward in units of the prior's deviation. An answer l is seen with probability
+    q(l) = (1-e)·p(l) + e/4, so its score is g = t(l)·u(l) with t(l) = (1-e)·p(l) / q(l), and its Fisher information
+    I = Σ q(l)·(t(l)·u(l))². One step of Fisher scoring, as in the Laplace approximation (Rasmussen & Williams 2006,
+    sec. 3.4), gives the observation g/I of variance 1/I. Answers that the prior was sure of say little, and a noisy
+    judge's false answers on such pairs cancel.
 
-    static, answers `[agents, n, 4]`; valid, real `[agents, n]`, real: no judge's. Returns observation
-    and variance `[agents, n]`; an empty slot gets a variance so large that it says nothing.
+    static, answers `[agents, n, 4]`; valid, real `[agents, n]`, where real marks what the applicant did. Returns
+    observation and variance `[agents, n]`; an empty slot gets a variance so large that it has no effect.
     """
     mean, scale = static @ values, deviation_of(static, values)
     beyond = (values - mean[..., None]) / scale[..., None]
@@ -239,10 +240,10 @@ def condition(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The Gaussian process posterior at each length scale.
 
-    cross `[agents, n, m]`, among `[agents, n, n]`: squared distances of observed jobs to asked ones and to each other.
-    at, valid `[agents, n]`: where the observed jobs stand among the asked ones; there each leaves its own answer out
-    (Rasmussen & Williams 2006, eq. 5.12). Returns shift `[agents, m, scales]` and the deviation `[agents, m]` at the
-    last scale.
+    cross `[agents, n, m]`, among `[agents, n, n]`: squared distances of the n observed jobs to the m queried ones and
+    to each other. at, valid `[agents, n]`: positions of the observed jobs among the queried ones, where the posterior
+    is leave-one-out (Rasmussen & Williams 2006, eq. 5.12). Returns shift `[agents, m, scales]` and the deviation
+    `[agents, m]` at the last scale.
     """
     shifts = []
     deviation = cross.new_empty(0)
@@ -250,7 +251,7 @@ def condition(
         kernel = PROCESS_VARIANCE * torch.exp(cross / (-2.0 * scale**2))
         own = PROCESS_VARIANCE * torch.exp(among / (-2.0 * scale**2))
         own = 0.5 * (own + own.transpose(1, 2)) + torch.diag_embed(variance)
-        # cholesky would raise for the whole block; an agent without a factor gets NaN and is stopped by its loss.
+        # cholesky would raise for the whole block; here only an agent whose matrix fails gets NaN: its loss stops it.
         factor, failed = torch.linalg.cholesky_ex(own)
         factor = torch.where(failed[:, None, None] > 0, torch.nan, factor)
         inverse = torch.cholesky_inverse(factor)

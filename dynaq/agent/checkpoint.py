@@ -1,8 +1,8 @@
 """Checkpoints of a block.
 
-A block that was saved and loaded goes on exactly as if it had not been interrupted, bit for bit on the same machine:
-random generators and optimizer moments are part of the checkpoint, and what follows from the judged pairs (the
-posterior of the world model) is computed anew in the same order.
+A block that was saved and loaded continues exactly as if it had not been interrupted, bit for bit on the same machine:
+random generators and optimizer moments are part of the checkpoint, and what follows from the judged pairs (the world
+model's posterior) is recomputed in the same order.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def save_block(block: DynaQBlock, folder: str | Path) -> None:
 def load_block(
     folder: str | Path, cache: TensorCache, pretrained: Pretrained | None = None, device: str = "cpu"
 ) -> DynaQBlock:
-    """A block as it was saved. `cache` and `pretrained` must be those it was trained with.
+    """Restore a saved block. `cache` and `pretrained` must be those it was trained with.
 
     Raises InputError when the folder is not a checkpoint, or was made over another catalogue or its older vectors.
     """
@@ -64,7 +64,7 @@ def load_block(
         )
     check_encoder_of(f"checkpoint {folder} was made", record, cache)
     config = DynaQConfig(**record["config"])
-    # The warm start is not repeated: what it left is in the tensors.
+    # The warm start is not repeated: the saved tensors contain its result.
     block = DynaQBlock(
         cache,
         record["applicant_ids"],

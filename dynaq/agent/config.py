@@ -1,7 +1,7 @@
 """Every hyperparameter of an agent, in one typed record.
 
-The defaults are those that did best on the O*NET benchmark (`make bench-quality`); `preset: reference` has the textbook
-values (Sutton 1990; Peng et al. 2018, arXiv 1801.06176).
+The defaults did best on the O*NET benchmark (`make bench-quality`); `preset: reference` has the textbook values (Sutton
+1990; Peng et al. 2018, arXiv 1801.06176).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from dynaq.judging.judgement import LABEL_VALUES, Label
 from dynaq.settings import load_settings
 
-# Fields that config.yaml and the checkpoints of older runs have and that decide nothing any more. The replay holds
-# every judged pair, which the budget bounds.
+# Fields in config.yaml and checkpoints of older runs that no longer have any effect. The replay needs no capacity: it
+# holds every judged pair, and the budget bounds their number.
 RETIRED = frozenset({"replay_capacity"})
 
 
 def without_retired(values: Mapping[Any, Any]) -> dict[Any, Any]:
-    """A configuration as an older version wrote it, without the fields that this version ignores."""
+    """A configuration written by an older version, without the fields that this version ignores."""
     return {name: value for name, value in values.items() if name not in RETIRED}
 
 
@@ -106,7 +106,7 @@ class DynaQConfig(BaseModel):
     def load(cls, path: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> DynaQConfig:
         """Defaults, then a preset, then the YAML file, then the overrides that are not None.
 
-        Raises InputError that names each field that is wrong.
+        Raises InputError naming each wrong field.
         """
         return load_settings(cls, "configuration", path, overrides, PRESETS)
 

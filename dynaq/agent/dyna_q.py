@@ -2,15 +2,15 @@
 
 One round (Sutton 1990, Dyna-Q; Peng et al. 2018, arXiv 1801.06176, for a judged user in place of the environment):
 
-    1. act: propose a slate of jobs that were not asked about before, best Q first, some at random
-    2. ask the judge for the slates of the whole block in one call
-    3. world model: condition on the answers
-    4. direct learning: Q updates on judged pairs, with the reward as the model believes it
-    5. planning: Q updates on jobs of the catalogue, judged or not, with the model's reward
+    1. act: propose a slate of jobs not asked about before, best Q first, some at random
+    2. ask: query the judge about the slates of the whole block in one call
+    3. condition: update the world model with the answers
+    4. learn: Q updates on judged pairs, with the reward that the model believes
+    5. plan: Q updates on jobs of the catalogue, judged or not, with the reward that the model predicts
 
-The budget counts distinct pairs judged, from the ledger or by the judge alike. What a person did themselves
-(`dynaq.feedback.answers`) costs no budget and outranks the judge: it is in the replay from the start, believed whatever
-the judge's noise, and its pairs are not asked about.
+The budget counts distinct judged pairs, whether the answer came from the ledger or the judge. What an applicant did
+(`dynaq.feedback.answers`) costs no budget and outranks the judge: it is in the replay from the start, it is believed
+whatever the judge's noise, and the judge is not asked about its pairs.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class DynaQBlock:
     """Agents of `applicant_ids` over the catalogue of `cache`.
 
     Args:
-        strategy: which reward they learn from.
+        strategy: the reward that the agents learn from.
         pretrained: cohort-wide networks to start from; None for the cosine prior.
         device: where the tensors live.
-        feedback: what people did themselves; pairs of others and jobs that the catalogue lacks are passed over.
-        gold: labels of pairs of any applicants of the cache, made by hand. The judge is asked about them once, before
-            the first round, and they anchor its table; they cost no budget and nobody learns from them directly.
+        feedback: what applicants did; other applicants and jobs outside the catalogue are ignored.
+        gold: hand-made labels of pairs of any applicants of the cache. The judge is asked about them once, before the
+            first round, and they anchor its table; they cost no budget and no agent learns from them directly.
 
     Raises InputError for an unknown applicant, a duplicate, an empty cohort or an empty catalogue, and for feedback
     with a strategy that needs no judge.
@@ -94,7 +94,7 @@ class DynaQBlock:
         self._gold = list(gold) if gold is not None else []
         self._given: list[list[Judgement]] = [[] for _ in self.applicant_ids]
         self.cumulative = [0.0] * agents
-        self.finished: dict[int, torch.Tensor] = {}  # agent → its Q `[n_jobs]` when its budget was spent
+        self.finished: dict[int, torch.Tensor] = {}  # agent → its Q `[n_jobs]` at the moment its budget was spent
         self._cosines = scaled_cosines(cache, self.applicant_ids).to(self.device)
         self._inputs = self._make_inputs()
         self.model = self._make_model()
@@ -127,7 +127,7 @@ class DynaQBlock:
         return BayesWorldModel(prior, job_embedding(self.cache).to(self.device), values, self.config.judge_noise)
 
     def _give(self, feedback: Iterable[Judgement]) -> None:
-        """Put what people did themselves into the replay and the world model."""
+        """Put what applicants did into the replay and the world model."""
         if not self.strategy.needs_judge:
             raise InputError(f"strategy {self.strategy.name!r} learns from no feedback; take llm or hybrid")
         feedback = valued(feedback, self.config.label_values)
@@ -138,7 +138,7 @@ class DynaQBlock:
             self.model.observe(self.judged)
 
     def _warm_start(self) -> None:
-        """Fit Q on the rewards that the model expects before a judge was asked."""
+        """Fit Q on the rewards that the model expects before the first judgement."""
         self.q.start_from(self._expected_rewards())
         updates = []
         for _ in range(self.config.warm_start_updates):
@@ -148,36 +148,36 @@ class DynaQBlock:
 
     @property
     def trust(self) -> JudgeTable | None:
-        """What the judge's answers are worth as the block estimates it now; None for models that take it as given."""
+        """The current estimate of what the judge's answers are worth; None where the model takes it as given."""
         return self.model.table if self.strategy.needs_judge else None
 
     @property
     def _by_trust(self) -> bool:
-        """Whether `hybrid` weighs the texts and the judge by how far the judge can be believed."""
+        """Whether the hybrid strategy weighs texts against judge by the judge's trust."""
         known = self.model.table is not None and self.model.text_rewards is not None
         return known and self.strategy.name == "hybrid" and self.config.weighting == "trust"
 
     def _weight(self) -> torch.Tensor:
-        """Weight of the cosine, or of what the texts let expect, in each agent's reward, `[agents]`."""
+        """Weight in each agent's reward of the cosine, or of the reward expected from the texts, `[agents]`."""
         if self._by_trust and self.model.table is not None:
             return torch.full((len(self.applicant_ids),), (1.0 - self.model.table.trust) ** 2, device=self.device)
         return self.strategy.cosine_weight(self.judged.counts)
 
     def _text_rewards(self) -> torch.Tensor:
-        """What is blended with the judge's reward, `[agents, n_jobs]`: the cosine, or its calibrated reward."""
+        """What the judge's reward is blended with, `[agents, n_jobs]`: cosines, or rewards expected from the texts."""
         if self._by_trust and self.model.text_rewards is not None:
             return self.model.text_rewards
         return self._cosines
 
     @property
     def done(self) -> bool:
-        """Every agent has spent its budget, had as many abstentions, asked about the whole catalogue, or failed."""
+        """True when every agent has spent its budget, got as many abstentions, asked about all jobs, or failed."""
         return not any(self._rooms())
 
     def _rooms(self) -> list[int]:
         """Pairs that each agent may still ask about."""
         asked = self.judged.asked.sum(1)
-        # An abstention costs no budget but a call: a judge that can say nothing is not asked about the whole catalogue.
+        # Abstentions cost no budget but calls; without this a judge that always abstains is asked about every job.
         patience = self._budget - (asked - self.judged.counts)
         left = torch.minimum(torch.minimum(self._budget - self.judged.spent, patience), self._n_jobs - asked).tolist()
         return [0 if a in self.failures else room for a, room in zip(self.applicant_ids, left, strict=True)]
@@ -191,7 +191,7 @@ class DynaQBlock:
     def q_values(self) -> npt.NDArray[np.float32]:
         """Q of every job of the catalogue, `[agents, n_jobs]`, in the order of `cache.job_ids`.
 
-        An agent keeps the Q with which it finished, however long others of its block go on.
+        A finished agent keeps the Q with which it finished, however long the rest of its block continues.
         """
         values = self.q.values()
         for agent, final in self.finished.items():
@@ -199,7 +199,7 @@ class DynaQBlock:
         return values.cpu().numpy()
 
     def recommendations(self, k: int) -> list[list[tuple[str, float]]]:
-        """The k jobs of the highest Q per agent, best first, judged or not; ties go to the earlier job."""
+        """The k jobs with the highest Q per agent, best first, judged or not; ties go to the earlier job."""
         ranked = []
         for q in self.q_values():
             order = np.argsort(-q, kind="stable")[:k]
@@ -209,9 +209,9 @@ class DynaQBlock:
     def fit(
         self, source: JudgementSource | None = None, on_round: Callable[[list[RoundMetrics]], None] | None = None
     ) -> DynaQBlock:
-        """Rounds until every agent is done; `on_round` is told of each. Returns the block itself.
+        """Run rounds until every agent is done, calling `on_round` after each. Returns the block itself.
 
-        Raises JudgeError when the judge fails; the rounds before are learned, and `fit` goes on from there.
+        Raises JudgeError when the judge fails; earlier rounds are kept, and another `fit` continues from there.
         """
         for metrics in self.rounds(source):
             if on_round is not None:
@@ -219,14 +219,14 @@ class DynaQBlock:
         return self
 
     def rounds(self, source: JudgementSource | None = None) -> Iterator[list[RoundMetrics]]:
-        """The same round by round, for callers who do something in between."""
+        """Like `fit`, one round at a time, for callers with work to do between rounds."""
         while not self.done:
             yield self.step(source)
 
     def step(self, source: JudgementSource | None = None) -> list[RoundMetrics]:
-        """One round of every agent that still has budget. Returns one record per such agent.
+        """One round of every agent that is not done. Returns one record per such agent.
 
-        Raises JudgeError when the judge fails; nothing was learned from the round then and it can be repeated.
+        Raises JudgeError when the judge fails; the round then has no effect and can be repeated.
         """
         if self.done:
             return []
@@ -254,12 +254,12 @@ class DynaQBlock:
         return self._metrics(rewards, updates, epsilon, errors, abstained, known)
 
     def learn_offline(self, judgements: Iterable[Judgement]) -> list[RoundMetrics]:
-        """Learn from what is there, without acting: as many rounds as the budget would have had.
+        """Learn from existing judgements, without acting, for as many rounds as the budget would have allowed.
 
-        judgements: of any applicants; each agent keeps the first `budget` of its own. Abstentions, pairs that came
-        before or that the person answered, and jobs that the catalogue lacks are passed over. Returns one record per
-        agent and round, whose rewards are those of all its pairs. Raises InputError for a block that has learned
-        before, and for a strategy that needs no judge.
+        judgements: of any applicants; each agent keeps the first `budget` of its own. Abstentions, repeated pairs,
+        pairs on which the applicant acted, and jobs outside the catalogue are ignored. Returns one record per agent and
+        round, whose rewards are those of all the agent's pairs. Raises InputError for a block that has learned before,
+        and for a strategy that needs no judge.
         """
         if not self.strategy.needs_judge:
             raise InputError(f"strategy {self.strategy.name!r} learns from no judgements; offline needs llm or hybrid")
@@ -288,7 +288,7 @@ class DynaQBlock:
         return records
 
     def _train(self) -> list[Update]:
-        """What follows a round's answers: world model, direct learning, planning, target network."""
+        """Learn from a round's answers: world model, direct learning, planning, target network."""
         self.round += 1
         if self.strategy.needs_judge:
             self.model.observe(self.judged)
@@ -299,7 +299,7 @@ class DynaQBlock:
         return updates
 
     def _finish(self) -> None:
-        """Keep the Q of agents that have just spent their budget: how long others take must not change it."""
+        """Keep the Q of agents that have just finished: it must not depend on how long the others take."""
         new = [
             i
             for i, (room, applicant_id) in enumerate(zip(self._rooms(), self.applicant_ids, strict=True))
@@ -318,7 +318,7 @@ class DynaQBlock:
         abstained: dict[int, int],
         answers: dict[int, list[Judgement]],
     ) -> list[RoundMetrics]:
-        """One record for each agent that `rewards` has."""
+        """One record for each agent in `rewards`."""
         counts, spent = self.judged.counts.tolist(), self.judged.spent.tolist()
         weight = self._weight().tolist()
         trust = self.trust.trust if self.trust is not None else math.nan
@@ -347,7 +347,7 @@ class DynaQBlock:
         ]
 
     def propose(self) -> dict[int, list[int]]:
-        """Agent → catalogue indices of its next slate: best Q (plus ucb·deviation) first, random with chance ε."""
+        """Agent → catalogue indices of its next slate: best Q (plus ucb·deviation) first, some at random."""
         scores = (self.q.values() + self.config.ucb * self.model.deviation).masked_fill(self.judged.asked, -math.inf)
         best = torch.topk(scores, min(self.config.slate_size, self._n_jobs), dim=1).indices.tolist()
         epsilon, rooms = self.epsilon.tolist(), self._rooms()
@@ -386,7 +386,7 @@ class DynaQBlock:
     def _keep(
         self, slates: dict[int, list[int]], answers: list[list[Judgement]], weight: list[float]
     ) -> dict[int, list[float]]:
-        """Put a round's pairs into the replay. Returns their rewards under the strategy, abstentions left out."""
+        """Put a round's pairs into the replay. Returns their rewards under the strategy, without abstentions."""
         agents = [i for i, jobs in slates.items() for _ in jobs]
         jobs = [job for slate in slates.values() for job in slate]
         cosines = self._cosines[agents, jobs].tolist()
@@ -406,7 +406,7 @@ class DynaQBlock:
         return rewards
 
     def _expected_rewards(self) -> torch.Tensor:
-        """Reward of every job under the strategy as the model expects it now, `[agents, n_jobs]`."""
+        """Reward of every job under the strategy that the model now expects, `[agents, n_jobs]`."""
         return self.strategy.blend(self._text_rewards(), self.model.mean, self._weight()[:, None])
 
     def _learn(self) -> list[Update]:
@@ -425,9 +425,9 @@ class DynaQBlock:
         return updates
 
     def _judged_slots(self, batch: int) -> torch.Tensor:
-        """Slots of judged pairs, each at most once, `[agents, min(batch, capacity)]`; empty ones where there are fewer.
+        """Distinct slots of judged pairs `[agents, min(batch, capacity)]`, filled up with empty slots.
 
-        The shape does not depend on how many pairs other agents have, nor do an agent's random numbers.
+        Neither the shape nor an agent's random numbers depend on how many pairs other agents have.
         """
         filled = self.judged.filled()
         agents, capacity = filled.shape
@@ -450,8 +450,8 @@ class DynaQBlock:
     def planning_jobs(self, expected: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Jobs to ask the world model about, `[agents, batch]`, and their weights.
 
-        The whole catalogue when it fits; else half of the batch where reward plus uncertainty is highest (prioritised
-        as in Moore & Atkeson 1993), half at random, so that no job is forgotten.
+        The whole catalogue if it fits into a batch. Otherwise half of the batch are the jobs whose reward plus
+        uncertainty is highest (prioritised as in Moore & Atkeson 1993), and half are random, so that none is neglected.
         """
         if self.config.planning == "replay":
             slots = self._judged_slots(self.config.planning_batch)
@@ -466,7 +466,7 @@ class DynaQBlock:
         return jobs, torch.ones(jobs.shape, device=self.device)
 
     def _stop_broken(self, updates: list[Update]) -> None:
-        """An agent whose loss is not finite stops with its round and batch; the others are separate and go on."""
+        """Stop each agent whose loss is not finite, recording its round and batch; the others are independent of it."""
         if not updates:
             return
         broken = ~torch.isfinite(torch.stack([update.losses for update in updates]))

@@ -18,8 +18,9 @@ def answered_gold(
 ) -> Answers | None:
     """The judge's answers on the pairs that `gold` labels, IGNORE meaning that the job does not fit.
 
-    block: applicants whose answers a block has of its own; the others follow them in `Answers.agent`. Abstentions, and
-    pairs that the cache lacks, are left out; None when nothing remains. Raises JudgeError when the judge fails.
+    block: the block's own applicants; they come first in `Answers.agent`, the other applicants of `gold` after them.
+    Abstentions, and pairs that the cache lacks, are left out; None when nothing remains. Raises JudgeError when the
+    judge fails.
     """
     known = set(cache.applicant_ids)
     applicants = list(dict.fromkeys([*block, *(j.applicant_id for j in gold if j.applicant_id in known)]))

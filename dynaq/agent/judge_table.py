@@ -1,23 +1,22 @@
 """How far a judge can be believed, estimated without labels: two annotators of one hidden truth.
 
 The truth of a pair, k, is one of LABELS: what a judge who never erred would say of it, IGNORE where the job does not
-fit. It is hidden. Two annotators tell of it, the similarities of applicant and job (phi) and the judge:
+fit. It is hidden, and two annotators give evidence of it, the similarities of applicant and job (phi) and the judge:
 
     P(k | phi) = softmax_k(theta_k · phi)                       theta of IGNORE is 0
     P(answer = l | k) = confusion[k, l]
 
 Expectation-maximisation finds theta and the confusion from the answers of a block of agents (Dawid & Skene 1979; with a
-classifier as one of the annotators, Raykar et al. 2010). It never sees relevance. What keeps it honest:
+classifier as one of the annotators, Raykar et al. 2010). It never sees relevance grades. These rules keep it sound:
 
-- theta starts from how fits depend on the cosine in other markets, and leaves that only for evidence: few jobs of a
-  catalogue fit, so that a judge who says APPLY of many jobs that look unlike is in error;
-- the iteration starts from a judge who says the same of every pair, and one whose answers do not follow the chance
-  that a job fits is taken for such a judge again (`_validity`): without evidence nobody is believed;
-- a judge who seldom says APPLY where it should not is presumed to miss as seldom: the similarities alone cannot tell a
-  miss of the judge from one of their own;
-- P(fits | answer) never rises from APPLY to IGNORE, so that a judge who contradicts the texts is not believed in
-  reverse;
-- pairs whose truth is known (hand-made labels, what applicants did themselves) settle it where there are any.
+- theta has a prior from other markets (how the chance to fit depends on the cosine there) and departs from it only on
+  evidence: few jobs of a catalogue fit, so a judge who says APPLY of many dissimilar jobs is in error;
+- the iteration starts from a judge who says the same of every pair, and a judge whose answers do not follow the chance
+  that a job fits is pulled back towards that one (`_validity`): no judge is believed without evidence;
+- a judge who seldom says APPLY of a misfit is presumed to miss a fit as seldom: the similarities alone cannot tell the
+  judge's misses from their own;
+- P(fits | answer) never rises from APPLY to IGNORE, so a judge who contradicts the texts is not believed in reverse;
+- pairs whose truth is known (hand-made labels, what applicants did) are fixed at that truth.
 """
 
 from __future__ import annotations
@@ -32,16 +31,16 @@ from dynaq.judging.judgement import LABELS
 Array = npt.NDArray[np.float64]
 
 LEVELS = len(LABELS)
-# Of APPLY, SAVE and CLICK before any evidence: change of the log-odds against IGNORE per deviation of the cosine, and
-# its value at the applicant's mean. Means of maximum likelihood fits on development applicants of O*NET and ESCO.
+# Prior for APPLY, SAVE and CLICK: slope of the log-odds against IGNORE per standard deviation of the cosine, and their
+# value at the applicant's mean. Means of maximum likelihood fits on development applicants of O*NET and ESCO.
 SLOPES, INTERCEPTS = (5.0, 2.8, 2.1), (-15.9, -7.5, -5.5)
 SLOPE_PRECISION, INTERCEPT_PRECISION, OTHER_PRECISION = 2.0, 0.16, 10.0
-ITERATIONS = 4  # per round; each round goes on from the last
-ROW_PSEUDO = 40.0  # pseudo-answers of each row of the confusion, near the two-parameter form
-MISFIT_PSEUDO = 10.0  # pseudo-answers of the pooled mix in the row of misfits
-VALIDITY_PSEUDO = 1.0  # of the variance of the chance to fit, summed over pairs
+ITERATIONS = 4  # per round; each round starts from the last one's result
+ROW_PSEUDO = 40.0  # pseudo-answers that pull each row of the confusion towards the two-parameter form
+MISFIT_PSEUDO = 10.0  # pseudo-answers that pull the misfits' row towards the pooled mix of answers
+VALIDITY_PSEUDO = 1.0  # added to the variance of the chance to fit, summed over pairs
 LEAST = 1e-4
-LONGEST_STEP = 2.0  # of Newton, in log-odds
+LONGEST_STEP = 2.0  # of the Newton iteration, in log-odds
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,9 @@ class JudgeTable:
 
     Args:
         fits, not_fits: P(answer | the job fits), P(answer | it does not), in the order of LABELS.
-        error: share of answers that are errors.
-        share_fits: of the answered pairs, as estimated.
-        answers, known: pairs that were answered, and those of them whose truth is known.
+        error: estimated share of answers that are errors.
+        share_fits: estimated share of the answered pairs that fit.
+        answers, known: number of answered pairs, and how many of them have a known truth.
     """
 
     fits: tuple[float, ...]
@@ -64,12 +63,12 @@ class JudgeTable:
 
     @property
     def trust(self) -> float:
-        """Youden's J of the best use of an answer, in [0, 1]: the distance in variation of the two rows."""
+        """Youden's J of the best use of an answer, in [0, 1]: the total variation distance between the two rows."""
         return 0.5 * sum(abs(a - b) for a, b in zip(self.fits, self.not_fits, strict=True))
 
     @property
     def apply_right(self) -> float:
-        """Share of its APPLY that fit, among the pairs that were answered."""
+        """Estimated share of the answered pairs labelled APPLY whose job fits."""
         right, wrong = self.share_fits * self.fits[0], (1.0 - self.share_fits) * self.not_fits[0]
         return right / (right + wrong) if right + wrong > 0.0 else 0.0
 
@@ -86,9 +85,9 @@ class Answers:
     """Answered pairs of a block, one per row.
 
     Args:
-        phi: `[rows, width]`, the standardised cosine, 1, and what else `similarity_features` gives.
+        phi: `[rows, width]`: the standardised cosine, 1, and the other columns of `similarity_features`.
         answers: `[rows, 4]` distributions over LABELS.
-        agent, job: `[rows]` int, whose answer it is and on which job.
+        agent, job: `[rows]` int, the applicant's agent and the job that the answer is about.
         known: `[rows]` 1 where the job is known to fit, 0 where it is known not to, else NaN.
     """
 
@@ -123,7 +122,7 @@ def prior_theta(width: int) -> Array:
 
 
 def unknown_judge(width: int) -> JudgeModel:
-    """A judge of whom nothing is known yet."""
+    """A judge about whom nothing is known yet."""
     return JudgeModel(prior_theta(width), np.full((LEVELS, LEVELS), 1.0 / LEVELS), 1.0)
 
 
@@ -136,8 +135,8 @@ def estimate(
 ) -> tuple[JudgeModel, JudgeTable, Array]:
     """The judge, its table, and P(k | everything) `[rows, 4]` of every pair.
 
-    start: where the iteration begins. taste `[rows, 4]`: chance that an answer is not about this applicant at all, by
-    label. beyond `[rows, 4]`: log-odds that the applicant's other answers add to those of phi.
+    start: where the iteration begins. taste `[rows, 4]`: per label, the chance that an answer has nothing to do with
+    this applicant. beyond `[rows, 4]`: log-odds that the applicant's other answers add to those of phi.
     """
     answers, rows = pairs.answers, len(pairs.answers)
     taste = np.zeros((rows, LEVELS)) if taste is None else taste
@@ -164,7 +163,7 @@ def _truth(pairs: Answers, model: JudgeModel, taste: Array, beyond: Array) -> Ar
 
 
 def answer_likelihood(answers: Array, confusion: Array, taste: Array) -> Array:
-    """log P(answer | k), `[rows, 4]`; of a distribution over answers its expectation."""
+    """log P(answer | k), `[rows, 4]`; its expectation where the answer is a distribution."""
     each = (1.0 - taste.sum(1))[:, None, None] * confusion + taste[:, None, :]
     found: Array = np.einsum("nl,nkl->nk", answers, np.log(each))
     return found
@@ -189,10 +188,10 @@ def _maximised(
 
 
 def _validity(fit: Array, not_ignored: Array, expected: float) -> float:
-    """How far answers follow the chance that a job fits, `[rows]` each, in [0, 1].
+    """How closely the answers follow the chance that a job fits, in [0, 1]. fit, not_ignored `[rows]`.
 
-    Two annotators who err independently: the slope of one on the other's calibrated probability is
-    P(not ignored | fits) - P(not ignored | does not); `expected` is what it would be if errors were symmetric.
+    When two annotators err independently, the slope of one on the other's calibrated probability is
+    P(not ignored | fits) - P(not ignored | does not); `expected` is that slope if errors were symmetric.
     """
     centred = fit - fit.mean() if len(fit) else fit
     slope = float(centred @ not_ignored) / (float(centred @ centred) + VALIDITY_PSEUDO)
@@ -206,7 +205,7 @@ def _log_softmax(logits: Array, beyond: Array) -> Array:
 
 
 def _ordered(confusion: Array, levels: Array) -> Array:
-    """The same with P(fits | answer) falling from APPLY to IGNORE, as far as the answers are alone concerned."""
+    """The confusion, corrected so that P(fits | answer) does not rise from APPLY to IGNORE, given the answers alone."""
     share = levels[:-1] + 1e-3
     fits, misfits = share / share.sum() @ confusion[:-1], confusion[-1]
     total = fits + misfits
@@ -256,7 +255,7 @@ def _newton(phi: Array, truth: Array, theta: Array, beyond: Array) -> Array:
 
 
 def table_of(model: JudgeModel, truth: Array, pairs: Answers) -> JudgeTable:
-    """The two rows that people read."""
+    """The judge's estimate as the two rows that are reported."""
     fitting = truth[:, :-1].sum(0) + 1e-3
     fits = (fitting / fitting.sum()) @ model.confusion[:-1]
     return JudgeTable(

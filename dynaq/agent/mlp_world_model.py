@@ -12,7 +12,7 @@ from dynaq.agent.stacked_mlp import StackedMLP
 
 
 class MLPWorldModel:
-    """Predicts the reward of any job from its features; knows nothing of its own uncertainty.
+    """Predicts the reward of any job from its features, without an estimate of its own uncertainty.
 
     Attributes as `dynaq.agent.bayes_world_model.BayesWorldModel`; `believed` is what the judge said.
     """
@@ -52,7 +52,7 @@ class MLPWorldModel:
         self.believed = judged.rewards[:, : judged.longest]
         counts = judged.counts[:, None]
         known = counts > 0
-        # An agent of which nothing is judged yet keeps to its prior: Adam's momentum would carry it away from there.
+        # An agent without judgements keeps training on its prior: Adam's momentum would carry it away otherwise.
         weights = (known | self._config.warm_start).float()
         for _ in range(self._config.model_updates):
             drawn = self._random(1 << 30)
@@ -70,7 +70,7 @@ class MLPWorldModel:
         return {f"model.{name}": tensor for name, tensor in self.network.state().items()}
 
     def load_state(self, state: dict[str, torch.Tensor], judged: JudgedPairs) -> None:
-        """What `state` gave."""
+        """Restore what `state` returned."""
         self.network.load_state({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
         self.believed = judged.rewards[:, : judged.longest]
         self.mean = self._predict()

@@ -1,7 +1,7 @@
-"""What the networks see of a pair, and how alike two jobs are.
+"""The networks' features of a pair, and the similarity of two jobs.
 
 A pair is described by the cosines of every state block with every action block, each also standardised and ranked over
-the catalogue for that applicant: how well a job fits compared with the rest matters more than the bare cosine.
+the catalogue for that applicant: how a job compares with the rest matters more than its bare cosine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 
 from dynaq.tensor_cache import TensorCache
 
-# Relative weight of each block when two jobs are compared; blocks that a layout lacks are left out.
+# Relative weight of each block in the distance of two jobs; blocks that the layout lacks do not count.
 JOB_BLOCK_WEIGHTS = {"title": 1.0, "description": 1.0, "technical_skills": 0.5, "soft_skills": 0.2}
 STANDARDISED_SCALE = 0.3
 
@@ -39,7 +39,7 @@ def _unit_blocks(vectors: np.ndarray, block_dim: int) -> torch.Tensor:
 
 def pair_features(cache: TensorCache, applicant_ids: Sequence[str]) -> torch.Tensor:
     """`[applicants, n_jobs, 3·state_blocks·action_blocks]`: block cosines, the same standardised per applicant, and
-    their relative log-rank in (0, 1], small for the best."""
+    their relative log-rank in (0, 1], smallest for the best job."""
     states, actions = state_blocks(cache, applicant_ids), action_blocks(cache)
     cosines = torch.einsum("asd,jbd->ajsb", states, actions).flatten(2)
     centred = cosines - cosines.mean(1, keepdim=True)

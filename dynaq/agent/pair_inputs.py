@@ -1,4 +1,4 @@
-"""What a stacked network reads: an agent's state, and the features of its actions, for chosen jobs or all of them."""
+"""Inputs of a stacked network: an agent's state and the features of its actions, for some jobs or the catalogue."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-CATALOGUE_BYTES = 1 << 26  # of inputs at once
+CATALOGUE_BYTES = 1 << 26  # of inputs held at once
 
 
 class PairInputs(Protocol):
@@ -16,19 +16,19 @@ class PairInputs(Protocol):
     state: torch.Tensor  # [agents, 1, state_width]
     width: int
     n_jobs: int
-    everything: torch.Tensor  # [agents, n_jobs], every job in order; `take` copies nothing for this very tensor
+    everything: torch.Tensor  # [agents, n_jobs], every job in order; `take` recognises this object and copies nothing
 
     def take(self, jobs: torch.Tensor) -> torch.Tensor:
         """jobs `[agents, batch]` int64 → `[agents, batch, width]`."""
         ...
 
     def piece(self, start: int, end: int) -> torch.Tensor:
-        """The same for the jobs of a range of the catalogue."""
+        """Features of a range of the catalogue, `[agents, end - start, width]`."""
         ...
 
 
 class InteractionInputs:
-    """Similarities of applicant and job, computed once per block; the state is in them."""
+    """Similarities of applicant and job, computed once per block; they already contain the state."""
 
     def __init__(self, features: torch.Tensor) -> None:
         self.features = features
@@ -48,7 +48,7 @@ class InteractionInputs:
 
 
 class RawInputs:
-    """State and action as they are, as the textbook agent reads them."""
+    """Unprocessed states and actions, the input of the textbook agent."""
 
     def __init__(self, states: torch.Tensor, actions: torch.Tensor) -> None:
         self.state, self._actions = states[:, None], actions
@@ -71,7 +71,7 @@ def _everything(state: torch.Tensor, n_jobs: int) -> torch.Tensor:
 
 
 def over_catalogue(inputs: PairInputs, network: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    """The network's value of every job, `[agents, n_jobs]`, in pieces of the catalogue."""
+    """The network's value of every job, `[agents, n_jobs]`, computed in pieces to bound memory."""
     step = max(1, CATALOGUE_BYTES // (4 * len(inputs.state) * inputs.width))
     starts = range(0, inputs.n_jobs, step)
     return torch.cat([network(inputs.piece(start, min(start + step, inputs.n_jobs))) for start in starts], dim=1)

@@ -3,10 +3,10 @@
     Q(s, a) = V(s) + f(s, a; θ) + T(s, a)
     y       = r + γ · max over candidate actions a' of Q(s', a'; θ⁻)          (Watkins 1989; Mnih et al. 2015)
 
-f is a stacked network that generalises over jobs, T one learned value per job as in tabular Dyna-Q (Sutton 1990), V
-the state's value (dueling, Wang et al. 2016). The state of an applicant does not change within a run, s' = s, so the
-maximum is one number per agent between two target syncs: it is computed once over the whole catalogue, and V is that
-number times γ, which leaves f and T the reward to explain.
+f is a stacked network that generalises over jobs, T is one learned value per job as in tabular Dyna-Q (Sutton 1990),
+and V is the state's value (dueling, Wang et al. 2016). An applicant's state does not change within a run (s' = s), so
+the maximum is one number per agent between two target syncs. It is computed once over the whole catalogue, and V is γ
+times that number, so that f and T only have to explain the reward.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from dynaq.agent.config import DynaQConfig
 from dynaq.agent.pair_inputs import PairInputs, over_catalogue
 from dynaq.agent.stacked_mlp import StackedMLP
 
-TENSORS = ("table", "value", "target_table", "target_value", "next_max")  # of a checkpoint, beside the network
+TENSORS = ("table", "value", "target_table", "target_value", "next_max")  # in a checkpoint, besides the networks
 
 
 def bellman_target(reward: torch.Tensor, next_value: torch.Tensor, gamma: float) -> torch.Tensor:
-    """y = r + γ·next_value. reward `[agents, batch]`; next_value `[agents, 1]`, or `[agents, batch]` for `same`."""
+    """y = r + γ·next_value. reward `[agents, batch]`; next_value `[agents, 1]`, or like reward for `same`."""
     return reward + gamma * next_value
 
 
@@ -29,7 +29,7 @@ class QFunction:
     """Stacked Q, the parameters of its target, and its updates.
 
     Args:
-        inputs: features of pairs, of `agents` agents.
+        inputs: features of the agents' pairs.
         generators: one per agent, for initial weights and dropout.
     """
 
@@ -56,7 +56,7 @@ class QFunction:
         return network + self.target_table + self.target_value
 
     def sync(self, tau: float | None = None) -> None:
-        """θ⁻ ← τθ + (1-τ)θ⁻, then the maximum that holds until the next sync."""
+        """θ⁻ ← τθ + (1-τ)θ⁻, then recompute the maximum, which stays fixed until the next sync."""
         tau = self._config.tau if tau is None else tau
         self.target_parameters.flat.lerp_(self.network.parameters.flat, tau)
         self.target_table.lerp_(self.table, tau)
@@ -70,7 +70,7 @@ class QFunction:
             self.value = self._config.gamma * self.next_max
 
     def start_from(self, rewards: torch.Tensor) -> None:
-        """Put the state's value at its fixed point for known rewards `[agents, n_jobs]`: γ·max r / (1 - γ)."""
+        """Set the state's value to its fixed point for known rewards `[agents, n_jobs]`: γ·max r / (1 - γ)."""
         if self._config.dueling:
             best = rewards.max(1, keepdim=True).values
             self.next_max = best / (1.0 - self._config.gamma)
@@ -91,7 +91,7 @@ class QFunction:
             each, slope = error.square(), 2.0 * error
         self.network.descend(slope * share)
         if self._config.tabular:
-            # A job that is in the batch twice moves once: the sum of its steps could overshoot without end.
+            # A job that is repeated in the batch takes one averaged step: the sum of its steps could diverge.
             times = torch.zeros_like(self.table).scatter_add_(1, jobs, weights).gather(1, jobs).clamp_min(1.0)
             self.table.scatter_add_(1, jobs, -self._config.tabular_rate * error * weights / times)
         return (each * share).sum(1)
@@ -109,7 +109,7 @@ class QFunction:
         return tensors | {name: getattr(self, name) for name in TENSORS}
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
-        """What `state` gave."""
+        """Restore what `state` returned."""
         self.network.load_state({k.removeprefix("q."): v for k, v in state.items() if k.startswith("q.")})
         self.target_parameters.flat.copy_(state["q_target.parameters"])
         for name in TENSORS:

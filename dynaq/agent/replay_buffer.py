@@ -15,10 +15,10 @@ class JudgedPairs:
     Attributes:
         jobs: `[agents, capacity]` int64 catalogue indices, 0 where empty.
         probabilities: `[agents, capacity, 4]` in the order of LABELS.
-        rewards: `[agents, capacity]` as the judge gave them.
+        rewards: `[agents, capacity]`, the judge's.
         counts: `[agents]` int64.
-        given: `[agents]` int64; so many of the first slots hold what the person did themselves, not a judge's answer.
-        asked: `[agents, n_jobs]` bool; judged, given, or abstained in this run.
+        given: `[agents]` int64, number of leading slots that hold what the applicant did, not a judge's answer.
+        asked: `[agents, n_jobs]` bool, True for pairs judged, given, or abstained on in this run.
     """
 
     def __init__(self, agents: int, n_jobs: int, capacity: int, device: torch.device) -> None:
@@ -31,7 +31,7 @@ class JudgedPairs:
 
     @property
     def longest(self) -> int:
-        """Pairs of the agent that has the most."""
+        """The largest number of pairs that any agent has."""
         return int(self.counts.max()) if len(self.counts) else 0
 
     def valid(self) -> torch.Tensor:
@@ -39,25 +39,25 @@ class JudgedPairs:
         return self.filled()[:, : self.longest]
 
     def filled(self) -> torch.Tensor:
-        """The same for all slots, `[agents, capacity]`."""
+        """`[agents, capacity]` bool, like `valid` for all slots."""
         return torch.arange(self.jobs.shape[1], device=self.counts.device)[None] < self.counts[:, None]
 
     def real(self) -> torch.Tensor:
-        """`[agents, longest]` bool, True where a slot holds what the person did themselves."""
+        """`[agents, longest]` bool, True where a slot holds what the applicant did."""
         return torch.arange(self.longest, device=self.counts.device)[None] < self.given[:, None]
 
     @property
     def spent(self) -> torch.Tensor:
-        """`[agents]` int64: pairs that count for the budget."""
+        """`[agents]` int64, pairs that count against the budget."""
         return self.counts - self.given
 
     def give(self, agents: Sequence[int], jobs: Sequence[int], judgements: Sequence[Judgement]) -> None:
-        """Keep what people did themselves, ahead of everything that a judge says."""
+        """Keep what applicants did. Must come before anything that a judge said."""
         self.add(agents, jobs, judgements)
         self.given = self.counts.clone()
 
     def add(self, agents: Sequence[int], jobs: Sequence[int], judgements: Sequence[Judgement]) -> None:
-        """Keep what was judged, remember what was asked: one entry per pair. Abstentions are remembered only."""
+        """Keep judged pairs and mark them as asked, one entry per pair; abstentions are only marked as asked."""
         known = [i for i, judgement in enumerate(judgements) if judgement.reward is not None]
         self._remember(agents, jobs)
         self._append(
@@ -82,7 +82,7 @@ class JudgedPairs:
         rewards: Sequence[float | None],
         probabilities: Sequence[tuple[float, ...]],
     ) -> None:
-        """Each pair into its agent's next slot; one transfer to the device for the whole block."""
+        """Write each pair into its agent's next slot, with one transfer to the device per array for the whole block."""
         if not agents:
             return
         counts: list[int] = self.counts.tolist()
@@ -109,7 +109,7 @@ class JudgedPairs:
         }
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
-        """What `state` gave, with as many slots as it had. Checkpoints without `judged.given` know a judge only."""
+        """Restore what `state` returned, slots included. Checkpoints without `judged.given` hold judged pairs only."""
         device = self.jobs.device
         for name in self.state():
             if name in state:
@@ -125,7 +125,7 @@ def first_of_each(
 ) -> list[list[Judgement]]:
     """Per applicant, the first judgement of each of at most `limit` jobs.
 
-    Abstentions, other applicants, jobs outside of `jobs` and those that are `known` of the applicant are passed over.
+    Abstentions, other applicants, jobs outside `jobs`, and jobs in the applicant's entry of `known` are ignored.
     """
     row = {applicant_id: i for i, applicant_id in enumerate(applicants)}
     catalogue = frozenset(jobs)

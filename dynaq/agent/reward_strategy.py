@@ -1,11 +1,11 @@
 """Reward of a pair (s, a): cosine, LLM, or an annealed blend of the two.
 
     cosine  (c + 1) / 2 with c = cos(s, a) over the layout's pairs
-    llm     sum over labels of p·value, as the judge gave it
+    llm     sum over labels of p·value, with the judge's probabilities p
     hybrid  w·cosine + (1 - w)·llm, w annealed linearly from w_initial to w_final over anneal_steps judgements
 
-The cosine is known for every pair of the catalogue and only the judge's part has to be learned, so a strategy is a
-weight: what the world model predicts of the judge is blended with the exact cosine by the same w.
+The cosine is known for every pair and only the judge's part has to be learned, so a strategy is just a weight: the
+world model predicts the judge's reward, and the prediction is blended with the exact cosine by the same w.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STRATEGIES = ("cosine", "llm", "hybrid")
 
 @dataclass(frozen=True)
 class RewardStrategy:
-    """A reward as the weight of its cosine part.
+    """A reward, described by the weight of its cosine part.
 
     Args:
         name: one of STRATEGIES.
@@ -43,7 +43,7 @@ class RewardStrategy:
         return self.name != "cosine"
 
     def cosine_weight(self, judged: torch.Tensor) -> torch.Tensor:
-        """w after so many judgements. judged `[agents]` int → `[agents]` float in [0, 1]."""
+        """w after `judged` judgements, `[agents]` int → `[agents]` float in [0, 1]."""
         progress = (judged.float() / self.anneal_steps).clamp(max=1.0)
         weight = self.initial + (self.final - self.initial) * progress
         if self.switch_step is not None:
@@ -51,12 +51,12 @@ class RewardStrategy:
         return weight
 
     def blend(self, cosine: torch.Tensor, judged_reward: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """w·cosine + (1 - w)·llm. All three broadcast; cosine already scaled to [0, 1]."""
+        """w·cosine + (1 - w)·llm. All three broadcast; the cosine is already scaled to [0, 1]."""
         return weight * cosine + (1.0 - weight) * judged_reward
 
 
 def make_strategy(name: str, config: DynaQConfig) -> RewardStrategy:
-    """The strategy of that name. Raises InputError naming the known ones."""
+    """The strategy called `name`. Raises InputError, listing the known names, for any other."""
     if name == "cosine":
         return RewardStrategy(name, 1.0, 1.0)
     if name == "llm":

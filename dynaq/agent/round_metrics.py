@@ -1,4 +1,4 @@
-"""What one round of a block leaves behind: a record per agent, and the updates of Q that it made."""
+"""Records of one round of a block: the metrics of each agent, and the updates of Q."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ class RoundMetrics:
     """One agent after one round.
 
     Args:
-        applicant_id: whose agent.
+        applicant_id: the agent's applicant.
         round: counted from 1.
-        judgements_used: distinct pairs judged so far; 0 throughout for the cosine strategy, which asks nobody.
-        mean_reward: mean reward of this round's slate under the strategy; NaN when every pair was abstained.
+        judgements_used: distinct pairs judged so far; always 0 for the cosine strategy, which needs no judge.
+        mean_reward: mean reward of this round's slate under the strategy; NaN when the judge abstained on every pair.
         cumulative_reward: sum of the rewards of all slates.
-        epsilon: chance of a random job that this round acted with.
+        epsilon: chance of a random job on this round's slate.
         w_cosine: weight of the cosine in the reward.
-        q_loss: mean loss of the direct updates; NaN without any.
-        model_loss: squared error of the model's predictions for this slate, made before it was judged.
-        planning_loss: mean loss of the planning updates; NaN without any.
+        q_loss: mean loss of the direct updates; NaN when there were none.
+        model_loss: mean squared error of the model's predictions for this slate, made before it was judged.
+        planning_loss: mean loss of the planning updates; NaN when there were none.
         abstained: pairs of this slate on which the judge abstained.
-        judge_reward: mean of the judge's own rewards of this slate, whatever the strategy makes of them; NaN without.
-        applied, saved, clicked, ignored: the judge's answers on this slate.
-        trust: how far the block believes the judge after this round, in [0, 1]; NaN where it takes that as given.
+        judge_reward: mean of the judge's own rewards of this slate, before any blending; NaN when there are none.
+        applied, saved, clicked, ignored: number of the judge's answers with each label on this slate.
+        trust: how far the block believes the judge after this round, in [0, 1]; NaN if the model has no estimate.
     """
 
     applicant_id: str
@@ -62,14 +62,14 @@ class Update:
 
 
 def mean_loss(updates: list[Update], kind: str) -> list[float]:
-    """Per agent; empty without updates of that kind."""
+    """Mean loss per agent of the updates of that kind; empty when there were none."""
     losses = [update.losses for update in updates if update.kind == kind]
     mean: list[float] = torch.stack(losses).mean(0).tolist() if losses else []
     return mean
 
 
 def mean_known(values: Sequence[float]) -> float:
-    """NaN of nothing."""
+    """The mean, or NaN when there are no values."""
     return sum(values) / len(values) if values else math.nan
 
 

@@ -1,18 +1,18 @@
-"""Networks of many agents as one: parameters stacked `[agents, in, out]`, one batched matrix product per layer.
+"""The networks of many agents as one: stacked parameters `[agents, in, out]`, one batched matrix product per layer.
 
 Agents never mix: every operation is element-wise or batched over the first axis, and each agent's initial weights and
 dropout masks come from its own generator, so an agent learns the same alone and in any block.
 
-All parameters of a block lie in one flat buffer, gradients in another, so that Adam (Kingma & Ba 2015) is one kernel
-over the block. The gradients of so plain a network are written by hand, straight into that buffer: autograd would
-allocate the largest tensors anew in every update. Gradients live for one update only, so all networks of a process
-share their buffer.
+All parameters of a block lie in one flat buffer and all gradients in another, so that Adam (Kingma & Ba 2015) is one
+kernel over the block. The gradients of so plain a network are written by hand, directly into that buffer: autograd
+would reallocate the largest tensors in every update. Gradients are needed for one update only, so all networks of a
+process share one buffer for them.
 
-An agent's state does not change. Its product with the first layer's weights is therefore one vector, which the bias
-holds: of weights W and state s only b + s·W is ever needed. The gradient of W[i, j] is s[i] times that of b[j], so
-Adam, which divides by the gradient's size, would move b[j] by some δ and W[i, j] by sign(s[i])·δ: together
-b + s·W moves by δ·(1 + Σ|s[i]|). That is what is done, and what W, its gradient and its moments would have cost is
-saved: more than a third of an agent that reads raw vectors.
+An agent's state s does not change, so its product with the first layer's weights W is a constant vector, and the bias b
+stores b + s·W. The gradient of W[i, j] is s[i] times that of b[j], so Adam, which divides by the gradient's size, would
+move b[j] by some δ and W[i, j] by sign(s[i])·δ: together b + s·W moves by δ·(1 + Σ|s[i]|). The code applies that step
+directly and needs neither W nor its gradient and moments, which saves more than a third of the memory of an agent that
+reads raw vectors.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch
 
 
 def agent_generator(seed: int, applicant_id: str, purpose: str) -> torch.Generator:
-    """A CPU generator that depends on nothing but its arguments (SHA-256 of them)."""
+    """A CPU generator whose seed depends only on the arguments (their SHA-256)."""
     digest = hashlib.sha256(f"{seed}\x00{applicant_id}\x00{purpose}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
@@ -35,9 +35,9 @@ class Layers:
     """Views of one flat buffer: per layer the weights `[agents, in, out]` and biases `[agents, 1, out]`.
 
     Args:
-        agents: how many are stacked.
+        agents: number of stacked agents.
         sizes: width of the actions, widths of the hidden layers, 1.
-        flat: the buffer, of at least as many numbers; None makes one of zeros.
+        flat: the buffer, at least as long as needed; None allocates zeros.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class Layers:
         self.weights, self.biases = views[::2], views[1::2]
 
 
-_gradients: dict[torch.device, torch.Tensor] = {}  # one buffer per device, as large as the largest block needed
+_gradients: dict[torch.device, torch.Tensor] = {}  # one buffer per device, sized for the largest block so far
 
 
 def _gradient_buffer(size: int, device: torch.device) -> torch.Tensor:
-    """At least `size` numbers that hold until the next network of this process takes a step."""
+    """At least `size` numbers, valid until the next network of this process takes a step."""
     buffer = _gradients.get(device)
     if buffer is None or len(buffer) < size:
         buffer = _gradients[device] = torch.zeros(size, device=device)
@@ -67,13 +67,13 @@ def _gradient_buffer(size: int, device: torch.device) -> torch.Tensor:
 class StackedMLP:
     """One multilayer perceptron with scalar output per agent, ReLU between layers, trained by Adam.
 
-    The input of an agent is its state, `state[agent]`, beside an action; the first bias holds the state's part.
+    An agent's input is its state `state[agent]` followed by an action; the first bias holds the state's part.
 
     Args:
         state: `[agents, 1, state_width]`; the width may be 0.
         sizes: width of the actions, and the hidden widths.
-        generators: one per agent, for weights and dropout.
-        dropout: after each hidden layer, in training.
+        generators: one per agent, for initial weights and dropout.
+        dropout: probability after each hidden layer, in training only.
     """
 
     def __init__(
@@ -88,10 +88,10 @@ class StackedMLP:
         self._shape = (len(generators), [*sizes, 1], state.device)
         self.parameters = Layers(*self._shape)
         self._draw_parameters(state)
-        # How much further Adam moves b + s·W than b alone, `[agents, 1, 1]`; None without a state.
+        # Factor by which Adam moves b + s·W further than b alone, `[agents, 1, 1]`; None without a state.
         self._reach = 1.0 + state.abs().sum(2, keepdim=True) if state.shape[2] else None
         self._optimizer = torch.optim.Adam([self.parameters.flat], lr=learning_rate, fused=True)
-        self._inputs: list[torch.Tensor] = []  # of each layer, for the backward pass
+        self._inputs: list[torch.Tensor] = []  # inputs of each layer, for the backward pass
 
     def _draw_parameters(self, state: torch.Tensor) -> None:
         """Uniform in ±1/√fan_in, PyTorch's default for nn.Linear."""
@@ -108,13 +108,13 @@ class StackedMLP:
                     p.biases[0][agent] += state[agent] @ drawn[: rows - fan_in].to(device)
 
     def copy_of_parameters(self) -> Layers:
-        """Parameters for a target network."""
+        """A copy of the parameters, for a target network."""
         layers = Layers(*self._shape)
         layers.flat.copy_(self.parameters.flat)
         return layers
 
     def predict(self, actions: torch.Tensor, parameters: Layers | None = None) -> torch.Tensor:
-        """actions `[agents, batch, width]` → `[agents, batch]`, without dropout; with other parameters if given."""
+        """actions `[agents, batch, width]` → `[agents, batch]`, without dropout; given `parameters` replace its own."""
         p = parameters or self.parameters
         x = actions
         for i in range(len(p.weights)):
@@ -124,7 +124,7 @@ class StackedMLP:
         return x.squeeze(-1)
 
     def forward(self, actions: torch.Tensor) -> torch.Tensor:
-        """The same in training: with dropout, and remembering what `descend` needs."""
+        """`predict` in training mode: applies dropout, and keeps what `descend` needs."""
         p, x, keep = self.parameters, actions, 1.0 - self._dropout
         self._inputs = [x]
         for i in range(len(p.weights)):
@@ -139,7 +139,7 @@ class StackedMLP:
 
     @property
     def gradients(self) -> Layers:
-        """Of the last step that a network of this process took."""
+        """The gradients of the last step that any network of this process took."""
         return Layers(*self._shape, flat=_gradient_buffer(len(self.parameters.flat), self.parameters.flat.device))
 
     def descend(self, slope: torch.Tensor) -> None:
@@ -150,14 +150,14 @@ class StackedMLP:
         for i in range(last, -1, -1):
             x, weight = self._inputs[i], p.weights[i].transpose(1, 2)
             torch.sum(slope, dim=1, keepdim=True, out=g.biases[i])
-            if i == last:  # of one output: as matrix products, these two would take ten times as long
+            if i == last:  # a single output: the general matrix products would take ten times as long
                 torch.bmm(slope.transpose(1, 2), x, out=g.weights[i].transpose(1, 2))
                 below = slope * weight if i > 0 else slope
             else:
                 torch.bmm(x.transpose(1, 2), slope, out=g.weights[i])
                 below = torch.bmm(slope, weight) if i > 0 else slope
             if i > 0:
-                # x > 0 is where neither ReLU nor dropout closed the way.
+                # x > 0 exactly where neither ReLU nor dropout blocked the gradient.
                 slope = torch.ops.aten.threshold_backward(below, x, 0)
                 if self._dropout > 0:
                     slope = slope.div_(keep)
@@ -174,7 +174,7 @@ class StackedMLP:
         return {"parameters": self.parameters.flat, **self._optimizer.state.get(self.parameters.flat, {})}
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
-        """What `state` gave."""
+        """Restore what `state` returned."""
         flat = self.parameters.flat
         flat.copy_(state["parameters"])
         if len(state) > 1:

@@ -1,4 +1,4 @@
-"""How learned things are kept: tensors in safetensors, the rest in JSON beside them. Nothing is unpickled."""
+"""File format of learned state: tensors in safetensors, the rest in JSON beside them. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ VERSION = 1
 
 
 def write_saved(folder: str | Path, name: str, tensors: Mapping[str, torch.Tensor], record: Mapping[str, Any]) -> None:
-    """Write `name.safetensors` and `name.json` into a folder, which is made."""
+    """Write `name.safetensors` and `name.json` into a folder, which is created if missing."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     plain: dict[str, torch.Tensor] = {}
     kept: set[int] = set()
-    for key, tensor in tensors.items():  # copied only where it must be: a block's tensors are most of its memory
+    for key, tensor in tensors.items():  # copied only where necessary: tensors are most of a block's memory
         own = tensor.detach().cpu().contiguous()
         shared = own.untyped_storage().data_ptr() in kept or own.untyped_storage().nbytes() != own.nbytes
         plain[key] = own.clone() if shared else own
@@ -32,7 +32,7 @@ def write_saved(folder: str | Path, name: str, tensors: Mapping[str, torch.Tenso
 
 
 def read_saved(folder: str | Path, name: str, what: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Tensors and record. Raises InputError naming `what` and the folder when it is not there or of another version."""
+    """Tensors and record. Raises InputError naming `what` and the folder if unreadable or of another version."""
     folder = Path(folder)
     try:
         record: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))

@@ -1,23 +1,23 @@
-"""The world model that knows how far its judge can be believed.
+"""The world model that estimates how far its judge can be believed.
 
-With k the hidden truth of a pair (`dynaq.agent.judge_table`), phi its similarities and f a Gaussian process over jobs,
-one per applicant (Rasmussen & Williams 2006),
+Let k be the hidden truth of a pair (`dynaq.agent.judge_table`), phi its similarities, and f a Gaussian process over
+jobs, one per applicant (Rasmussen & Williams 2006). Then
 
-    P(k | phi, f) ∝ P(k | phi)·exp(f·u(k))        u a label's reward in units of the prior's deviation from its mean
+    P(k | phi, f) ∝ P(k | phi)·exp(f·u(k))        u: a label's distance from the prior's mean reward, in deviations
     P(answer = l | k, j) = (1 - sum(taste(j)))·confusion[k, l] + taste(j, l)
 
-P(k | phi) and the confusion are estimated together from the answers of the whole block, again after every round. Three
-things are told apart from a fit:
+P(k | phi) and the confusion are estimated together from the answers of the whole block, anew after every round. Three
+other causes of a favourable answer are told apart from a fit:
 
-- errors at random, by the confusion: an answer is worth what it informs under it;
-- the judge's taste for a job or its like, by what it says of it to *other* applicants whom the texts do not recommend
-  it to;
-- an opinion that is only the similarities' again: then an applicant's other answers on similar jobs do not bear out
-  what an answer says beyond them, and answers are discounted by as much (`borne_out`).
+- random errors, by the confusion: an answer counts for the information it carries under the confusion;
+- the judge's taste for a job or for similar ones, by what it says of them to *other* applicants for whom the texts do
+  not recommend them;
+- a judge who only echoes the similarities: then an applicant's answers on similar jobs do not confirm what an answer
+  says beyond the similarities, and answers are discounted to that extent (`_borne_out`).
 
-An answer is an observation of f by one step of Fisher scoring, as in Laplace's approximation (sec. 3.4). What an agent
-believes of a judged pair is its posterior from all *other* answers (leave-one-out, eq. 5.12) and the pair's own answer,
-put together by Bayes' rule. What applicants did themselves is known, not judged.
+An answer becomes an observation of f by one step of Fisher scoring, as in Laplace's approximation (sec. 3.4). What an
+agent believes of a judged pair combines, by Bayes' rule, the posterior from all *other* answers (leave-one-out, eq.
+5.12) with the pair's own answer. What applicants did is taken as known, not as judged.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from dynaq.agent.bayes_world_model import LEAST_INFORMATION, OBSERVATION_VARIANC
 from dynaq.agent.judge_table import LEVELS, NOTHING, Answers, Array, JudgeModel, JudgeTable, estimate, unknown_judge
 from dynaq.agent.replay_buffer import JudgedPairs
 
-REAL_ERROR = 1e-3  # chance that an applicant's own act does not mean what it says
-TASTE_SCALE = 0.7  # length scale of a taste
-TASTE_COUNTS = 6.0  # answers after which a taste is half believed
+REAL_ERROR = 1e-3  # chance that what an applicant did does not reflect the truth
+TASTE_SCALE = 0.7  # length scale over which a taste extends to similar jobs
+TASTE_COUNTS = 6.0  # number of answers at which a taste is half believed
 MOST_TASTE = 0.98
-BORNE_OUT_COUNTS = 3.0  # information in favour of the judge before any evidence
+BORNE_OUT_COUNTS = 3.0  # prior information in favour of the judge
 
 
 @dataclass(frozen=True)
 class _Judged:
-    """The block's judged pairs `[agents, n]`, and what stays the same while they are read."""
+    """The block's judged pairs `[agents, n]`, and what stays constant during one `observe`."""
 
     jobs: torch.Tensor
     valid: torch.Tensor
@@ -53,7 +53,7 @@ class _Judged:
 
 @dataclass(frozen=True)
 class _Observations:
-    """Answers as observations of f `[agents, n]`, with score and information that they come from."""
+    """Answers as observations of f `[agents, n]`, with the score and information they derive from."""
 
     surprise: torch.Tensor
     variance: torch.Tensor
@@ -62,11 +62,11 @@ class _Observations:
 
 
 class TrustWorldModel:
-    """`dynaq.agent.world_model.WorldModel` under one estimate of the judge for the whole block.
+    """A `dynaq.agent.world_model.WorldModel` with one estimate of the judge for the whole block.
 
     Args:
-        phi: similarity features `[agents, n_jobs, width]`, the standardised cosine and 1 first.
-        embedding: of the jobs `[n_jobs, d]`.
+        phi: similarity features `[agents, n_jobs, width]`; the first two are the standardised cosine and 1.
+        embedding: job embeddings `[n_jobs, d]`.
         values: reward of each label `[4]`.
         gold: pairs of known truth that the judge answered, of any applicant; they anchor the estimate.
     """
@@ -87,7 +87,7 @@ class TrustWorldModel:
         self.deviation = self._scale.clone()
 
     def _follow(self, judge: JudgeModel) -> None:
-        """Take the prior of every pair from the estimate."""
+        """Recompute the prior of every pair from the estimate."""
         self._judge = judge
         self._log_static = torch.from_numpy(judge.static(self._phi)).to(self._values)
         static = self._log_static.exp()
@@ -95,7 +95,7 @@ class TrustWorldModel:
         self._scale = deviation_of(static, self._values)
 
     def _tilt(self, at: torch.Tensor | None = None) -> torch.Tensor:
-        """u `[agents, n, 4]` of all jobs, or of those at `[agents, n]`."""
+        """u `[agents, n, 4]` for all jobs, or for the jobs `at` `[agents, n]`."""
         mean, scale = self.text_rewards, self._scale
         if at is not None:
             mean, scale = mean.gather(1, at), scale.gather(1, at)
@@ -127,7 +127,7 @@ class TrustWorldModel:
         self.mean = mean
 
     def _read(self, judged: JudgedPairs, n: int) -> _Judged:
-        """Slots are append-only: only newly filled ones need distances."""
+        """The block's judged pairs. Slots are append-only, so only newly filled ones need distances."""
         filled = judged.counts > self._seen
         first = int(self._seen[filled].min()) if bool(filled.any()) else n
         self._distances[first:] = [self._distances_to(judged.jobs[:, slot]) for slot in range(first, n)]
@@ -140,7 +140,7 @@ class TrustWorldModel:
     def _borne_out(
         self, pairs: _Judged, taste: torch.Tensor, log_static: torch.Tensor, u: torch.Tensor
     ) -> torch.Tensor:
-        """The confusion, discounted as far as other answers on similar jobs do not bear out what an answer adds."""
+        """The confusion, discounted to the extent that answers on similar jobs do not confirm what an answer adds."""
         confusion = torch.from_numpy(self._judge.confusion).to(taste)
         asked = pairs.valid & ~pairs.real
         if not bool(asked.any()):
@@ -158,7 +158,7 @@ class TrustWorldModel:
     def _likelihood(
         self, pairs: _Judged, taste: torch.Tensor, confusion: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """log P(answer | k) of the answers given `[agents, n, 4]`, and P(answer | k) of any `[agents, n, 4, 4]`."""
+        """log P(answer | k) of the actual answers `[agents, n, 4]`, and P(l | k) of every label `[agents, n, 4, 4]`."""
         each = (1.0 - taste.sum(-1))[..., None, None] * confusion + taste[..., None, :]
         like = torch.einsum("anl,ankl->ank", pairs.answers, torch.log(each.clamp_min(1e-9)))
         return torch.where(pairs.real[..., None], torch.log(pairs.answers + REAL_ERROR), like), each
@@ -166,7 +166,7 @@ class TrustWorldModel:
     def _observations(
         self, pairs: _Judged, log_static: torch.Tensor, u: torch.Tensor, like: torch.Tensor, each: torch.Tensor
     ) -> _Observations:
-        """One step of Fisher scoring at f = 0; an empty slot gets a variance so large that it says nothing."""
+        """One step of Fisher scoring at f = 0; an empty slot gets a variance so large that it has no effect."""
         p = log_static.exp()
         score = (torch.softmax(log_static + like, dim=-1) * u).sum(-1)
         answered = torch.einsum("ank,ankl->anl", p, each)
@@ -182,14 +182,14 @@ class TrustWorldModel:
         return (self._norms + rows.square().sum(1, keepdim=True) - 2.0 * rows @ self._embedding.T).clamp_min(0.0)
 
     def _estimate(self, pairs: _Judged) -> torch.Tensor:
-        """The judge, its table and tastes. Returns each judged pair's taste `[agents, n, 4]`."""
+        """Update the judge and its table. Returns each judged pair's taste `[agents, n, 4]`."""
         asked = pairs.valid & ~pairs.real
         taste = torch.zeros(*asked.shape, LEVELS, device=asked.device, dtype=self._values.dtype)
         agents = torch.arange(len(asked), device=asked.device)[:, None].expand_as(asked)[asked].cpu().numpy()
         jobs = pairs.jobs[asked].cpu().numpy()
         answers = pairs.answers[asked].double().cpu().numpy()
         rows = Answers(self._phi[agents, jobs], answers, agents, jobs, np.full(len(agents), np.nan))
-        # What the last round found of f at these pairs: an applicant's other answers are a witness, too.
+        # f at these pairs from the last round: an applicant's other answers are evidence, too.
         f = torch.zeros(asked.shape, device=asked.device, dtype=self._values.dtype)
         f[:, : self._left_out.shape[1]] = self._left_out
         beyond = (f[..., None] * self._tilt(pairs.jobs))[asked].double().cpu().numpy()
@@ -215,7 +215,7 @@ class TrustWorldModel:
         self.gold = gold
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Tensors of a checkpoint: what the last round started from; `load_state` repeats that round's estimate."""
+        """Tensors of a checkpoint: the start of the last round, whose estimate `load_state` repeats."""
         judge, left_out = self._before
         tensors = {
             "trust.theta": torch.from_numpy(judge.theta),
@@ -228,7 +228,7 @@ class TrustWorldModel:
         return tensors
 
     def load_state(self, state: dict[str, torch.Tensor], judged: JudgedPairs) -> None:
-        """What `state` gave, and what follows from the judged pairs."""
+        """Restore what `state` returned, and recompute the rest from the judged pairs."""
         prefix = "trust.gold."
         gold = {name.removeprefix(prefix): t.numpy() for name, t in state.items() if name.startswith(prefix)}
         self.gold = Answers(**gold) if gold else None
@@ -239,10 +239,11 @@ class TrustWorldModel:
 
 
 def tastes(rows: Answers, where: npt.NDArray[np.int64], near: Array, fit: Array, usual: Array) -> Array:
-    """What a judge says of a job to applicants whom it does not fit, beyond what it usually says of a misfit.
+    """What a judge says of a job to applicants it does not fit, in excess of what it usually says of a misfit.
 
-    where `[rows]` into the distinct jobs, near `[jobs, jobs]` their likeness, fit `[rows]` P(fits), usual `[4]`. Only
-    other applicants' answers count: an applicant's own are the evidence that is to be judged. Returns `[rows, 4]`.
+    where: `[rows]` index into the distinct jobs. near: `[jobs, jobs]`, their similarity. fit: `[rows]`, P(fits). usual:
+    `[4]`, the answers to misfits. Only other applicants' answers count: an applicant's own are the evidence that the
+    taste is to correct. Returns `[rows, 4]`.
     """
     misfits = (1.0 - fit)[:, None] * rows.answers
     total = np.zeros((len(near), LEVELS))

@@ -1,4 +1,4 @@
-"""What a block of agents asks of its world model, whichever it is."""
+"""The interface between a block of agents and its world model."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dynaq.agent.replay_buffer import JudgedPairs
 
 
 class WorldModel(Protocol):
-    """The judge's reward of every pair as an agent expects it, judged or not.
+    """Predicts the judge's reward of every pair, judged or not.
 
     Attributes:
         mean, deviation: `[agents, n_jobs]`, in units of reward.
-        believed: `[agents, longest]`, reward of each judged pair as the model believes it.
-        text_rewards: `[agents, n_jobs]`, what the similarities alone let expect, in the judge's units; None for a model
-            that does not tell.
+        believed: `[agents, longest]`, the reward of each judged pair that the model believes.
+        text_rewards: `[agents, n_jobs]`, the reward expected from the similarities alone, in the judge's units; None
+            for a model that does not estimate it.
         table: what the judge's answers are worth; None for a model that takes that as given.
     """
 
@@ -28,7 +28,7 @@ class WorldModel(Protocol):
 
     @property
     def text_rewards(self) -> torch.Tensor | None:
-        """What the similarities alone let expect."""
+        """The reward expected from the similarities alone, or None."""
         ...
 
     def observe(self, judged: JudgedPairs) -> None:
@@ -44,5 +44,5 @@ class WorldModel(Protocol):
         ...
 
     def load_state(self, state: dict[str, torch.Tensor], judged: JudgedPairs) -> None:
-        """What `state` gave, and what follows from the judged pairs."""
+        """Restore what `state` returned, and recompute the rest from the judged pairs."""
         ...

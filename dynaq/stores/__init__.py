@@ -1,4 +1,4 @@
-"""Stores: where the catalogue, the cohort, their vectors and the ledger live, behind one interface."""
+"""Stores keep the catalogue, the cohort, their vectors and the ledger behind one interface."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def open_store(uri: str | Path, *, create: bool = False, read_only: bool = False
 
     Args:
         uri: `mongodb://…`, `mongodb+srv://…` (database `rl_jobsdb` unless the URI names one) or a folder.
-        create: make it when it is not there.
+        create: create the store if it does not exist.
         read_only: never write. A folder has one writer at a time and any number of read-only users.
 
-    Raises InputError when it is not there (and `create` is false), cannot be reached, or has another writer.
+    Raises InputError when it does not exist (and `create` is false), cannot be reached, or has another writer.
     """
     text = str(uri)
     if not text:
@@ -54,9 +54,9 @@ def open_store(uri: str | Path, *, create: bool = False, read_only: bool = False
 
 
 def open_feedback(uri: str | Path) -> FeedbackStore:
-    """Open a store to write feedback and exposures only, while others may write the rest of it.
+    """Open a store to write only feedback and exposures, while other processes may write the rest.
 
-    Raises InputError when there is no store, or another process writes feedback to the folder.
+    Raises InputError when the store does not exist, or another process writes feedback to the folder.
     """
     store = open_store(uri, read_only=True)
     if not isinstance(store, FolderStore):

@@ -1,6 +1,6 @@
-"""What a store is: the interface behind every store URI, and the records it moves.
+"""The interface behind every store URI, and the records that pass through it.
 
-Two implementations, one conformance suite: `dynaq.stores.folder` (Parquet, no server) and `dynaq.stores.mongo`.
+Two implementations share one conformance suite: `dynaq.stores.folder` (Parquet, no server) and `dynaq.stores.mongo`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ COLLECTIONS: Mapping[Kind, Collections] = {
 
 @dataclass(frozen=True)
 class VectorBatch:
-    """Some records' vectors, in whatever order the store keeps them.
+    """Vectors of some records, in the store's own order.
 
     Args:
         ids: record ids.
@@ -68,10 +68,10 @@ class VectorBatch:
 
 
 class FeedbackStore(Protocol):
-    """What people did and what they were shown. Also a context manager."""
+    """What applicants did and what they were shown. Also a context manager."""
 
     def add_feedback(self, events: Sequence[FeedbackEvent]) -> int:
-        """Keep events and return how many were new: of one key the first stays. On the disk when this returns."""
+        """Keep events and return how many were new; the first of a key wins. Durable on disk when this returns."""
         ...
 
     def feedback(self, applicants: Sequence[str] | None = None) -> pa.Table:
@@ -79,7 +79,7 @@ class FeedbackStore(Protocol):
         ...
 
     def add_exposures(self, exposures: Sequence[Exposure]) -> None:
-        """Keep what people were shown, keyed and durable as events are."""
+        """Keep what applicants were shown, keyed and durable like events."""
         ...
 
     def exposures(self, applicants: Sequence[str] | None = None) -> pa.Table:
@@ -87,7 +87,7 @@ class FeedbackStore(Protocol):
         ...
 
     def close(self) -> None:
-        """Finish writing and let go of the store. Idempotent."""
+        """Finish writing and release the store. Idempotent."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -100,12 +100,12 @@ class FeedbackStore(Protocol):
 class Store(FeedbackStore, Protocol):
     """A catalogue, a cohort, their vectors, the ledger and the relevance grades. Also a context manager.
 
-    Writes are upserts by id: repeating one changes nothing. Records come back ordered by id.
+    Writes are upserts by id, so repeating one changes nothing. Records are returned ordered by id.
     """
 
     @property
     def uri(self) -> str:
-        """Where it is, credentials masked."""
+        """The store's URI with credentials masked."""
         ...
 
     @overload
@@ -115,7 +115,7 @@ class Store(FeedbackStore, Protocol):
     @overload
     def records(self, kind: Kind, ids: Sequence[str] | None = None) -> Iterator[Job] | Iterator[Candidate]: ...
     def records(self, kind: Kind, ids: Sequence[str] | None = None) -> Iterator[Job] | Iterator[Candidate]:
-        """The records with these ids (None: all), ordered by id. Ids that are not there are left out."""
+        """The records with these ids (None: all), ordered by id. Unknown ids are ignored."""
         ...
 
     def ids(self, kind: Kind) -> list[str]:
@@ -127,11 +127,11 @@ class Store(FeedbackStore, Protocol):
     @overload
     def put_records(self, kind: Literal["candidate"], records: Iterable[Candidate]) -> None: ...
     def put_records(self, kind: Kind, records: Iterable[Job] | Iterable[Candidate]) -> None:
-        """Add records; one whose id is there already replaces the old one and leaves its vectors."""
+        """Add records; one with an existing id replaces the old record but not its vectors."""
         ...
 
     def delete_records(self, kind: Kind, ids: Sequence[str]) -> None:
-        """Remove records together with their vectors. Ids that are not there are passed over."""
+        """Remove records together with their vectors. Unknown ids are ignored."""
         ...
 
     def vectors(
@@ -141,16 +141,16 @@ class Store(FeedbackStore, Protocol):
 
         Args:
             kind: of the records.
-            blocks: which blocks to read; a record that lacks one is left out and is among the batch's problems.
-            ids: whose.
-            optional: blocks that are zeros where a record lacks them.
+            blocks: which blocks to read; a record that lacks one is left out and listed in the batch's problems.
+            ids: of the records.
+            optional: blocks that a record may lack; they are then zeros.
         """
         ...
 
     def put_vectors(
         self, kind: Kind, ids: Sequence[str], blocks: Mapping[str, FloatArray], hashes: Sequence[str] | None = None
     ) -> None:
-        """Add vectors; those that a record had before are replaced as a whole.
+        """Add vectors, replacing all vectors that a record had before.
 
         Args:
             kind: of the records.
@@ -158,12 +158,12 @@ class Store(FeedbackStore, Protocol):
             blocks: block name -> `[len(ids), dimension]`.
             hashes: content hash of the text that each row was embedded from; None where that is not known.
 
-        Raises InputError for an unknown block, another shape, or numbers that are not finite.
+        Raises InputError for an unknown block, a wrong shape, or numbers that are not finite.
         """
         ...
 
     def hashes(self, kind: Kind) -> dict[str, str | None]:
-        """Id -> content hash for every record that has vectors; None where they were embedded elsewhere."""
+        """Id -> content hash for every record that has vectors; None for those embedded elsewhere."""
         ...
 
     def dimension(self) -> int:
@@ -175,15 +175,15 @@ class Store(FeedbackStore, Protocol):
         ...
 
     def judgements(self, judge: str | None = None, applicants: Sequence[str] | None = None) -> pa.Table:
-        """The ledger, with the columns of `dynaq.judging.judgement.JUDGEMENT_SCHEMA`."""
+        """The ledger, or its part for a judge or applicants, with the columns of `JUDGEMENT_SCHEMA`."""
         ...
 
     def add_judgements(self, judgements: Sequence[Judgement]) -> None:
-        """Keep judgements; one that is already there for (applicant, job, judge) stays, abstentions are not kept."""
+        """Keep judgements; the first of each (applicant, job, judge) wins, and abstentions are not kept."""
         ...
 
     def qrels(self) -> Qrels | None:
-        """Relevance grades, None without any."""
+        """Relevance grades, or None if there are none."""
         ...
 
     def put_qrels(self, qrels: Qrels) -> None:
@@ -191,16 +191,16 @@ class Store(FeedbackStore, Protocol):
         ...
 
     def meta(self) -> dict[str, Any]:
-        """What is known about the store as a whole: encoder, layout, attribution."""
+        """Metadata of the store as a whole: encoder, layout, attribution."""
         ...
 
     def put_meta(self, **values: Any) -> None:
-        """Set some of `meta`; the rest stays."""
+        """Set some entries of `meta`; the others stay."""
         ...
 
 
 def new_judgements(judgements: Iterable[Judgement], known: set[tuple[str, str, str]]) -> list[dict[str, Any]]:
-    """Rows to add: no abstentions, no pair that `known` holds, none twice. Adds their keys to `known`."""
+    """Rows to add, without abstentions, duplicates and keys in `known`. Adds the new keys to `known`."""
     rows = []
     for judgement in judgements:
         key = (judgement.applicant_id, judgement.job_id, judgement.judge)
@@ -214,17 +214,17 @@ def new_judgements(judgements: Iterable[Judgement], known: set[tuple[str, str, s
 def usable_rows(
     ids: Sequence[str], blocks: dict[str, FloatArray], hashes: list[str | None], problems: dict[str, str]
 ) -> VectorBatch:
-    """Leave out the rows with a problem (id -> reason), and those that are not finite.
+    """Leave out rows that have a problem (id -> reason) or hold numbers that are not finite.
 
     Args:
         ids: record ids, one per row.
         blocks: block name -> `[len(ids), dimension]`.
         hashes: content hashes, one per row.
-        problems: what reading the rows already found.
+        problems: found while the rows were read; extended here.
     """
     for name, block in blocks.items():
         flat = block.reshape(-1)
-        # One pass of BLAS instead of a boolean array: NaN and infinity both survive a sum of squares.
+        # One BLAS pass instead of a boolean array: a sum of squares preserves NaN and infinity.
         if np.isfinite(np.dot(flat, flat)):
             continue
         for row in np.flatnonzero(~np.isfinite(block).all(axis=1)):

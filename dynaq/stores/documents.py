@@ -1,4 +1,4 @@
-"""MongoDB documents to records and back, and the two forms in which a document holds a vector."""
+"""Converts MongoDB documents to records and back, and decodes both forms in which a document holds a vector."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def job_to_document(job: Job) -> dict[str, Any]:
 
 
 def job_from_document(document: dict[str, Any]) -> Job:
-    """Raises InputError naming the document when it is no job."""
+    """The job in a document of `jobs_text`. Raises InputError naming the document when it is invalid."""
     try:
         return Job.model_validate(
             {
@@ -63,7 +63,7 @@ def candidate_to_document(candidate: Candidate) -> dict[str, Any]:
 
 
 def candidate_from_document(document: dict[str, Any]) -> Candidate:
-    """Raises InputError naming the document when it is no candidate."""
+    """The candidate in a document of `candidates_text`. Raises InputError naming the document when it is invalid."""
     try:
         return Candidate.model_validate(
             {
@@ -79,7 +79,7 @@ def candidate_from_document(document: dict[str, Any]) -> Candidate:
 
 
 def _position(item: Any) -> Any:
-    """A past position as people keep them: a bare title, or fields of which some are null."""
+    """A past position in any form found in practice: a bare title, or fields of which some are null."""
     if not isinstance(item, dict):
         return item
     return {"title": ""} | {name: value for name, value in item.items() if value is not None}
@@ -168,7 +168,7 @@ def vector_batch(
     dimension: int,
     optional: Sequence[str],
 ) -> VectorBatch:
-    """Part of a reply, read as a table or document by document."""
+    """Vectors of one part of a reply, which is a table or a list of documents."""
     problems: dict[str, str] = {}
     if isinstance(part, Table):
         nothing = [None] * part.rows
@@ -189,7 +189,7 @@ def vector_batch(
 
 
 def id_forms(id_: str) -> list[Any]:
-    """What an id may be in the database: the text, the integer or the ObjectId that it is written as."""
+    """Everything that an id may be in the database: the text itself, or the integer or ObjectId that it spells."""
     forms: list[Any] = [id_]
     if id_.lstrip("-").isdecimal() and id_.isascii() and str(int(id_)) == id_ and abs(int(id_)) < 1 << 63:
         forms.append(int(id_))

@@ -1,9 +1,10 @@
-"""A keyed table that takes small durable writes: an append-only log in front of Parquet segments.
+"""A keyed table for small durable writes: an append-only log in front of Parquet segments.
 
-One write is one line of the log, `crc32 json\n`, and returns when it is on the disk. Only the last line can be torn by
-a crash, since the one before was synced before it was begun; a torn line was never acknowledged and is passed over.
-A log that has grown becomes a Parquet segment and is then removed. A crash between the two leaves rows in both, which
-is why rows are keyed; a reader looks at the logs first, so that it misses nothing that moves meanwhile.
+One write is one line of the log, `crc32 json\n`, and returns when it is on disk. A crash can tear only the last line,
+since each line is synced before the next begins; a torn line was never acknowledged and is ignored.
+
+A large log becomes a Parquet segment and is then removed. A crash between the two steps leaves rows in both places,
+which is why rows are keyed. Readers read the logs first, so they miss no row that moves in the meantime.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from dynaq.errors import DynaqError
 from dynaq.stores.segments import MAX_SEGMENTS_WHILE_OPEN, SegmentFolder, live_batches, sync_folder
 
 KEY = "key"
-LOG_BYTES = 8 << 20  # a larger log is turned into a segment
+LOG_BYTES = 8 << 20  # a larger log becomes a segment
 Row = Mapping[str, Any]
 
 
 class EventLog:
-    """One such table of a folder store. One writer at a time holds the folder's lock."""
+    """One keyed table of a folder store. One writer at a time, which holds the folder's lock."""
 
     def __init__(self, folder: SegmentFolder, table: str, schema: pa.Schema) -> None:
         self._folder, self._table, self._schema = folder, table, schema
@@ -37,7 +38,7 @@ class EventLog:
         self._bytes = 0
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Keep the rows, all or none; they are on the disk when this returns. Raises DynaqError."""
+        """Keep all rows or none; they are on disk when this returns. Raises DynaqError when they cannot be written."""
         self._folder.check_writable()
         if not rows:
             return
@@ -55,7 +56,7 @@ class EventLog:
 
     def table(self) -> pa.Table:
         """All rows, each key once."""
-        recent = self._recent()  # before the segments: see above
+        recent = self._recent()  # before the segments: see the module's docstring
         segments = self._folder.open_segments(self._table)
         batches = list(live_batches(segments, (KEY,))) if segments else []
         settled = pa.Table.from_batches(batches, schema=self._schema)
@@ -73,7 +74,7 @@ class EventLog:
         yield from recent
 
     def settle(self) -> None:
-        """Turn what the logs hold into a segment. What was torn is gone after that."""
+        """Turn the logs into a segment. This drops torn lines."""
         self._folder.check_writable()
         self._close_file()
         logs = self._logs()
@@ -86,9 +87,9 @@ class EventLog:
             self._folder.merge(self._table, (KEY,))
 
     def _turn_over(self) -> None:
-        """Settle what is there and begin a new log."""
+        """Settle the existing logs and begin a new one."""
         self.settle()
-        number = int(self._folder.manifest["next"])  # no log of that number is left after settling
+        number = int(self._folder.manifest["next"])  # settling left no log of that number
         path = self._folder.path / self._table / f"{number:08d}.log"
         try:
             path.parent.mkdir(exist_ok=True)
@@ -100,13 +101,13 @@ class EventLog:
         self._bytes = 0
 
     def _abandon(self) -> None:
-        """After a failed write the log's end is unknown: cut the line off where that works, and begin anew later."""
+        """Give up the log after a failed write, whose line is cut off if possible; the next append begins a new log."""
         assert self._file is not None
         try:
             os.ftruncate(self._file, self._bytes)
             os.fdatasync(self._file)
         except OSError:
-            pass  # the line stays torn, or whole: it was not acknowledged, and its key tells it from a repetition
+            pass  # the line may stay, torn or whole: it was not acknowledged, and keys make repeating it harmless
         self._close_file()
 
     def _close_file(self) -> None:
@@ -118,12 +119,12 @@ class EventLog:
         return sorted((self._folder.path / self._table).glob("*.log"))
 
     def _recent(self) -> dict[str, Row]:
-        """Rows of the logs by key, the first of a key first."""
+        """Rows of the logs by key; the first of a key wins."""
         rows: dict[str, Row] = {}
         for log in self._logs():
             try:
                 data = log.read_bytes()
-            except FileNotFoundError:  # became a segment just now
+            except FileNotFoundError:  # has just become a segment
                 continue
             for row in _frames(data, log):
                 rows.setdefault(row[KEY], {name: self._decode(name, row[name]) for name in self._schema.names})
@@ -145,7 +146,7 @@ def _frame(rows: Sequence[Row]) -> bytes:
 
 
 def _frames(data: bytes, log: Path) -> Iterator[Row]:
-    """Rows of the whole lines. Raises DynaqError when a line that is not the last one is damaged."""
+    """Rows of the intact lines. Raises DynaqError when an intact line follows a damaged one."""
     lines = data.split(b"\n")
     torn = False
     for line in lines:

@@ -1,4 +1,4 @@
-"""The embedded store: a folder of Parquet tables, the same records as in MongoDB, no server."""
+"""The embedded store: a folder of Parquet tables with the same records as in MongoDB, without a server."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ CANDIDATES_TEXT_SCHEMA = pa.schema(
 )
 LEDGER_KEYS = ("applicant_id", "job_id", "judge")
 BATCH_ROWS = 4096
-BATCH_CHARS = 64 << 20  # a batch of very long texts is cut earlier
+BATCH_CHARS = 64 << 20  # a batch of very long texts has fewer rows
 
 
 class FolderStore(Store):
@@ -62,7 +62,7 @@ class FolderStore(Store):
     def __init__(self, path: Path, *, create: bool = False, read_only: bool = False) -> None:
         self._folder = SegmentFolder(path, create=create, read_only=read_only)
         self._known_judgements: set[tuple[str, str, str]] | None = None
-        self._events: FolderEvents | None = None  # once there is something to write
+        self._events: FolderEvents | None = None  # opened by the first write
 
     @property
     def uri(self) -> str:
@@ -249,7 +249,7 @@ class FolderStore(Store):
         return sorted(found)
 
     def _text_rows(self, names: Collections, ids: Sequence[str] | None) -> Iterator[dict[str, Any]]:
-        # Ordered by id: the ids first, then the rows in slices, so that a large catalogue never is in memory at once.
+        # Rows that are already in id order are streamed, so that a large catalogue is not in memory at once.
         segments = self._folder.open_segments(names.text)
         if len(segments) <= 1 and ids is None:
             table_ids = self._ids(names)

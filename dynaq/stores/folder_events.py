@@ -1,7 +1,7 @@
-"""Feedback and exposures of a folder store, in a folder of their own inside it.
+"""Feedback and exposures of a folder store, in a subfolder of their own.
 
-They have their own lock: the service that takes clicks writes for months, while catalogues are ingested and judgements
-are made beside it.
+They have their own lock: the service that records clicks writes for months, while other processes ingest catalogues and
+add judgements.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FOLDER = "events"
 
 
 class FolderEvents:
-    """The `FeedbackStore` of a folder. Raises InputError when another process writes events to it."""
+    """The `FeedbackStore` of a folder. Raises InputError when another process is writing events to it."""
 
     def __init__(self, store: Path, *, read_only: bool = False) -> None:
         self._segments = SegmentFolder(store / FOLDER, create=True, read_only=read_only)
@@ -40,7 +40,7 @@ class FolderEvents:
 
     @staticmethod
     def there(store: Path) -> bool:
-        """Whether anything was ever written."""
+        """Whether the store has ever had feedback or exposures."""
         return (store / FOLDER / "store.json").exists()
 
     def add_feedback(self, events: Sequence[FeedbackEvent]) -> int:
@@ -62,8 +62,8 @@ class FolderEvents:
         return select(self._feedback.table(), applicants)
 
     def add_exposures(self, exposures: Sequence[Exposure]) -> None:
-        """Keep what people were shown; of one key the first stays."""
-        # A repeated key is found when the table is read: there are too many exposures to remember all of them.
+        """Keep what applicants were shown; the first of a key wins."""
+        # Repeated keys are dropped when the table is read: there are too many exposures to keep every key in memory.
         self._exposures.append([exposure_row(exposure) for exposure in exposures])
 
     def exposures(self, applicants: Sequence[str] | None = None) -> pa.Table:
@@ -71,7 +71,7 @@ class FolderEvents:
         return select(self._exposures.table(), applicants)
 
     def close(self) -> None:
-        """Turn the logs into segments and let go of the lock. Twice is once."""
+        """Turn the logs into segments and release the lock. Idempotent."""
         try:
             if not self._segments.closed:
                 self._feedback.settle()
@@ -89,7 +89,7 @@ class FolderEvents:
 
 
 def select(table: pa.Table, applicants: Sequence[str] | None) -> pa.Table:
-    """Rows of these applicants (None: of all), oldest first, equals by key."""
+    """Rows of these applicants (None: of all), oldest first, ties by key."""
     if applicants is not None:
         table = table.filter(pc.is_in(table["applicant_id"], pa.array(list(applicants), pa.string())))
     return table.sort_by([("at", "ascending"), (KEY, "ascending")])

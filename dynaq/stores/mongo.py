@@ -1,7 +1,7 @@
 """A MongoDB database with the four-collection schema as a store.
 
-A database that was filled by hand loads as it is: arrays of numbers or Binary Vectors, ids of any of the usual types,
-documents without the optional blocks. What we write are Binary Vectors (FLOAT32), which load five times faster.
+A database filled by hand is read unchanged: arrays of numbers or Binary Vectors, ids of any usual type, documents
+without the optional blocks. This store writes Binary Vectors (FLOAT32), which load five times faster.
 """
 
 from __future__ import annotations
@@ -55,17 +55,17 @@ Document = dict[str, Any]
 
 
 def mask_uri(uri: str) -> str:
-    """The URI without user, password and options. Other texts come back as they are."""
+    """The URI without user, password and options. Other texts are returned unchanged."""
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return uri
-    # The last @ ends the credentials even when a password was pasted unquoted.
+    # The last @ ends the credentials even if the password contains an unquoted one.
     _, at, place = rest.rpartition("@")
     return f"{scheme}://{'***@' if at else ''}{place.partition('?')[0]}"
 
 
 def scrub(message: str, uri: str) -> str:
-    """`message` without the URI and without anything secret in it."""
+    """`message` with the URI masked and its secrets removed."""
     message = message.replace(uri, mask_uri(uri))
     rest = uri.partition("://")[2]
     credentials = rest.rpartition("@")[0]
@@ -111,13 +111,13 @@ class MongoStore(Store):
         return mask_uri(self._secret_uri)
 
     def _reason(self, error: Exception) -> str:
-        # The driver appends a dump of the topology; its first sentence is what a person needs.
+        # The driver appends a dump of the topology; only the first sentence helps the user.
         text = str(error).partition(", Timeout:")[0].partition(", full error")[0].splitlines()[0]
         return scrub(text, self._secret_uri)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Driver errors become one line without credentials."""
+        """Turn driver errors into a one-line DynaqError without credentials."""
         try:
             yield
         except PyMongoError as error:
@@ -126,7 +126,7 @@ class MongoStore(Store):
     def _create_indexes(self) -> None:
         with self._errors():
             for names in COLLECTIONS.values():
-                # With the hash beside it, finding what changed is answered from the index alone.
+                # Including the hash lets the index alone answer which records changed.
                 self._database[names.embeddings].create_index(
                     [(names.reference, ASCENDING), ("content_hash", ASCENDING)], name=f"{names.reference}_content_hash"
                 )
@@ -159,7 +159,7 @@ class MongoStore(Store):
         return sorted(self._keys(COLLECTIONS[kind]))
 
     def _keys(self, names: Collections) -> dict[str, Any]:
-        """Every id as text -> as the database has it. Raises InputError when two differ only in type."""
+        """Every id as text -> as stored in the database. Raises InputError when two differ only in type."""
         with self._errors():
             keys = [d["_id"] for d in self._database[names.text].find({}, {"_id": 1}, hint="_id_")]
         named = {str(key): key for key in keys}
@@ -170,7 +170,7 @@ class MongoStore(Store):
         return named
 
     def _existing_keys(self, names: Collections, ids: Sequence[str]) -> dict[str, Any]:
-        """The same for some ids only, whatever type the database gave them."""
+        """Like `_keys` for some ids only, whatever their type in the database."""
         keys: dict[str, Any] = {}
         remaining = iter(ids)
         while chunk := list(islice(remaining, BATCH)):
@@ -189,7 +189,7 @@ class MongoStore(Store):
             updates = []
             for document in chunk:
                 id_ = document.pop("_id")
-                # Fields that a database has beside ours are left alone.
+                # $set keeps fields that other programs added.
                 updates.append(UpdateOne({"_id": keys.get(id_, id_)}, {"$set": document}, upsert=True))
             with self._errors():
                 self._database[names.text].bulk_write(updates, ordered=True)
@@ -227,7 +227,7 @@ class MongoStore(Store):
                 document["content_hash"] = hashes[row] if hashes is not None else None
                 document[names.reference] = keys.get(id_, id_)
                 update = {"$set": document} | ({"$unset": absent} if absent else {})
-                # The reference is the _id too, so that a repeated or a second insert cannot make a double.
+                # The reference is also the _id, so that repeated or concurrent inserts cannot create duplicates.
                 writes.append(UpdateOne({"_id": present.get(id_, keys.get(id_, id_))}, update, upsert=True))
             with self._errors():
                 self._database[names.embeddings].bulk_write(writes, ordered=False)
@@ -306,7 +306,7 @@ class MongoStore(Store):
         self._insert_new("judgements", rows)
 
     def _insert_new(self, collection: str, rows: list[Document], concern: WriteConcern | None = None) -> int:
-        """Insert what is not there by its unique key. Returns how many were new."""
+        """Insert the rows whose unique key is new. Returns their number."""
         try:
             self._database.get_collection(collection, write_concern=concern).insert_many(rows, ordered=False)
         except BulkWriteError as error:
@@ -336,7 +336,7 @@ class MongoStore(Store):
         return self._keyed("exposures", EXPOSURE_SCHEMA, applicants)
 
     def _insert_keyed(self, collection: str, rows: list[Document]) -> int:
-        """Rows with their `key` as the document's id, which makes it unique."""
+        """Insert rows with their `key` as `_id`, which makes it unique. Returns how many were new."""
         for row in rows:
             row["_id"] = row.pop("key")
         return self._insert_new(collection, rows, DURABLE) if rows else 0
@@ -385,6 +385,6 @@ class MongoStore(Store):
 
 
 def _selection_timeout(uri: str) -> int:
-    """Milliseconds to look for a server: what the URI says, or 5 s, since the driver's 30 s look like a hang."""
+    """Milliseconds to wait for a server: the URI's value, or 5 s, since the driver's 30 s look like a hang."""
     given = re.search(r"[?&]serverSelectionTimeoutMS=(\d+)", uri, re.IGNORECASE)
     return int(given[1]) if given else 5000

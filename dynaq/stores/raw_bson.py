@@ -1,4 +1,4 @@
-"""Vectors straight from the bytes of a MongoDB reply.
+"""Reads vectors directly from the bytes of a MongoDB reply.
 
 Documents that one program wrote have one structure: the same fields in the same order with values of the same lengths,
 Binary Vectors or arrays of as many doubles. Such a reply is a table already, and is read as one, without making an

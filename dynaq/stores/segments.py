@@ -1,9 +1,9 @@
 """Tables as Parquet segments in a folder, with one commit point.
 
-`store.json` names the live segments of every table. A write makes a new segment beside the others, and replacing
-`store.json` commits it: whatever a crash leaves behind is a file that nothing names, removed by the next writer.
-Rows are keyed; of several with one key the newest segment's counts. One writer at a time holds `.lock`; readers need
-no lock and see the last commit.
+`store.json` lists the live segments of every table. A write creates a new segment beside the others, and replacing
+`store.json` commits it. A crash can only leave files that `store.json` does not list; the next writer removes them.
+Rows are keyed, and the latest row of a key counts. One writer at a time holds `.lock`; readers need no lock and see the
+last commit.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from dynaq.errors import DynaqError, InputError
 
 FORMAT = 1
 MAX_SEGMENTS = 8  # more are merged when the writer closes
-MAX_SEGMENTS_WHILE_OPEN = 64  # a long run appends to the ledger for hours
-ROW_GROUP = 1024  # rows read at a time: a few megabytes, whose buffers are used again
+MAX_SEGMENTS_WHILE_OPEN = 64  # more are merged at once: a long run appends for hours
+ROW_GROUP = 1024  # rows read at once: a few megabytes, so that buffers are reused
 
 
 class SegmentFolder:
@@ -34,10 +34,10 @@ class SegmentFolder:
 
     Args:
         path: the folder.
-        create: make it when it is not there.
+        create: create it if it does not exist.
         read_only: take no lock; writing raises DynaqError.
 
-    Raises InputError when the folder is no store, or another process is writing to it.
+    Raises InputError when the folder is not a store, or another process is writing to it.
     """
 
     def __init__(self, path: Path, *, create: bool = False, read_only: bool = False) -> None:
@@ -95,7 +95,7 @@ class SegmentFolder:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """The last commit. A reader looks again each time, the writer knows."""
+        """The last commit. Readers read it anew each time; the only writer already has it."""
         if self.read_only:
             self._manifest = self._read_manifest()
         return self._manifest
@@ -122,11 +122,11 @@ class SegmentFolder:
 
     @property
     def closed(self) -> bool:
-        """Whether there is nothing to be written: read-only, or closed."""
+        """Whether writing is impossible because the folder is closed or was opened read-only."""
         return self._lock is None
 
     def put_meta(self, values: dict[str, Any]) -> None:
-        """Set some of the store's metadata; the rest stays. Raises DynaqError on a read-only store."""
+        """Set some of the store's metadata; the rest stays. Raises DynaqError when not open for writing."""
         self.check_writable()
         self._manifest["meta"].update(values)
         self._commit()
@@ -136,14 +136,14 @@ class SegmentFolder:
         return list(self.manifest["tables"].get(table, []))
 
     def append(self, table: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
-        """Commit one new segment made of `batches`; nothing changes when there are none or one fails."""
+        """Commit `batches` as one new segment; nothing changes when they have no rows or one fails."""
         self.check_writable()
         name = self._write(table, batches, schema)
         if name is not None:
             self._replace(table, [*self._manifest["tables"].get(table, []), name])
 
     def rewrite(self, table: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
-        """Commit `batches` as the whole of the table."""
+        """Commit `batches` as the table's whole contents."""
         self.check_writable()
         name = self._write(table, batches, schema)
         self._replace(table, [] if name is None else [name])
@@ -162,7 +162,7 @@ class SegmentFolder:
         temporary = target.with_suffix(".parquet.tmp")
         rows = 0
         try:
-            # Vectors do not compress, and plain pages load at the speed of memory.
+            # Vectors do not compress, and uncompressed pages load at memory speed.
             vectors = any(pa.types.is_fixed_size_list(field.type) for field in schema)
             compression = "none" if vectors else "zstd"
             with pq.ParquetWriter(temporary, schema, compression=compression, use_dictionary=False) as writer:
@@ -183,10 +183,10 @@ class SegmentFolder:
         return name
 
     def open_segments(self, table: str) -> list[pq.ParquetFile]:
-        """All live segments, opened at once, so that a writer that merges them meanwhile takes nothing away."""
+        """All live segments, opened together, so that a concurrent merge cannot remove any of them."""
         for _ in range(5):
             try:
-                # Open handles outlive the files' names.
+                # An open handle stays valid after its file is unlinked.
                 return [pq.ParquetFile(pa.OSFile(str(self.path / name))) for name in self.names(table)]
             except FileNotFoundError:
                 if not self.read_only:
@@ -196,7 +196,7 @@ class SegmentFolder:
         raise DynaqError(f"store {self.path}: a segment of {table} that store.json names is missing")
 
     def close(self, merge: dict[str, tuple[str, ...]]) -> None:
-        """Merge tables of many segments (table -> key columns) and let go of the lock. Twice is once."""
+        """Merge tables that have many segments (table -> key columns) and release the lock. Idempotent."""
         if self._lock is None:
             return
         try:
@@ -209,7 +209,7 @@ class SegmentFolder:
             self._lock = None
 
     def merge(self, table: str, keys: tuple[str, ...]) -> None:
-        """Rewrite a table as one segment without the rows that newer ones replaced."""
+        """Rewrite a table as one segment, without rows that newer ones replaced."""
         segments = self.open_segments(table)
         self.rewrite(table, live_batches(segments, keys), segments[0].schema_arrow)
 
@@ -217,7 +217,7 @@ class SegmentFolder:
 def live_rows(
     segments: list[pq.ParquetFile], keys: tuple[str, ...], keep: set[str] | None = None
 ) -> list[npt.NDArray[np.bool_]]:
-    """Per segment a mask `[rows]` of those that no later row replaces, and whose (single) key is in `keep` if given."""
+    """Per segment, a mask `[rows]` of rows that no later row replaces and whose (single) key is in `keep`, if given."""
     masks = []
     seen: set[Any] = set()
     for segment in reversed(segments):
@@ -247,8 +247,8 @@ def live_batches(
     Args:
         segments: oldest first.
         keys: the key columns.
-        columns: which to read; all when None.
-        keep: only rows whose (single) key is among these.
+        columns: which columns to read; None means all.
+        keep: keep only rows whose (single) key is among these.
     """
     groups = _live_groups(segments, live_rows(segments, keys, keep))
     # The next row group is read while the caller works on this one.
@@ -267,7 +267,7 @@ LiveGroup = tuple[pq.ParquetFile, int, npt.NDArray[np.bool_]]
 
 
 def _live_groups(segments: list[pq.ParquetFile], masks: list[npt.NDArray[np.bool_]]) -> Iterator[LiveGroup]:
-    """(segment, row group, mask of the rows to keep) for the groups that have any."""
+    """(segment, row group, mask of the rows to keep) for each group with rows to keep."""
     for segment, mask in zip(segments, masks, strict=True):
         start = 0
         for group in range(segment.num_row_groups):
@@ -288,7 +288,7 @@ def _submit(
 
 
 def sync_folder(path: Path) -> None:
-    """Make a rename durable."""
+    """Flush a folder to disk, which makes a rename in it durable."""
     folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)

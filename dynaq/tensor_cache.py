@@ -1,7 +1,7 @@
 """The catalogue and the cohort as arrays: loaded once, shared read-only by everything that learns.
 
-A cache is made of flat arrays only (ids too), so that it moves to shared memory and back without being copied, and
-attaching to it costs the same whatever its size. Nothing it returns can be written through to the shared arrays.
+A cache consists only of flat arrays (ids included), so it moves to shared memory and back without a copy, and attaching
+to it costs the same whatever its size. Nothing that it returns allows writing to the shared arrays.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from dynaq.tensor_cache_loading import Arrays, Dtype, load_arrays, unpack, unpac
 
 Indices = npt.NDArray[np.int64]
 Span = tuple[slice, slice]
-ROWS = 8192  # rows converted to float32 at a time
+ROWS = 8192  # rows converted to float32 at once
 
 
 P = ParamSpec("P")
 
 
 class _OfClassOrInstance(Generic[P]):
-    """A method that fills a TensorCache: called on the class, a new one on the CPU."""
+    """A method that fills a TensorCache; called on the class, it fills a new cache on the CPU."""
 
     def __init__(self, method: Callable[Concatenate[TensorCache, P], TensorCache]) -> None:
         self.method = method
@@ -51,13 +51,13 @@ class _Contents:
 
 
 class TensorCache:
-    """Vectors of the jobs and applicants of a store, in id order or the order in which they were named.
+    """Vectors of the jobs and applicants of a store, in id order or in the order of the given ids.
 
     Filled once, by `copy_from_database`, `from_arrays` or `refresh`, and never changed afterwards.
 
     Args:
-        device: of the tensors that it returns, "cpu", "cuda", "cuda:1" or a torch.device. The arrays themselves stay in
-            host memory, where all processes of a node share them. Raises InputError when this host has no such device.
+        device: for returned tensors: "cpu", "cuda", "cuda:1" or a torch.device. The arrays themselves stay in host
+            memory, where all processes of a node share them. Raises InputError when this host has no such device.
     """
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
@@ -78,15 +78,15 @@ class TensorCache:
         """Load a store. `TensorCache.copy_from_database(store)` is short for `TensorCache().copy_from_database(store)`.
 
         Args:
-            store: where from: an open store, which stays open, or a store URI.
-            applicant_ids: which applicants; None is all.
-            job_ids: which jobs; None is all.
-            layout: None is the one the store was embedded with; classic for a database filled by hand.
+            store: an open store, which stays open, or a store URI.
+            applicant_ids: which applicants; None means all.
+            job_ids: which jobs; None means all.
+            layout: None means the layout the store was embedded with, or classic for a database filled by hand.
             dtype: float16 halves the memory; similarities are computed in float32 either way.
-            text: keep the records' text too, for `job_text` and `applicant_text`.
+            text: also keep the records' text, for `job_text` and `applicant_text`.
 
-        Returns the cache itself. Records whose vectors cannot be used are left out with a warning. Raises InputError
-        when none is left, when the store cannot be opened, or when this cache holds something already.
+        Returns the cache itself. Records with unusable vectors are left out with a warning. Raises InputError when none
+        is left, when the store cannot be opened, or when this cache is already filled.
         """
         if self._contents is not None:
             raise InputError("this TensorCache is filled already; make another one, or take refresh() for what is new")
@@ -128,12 +128,12 @@ class TensorCache:
 
     @property
     def layout(self) -> Layout:
-        """Blocks of the states and actions. Raises InputError, as all that follows, while the cache is empty."""
+        """Blocks of the states and actions. Like all members below, raises InputError while the cache is empty."""
         return self._filled().layout
 
     @property
     def version(self) -> int:
-        """1, and one more with every `refresh`."""
+        """1 at first, incremented by every `refresh`."""
         return self._filled().version
 
     @property
@@ -166,7 +166,7 @@ class TensorCache:
 
     @classmethod
     def from_arrays(cls, manifest: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> TensorCache:
-        """Attach to arrays that `to_arrays` gave, without copying them."""
+        """Attach to the arrays that `to_arrays` returned, without copying them."""
         cache = cls()
         layout = get_layout(manifest["layout"], manifest.get("block_dim", BLOCK_DIM))
         cache._hold(layout, manifest["version"], manifest.get("encoder"), arrays)
@@ -174,12 +174,12 @@ class TensorCache:
 
     @property
     def jobs(self) -> npt.NDArray[Any]:
-        """`[n_jobs, action_dim]`, read-only. Do not wrap it with torch.from_numpy, which forgets that."""
+        """`[n_jobs, action_dim]`, read-only. Do not wrap it with torch.from_numpy, which ignores that flag."""
         return self._arrays["jobs"]
 
     @property
     def applicants(self) -> npt.NDArray[Any]:
-        """`[n_applicants, state_dim]`, read-only. Do not wrap it with torch.from_numpy, which forgets that."""
+        """`[n_applicants, state_dim]`, read-only. Do not wrap it with torch.from_numpy, which ignores that flag."""
         return self._arrays["applicants"]
 
     @property
@@ -206,14 +206,14 @@ class TensorCache:
         return {id_: i for i, id_ in enumerate(self.applicant_ids)}
 
     def job_index(self, job_id: str) -> int:
-        """Row of a job. Raises InputError when there is none."""
+        """Row of a job. Raises InputError for an unknown id."""
         try:
             return self._job_index[job_id]
         except KeyError:
             raise InputError(f"job {job_id!r} is not in the catalogue of {len(self._job_index)} jobs") from None
 
     def applicant_index(self, applicant_id: str) -> int:
-        """Row of an applicant. Raises InputError when there is none."""
+        """Row of an applicant. Raises InputError for an unknown id."""
         try:
             return self._applicant_index[applicant_id]
         except KeyError:
@@ -233,19 +233,19 @@ class TensorCache:
         return self._tensor(self.jobs[np.asarray(indices, np.int64)])
 
     def sample_jobs(self, n: int, generator: np.random.Generator, exclude: Iterable[int] = ()) -> Indices:
-        """`n` distinct rows drawn uniformly from those not in `exclude`; all of them when there are no more."""
+        """`n` distinct rows drawn uniformly from those not in `exclude`; all of those when there are fewer."""
         banned = np.unique(np.fromiter(exclude, np.int64))
         total = len(self.jobs)
-        # Enough to be left with n, without touching the whole catalogue.
+        # Enough to leave n after exclusion, without permuting the whole catalogue.
         drawn = generator.choice(total, min(total, n + len(banned)), replace=False)
         return np.asarray(drawn[~np.isin(drawn, banned)][:n], np.int64)
 
     def job_text(self, index: int) -> Job:
-        """The record of a row. Raises InputError when the cache was loaded without text."""
+        """The record of a row. Raises InputError if the cache was loaded without text."""
         return Job.model_validate_json(self._text("job", index))
 
     def applicant_text(self, index: int) -> Candidate:
-        """The record of a row. Raises InputError when the cache was loaded without text."""
+        """The record of a row. Raises InputError if the cache was loaded without text."""
         return Candidate.model_validate_json(self._text("applicant", index))
 
     def _text(self, side: str, index: int) -> str:
@@ -265,10 +265,10 @@ class TensorCache:
     def calculate_cosine_similarities(self, applicant: torch.Tensor) -> torch.Tensor: ...
 
     def calculate_cosine_similarities(self, applicant: str | torch.Tensor) -> FloatArray | torch.Tensor:
-        """Similarity by the layout's rule with every job, float32 `[n_jobs]` in [-1, 1].
+        """Similarity to every job by the layout's rule, float32 `[n_jobs]` in [-1, 1].
 
         Args:
-            applicant: an id, for a numpy array; or a state `[state_dim]`, for a tensor on the cache's device.
+            applicant: an id, to get a numpy array, or a state `[state_dim]`, to get a tensor on the cache's device.
 
         Raises InputError when there is no such applicant or the state has another shape.
         """
@@ -285,7 +285,7 @@ class TensorCache:
         return self._tensor(self._similarities(state, norms))
 
     def top_k(self, applicant_id: str, k: int) -> tuple[Indices, FloatArray]:
-        """The k most similar jobs, exactly: rows `[k]` and similarities `[k]`, best first, equals in row order."""
+        """The k most similar jobs, exactly: rows `[k]` and similarities `[k]`, best first, ties in row order."""
         similarities = self.calculate_cosine_similarities(applicant_id)
         k = min(k, len(similarities))
         if k < 1:
@@ -336,7 +336,7 @@ class TensorCache:
         for start in range(0, len(jobs), rows):
             block = jobs[start : start + rows].astype(np.float32, copy=False)
             for i, (state_columns, action_columns) in enumerate(spans):
-                # matmul and not dot, which copies a slice of columns before it multiplies.
+                # Not dot, which copies a slice of columns before it multiplies.
                 np.matmul(block[:, action_columns], state[state_columns], out=out[i, start : start + rows])
         return out
 
@@ -376,13 +376,13 @@ def _joint_spans(layout: Layout) -> list[Span]:
 
 
 def _inverse(norms: npt.ArrayLike) -> FloatArray:
-    """1 / norm, and 0 for a missing vector, whose cosine with anything is then 0."""
+    """1 / norm, or 0 for a missing vector, so that its cosine with anything is 0."""
     values = np.asarray(norms, np.float32)
     return np.divide(1.0, values, out=np.zeros_like(values), where=values > 0)
 
 
 def _named(ids: Iterable[str] | None) -> list[str] | None:
-    """Each id once."""
+    """The ids without duplicates, None for all. Raises InputError for a text or an empty list."""
     if isinstance(ids, str):
         raise InputError(f"ids must be a list, got the text {ids!r}; name a layout by keyword: layout={ids!r}")
     named = None if ids is None else list(dict.fromkeys(ids))

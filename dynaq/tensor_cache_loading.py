@@ -1,4 +1,4 @@
-"""Fills a TensorCache's arrays from a store: in one pass, where they stay, joined to the text by reference."""
+"""Fills a TensorCache's arrays from a store, in one pass and in place, matching vectors to records by id."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HASH_BYTES = 40
 
 @dataclass(frozen=True)
 class Side:
-    """What differs between jobs and applicants: names, blocks, and the block of each pair that is compared."""
+    """What differs between jobs and applicants: names, blocks, and this side's block of each compared pair."""
 
     kind: Kind
     name: str
@@ -35,7 +35,7 @@ class Side:
 
 
 def sides(layout: Layout) -> tuple[Side, Side]:
-    """Jobs and applicants under a layout."""
+    """The two sides, jobs and applicants, of a layout."""
     states, actions = zip(*layout.pairs, strict=True)
     return (
         Side("job", "job", "jobs", layout.action, actions, tuple(OPTIONAL_JOB_BLOCKS)),
@@ -54,12 +54,12 @@ def load_arrays(
     """All arrays of a cache.
 
     Args:
-        store: where from.
-        layout: which blocks.
+        store: the store to read.
+        layout: which blocks to load.
         dtype: of the vectors.
-        text: the records' text too.
-        previous: arrays of an older version; rows with the same content hash are taken from there.
-        only: `job` and `applicant` -> ids, where not all are wanted.
+        text: also load the records' text.
+        previous: arrays of an older version; rows with the same content hash are copied from there.
+        only: `job` and `applicant` -> ids to load; None or missing means all.
 
     Raises InputError when no job or no applicant has usable vectors.
     """
@@ -82,7 +82,7 @@ def load_arrays(
 
 
 class _Loading:
-    """One side's arrays while they fill up."""
+    """One side's arrays while they are filled."""
 
     def __init__(self, side: Side, ids: Sequence[str], dtype: np.dtype[Any], block_dim: int) -> None:
         self.side, self.block_dim = side, block_dim
@@ -144,7 +144,7 @@ class _Loading:
             self._report(store)
             rows = np.flatnonzero(self.filled)
             ids = [self.ids[i] for i in rows]
-            for to, origin in enumerate(rows):  # downwards, in place: a copy would double the memory
+            for to, origin in enumerate(rows):  # moved up in place: a copy would double the memory
                 if to != origin:
                     self.vectors[to] = self.vectors[origin]
             self.vectors = self.vectors[: len(rows)]
@@ -189,7 +189,7 @@ def _texts(
 
 
 def pack(texts: Iterable[str], name: str) -> Arrays:
-    """Texts as two flat arrays: UTF-8 bytes, and `[n + 1]` offsets into them."""
+    """Pack texts into two flat arrays: UTF-8 bytes, and `[n + 1]` offsets into them."""
     encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
     offsets = np.zeros(len(encoded) + 1, np.int64)
     np.cumsum([len(e) for e in encoded], out=offsets[1:])
@@ -197,14 +197,14 @@ def pack(texts: Iterable[str], name: str) -> Arrays:
 
 
 def unpack(arrays: Mapping[str, Any], name: str) -> list[str]:
-    """The texts that `pack` put there."""
+    """The texts that `pack` stored under `name`."""
     data = arrays[f"{name}_bytes"].tobytes()
     offsets = arrays[f"{name}_offsets"].tolist()
     return [data[a:b].decode("utf-8", "surrogatepass") for a, b in pairwise(offsets)]
 
 
 def unpack_one(arrays: Mapping[str, Any], name: str, index: int) -> str:
-    """One of them."""
+    """The text at `index` of those that `pack` stored under `name`."""
     start, end = arrays[f"{name}_offsets"][index : index + 2]
     text: str = arrays[f"{name}_bytes"][start:end].tobytes().decode("utf-8", "surrogatepass")
     return text

@@ -121,7 +121,8 @@ class TrustWorldModel:
         self.deviation = self._scale * deviation
         mean = torch.softmax(self._log_static + f[..., None] * self._tilt(), dim=-1) @ self._values
         self._left_out = f.gather(1, pairs.jobs)
-        self.believed = torch.softmax(log_static + self._left_out[..., None] * u + like, dim=-1) @ self._values
+        posterior = torch.softmax(log_static + self._left_out[..., None] * u + like, dim=-1)
+        self.believed = torch.where(pairs.real, judged.rewards[:, :n], posterior @ self._values)
         agents = torch.arange(len(mean), device=mean.device)[:, None].expand_as(pairs.jobs)
         mean[agents[pairs.valid], pairs.jobs[pairs.valid]] = self.believed[pairs.valid]
         self.mean = mean
@@ -168,7 +169,8 @@ class TrustWorldModel:
     ) -> _Observations:
         """One step of Fisher scoring at f = 0; an empty slot gets a variance so large that it has no effect."""
         p = log_static.exp()
-        score = (torch.softmax(log_static + like, dim=-1) * u).sum(-1)
+        posterior = torch.softmax(log_static + like, dim=-1)
+        score = (torch.where(pairs.real[..., None], pairs.answers, posterior) * u).sum(-1)
         answered = torch.einsum("ank,ankl->anl", p, each)
         told = torch.einsum("ank,ankl,ank->anl", p, each, u) / answered.clamp_min(1e-12)
         informed = (answered * told.square()).sum(-1)

@@ -30,21 +30,24 @@ def answered_gold(
         for agent, (applicant, own) in enumerate(zip(applicants, labelled, strict=True))
         if own
     ]
-    answers = source.fetch([slate for _, _, slate in slates]) if slates else []
+    if not slates:
+        return None
+    answers = source.fetch([slate for _, _, slate in slates])
+    names = [slate.applicant_id for _, _, slate in slates]
+    features = similarity_features(cache, names, scaled_cosines(cache, names))
     rows = []
-    for (agent, own, slate), said in zip(slates, answers, strict=True):
-        phi = similarity_features(cache, [slate.applicant_id], scaled_cosines(cache, [slate.applicant_id]))[0]
+    for (agent, own, _), said, phi in zip(slates, answers, features, strict=True):
         for label, answer in zip(own, said, strict=True):
             if not answer.abstained:
                 job = cache.job_index(label.job_id)
                 rows.append((phi[job].double().numpy(), answer.probabilities, agent, job, label.label != "IGNORE"))
     if not rows:
         return None
-    phi, probabilities, agents, jobs, known = zip(*rows, strict=True)
+    read, probabilities, agents, jobs, fits = zip(*rows, strict=True)
     return Answers(
-        np.stack(phi),
+        np.stack(read),
         np.array(probabilities, dtype=np.float64),
         np.array(agents, dtype=np.int64),
         np.array(jobs, dtype=np.int64),
-        np.array(known, dtype=np.float64),
+        np.array(fits, dtype=np.float64),
     )

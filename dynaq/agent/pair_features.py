@@ -37,11 +37,16 @@ def _unit_blocks(vectors: np.ndarray, block_dim: int) -> torch.Tensor:
     return unit
 
 
+def _block_cosines(cache: TensorCache, applicant_ids: Sequence[str]) -> torch.Tensor:
+    """`[applicants, n_jobs, state_blocks·action_blocks]`."""
+    states, actions = state_blocks(cache, applicant_ids), action_blocks(cache)
+    return torch.einsum("asd,jbd->ajsb", states, actions).flatten(2)
+
+
 def pair_features(cache: TensorCache, applicant_ids: Sequence[str]) -> torch.Tensor:
     """`[applicants, n_jobs, 3·state_blocks·action_blocks]`: block cosines, the same standardised per applicant, and
     their relative log-rank in (0, 1], smallest for the best job."""
-    states, actions = state_blocks(cache, applicant_ids), action_blocks(cache)
-    cosines = torch.einsum("asd,jbd->ajsb", states, actions).flatten(2)
+    cosines = _block_cosines(cache, applicant_ids)
     centred = cosines - cosines.mean(1, keepdim=True)
     spread = cosines.std(1, keepdim=True, unbiased=False).clamp_min(1e-3)
     return torch.cat([cosines, STANDARDISED_SCALE * centred / spread, log_rank(cosines)], dim=-1)
@@ -82,9 +87,7 @@ def job_embedding(cache: TensorCache) -> torch.Tensor:
 
 def similarity_features(cache: TensorCache, applicant_ids: Sequence[str], cosines: torch.Tensor) -> torch.Tensor:
     """`[applicants, n_jobs, 2 + blocks]`: the layout's cosine, 1, and each block cosine, standardised by applicant."""
-    states, actions = state_blocks(cache, applicant_ids), action_blocks(cache)
-    blocks = torch.einsum("asd,jbd->ajsb", states, actions).flatten(2)
-    every = torch.cat([cosines.cpu()[..., None], blocks], dim=-1)
+    every = torch.cat([cosines.cpu()[..., None], _block_cosines(cache, applicant_ids)], dim=-1)
     spread = every.std(1, keepdim=True, unbiased=False).clamp_min(1e-6)
     standardised = (every - every.mean(1, keepdim=True)) / spread
     return torch.cat([standardised[..., :1], torch.ones_like(standardised[..., :1]), standardised[..., 1:]], dim=-1)

@@ -32,7 +32,6 @@ from dynaq.agent.bayes_world_model import LEAST_INFORMATION, OBSERVATION_VARIANC
 from dynaq.agent.judge_table import LEVELS, NOTHING, Answers, Array, JudgeModel, JudgeTable, estimate, unknown_judge
 from dynaq.agent.replay_buffer import JudgedPairs
 
-REAL_ERROR = 1e-3  # chance that what an applicant did does not reflect the truth
 TASTE_SCALE = 0.7  # length scale over which a taste extends to similar jobs
 TASTE_COUNTS = 6.0  # number of answers at which a taste is half believed
 MOST_TASTE = 0.98
@@ -162,7 +161,7 @@ class TrustWorldModel:
         """log P(answer | k) of the actual answers `[agents, n, 4]`, and P(l | k) of every label `[agents, n, 4, 4]`."""
         each = (1.0 - taste.sum(-1))[..., None, None] * confusion + taste[..., None, :]
         like = torch.einsum("anl,ankl->ank", pairs.answers, torch.log(each.clamp_min(1e-9)))
-        return torch.where(pairs.real[..., None], torch.log(pairs.answers + REAL_ERROR), like), each
+        return like, each
 
     def _observations(
         self, pairs: _Judged, log_static: torch.Tensor, u: torch.Tensor, like: torch.Tensor, each: torch.Tensor

@@ -91,10 +91,8 @@ def test_the_cosine_strategy_resumes_too(market: ToyMarket, tmp_path: Path) -> N
     half.step()
     save_block(half, tmp_path)
     resumed = load_block(tmp_path, market.cache)
-    while not whole.done:
-        whole.step()
-    while not resumed.done:
-        resumed.step()
+    whole.fit()
+    resumed.fit()
     np.testing.assert_array_equal(resumed.q_values(), whole.q_values())
 
 

@@ -52,8 +52,7 @@ def quality(agents: DynaQBlock, grades: Mapping[str, Mapping[str, float]], witho
 def test_a_pair_that_the_person_answered_is_not_asked_of_the_judge(market: ToyMarket) -> None:
     given = feedback(market)
     agents, source = block(market, feedback=given), GradeSource(market.grades)
-    while not agents.done:
-        agents.step(source)
+    agents.fit(source)
     assert not set(source.asked) & {(j.applicant_id, j.job_id) for j in given}
     assert len(source.asked) == 4 * 10, "real answers must cost no budget"
     assert agents.judged.given.min() > 0
@@ -108,9 +107,7 @@ def test_an_agent_learns_the_same_alone_as_among_others_who_did_more_or_less(mar
     together = block(market, feedback=uneven)
     alone = block(market, ["ann01"], feedback=uneven)
     for agents in (together, alone):
-        source = GradeSource(market.grades)
-        while not agents.done:
-            agents.step(source)
+        agents.fit(GradeSource(market.grades))
     torch.testing.assert_close(
         torch.from_numpy(together.q_values()[1]), torch.from_numpy(alone.q_values()[0]), rtol=1e-4, atol=1e-5
     )

@@ -86,7 +86,7 @@ def train(
     arena: Arena, judge: SimulatedJudge, strategy: str, gold: list[Judgement] | None, seed: int
 ) -> tuple[dict[int, list[float]], float, float]:
     """nDCG@10 of each applicant by budget, error of the estimated table, mean trust at the end."""
-    config = DynaQConfig.load(None, {"budget": BUDGETS[-1], "seed": seed, "world_model": "trust"})
+    config = DynaQConfig.load(None, {"budget": BUDGETS[-1], "seed": seed})
     scores: dict[int, list[float]] = {budget: [] for budget in BUDGETS}
     errors, trusts = [], []
     for start in range(0, len(arena.cohort), config.block_size):

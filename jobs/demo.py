@@ -43,7 +43,7 @@ def main(
     backend = judge_backend("vllm")
     folder = RunFolder.at(OUT)
     folder.remove("")
-    config = DynaQConfig.load(None, {"budget": BUDGET, "block_size": APPLICANTS, "world_model": "trust"})
+    config = DynaQConfig.load(None, {"budget": BUDGET, "block_size": APPLICANTS})
     with ray_session():
         prepared, broker = _prepare_market(store, layout, backend)
         with step("Training: cosine, llm and hybrid as three Ray Tune trials"):

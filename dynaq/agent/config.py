@@ -60,7 +60,7 @@ class DynaQConfig(BaseModel):
     warm_start_updates: int = Field(default=100, ge=0)
 
     # World model and planning
-    world_model: Literal["trust", "bayes", "mlp"] = "bayes"
+    world_model: Literal["trust", "bayes", "mlp"] = "trust"
     model_hidden: tuple[PositiveInt, ...] = Field(default=(1024, 512), description="widths of the mlp world model")
     model_updates: int = Field(default=5, ge=0, description="updates of the mlp world model per round")
     judge_noise: float | None = Field(

@@ -16,6 +16,8 @@ classifier as one of the annotators, Raykar et al. 2010). It never sees relevanc
 - a judge who seldom says APPLY of a misfit is presumed to miss a fit as seldom: the similarities alone cannot tell the
   judge's misses from their own;
 - P(fits | answer) never rises from APPLY to IGNORE, so a judge who contradicts the texts is not believed in reverse;
+- the texts can be wrong about a job: some pairs have any truth whatever their similarities, and a judge who hardly errs
+  elsewhere is believed there too; for one who errs often, the errors explain such answers (`_surprising`);
 - pairs whose truth is known (hand-made labels, what applicants did) are fixed at that truth.
 """
 
@@ -39,6 +41,8 @@ ITERATIONS = 4  # per round; each round starts from the last one's result
 ROW_PSEUDO = 40.0  # pseudo-answers that pull each row of the confusion towards the two-parameter form
 MISFIT_PSEUDO = 10.0  # pseudo-answers that pull the misfits' row towards the pooled mix of answers
 VALIDITY_PSEUDO = 1.0  # added to the variance of the chance to fit, summed over pairs
+SURPRISING = 0.03  # share of pairs whose truth has nothing to do with their similarities, if the judge never errs
+SURPRISING_ERROR = 0.15  # estimated error from which on no answer is explained in this way
 LEAST = 1e-4
 LONGEST_STEP = 2.0  # of the Newton iteration, in log-odds
 
@@ -110,8 +114,14 @@ class JudgeModel:
         """log P(k | phi), `[..., 4]` of phi `[..., width]`."""
         logits = phi @ self.theta.T
         logits = np.concatenate([logits, np.zeros((*logits.shape[:-1], 1))], axis=-1)
-        found: Array = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
-        return found
+        log_p: Array = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
+        if (share := _surprising(self.error)) > 0.0:
+            log_p = np.logaddexp(np.log1p(-share) + log_p, np.log(share / LEVELS))
+        return log_p
+
+
+def _surprising(error: float) -> float:
+    return SURPRISING * max(0.0, 1.0 - error / SURPRISING_ERROR) ** 2
 
 
 def prior_theta(width: int) -> Array:

@@ -17,6 +17,7 @@ from dynaq.tensor_cache import TensorCache
 from tests.dynaq.agent.test_dyna_q import ABSTAINED
 from tests.support.toy_market import GradeSource, ToyMarket, small_config, toy_market
 
+TRUSTING = {"world_model": "trust", "weighting": "trust"}
 EXPLORING: dict[str, Any] = {"epsilon_start": 0.5, "epsilon_end": 0.1, "dropout": 0.3, "target_sync": 2, "tau": 0.5}
 
 
@@ -37,12 +38,13 @@ def records(block: DynaQBlock, source: GradeSource, rounds: int = 100) -> list[s
 @pytest.mark.parametrize(
     "values",
     [
+        TRUSTING,
         EXPLORING,
         EXPLORING | {"preset": "reference", "batch_size": 8},
         EXPLORING | {"world_model": "mlp", "loss": "huber", "double_q": True},
         {"judge_noise": 0.3, "planning_batch": 16},
     ],
-    ids=["bayes", "reference", "mlp", "noisy"],
+    ids=["trust", "bayes", "reference", "mlp", "noisy"],
 )
 def test_a_resumed_block_is_bit_equal_to_one_that_was_not_interrupted(
     market: ToyMarket, tmp_path: Path, values: dict[str, Any], after: int
@@ -120,7 +122,9 @@ def test_a_folder_that_is_no_checkpoint_of_this_catalogue_is_refused(market: Toy
         load_block(tmp_path, market.cache)
 
 
-@pytest.mark.parametrize("values", [EXPLORING, EXPLORING | {"world_model": "mlp"}], ids=["bayes", "mlp"])
+@pytest.mark.parametrize(
+    "values", [TRUSTING, EXPLORING, EXPLORING | {"world_model": "mlp"}], ids=["trust", "bayes", "mlp"]
+)
 def test_agents_learn_from_vectors_of_any_dimension(tmp_path: Path, values: dict[str, Any]) -> None:
     market = toy_market(tmp_path / "store", dimension=50)
     block = block_of(market, **values)

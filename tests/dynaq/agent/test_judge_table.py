@@ -49,6 +49,15 @@ def test_the_table_is_found_without_labels(share: float) -> None:
     assert table.trust == pytest.approx(1.0 - share, abs=0.12)
 
 
+@pytest.mark.parametrize(("share", "believed"), [(0.0, True), (0.3, False)])
+def test_a_judge_who_hardly_errs_is_believed_against_the_texts(share: float, believed: bool) -> None:
+    pairs, _ = pairs_of(noisy(share))
+    pairs.phi[0, 0] = -1.5  # far below the applicant's mean cosine
+    pairs.answers[0] = [1.0, 0.0, 0.0, 0.0]
+    truth = estimate(pairs, unknown_judge(pairs.phi.shape[1]), iterations=40)[2]
+    assert (truth[0, :-1].sum() > 0.5) == believed
+
+
 def test_a_judge_that_says_the_same_of_everything_is_not_believed() -> None:
     mix = np.array([0.4, 0.2, 0.1, 0.3])
     assert converged(pairs_of(np.tile(mix, (4, 1)))[0]).trust < 0.1

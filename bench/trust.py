@@ -16,10 +16,14 @@ applicants 48 to 72. The kind `title` was not looked at during development.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import time
+import multiprocessing
+import os
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +46,7 @@ from dynaq.tensor_cache import TensorCache
 
 AUCS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 BUDGETS = (30, 50)
+MARKETS = ("ESCO", "O*NET")
 SIZE, GOLD = 24, 50
 
 
@@ -58,8 +63,15 @@ class Arena:
         return ndcg_at_k(ranked, self.qrels.grades(applicant))
 
 
-def load(name: str, market: Market, folder: Path) -> Arena:
-    """The market in a store; embedded on the first run only."""
+@cache
+def arena(name: str, onet: Path, folder: Path) -> Arena:
+    """One of MARKETS in a store of the folder; embedded on the first run only."""
+    if name == "ESCO":
+        return _load(name, esco_market(applicants=2 * SIZE), folder / "esco-48")
+    return _load(name, onet_market(onet, applicants=512), folder / "onet")
+
+
+def _load(name: str, market: Market, folder: Path) -> Arena:
     with open_store(str(folder), create=True) as store:
         ingest_market(store, market, encoder=Encoder(), layout="extended")
         qrels = store.qrels()
@@ -145,6 +157,13 @@ def cell(arena: Arena, kind: str, target: float, seeds: int, with_gold: bool) ->
     return record
 
 
+def measure(onet: Path, store: Path, seeds: int, with_gold: bool, work: tuple[str, str, float]) -> dict[str, Any]:
+    """One cell, in a process of its own."""
+    torch.set_num_threads(1)
+    name, kind, target = work
+    return cell(arena(name, onet, store), kind, target, seeds, with_gold)
+
+
 def markdown(records: Sequence[dict[str, Any]]) -> str:
     columns = [c for c in records[0] if c not in ("market", "kind", "target")]
     lines = ["| market | error | target | " + " | ".join(columns) + " |", "|---|---|" + "--:|" * (len(columns) + 1)]
@@ -193,22 +212,20 @@ def main() -> None:
     parser.add_argument("--aucs", default=",".join(map(str, AUCS)))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--no-gold", action="store_true")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that measure cells")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-trust"))
     args = parser.parse_args()
-    torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
-    arenas = [
-        load("ESCO", esco_market(applicants=2 * SIZE), args.store / "esco-48"),
-        load("O*NET", onet_market(args.onet, applicants=512), args.store / "onet"),
-    ]
+    for name in MARKETS:
+        arena(name, args.onet, args.store)  # embedded here, not by every worker
+    cells = list(itertools.product(MARKETS, args.kinds.split(","), map(float, args.aucs.split(","))))
     records = []
-    for arena in arenas:
-        for kind in args.kinds.split(","):
-            for target in map(float, args.aucs.split(",")):
-                started = time.perf_counter()
-                records.append(cell(arena, kind, target, args.seeds, not args.no_gold))
-                print(markdown(records[-1:]).splitlines()[-1], f"{time.perf_counter() - started:.0f} s", flush=True)
-                (args.out / "trust.json").write_text(json.dumps(records, indent=1), encoding="utf-8")
+    with ProcessPoolExecutor(args.workers, multiprocessing.get_context("spawn")) as pool:
+        work = partial(measure, args.onet, args.store, args.seeds, not args.no_gold)
+        for record in pool.map(work, cells):
+            records.append(record)
+            print(markdown([record]).splitlines()[-1], flush=True)
+            (args.out / "trust.json").write_text(json.dumps(records, indent=1), encoding="utf-8")
     (args.out / "trust.md").write_text(markdown(records), encoding="utf-8")
     plot(records, args.out / "trust.svg")
 

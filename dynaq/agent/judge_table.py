@@ -18,7 +18,7 @@ classifier as one of the annotators, Raykar et al. 2010). It never sees relevanc
 - P(fits | answer) never rises from APPLY to IGNORE, so a judge who contradicts the texts is not believed in reverse;
 - the texts can be wrong about a job: some pairs have any truth whatever their similarities, and a judge who hardly errs
   elsewhere is believed there too; for one who errs often, the errors explain such answers (`_surprising`);
-- pairs whose truth is known (hand-made labels, what applicants did) are fixed at that truth.
+- pairs whose truth is known (hand-made labels, what applicants did) are fixed at that truth, for the confusion alone.
 """
 
 from __future__ import annotations
@@ -194,7 +194,9 @@ def _maximised(
     confusion = (counts + ROW_PSEUDO * base) / (counts.sum(1, keepdims=True) + ROW_PSEUDO)
     confusion[-1] = misfit
     confusion = _ordered(confusion, truth.sum(0))
-    return JudgeModel(_newton(pairs.phi, truth, model.theta, beyond), confusion, error)
+    # Labels are made of chosen pairs, so their shares tell nothing about how often a job fits.
+    drawn = np.isnan(pairs.known)
+    return JudgeModel(_newton(pairs.phi[drawn], truth[drawn], model.theta, beyond[drawn]), confusion, error)
 
 
 def _validity(fit: Array, not_ignored: Array, expected: float) -> float:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dynaq.agent.judge_table import INTERCEPTS, SLOPES, Answers, JudgeTable, estimate, unknown_judge
+from dynaq.agent.trust_world_model import joined
 
 MISFIT = np.array([0.06, 0.08, 0.11, 0.75])
 ROWS, AGENTS = 1200, 16
@@ -102,3 +103,19 @@ def test_soft_answers_count_as_far_as_they_are_sure() -> None:
     unsure = 0.3 * pairs.answers + 0.7 * pairs.answers.mean(0)
     soft = Answers(pairs.phi, unsure, pairs.agent, pairs.job, pairs.known)
     assert converged(soft).trust < converged(pairs).trust - 0.2
+
+
+def test_labels_of_chosen_pairs_do_not_change_how_often_a_job_is_thought_to_fit() -> None:
+    """Labels are mostly of jobs that fit; the catalogue is not."""
+    pairs, _ = pairs_of(np.tile([0.4, 0.2, 0.1, 0.3], (4, 1)))
+    chosen = Answers(
+        phi=np.tile([0.0, 1.0], (50, 1)),
+        answers=pairs.answers[:50],
+        agent=np.full(50, AGENTS),
+        job=np.arange(50),
+        known=np.ones(50),
+    )
+    without, with_labels = (
+        estimate(rows, unknown_judge(2), iterations=40)[0].theta for rows in (pairs, joined(pairs, chosen))
+    )
+    np.testing.assert_allclose(with_labels, without, atol=0.1)

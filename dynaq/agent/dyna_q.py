@@ -254,7 +254,7 @@ class DynaQBlock:
         for i, own in enumerate(self._given):
             cosines = [float(self._cosines[i, self.cache.job_index(j.job_id)]) for j in own]
             real_rewards = [j.reward for j in own if j.reward is not None]
-            rewards[i] += [weight[i] * c + (1.0 - weight[i]) * r for c, r in zip(cosines, real_rewards, strict=True)]
+            rewards[i] += [self.strategy.blend(c, r, weight[i]) for c, r in zip(cosines, real_rewards, strict=True)]
         records = []
         nothing: dict[int, list[float]] = {i: [] for i in slates}
         for _ in range(math.ceil(self._budget / self.config.slate_size)):
@@ -374,7 +374,7 @@ class DynaQBlock:
             self.judged.add(agents, jobs, judgements)
             for i, cosine, judgement in zip(agents, cosines, judgements, strict=True):
                 if judgement.reward is not None:
-                    rewards[i].append(weight[i] * cosine + (1.0 - weight[i]) * judgement.reward)
+                    rewards[i].append(self.strategy.blend(cosine, judgement.reward, weight[i]))
         else:
             self.judged.add_known(agents, jobs, cosines)
             for i, cosine in zip(agents, cosines, strict=True):

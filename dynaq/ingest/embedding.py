@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from cachetools import LRUCache
 
 from dynaq.encoder import PACKAGED, Embedder, Encoder, Watch
 from dynaq.errors import InputError
@@ -158,7 +159,7 @@ class _Remembering:
 
     def __init__(self, encode: Callable[[list[str]], FloatArray]) -> None:
         self._encode = encode
-        self._known: dict[str, FloatArray] = {}
+        self._known: LRUCache[str, FloatArray] = LRUCache(REMEMBERED)
 
     def __call__(self, texts: list[str]) -> FloatArray:
         """`[len(texts), dimension]`."""
@@ -166,8 +167,6 @@ class _Remembering:
         fresh = dict(zip(new, self._encode(new), strict=True)) if new else {}
         vectors = np.stack([fresh[text] if text in fresh else self._known[text] for text in texts])
         for text, vector in fresh.items():
-            if len(self._known) >= REMEMBERED:
-                break
             self._known[text] = vector.copy()
         return vectors
 

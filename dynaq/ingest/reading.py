@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from cachetools import LRUCache
+
 from dynaq.ingest.cells import mend
 from dynaq.ingest.columns import (
     NO_MAPPING,
@@ -263,7 +265,7 @@ class _Plans:
     kind: RecordKind
     mapping: ColumnMapping
     whole_header: bool
-    _by_names: dict[tuple[str, ...], Plan] = field(default_factory=dict)
+    _by_names: LRUCache[tuple[str, ...], Plan] = field(default_factory=lambda: LRUCache(1000))
 
     def __post_init__(self) -> None:
         self._columns = set(self.columns)
@@ -274,8 +276,6 @@ class _Plans:
             return self.plan
         names = tuple(str(name) for name in raw)
         if names not in self._by_names:
-            if len(self._by_names) > 1000:
-                self._by_names.clear()
             saved = ColumnMapping(self.mapping.sources)
             self._by_names[names] = plan_columns(list(names), self.kind, saved)
         return self._by_names[names]

@@ -24,7 +24,7 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("market")
     make_store(str(folder / "store"))
     make_ledger(folder / "ledger.parquet")
-    (folder / "config.yaml").write_text("block_size: 2\n")
+    (folder / "config.yaml").write_text("block_size: 3\n")
     return folder
 
 
@@ -39,7 +39,8 @@ def trained(market: Path, ray_session_fixture: None) -> Path:
 def compared(market: Path, ray_session_fixture: None) -> Path:
     out = market / "comparison"
     arguments = ["--store", str(market / "store"), "--judge", f"ledger:{market}/ledger.parquet", "--budget", "10"]
-    assert run(["tune", *arguments, "--config", str(market / "config.yaml"), "--out", str(out)]) == 0
+    options = ["--config", str(market / "config.yaml"), "--actors", "1", "--out", str(out)]
+    assert run(["tune", *arguments, *options]) == 0
     return out
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -24,6 +23,7 @@ from dynaq.agent.reward_strategy import make_strategy
 from dynaq.evaluation.ranking import ranking_metrics
 from dynaq.judging.judgement import Judgement
 from dynaq.judging.ledger_file import judgements
+from dynaq.means import mean_known
 from dynaq.pretraining.prior import Pretrained
 from dynaq.runs.folder import METRICS, RECOMMENDATIONS, RunFolder
 from dynaq.runs.judge_tables import JUDGE_TABLE_SCHEMA, JUDGE_TABLES, judge_table_row
@@ -240,9 +240,3 @@ def _progress(
         dict(failures),
         {name: mean_known([row.get(name) for row in newest]) for name in LEARNING_METRICS},
     )
-
-
-def mean_known(values: Iterable[float | None]) -> float:
-    """Mean of the known values; NaN when there are none."""
-    known = [value for value in values if value is not None and not np.isnan(value)]
-    return float(np.mean(known)) if known else float("nan")

@@ -25,10 +25,10 @@ from cluster.block_actor import (
     BlockActor,
     BlockProgress,
     TrainingJob,
-    mean_known,
 )
 from cluster.metrics import RunMetrics
 from dynaq.errors import DynaqError
+from dynaq.means import mean_known
 from dynaq.qrels import Qrels
 from dynaq.runs.folder import METRICS, RECOMMENDATIONS
 from dynaq.runs.judge_tables import JUDGE_TABLES

@@ -1,4 +1,4 @@
-"""Models that packages carry in a form of their own, converted once into folders that everything here reads."""
+"""Models that packages ship in their own file format, converted once into folders that our libraries load."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def cache_dir() -> Path:
 
 
 def converted(name: str, convert: Callable[[Path], None]) -> Path:
-    """The cache's folder of that name, filled by `convert` on the first call.
+    """The folder of that name in the cache, filled by `convert` on the first call.
 
-    Safe when two processes call it at once: one converts under a file lock, the other waits, and the folder appears
-    whole by a rename. Raises OSError when it cannot be written.
+    Safe in concurrent processes: one converts under a file lock while the others wait, and the complete folder appears
+    by a rename. Raises OSError when it cannot be written.
     """
     target = cache_dir() / name
     if target.is_dir():

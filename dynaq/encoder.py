@@ -1,7 +1,7 @@
-"""Texts to unit vectors, with any sentence-transformers model.
+"""Encodes texts as unit vectors, with any sentence-transformers model.
 
-Two models come in packages, so that nothing is downloaded: all-MiniLM-L6-v2 (English, the default) and
-multilingual-e5-small (`multilingual`). Nothing here reaches for a network: a model of a hub must be on this machine.
+Two models come from packages: all-MiniLM-L6-v2 (English, the default) and multilingual-e5-small (`multilingual`).
+Nothing here uses the network: any other model must already be on this machine.
 """
 
 from __future__ import annotations
@@ -29,35 +29,35 @@ PACKAGED = {
     MULTILINGUAL_NAME: MULTILINGUAL_NAME,
     f"intfloat/{MULTILINGUAL_NAME}": MULTILINGUAL_NAME,
 }
-BATCH_CHARS = 4096  # padded characters of a batch: enough to fill the cores, little enough to stay in cache
-CHARS_PER_TOKEN = 6  # of long words; counting tokens exactly would tokenize every text twice
-MAX_CHARS = 32_768  # no encoder here reads more than a fraction; tokenizing 10 MB for it would take seconds
+BATCH_CHARS = 4096  # padded characters of a batch: enough to occupy the cores, few enough to stay in cache
+CHARS_PER_TOKEN = 6  # in texts of long words; counting exactly would tokenize every text twice
+MAX_CHARS = 32_768  # no encoder reads more than a fraction of it, and tokenizing 10 MB would take seconds
 
-# E5 models are trained with these before every text (Wang et al. 2022), and most copies of them do not say so.
+# E5 models are trained with these prefixes (Wang et al. 2022), which most copies of the models do not configure.
 E5_PROMPTS = {"query": "query: ", "passage": "passage: "}
 E5_NAME = re.compile(r"(^|[-_/])e5-(small|base|large)(-v2)?($|[-_.])", re.IGNORECASE)
 
 
 Watch = Callable[[float], None]
-"""Called with the share of a call's texts that are encoded, by what they cost."""
+"""Called with the share of a call's texts that is encoded, weighted by cost."""
 
 
 class Embedder(Protocol):
-    """What ingestion needs of an encoder; `cluster` provides one that spreads the texts over a cluster.
+    """What ingestion needs of an encoder; `cluster.embedding` has one that distributes the texts over a cluster.
 
-    Applicants and what they type are queries, jobs are passages; for most encoders that makes no difference.
+    Applicants and what they type are queries, jobs are passages; most encoders treat both alike.
     """
 
     watch: Watch | None
 
     @property
     def name(self) -> str:
-        """The encoder's name, kept in the store that it embedded."""
+        """The encoder's name, kept in the stores that it embedded."""
         ...
 
     @property
     def revision(self) -> str:
-        """Changes whenever the model's weights do; kept beside the name."""
+        """Identifies the model's weights; kept beside the name."""
         ...
 
     @property
@@ -70,7 +70,7 @@ class Embedder(Protocol):
         ...
 
     def encode_queries(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """The same of queries."""
+        """Like `encode`, for queries."""
         ...
 
 
@@ -94,7 +94,7 @@ class Encoder:
             folder = _default_folder() if packaged == DEFAULT_NAME else multilingual_encoder.multilingual_folder()
             self._source, self._name = str(folder), packaged
         elif name is not None and os.path.isdir(name):
-            # The folder's own name: where it lies on this machine says nothing to another.
+            # The folder's own name: its path means nothing on another machine.
             self._source, self._name = name, Path(name).resolve().name
         else:
             folder = _cached_folder(str(name))
@@ -102,7 +102,7 @@ class Encoder:
 
     @property
     def name(self) -> str:
-        """What the store calls it."""
+        """The name that stores keep."""
         return self._name
 
     @cached_property
@@ -130,7 +130,7 @@ class Encoder:
         from sentence_transformers import SentenceTransformer
         from transformers.utils.logging import disable_progress_bar
 
-        disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar would stand in the middle of ours
+        disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar would disturb ours
         try:
             model = SentenceTransformer(self._source, device=self._device, local_files_only=True)
         except (OSError, ValueError) as error:
@@ -142,7 +142,7 @@ class Encoder:
 
     @cached_property
     def prompts(self) -> dict[str, str | None]:
-        """What is put before each "query" and each "passage"; None leaves it to the model, which most have none for."""
+        """Prefix of each "query" and each "passage"; None leaves it to the model, and most models have none."""
         own: dict[str, str] = self._model.prompts or {}
         said = {"query": own.get("query"), "passage": own.get("passage") or own.get("document")}
         if not any(said.values()) and E5_NAME.search(self.name):
@@ -157,7 +157,7 @@ class Encoder:
         return self._encode(texts, "passage")
 
     def encode_queries(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """The same of queries."""
+        """Like `encode`, for queries."""
         return self._encode(texts, "query")
 
     def _encode(self, texts: Sequence[str], role: str) -> npt.NDArray[np.float32]:
@@ -185,11 +185,11 @@ class Encoder:
         return out
 
     def _cost(self, text: str) -> int:
-        """Characters that are read."""
+        """Number of characters that the model reads."""
         return min(len(text), CHARS_PER_TOKEN * (self._model.max_seq_length or 512))
 
     def _batches(self, texts: list[str]) -> Iterator[list[str]]:
-        """Texts of about one length together, so that little is spent on padding."""
+        """Batches of texts of similar length, to save padding."""
         if not texts:
             return
         lengths = np.array([self._cost(text) for text in texts])
@@ -214,7 +214,7 @@ def _default_folder() -> Path:
 
 
 def _cached_folder(name: str) -> Path:
-    """The folder of a hub's model in this machine's cache. Raises InputError at once when it is not there."""
+    """Folder of a model in this machine's Hugging Face cache. Raises InputError if it is missing."""
     if name.startswith((".", "/", "~")):
         raise InputError(f"encoder folder {name} does not exist")
     from huggingface_hub import snapshot_download

@@ -1,7 +1,7 @@
-"""Which language a record is written in, offline, and which an encoder reads.
+"""The language of a record, detected offline, and the languages that an encoder reads.
 
-py3langid (BSD, 5 MB, numpy only) decides; lingua and heliport, which do better on single words, are 90 MB each. A
-record's texts together are long enough for it; where it is not sure, the record counts as "und" (undetermined).
+Detection is by py3langid (BSD, 5 MB, numpy only). lingua and heliport do better on single words but are 90 MB each, and
+a record's texts together are long enough. A record of uncertain language counts as "und" (undetermined).
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 from dynaq.encoder import DEFAULT_NAME, MULTILINGUAL_NAME
 
 UNDETERMINED = "und"
-READ_CHARS = 400  # of a record: enough to be sure, and a tenth of the time that embedding it takes
-MIN_LETTERS = 24  # a title of two words is in five languages at once
-SURE = 0.9  # probability below which nothing is claimed
-LAST_LATIN = 0x24F  # code point; letters beyond it are in another script, which tells without statistics
+READ_CHARS = 400  # of a record: enough to be sure, in a tenth of the time that embedding takes
+MIN_LETTERS = 24  # a title of two words may be in any of five languages
+SURE = 0.9  # probability below which the language is undetermined
+LAST_LATIN = 0x24F  # code point; letters beyond it are in another script, which needs no statistics
 
-# What jobs are written in; py3langid's others are mistaken for them in lists of product names.
+# Languages of job postings; in lists of product names py3langid would find its other languages by mistake.
 LANGUAGES = (
     "af", "ar", "az", "be", "bg", "bn", "bs", "ca", "cs", "cy", "da", "de", "el", "en", "es", "et", "eu", "fa",
     "fi", "fil", "fr", "ga", "gl", "gu", "he", "hi", "hr", "hu", "hy", "id", "is", "it", "ja", "ka", "kk", "km",
@@ -35,25 +35,25 @@ NAMES = {
     "ro": "Romanian", "ru": "Russian", "sk": "Slovak", "sl": "Slovenian", "sr": "Serbian", "sv": "Swedish",
     "tr": "Turkish", "uk": "Ukrainian", "vi": "Vietnamese", "zh": "Chinese", UNDETERMINED: "undetermined",
 }  # fmt: skip
-# Encoder -> the languages it reads. XLM-RoBERTa's hundred (Conneau et al. 2020, table 6) hold all of LANGUAGES.
+# Encoder -> the languages it reads. XLM-RoBERTa's hundred (Conneau et al. 2020, table 6) include all of LANGUAGES.
 READS = {DEFAULT_NAME: frozenset({"en"}), MULTILINGUAL_NAME: frozenset(LANGUAGES)}
 
 
 def language_of(text: str) -> str:
-    """ISO 639-1 code of a text's language, "und" where it is too short or not sure."""
+    """ISO 639-1 code of a text's language; "und" if the text is too short or the result uncertain."""
     text = text[:READ_CHARS]
     letters = [letter for letter in text if letter.isalpha()]
     latin = 2 * sum(ord(letter) <= LAST_LATIN for letter in letters) > len(letters)
     if not letters or (latin and len(letters) < MIN_LETTERS):
         return UNDETERMINED
-    # Names in capitals (SQL, SAP R/3) tell nothing, and a text all in capitals is read as it would be in small ones.
+    # The model is confused by capitals: by names such as SAP R/3, and by texts all in capitals.
     code, probability = _identifier().classify(unicodedata.normalize("NFC", text).lower())
     return str(code) if probability >= SURE or not latin else UNDETERMINED
 
 
 @cache
 def _identifier() -> Any:
-    # Loaded when there is something to read: it takes a second.
+    # Loaded on first use, since it takes a second.
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
@@ -62,12 +62,12 @@ def _identifier() -> Any:
 
 
 def record_language(texts: Mapping[str, str]) -> str:
-    """The language of a record by its texts, the longest first: skills are often English where the rest is not."""
+    """The language of a record, judged by its longest texts first: skills are often English where the rest is not."""
     return language_of(". ".join(sorted(filter(None, texts.values()), key=len, reverse=True)))
 
 
 def unread(counts: Mapping[str, int], encoder: str) -> dict[str, int]:
-    """Language -> number of records that the encoder does not read; empty for an encoder that is not known here."""
+    """Language -> number of records that the encoder does not read; empty for an unknown encoder."""
     reads = READS.get(encoder)
     if reads is None:
         return {}
@@ -81,7 +81,7 @@ def spelled(counts: Mapping[str, int]) -> str:
 
 
 def reading(encoder: str) -> str:
-    """Which languages an encoder reads, for a person."""
+    """The languages that an encoder reads, as a phrase for users."""
     reads = READS.get(encoder)
     if reads is None:
         return f"what {encoder} was trained on"
@@ -89,7 +89,7 @@ def reading(encoder: str) -> str:
 
 
 def total(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Counts added up."""
+    """Sum of the counts."""
     added: dict[str, int] = {}
     for part in parts:
         for code, n in part.items():

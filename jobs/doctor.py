@@ -22,9 +22,9 @@ from jobs.cli import run_verb
 from jobs.steps.embed import language_lines
 from jobs.terminal.console import console
 
-DISK_GIB = 2.0  # the converted judge model, run folders, Ray's session
+DISK_GIB = 2.0  # for the converted judge model, run folders and Ray's session
 SHM_GIB = 0.5
-GPU_SHARE = 0.9  # of a GPU's memory that the engine takes
+GPU_SHARE = 0.9  # share of a GPU's memory that the engine takes
 
 
 @dataclass(frozen=True)

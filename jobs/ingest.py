@@ -38,7 +38,7 @@ _TABLES = ".jsonl, .json, .csv, .tsv, .parquet, .xlsx, each also as .gz"
 
 
 class Duplicates(StrEnum):
-    """What becomes of records that say the same as an earlier one."""
+    """What to do with duplicates of earlier records."""
 
     keep = "keep"
     drop = "drop"
@@ -78,7 +78,7 @@ def main(
 ) -> None:
     """Read files, or a market made from O*NET, into a store and embed what is new or changed.
 
-    Without files the records of the store are embedded, as of a database that was filled by hand.
+    Without files, the records that are already in the store are embedded, such as those of a database filled by hand.
     """
     named = Encoder(encoder) if encoder else None  # a wrong name ends here, before a store is made
     if re_embed:
@@ -119,7 +119,7 @@ def _ingest(
     encoder: str | None,
     layout: str | None,
 ) -> None:
-    """Files, or a market, into the store, and what came of it onto the terminal."""
+    """Ingest files or a market into the store, and print the outcome."""
     with _made_or_removed(store) as opened, embedding_with(opened, encoder) as (embedder, progress):
         if market is not None:
             report = ingest_market(opened, market, encoder=embedder, layout=layout, progress=progress)
@@ -152,7 +152,7 @@ def _is_there(store: str) -> bool:
 
 @contextmanager
 def _made_or_removed(uri: str) -> Iterator[Store]:
-    """The store; a folder that was made here and got no records is removed again when something fails."""
+    """The store; a folder that was created here is removed again if something fails before it has records."""
     folder = None if "://" in uri else Path(uri).expanduser()
     new = folder is not None and not (folder / "store.json").exists()
     there = folder is not None and folder.is_dir()
@@ -175,7 +175,7 @@ def _made_or_removed(uri: str) -> Iterator[Store]:
 
 
 def _explained(work: Any, *arguments: Any, **options: Any) -> Any:
-    """Call, and when nothing was accepted say what was found in the files before the error ends the command."""
+    """Call a function; if it accepted nothing, print what was found in the files before the error ends the command."""
     try:
         return work(*arguments, **options)
     except NothingAccepted as error:
@@ -189,7 +189,7 @@ def _dry_run_market(onet: str, applicants: int) -> None:
 
 
 def _dry_run_files(store: str | None, files: dict[str, Any], options: InputOptions, encoder: Encoder | None) -> None:
-    """What ingesting would say; the store, if it is there, has the columns that were named before."""
+    """Print what ingesting would print. An existing store supplies the columns that were named before."""
     with open_store(store, read_only=True) if store else nullcontext() as opened:
         _say(ingest_files(opened, **files, encoder=encoder, dry_run=True, options=options))
 

@@ -88,7 +88,7 @@ def _engine_config(judge: str) -> JudgeConfig:
 
 
 def _ask(store_uri: str, applicant: str, job_ids: list[str], judge: str, address: str | None) -> None:
-    """Ask as a trainer does: the ledger answers what it knows, and the judge's new answers are added to it."""
+    """Ask as training does: the ledger answers what it knows, and new answers of the judge are added to it."""
     backend = judge_backend(judge)
     with open_store(store_uri, read_only=True) as opened:
         if not list(opened.records("candidate", [applicant])):

@@ -82,7 +82,9 @@ def _recommend(
         config, store=_absolute(store), run=_absolute(run), serving=_absolute(serving)
     ).with_secrets()
     refuse_open_address(settings.api_key, host, "the recommender")
-    open_store(settings.store, read_only=True).close()  # fails here rather than in a replica, whose errors nobody sees
+    open_store(
+        settings.store, read_only=True
+    ).close()  # fails here rather than in a replica, whose errors the user would not see
     if settings.run is not None:
         ServedRun.open(settings.run)
     with ray_session(address):

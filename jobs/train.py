@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
+import pyarrow as pa
 import ray
 import typer
 
 from cluster.block_actor import TrainingJob
 from cluster.broker import JudgeBackend, start_broker
-from cluster.cache import CacheRef, put_cache
+from cluster.cache import put_cache
 from cluster.session import ray_session
 from cluster.trainer import ActorSize, CohortProgress, CohortResult, CohortTrainer
 from dynaq.agent.config import DynaQConfig
@@ -73,57 +75,59 @@ def main(
     settings = DynaQConfig.load(config, {"budget": budget, "seed": seed})
     needs_judge = check_strategies([strategy], settings)
     prepared = prepare(store, cohort, layout, qrels)
-    check_feedback(strategy, judge, feedback or feedback_until is not None)
+    from_events = feedback or feedback_until is not None
+    check_feedback(strategy, judge, from_events)
     backend = judge_backend(judge) if needs_judge and judge != NO_JUDGE else None
     folder = RunFolder.at(out)
     fingerprint = backend.fingerprint if backend else None
     networks = Pretrained.load(pretrained) if pretrained else None
     recorded = offline_ledger(judge, strategy) if offline or (needs_judge and judge == NO_JUDGE) else None
-    shown = run_config(prepared, settings, judge if backend else None, fingerprint, networks)
+    shown = {"strategy": strategy, **run_config(prepared, settings, judge if backend else None, fingerprint, networks)}
     shown["offline"] = offline
     labels, shown["gold"] = read_gold(gold)
     answers = None
-    if feedback or feedback_until is not None:
-        answers, shown["feedback"] = learn_from_events(folder, prepared, settings, feedback_until)
-        if judge == NO_JUDGE and not answers.num_rows:
-            raise InputError(
-                f"nothing to learn from: none of the store's {shown['feedback']['events']} events is about this cohort "
-                "and catalogue; collect some with dynaq serve --recommend, or name a --judge"
-            )
-        describe_feedback(shown["feedback"])
-    open_run(folder, {"strategy": strategy, **shown}, resume=resume)
+    if from_events:
+        answers, shown["feedback"] = _learn_from_events(folder, prepared, settings, feedback_until, judge)
+    open_run(folder, shown, resume=resume)
+    make_job = partial(
+        TrainingJob,
+        strategy=strategy,
+        config=settings,
+        folder=folder,
+        pretrained=networks,
+        offline=recorded,
+        feedback=answers,
+        gold=labels,
+    )
     size = ActorSize(actor_cpus, actor_gpus, actors, backend.cpus if backend else 0.0)
-
-    def job(cache: CacheRef, broker: Any) -> TrainingJob:
-        return TrainingJob(
-            cache,
-            strategy,
-            settings,
-            broker,
-            folder,
-            pretrained=networks,
-            offline=recorded,
-            feedback=answers,
-            gold=labels,
-        )
-
     with ray_session(address):
-        result, paid = _train(prepared, backend, job, size)
-    failures = prepared.failures | result.failures
-    summary = training_summary(write_report(folder, prepared.store_uri, qrels), failures, paid, result.seconds)
-    if as_json:
-        print(json.dumps(summary))
-    else:
-        console.print(training_table(summary))
-    report_failures(failures)
+        result, paid = _train(prepared, backend, make_job, size)
+    _report(folder, prepared, qrels, result, paid, as_json)
+
+
+def _learn_from_events(
+    folder: RunFolder, prepared: Prepared, settings: DynaQConfig, until: str | None, judge: str
+) -> tuple[pa.Table, dict[str, Any]]:
+    """What applicants answered, and its summary. Raises InputError when there is nothing to learn from."""
+    answers, summary = learn_from_events(folder, prepared, settings, until)
+    if judge == NO_JUDGE and not answers.num_rows:
+        raise InputError(
+            f"nothing to learn from: none of the store's {summary['events']} events is about this cohort "
+            "and catalogue; collect some with dynaq serve --recommend, or name a --judge"
+        )
+    describe_feedback(summary)
+    return answers, summary
 
 
 def _train(
-    prepared: Prepared, backend: JudgeBackend | None, make_job: Callable[[CacheRef, Any], TrainingJob], size: ActorSize
+    prepared: Prepared, backend: JudgeBackend | None, make_job: Callable[..., TrainingJob], size: ActorSize
 ) -> tuple[CohortResult, int]:
-    """Train on the connected Ray and show the progress. Returns the result and how many pairs the judge answered."""
+    """Train on the connected Ray and show the progress. Returns the result and how many pairs the judge answered.
+
+    make_job: makes the job of a `cache` in the object store and a `broker`.
+    """
     broker: Any = start_broker(prepared.store_uri, backend) if backend else None
-    job = make_job(put_cache(prepared.cache), broker)
+    job = make_job(cache=put_cache(prepared.cache), broker=broker)
     rounds = math.ceil(job.config.budget / job.config.slate_size)
     with LiveTable("judgements" if broker else "rounds") as table, RunEvents(job.folder) as events:
 
@@ -137,6 +141,19 @@ def _train(
         trainer = CohortTrainer(job, prepared.cohort, size=size, qrels=prepared.qrels, on_progress=show)
         result = trainer.run()
     return result, ray.get(broker.stats.remote()).judged if broker else 0
+
+
+def _report(
+    folder: RunFolder, prepared: Prepared, qrels: str | None, result: CohortResult, paid: int, as_json: bool
+) -> None:
+    """Write the report and print the summary. Raises DynaqError when an applicant could not be trained."""
+    failures = prepared.failures | result.failures
+    summary = training_summary(write_report(folder, prepared.store_uri, qrels), failures, paid, result.seconds)
+    if as_json:
+        print(json.dumps(summary))
+    else:
+        console.print(training_table(summary))
+    report_failures(failures)
 
 
 def cells(progress: CohortProgress) -> dict[str, str]:

@@ -23,7 +23,7 @@ from jobs.reporting.page import write_report
 from jobs.steps.compare import compare
 from jobs.steps.judge_backend import judge_backend
 from jobs.steps.prepare import check_strategies, prepare, report_failures
-from jobs.terminal.comparison_table import report_failed_trials, show_comparison
+from jobs.terminal.comparison_table import Comparison, report_failed_trials, show_comparison
 from jobs.terminal.console import say
 
 DEFAULT_SAMPLES = 10  # when the space has something to draw
@@ -105,6 +105,11 @@ def main(
             threshold=threshold,
         )
     write_report(folder, prepared.store_uri, qrels)
+    _show(folder, result, as_json)
+
+
+def _show(folder: RunFolder, result: Comparison, as_json: bool) -> None:
+    """Print the comparison. Raises DynaqError when a trial or an applicant failed."""
     if as_json:
         trials = [{"trial": one.trial.name, "status": one.status, "error": one.error or None} for one in result.results]
         print(json.dumps({"run": folder.uri, "best": result.best, "trials": trials, **result.statistics}))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.block_actor import RECOMMENDATION_SCHEMA, RECOMMENDATIONS_KEPT, TrainingJob, mean_known
+from cluster.block_actor import RECOMMENDATION_SCHEMA, RECOMMENDATIONS_KEPT, TrainingJob
 from cluster.broker import BrokerClient
 from cluster.rllib.dqn import RllibDqn, RllibDqnConfig
 from cluster.trainer import CohortProgress, CohortResult
@@ -19,6 +19,7 @@ from dynaq.agent.round_metrics import RoundMetrics, count_label
 from dynaq.errors import DynaqError
 from dynaq.evaluation.ranking import ranking_metrics
 from dynaq.judging.judgement import Judgement
+from dynaq.means import mean_known
 from dynaq.qrels import Qrels
 from dynaq.runs.folder import CONFIG, METRICS, RECOMMENDATIONS
 

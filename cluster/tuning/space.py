@@ -10,15 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import yaml
 from ray import tune
 from ray.tune.search.sample import Domain
 
 from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
+from dynaq.settings import read_mapping
 
 ARITY = {"uniform": 2, "loguniform": 2, "randint": 2, "lograndint": 2, "quniform": 3, "qloguniform": 3, "qrandint": 3}
 INTEGERS = ("randint", "lograndint", "qrandint")
@@ -57,11 +56,8 @@ def read_space(path: str | None, config: DynaQConfig) -> Space:
     """Read and check a space. Raises InputError naming the file and the setting that is wrong."""
     if path is None:
         return Space({})
-    try:
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"space file {path} cannot be read: {str(error).splitlines()[0]}") from None
-    if not isinstance(found, dict) or not found:
+    found = read_mapping("space file", path)
+    if not found:
         raise InputError(f"space file {path} must map settings to values to try, {EXAMPLE}")
     fields = {str(name): _checked(path, str(name), values) for name, values in found.items()}
     for name, values in fields.items():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from dynaq.agent.config import DynaQConfig
 from dynaq.agent.dyna_q import DynaQBlock
-from dynaq.agent.mlp_world_model import MLPWorldModel
+from dynaq.agent.replay_buffer import JudgedPairs
 from dynaq.agent.reward_strategy import RewardStrategy
 from dynaq.agent.tensor_files import read_saved, write_saved
 from dynaq.errors import InputError
@@ -77,8 +77,9 @@ def load_block(
     block.q.load_state(tensors)
     block.judged.load_state(tensors)
     block.round, block.cumulative, block.failures = record["round"], record["cumulative"], record["failures"]
-    if block.strategy.needs_judge or isinstance(block.model, MLPWorldModel):
-        block.model.load_state(tensors, block.judged)
+    # A block that asks no judge keeps cosines in its replay, which its world model has never observed.
+    empty = JudgedPairs(len(block.applicant_ids), len(cache.job_ids), 0, block.device)
+    block.model.load_state(tensors, block.judged if block.strategy.needs_judge else empty)
     for i, generator in enumerate(block.generators):
         generator.set_state(tensors[f"generator.{i}"])
         if (finished := tensors.get(f"finished.{i}")) is not None:

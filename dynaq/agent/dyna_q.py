@@ -25,23 +25,21 @@ import torch
 from torch.nn import functional
 
 from dynaq.agent.acting import ask, explore, probe, valued
-from dynaq.agent.bayes_world_model import BayesWorldModel, CosinePrior, Prior
 from dynaq.agent.config import DynaQConfig
 from dynaq.agent.gold import answered_gold
 from dynaq.agent.judge_table import JudgeTable
-from dynaq.agent.mlp_world_model import MLPWorldModel
-from dynaq.agent.pair_features import job_embedding, pair_features, raw_features, scaled_cosines, similarity_features
-from dynaq.agent.pair_inputs import InteractionInputs, PairInputs, RawInputs
+from dynaq.agent.pair_features import scaled_cosines
+from dynaq.agent.pair_inputs import make_inputs
 from dynaq.agent.q_function import QFunction
 from dynaq.agent.replay_buffer import JudgedPairs, first_of_each
 from dynaq.agent.reward_strategy import RewardStrategy
-from dynaq.agent.round_metrics import RoundMetrics, Update, count_label, mean_known, mean_loss
+from dynaq.agent.round_metrics import RoundMetrics, Update, count_label, mean_loss
 from dynaq.agent.stacked_mlp import agent_generator
-from dynaq.agent.trust_world_model import TrustWorldModel
-from dynaq.agent.world_model import WorldModel
+from dynaq.agent.world_model import make_world_model
 from dynaq.errors import InputError
 from dynaq.feedback.answers import KEPT
-from dynaq.judging.judgement import LABELS, Judgement, JudgementSource, Slate
+from dynaq.judging.judgement import Judgement, JudgementSource, Slate
+from dynaq.means import mean_known
 from dynaq.tensor_cache import TensorCache
 
 if TYPE_CHECKING:
@@ -96,35 +94,15 @@ class DynaQBlock:
         self.cumulative = [0.0] * agents
         self.finished: dict[int, torch.Tensor] = {}  # agent → its Q `[n_jobs]` at the moment its budget was spent
         self._cosines = scaled_cosines(cache, self.applicant_ids).to(self.device)
-        self._inputs = self._make_inputs()
-        self.model = self._make_model()
+        self._inputs = make_inputs(cache, self.applicant_ids, config.representation, self.device)
+        self.model = make_world_model(
+            cache, self.applicant_ids, self._inputs, self._cosines, self.generators, config, pretrained
+        )
         if feedback is not None:
             self._give(feedback)
         self.q = QFunction(self._inputs, self.generators, config)
         if config.warm_start:
             self._warm_start()
-
-    def _make_inputs(self) -> PairInputs:
-        if self.config.representation == "interaction":
-            return InteractionInputs(pair_features(self.cache, self.applicant_ids).to(self.device))
-        states, actions = raw_features(self.cache, self.applicant_ids)
-        return RawInputs(states.to(self.device), actions.to(self.device))
-
-    def _make_model(self) -> WorldModel:
-        if self.config.world_model == "mlp":
-            return MLPWorldModel(self._inputs, self._cosines, self.generators, self.config)
-        values = torch.tensor([self.config.label_values[label] for label in LABELS], device=self.device)
-        # Pre-trained networks bring their own estimate of the judge's noise.
-        if self.config.world_model == "trust" and self.pretrained is None and self.config.judge_noise is None:
-            phi = similarity_features(self.cache, self.applicant_ids, self._cosines).to(self.device)
-            return TrustWorldModel(phi, job_embedding(self.cache).to(self.device), values)
-        prior: Prior
-        if self.pretrained is not None:
-            features = self._inputs.features if isinstance(self._inputs, InteractionInputs) else None
-            prior = self.pretrained.prior(self.cache, self.applicant_ids, self.device, features)
-        else:
-            prior = CosinePrior(self._cosines, values)
-        return BayesWorldModel(prior, job_embedding(self.cache).to(self.device), values, self.config.judge_noise)
 
     def _give(self, feedback: Iterable[Judgement]) -> None:
         """Put what applicants did into the replay and the world model."""
@@ -276,7 +254,7 @@ class DynaQBlock:
         for i, own in enumerate(self._given):
             cosines = [float(self._cosines[i, self.cache.job_index(j.job_id)]) for j in own]
             real_rewards = [j.reward for j in own if j.reward is not None]
-            rewards[i] += [weight[i] * c + (1.0 - weight[i]) * r for c, r in zip(cosines, real_rewards, strict=True)]
+            rewards[i] += [self.strategy.blend(c, r, weight[i]) for c, r in zip(cosines, real_rewards, strict=True)]
         records = []
         nothing: dict[int, list[float]] = {i: [] for i in slates}
         for _ in range(math.ceil(self._budget / self.config.slate_size)):
@@ -396,7 +374,7 @@ class DynaQBlock:
             self.judged.add(agents, jobs, judgements)
             for i, cosine, judgement in zip(agents, cosines, judgements, strict=True):
                 if judgement.reward is not None:
-                    rewards[i].append(weight[i] * cosine + (1.0 - weight[i]) * judgement.reward)
+                    rewards[i].append(self.strategy.blend(cosine, judgement.reward, weight[i]))
         else:
             self.judged.add_known(agents, jobs, cosines)
             for i, cosine in zip(agents, cosines, strict=True):
@@ -419,22 +397,10 @@ class DynaQBlock:
         rewards = self.strategy.blend(texts, judged, self._weight()[:, None])
         updates = []
         for _ in range(self.config.direct_updates):
-            slots = self._judged_slots(self.config.batch_size)
+            slots = self.judged.draw(self.config.batch_size, self.generators)
             jobs, filled = self.judged.jobs.gather(1, slots), self.judged.filled().gather(1, slots).float()
             updates.append(Update("direct", jobs, filled, self.q.update(jobs, rewards.gather(1, slots), filled)))
         return updates
-
-    def _judged_slots(self, batch: int) -> torch.Tensor:
-        """Distinct slots of judged pairs `[agents, min(batch, capacity)]`, filled up with empty slots.
-
-        Neither the shape nor an agent's random numbers depend on how many pairs other agents have.
-        """
-        filled = self.judged.filled()
-        agents, capacity = filled.shape
-        if capacity <= batch:
-            return torch.arange(capacity, device=self.device)[None].expand(agents, -1)
-        order = torch.stack([torch.rand(capacity, generator=g) for g in self.generators]).to(self.device)
-        return torch.topk(order * filled, batch, dim=1).indices
 
     def _plan(self, updates: int) -> list[Update]:
         """Planning updates with the model's rewards."""
@@ -454,7 +420,7 @@ class DynaQBlock:
         uncertainty is highest (prioritised as in Moore & Atkeson 1993), and half are random, so that none is neglected.
         """
         if self.config.planning == "replay":
-            slots = self._judged_slots(self.config.planning_batch)
+            slots = self.judged.draw(self.config.planning_batch, self.generators)
             return self.judged.jobs.gather(1, slots), self.judged.filled().gather(1, slots).float()
         batch = self.config.planning_batch
         if self._n_jobs <= batch:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
+
+from dynaq.agent.pair_features import pair_features, raw_features
+from dynaq.tensor_cache import TensorCache
 
 CATALOGUE_BYTES = 1 << 26  # of inputs held at once
 
@@ -68,6 +71,16 @@ class RawInputs:
 
 def _everything(state: torch.Tensor, n_jobs: int) -> torch.Tensor:
     return torch.arange(n_jobs, device=state.device)[None].expand(len(state), -1)
+
+
+def make_inputs(
+    cache: TensorCache, applicant_ids: Sequence[str], representation: str, device: torch.device
+) -> PairInputs:
+    """The inputs that `DynaQConfig.representation` names."""
+    if representation == "interaction":
+        return InteractionInputs(pair_features(cache, applicant_ids).to(device))
+    states, actions = raw_features(cache, applicant_ids)
+    return RawInputs(states.to(device), actions.to(device))
 
 
 def over_catalogue(inputs: PairInputs, network: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:

@@ -97,6 +97,18 @@ class JudgedPairs:
         self.probabilities[at] = torch.tensor(probabilities, device=device)
         self.counts.copy_(torch.tensor(counts))
 
+    def draw(self, batch: int, generators: Sequence[torch.Generator]) -> torch.Tensor:
+        """Distinct slots of judged pairs `[agents, min(batch, capacity)]`, filled up with empty slots.
+
+        Neither the shape nor an agent's random numbers depend on how many pairs other agents have.
+        """
+        filled = self.filled()
+        agents, capacity = filled.shape
+        if capacity <= batch:
+            return torch.arange(capacity, device=filled.device)[None].expand(agents, -1)
+        order = torch.stack([torch.rand(capacity, generator=g) for g in generators]).to(filled.device)
+        return torch.topk(order * filled, batch, dim=1).indices
+
     def state(self) -> dict[str, torch.Tensor]:
         """Tensors of a checkpoint."""
         return {

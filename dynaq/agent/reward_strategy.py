@@ -11,11 +11,14 @@ world model predicts the judge's reward, and the prediction is blended with the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
 from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
+
+Value = TypeVar("Value", float, torch.Tensor)
 
 STRATEGIES = ("cosine", "llm", "hybrid")
 
@@ -50,8 +53,8 @@ class RewardStrategy:
             weight = torch.where(judged >= self.switch_step, torch.full_like(weight, self.final), weight)
         return weight
 
-    def blend(self, cosine: torch.Tensor, judged_reward: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """w·cosine + (1 - w)·llm. All three broadcast; the cosine is already scaled to [0, 1]."""
+    def blend(self, cosine: Value, judged_reward: Value, weight: Value) -> Value:
+        """w·cosine + (1 - w)·llm, of numbers or of tensors that broadcast; the cosine is already scaled to [0, 1]."""
         return weight * cosine + (1.0 - weight) * judged_reward
 
 

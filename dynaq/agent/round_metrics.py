@@ -68,11 +68,6 @@ def mean_loss(updates: list[Update], kind: str) -> list[float]:
     return mean
 
 
-def mean_known(values: Sequence[float]) -> float:
-    """The mean, or NaN when there are no values."""
-    return sum(values) / len(values) if values else math.nan
-
-
 def count_label(judgements: Sequence[Judgement], label: Label) -> int:
     """How many of the judgements have the label."""
     return sum(judgement.label == label for judgement in judgements)

@@ -1,13 +1,25 @@
-"""The interface between a block of agents and its world model."""
+"""The interface between a block of agents and its world model, and the model that a block gets."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from dynaq.agent.bayes_world_model import BayesWorldModel, CosinePrior, Prior
+from dynaq.agent.config import DynaQConfig
 from dynaq.agent.judge_table import Answers, JudgeTable
+from dynaq.agent.mlp_world_model import MLPWorldModel
+from dynaq.agent.pair_features import job_embedding, similarity_features
+from dynaq.agent.pair_inputs import InteractionInputs, PairInputs
 from dynaq.agent.replay_buffer import JudgedPairs
+from dynaq.agent.trust_world_model import TrustWorldModel
+from dynaq.judging.judgement import LABELS
+from dynaq.tensor_cache import TensorCache
+
+if TYPE_CHECKING:
+    from dynaq.pretraining.prior import Pretrained
 
 
 class WorldModel(Protocol):
@@ -46,3 +58,30 @@ class WorldModel(Protocol):
     def load_state(self, state: dict[str, torch.Tensor], judged: JudgedPairs) -> None:
         """Restore what `state` returned, and recompute the rest from the judged pairs."""
         ...
+
+
+def make_world_model(
+    cache: TensorCache,
+    applicant_ids: Sequence[str],
+    inputs: PairInputs,
+    cosines: torch.Tensor,
+    generators: list[torch.Generator],
+    config: DynaQConfig,
+    pretrained: Pretrained | None,
+) -> WorldModel:
+    """The model that `DynaQConfig.world_model` names. cosines: `[agents, n_jobs]`, scaled, on the block's device."""
+    if config.world_model == "mlp":
+        return MLPWorldModel(inputs, cosines, generators, config)
+    device = cosines.device
+    values = torch.tensor([config.label_values[label] for label in LABELS], device=device)
+    # Pre-trained networks bring their own estimate of the judge's noise.
+    if config.world_model == "trust" and pretrained is None and config.judge_noise is None:
+        phi = similarity_features(cache, applicant_ids, cosines).to(device)
+        return TrustWorldModel(phi, job_embedding(cache).to(device), values)
+    prior: Prior
+    if pretrained is not None:
+        features = inputs.features if isinstance(inputs, InteractionInputs) else None
+        prior = pretrained.prior(cache, applicant_ids, device, features)
+    else:
+        prior = CosinePrior(cosines, values)
+    return BayesWorldModel(prior, job_embedding(cache).to(device), values, config.judge_noise)

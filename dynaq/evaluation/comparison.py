@@ -22,13 +22,13 @@ from dynaq.evaluation.intervals import (
     Values,
     band,
     interval,
-    mean_known,
     on_grid,
     paired_difference,
     steps_to_threshold,
 )
 from dynaq.evaluation.run_quality import K, metric_range
 from dynaq.evaluation.trial_rows import CURVES, FINALS
+from dynaq.means import mean_known
 from dynaq.runs.trials import TrialResult, setting_json
 
 COMPARISON = "comparison.json"

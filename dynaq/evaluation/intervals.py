@@ -35,6 +35,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
 
+from dynaq.means import mean_known
+
 Values = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
@@ -161,13 +163,6 @@ def paired_difference(
     if found.known and (found.low > 0 or found.high < 0):
         better = "a" if (found.low > 0) == higher_is_better else "b"
     return Difference(found, better)
-
-
-def mean_known(values: Values) -> float:
-    """Mean of the values that are not NaN; NaN if there are none."""
-    known = np.asarray(values, np.float64)
-    known = known[~np.isnan(known)]
-    return float(known.mean()) if known.size else float("nan")
 
 
 def on_grid(used: Sequence[float], values: Sequence[float], grid: Values) -> Values:

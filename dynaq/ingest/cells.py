@@ -1,4 +1,4 @@
-"""One cell or field to the value that it stands for: lists written as text, objects with a name, HTML, long texts."""
+"""The value that a cell or field stands for: lists written as text, objects with a name, HTML, long texts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dynaq.ingest.columns import LIST_FIELDS, TEXT_FIELDS
 from dynaq.ingest.html import has_html, html_to_text
 from dynaq.ingest.limits import CELL_CHARS, LIST_ITEMS, LITERAL_CHARS
 
-# What programs write into an empty cell. Whole cells only, and only in tables of text.
+# What programs write into an empty cell. Compared with whole cells, and only in tables of text.
 NOTHING = frozenset({"nan", "none", "null", "n/a", "#n/a", "#ref!", "#value!", "#name?", "#div/0!", "nat", "<na>"})
 
 NOTE_HTML = "HTML turned into text"
@@ -26,19 +26,19 @@ NOTE_PROSE = "experience written as a text put into the bio"
 
 _NAME_KEYS = ("name", "title", "label", "skill", "skill_name", "value", "text")
 _NUMPY_STRINGS = re.compile(r"""\[\s*(?:'[^']*'|"[^"]*")(?:\s+(?:'[^']*'|"[^"]*"))+\s*\]""")
-_PROSE_CHARS = 200  # a cell of past positions is shorter; above it is the text of a résumé
+_PROSE_CHARS = 200  # cells that list past positions are shorter; longer ones hold a résumé's text
 _PART_CHARS = 60
 _PART_WORDS = 6
 
 
 def mend(record: Mapping[str, Any], *, table: bool) -> tuple[dict[str, Any], set[str]]:
-    """The record's fields as lists and plain texts, and what had to be done for it.
+    """The record's fields as lists and plain texts, and notes on what had to be changed.
 
     Args:
         record: fields by their names, as `Plan.apply` gives them.
         table: whether the values are cells of a table (all of them text), which are bounded.
 
-    What cannot be mended is left as it is, for the record's validation to say so.
+    What cannot be mended is left as it is, and the record's validation reports it.
     """
     notes: set[str] = set()
     mended: dict[str, Any] = {}
@@ -139,7 +139,7 @@ def _literal(text: str, notes: set[str]) -> Any:
 
 
 def _split(text: str, field: str, notes: set[str]) -> Any:
-    """Text of several parts to a list. `;` is the documented separator and is left to the record's own reading."""
+    """Split text of several parts into a list. Text with `;`, the documented separator, is split by the record."""
     if has_html(text):
         notes.add(NOTE_HTML)
         text = html_to_text(text)
@@ -159,7 +159,7 @@ def _split(text: str, field: str, notes: set[str]) -> Any:
 
 
 def _parts(text: str) -> list[str]:
-    """Parts between commas, bars or bullets outside brackets; the text alone when they read like a sentence."""
+    """Parts between commas, bars or bullets outside brackets; the whole text when they read like a sentence."""
     parts: list[str] = [""]
     depth = 0
     for i, char in enumerate(text):

@@ -1,4 +1,4 @@
-"""Which column of a table is which field: by its own name, by a known alias, or as the person says with `--map`.
+"""Which column of a table is which field: by its own name, by a known alias, or as the user says with `--map`.
 
 Names are compared without regard to case, spaces, underscores, hyphens and dots, so that `Job Title`, `job_title` and
 `JobTitle` are one name. A field's own name comes first, then its aliases in the order given here.
@@ -75,7 +75,7 @@ _ALIASES: dict[str, dict[str, str]] = {
         "ищет работу на должность, berufserfahrung, position actuelle, expérience, experiencia, puesto, 职位",
     },
 }
-# Text that belongs to a field beside its main column. It is the field when there is no main column.
+# Text that is appended to a field's main column, or makes up the field where there is no main column.
 _ADDED: dict[str, dict[str, str]] = {
     "jobs": {
         "description": "responsibilities, job_responsibilities, key_responsibilities, duties, обязанности, "
@@ -89,7 +89,7 @@ _ADDED: dict[str, dict[str, str]] = {
 
 
 def normalise(name: str) -> str:
-    """A column name as it is compared: no case, no accents' variants, no spaces, underscores, hyphens or dots."""
+    """A column name in the form that is compared: NFKC, case folded, without spaces and punctuation."""
     text = unicodedata.normalize("NFKC", name).casefold().replace("ё", "е")
     return re.sub(r"[\s_\-–—./:\\'\"`()*#]+", "", text)
 
@@ -105,7 +105,7 @@ ALIASES, ADDED = _table(_ALIASES), _table(_ADDED)
 
 
 def known_names(kind: RecordKind) -> frozenset[str]:
-    """Every normalised name that is a field of this kind of record; header rows are found by them."""
+    """All normalised names of fields of this kind of record, by which header rows are recognised."""
     names = {normalise(field) for field in FIELDS[kind]}
     for table in (ALIASES[kind], ADDED[kind]):
         names.update(*table.values())
@@ -114,18 +114,18 @@ def known_names(kind: RecordKind) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class ColumnMapping:
-    """Field -> columns as a person named them.
+    """Field -> columns, as the user named them.
 
     Args:
         sources: field -> columns, joined in this order.
-        explicit: fields named with this command, whose columns must be there; the others are the store's memory.
+        explicit: fields named in this command, whose columns must exist; the others were remembered by the store.
     """
 
     sources: Mapping[str, tuple[str, ...]]
     explicit: frozenset[str] = frozenset()
 
     def after(self, saved: Mapping[str, Sequence[str]]) -> ColumnMapping:
-        """This mapping, and for fields that it does not name the one that a store remembers."""
+        """This mapping, completed by what a store remembers about the fields that it does not name."""
         return ColumnMapping(
             {field: tuple(columns) for field, columns in saved.items()} | dict(self.sources), self.explicit
         )
@@ -136,18 +136,18 @@ NO_MAPPING = ColumnMapping({})
 
 @dataclass(frozen=True)
 class Plan:
-    """What each column of one file is.
+    """Which columns of one file make up which field.
 
     Args:
         sources: field -> columns that make it up, in order.
-        rest: columns that are no field.
+        rest: columns that belong to no field.
     """
 
     sources: dict[str, tuple[str, ...]]
     rest: tuple[str, ...]
 
     def apply(self, raw: Mapping[str, Any]) -> dict[str, Any]:
-        """A record with the fields' names. Columns that are no field stay under their own."""
+        """A record keyed by field. Columns that belong to no field keep their own names."""
         used = {column for columns in self.sources.values() for column in columns}
         record = {name: value for name, value in raw.items() if name not in used}
         for field, columns in self.sources.items():
@@ -171,10 +171,10 @@ def plan_columns(
     Args:
         columns: names as they stand in the file.
         kind: of the records.
-        mapping: what the person said, which comes before everything else.
+        mapping: what the user named, which takes precedence.
         where: the file, for the message.
 
-    Raises InputError, with the columns found and near matches, when an explicit mapping names one that is not there.
+    Raises InputError, with the columns found and near matches, when an explicit mapping names a missing column.
     """
     free = dict.fromkeys(columns)
     by_name: dict[str, list[str]] = {}
@@ -249,10 +249,10 @@ def shown(columns: Sequence[str], limit: int = 30) -> str:
 
 
 def parse_mappings(options: Sequence[str], *, jobs: bool, candidates: bool) -> dict[RecordKind, ColumnMapping]:
-    """`title=job_title,description=text` and `candidates.bio=about` to one mapping per kind.
+    """Parse `title=job_title,description=text` and `candidates.bio=about` into one mapping per kind.
 
     Args:
-        options: values of `--map`. A field that is named twice is joined of both columns.
+        options: values of `--map`. A field that is named twice is joined from both columns.
         jobs: whether files of jobs are read.
         candidates: whether files of candidates are read.
 

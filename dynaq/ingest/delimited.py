@@ -1,4 +1,4 @@
-"""Delimited text (`.csv`, `.tsv`): the delimiter told from the rows, a header below titles, broken rows apart."""
+"""Delimited text (`.csv`, `.tsv`): guesses the delimiter, finds a header below titles, isolates broken rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAMES = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|",
 
 
 class _CsvLines:
-    """Physical lines of a CSV file, with a way back to where a record began."""
+    """Physical lines of a CSV file, which can be rewound to where a record began."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
@@ -32,7 +32,7 @@ class _CsvLines:
         self.record_line, self.record_start = self.line + 1, self.file.tell()
 
     def skip_record_line(self) -> None:
-        """Go on after the first line of the record that began at the mark."""
+        """Continue after the first line of the record that began at the mark."""
         self.file.seek(self.record_start)
         self.line = self.record_line - 1
         next(self, None)
@@ -55,10 +55,10 @@ def open_delimited(path: Path, options: ReadOptions, *, default: str = ",") -> I
 
     Args:
         path: the file, plain or `.gz`.
-        options: encoding and delimiter when the person names them.
-        default: the delimiter when the rows speak for none.
+        options: encoding and delimiter, where the user names them.
+        default: the delimiter to assume when the rows suggest none.
 
-    Raises InputError when there is no header, or a field's column is there twice.
+    Raises InputError when there is no header, or when two columns have the name of the same field.
     """
     csv.field_size_limit(MAX_RECORD_BYTES)
     with utf8_bytes(path, options.encoding) as (file, note):
@@ -68,7 +68,7 @@ def open_delimited(path: Path, options: ReadOptions, *, default: str = ",") -> I
         file.seek(start)
         first = sample.split("\n", 1)[0].strip().lower()
         lines = _CsvLines(file)
-        if first.startswith("sep=") and len(first) <= 6:  # Excel's way to name the delimiter
+        if first.startswith("sep=") and len(first) <= 6:  # Excel's way of naming the delimiter
             next(lines)
             sample = sample.split("\n", 1)[1] if "\n" in sample else ""
             default = first[4:5] or "\t"
@@ -114,7 +114,7 @@ def _rows(lines: _CsvLines, dialect: dict[str, Any], names: Sequence[str]) -> It
         try:
             row = next(reader, None)
         except csv.Error as error:
-            # An open quote has swallowed what follows: give up its first line and read the others again.
+            # An unclosed quote swallows the lines after it: reject its first line only, and read the others again.
             yield lines.record_line, Unreadable(f"not CSV: {error}")
             lines.skip_record_line()
             reader = csv.reader(lines, **dialect)
@@ -145,7 +145,7 @@ def _spoken(delimiter: str) -> str:
 
 
 def guess_delimiter(sample: str, default: str = ",") -> str:
-    """The delimiter by which most rows have as many fields as most others, and more than one."""
+    """The delimiter that splits most rows into the same number of fields, and into more than one."""
     best, best_score = default, 0.0
     for delimiter in dict.fromkeys((default, *DELIMITERS)):
         counts: list[int] = []

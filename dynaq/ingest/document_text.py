@@ -27,11 +27,11 @@ BULLET = "• "
 
 
 def document_lines(path: Path) -> tuple[list[str], list[str]]:
-    """(lines, notes) of a document; an empty line where the layout leaves a gap, a tab between a row's cells.
+    """(lines, notes) of a document: "" where the layout leaves a gap, a tab between the cells of a row.
 
-    Raises InputError, whose message leaves the path out, when no text can be read.
+    Raises InputError when no text can be read; the message omits the path.
     """
-    logging.getLogger("pdfminer").setLevel(logging.ERROR)  # it warns of every oddity of a font
+    logging.getLogger("pdfminer").setLevel(logging.ERROR)  # it warns about every oddity in a font
     if path.stat().st_size > DOCUMENT_BYTES:
         raise InputError(f"larger than {DOCUMENT_BYTES >> 20} MiB; save it with smaller pictures or as text")
     notes: list[str] = []
@@ -93,7 +93,7 @@ def _pdf(path: Path, notes: list[str]) -> Iterator[str]:
 
 
 def _pages(pdf: Any) -> Iterator[Any]:
-    """Pages one at a time: `pdf.pages` would make all of them, of 10,000 too."""
+    """Pages one at a time: `pdf.pages` would build all of them, even 10,000."""
     from pdfminer.pdfpage import PDFPage
     from pdfplumber.page import Page
 
@@ -102,7 +102,7 @@ def _pages(pdf: Any) -> Iterator[Any]:
 
 
 def _without_running_heads(pages: list[list[str]]) -> Iterator[str]:
-    """Lines of all pages but for heads and feet that stand on every page, page numbers aside."""
+    """Lines of all pages. Headers and footers that recur on every page, but for the page number, appear once."""
 
     def ends(page: list[str]) -> set[str]:
         return {_PAGE_NUMBER.sub("#", line) for line in (page[:1] + page[-1:]) if line.strip()}
@@ -153,7 +153,7 @@ def _docx(path: Path, notes: list[str]) -> Iterator[str]:
 
 
 def _blocks(container: Any, depth: int) -> Iterator[str]:
-    """Lines of paragraphs and tables in their order."""
+    """Lines of paragraphs and tables, in document order."""
     from docx.table import Table
 
     for block in container.iter_inner_content():
@@ -171,13 +171,13 @@ def _blocks(container: Any, depth: int) -> Iterator[str]:
 
 
 def _table(table: Any, depth: int) -> Iterator[str]:
-    """A table of data row by row; one that lays out the page column by column."""
+    """Lines of a table: row by row if it holds data, column by column if it lays out the page."""
     rows: list[list[list[str]]] = []
     seen: set[Any] = set()
     for row in table.rows:
         cells = []
         for cell in row.cells:
-            if cell._tc in seen:  # a merged cell is given once per place
+            if cell._tc in seen:  # python-docx repeats a merged cell for every place that it covers
                 continue
             seen.add(cell._tc)
             cells.append(list(_blocks(cell, depth + 1)))

@@ -1,4 +1,4 @@
-"""A process that reads documents, so that one made to hang or to fill the memory costs itself only.
+"""A process that reads documents, so that a malicious one that hangs or fills the memory does no other harm.
 
 The parent (`DocumentWorker`) writes a path per line as JSON and gets one line back, `{"lines", "notes"}` or
 `{"error"}`.
@@ -22,7 +22,7 @@ from dynaq.ingest.limits import DOCUMENT_MEMORY, DOCUMENT_SECONDS
 
 
 class DocumentWorker:
-    """Reads documents in a child process, which is started anew when it had to be stopped. A context manager.
+    """Reads documents in a child process, which is restarted after it had to be killed. A context manager.
 
     Args:
         seconds: how long one document may take.
@@ -33,7 +33,7 @@ class DocumentWorker:
         self._process: subprocess.Popen[bytes] | None = None
 
     def lines(self, path: Path) -> tuple[list[str], list[str]]:
-        """(lines, notes) of a document. Raises InputError with the reason, without the path, when there is none."""
+        """(lines, notes) of a document. Raises InputError, without the path, when it cannot be read."""
         process = self._process = self._process or _start()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -53,7 +53,7 @@ class DocumentWorker:
 
     def _answer(self, process: subprocess.Popen[bytes]) -> dict[str, Any]:
         assert process.stdout is not None
-        seconds = self._seconds + 10  # the first answer waits for Python to start
+        seconds = self._seconds + 10  # the first answer includes the start of Python
         received = b""
         descriptor = process.stdout.fileno()
         while not received.endswith(b"\n"):
@@ -97,13 +97,13 @@ def _start() -> subprocess.Popen[bytes]:
 
 
 def serve() -> None:
-    """The child's loop: until its standard input ends."""
+    """The child's loop, until its standard input ends."""
     from dynaq.ingest.document_text import document_lines
 
     limit = _mapped_bytes() + DOCUMENT_MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     output = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints must not stand between the answers
+    os.dup2(2, 1)  # what libraries print must not mix with the answers
     for line in sys.stdin.buffer:
         answer: dict[str, Any]
         try:
@@ -115,7 +115,7 @@ def serve() -> None:
             answer = {"error": f"cannot be read: {error.strerror or error}"}
         except (MemoryError, RecursionError):
             answer = {"error": "reading it took too much memory; save it anew or as text"}
-        except Exception as error:  # the parsers raise anything on files made to break them
+        except Exception as error:  # on malicious files the parsers raise all kinds of exceptions
             answer = {"error": f"cannot be read ({type(error).__name__}); save it anew or as text"}
         output.write(json.dumps(answer).encode() + b"\n")
         output.flush()

@@ -1,4 +1,4 @@
-"""People's documents: a file, or a folder of them with one person in each, as candidates' raw fields."""
+"""Applicants' documents, one applicant each: a file or a folder of files, as candidates' raw fields."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _ADVICE = {
     ".zip": "an archive; unpack it into the folder",
 }
 _PICTURES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".heic", ".bmp", ".gif", ".webp"})
-# Words of file names that tell nothing about the person.
+# Words in file names that do not identify the applicant.
 _NEUTRAL = frozenset(
     re.findall(
         r"\w+",
@@ -49,9 +49,9 @@ class Document:
 
     Args:
         path: the file.
-        fields: id, bio, skills and experience, or the reason why there are none.
-        notes: what a person should know.
-        personal: kinds of personal data that were taken out.
+        fields: id, bio, skills and experience, or the reason why the document cannot be used.
+        notes: what the user should know.
+        personal: kinds of personal data that were removed.
     """
 
     path: Path
@@ -61,16 +61,16 @@ class Document:
 
 
 def is_document(path: Path) -> bool:
-    """Whether an input is a document or a folder of documents, and no table."""
+    """Whether an input is a document or a folder of documents, rather than a table."""
     return path.is_dir() or path.suffix.lower() in SUFFIXES
 
 
 def read_documents(path: Path, *, keep_personal: bool) -> Iterator[Document]:
-    """The documents of a folder and its subfolders by name, or the one file.
+    """The documents of a folder and its subfolders in order of their paths, or the one file.
 
     Args:
         path: a document or a folder.
-        keep_personal: leave names, addresses and the like in, and the file's name as the id.
+        keep_personal: keep names, addresses and the like, and use the file's name as the id.
 
     Raises InputError when a folder holds no files.
     """
@@ -121,7 +121,7 @@ def _unknown(file: Path, suffix: str) -> str:
 
 
 def _id(file: Path, lines: list[str], *, keep_personal: bool) -> str:
-    """The file's name when it names no person; else 12 hex digits of the text."""
+    """The file's name if it does not identify the applicant, else 12 hex digits of the text's hash."""
     words = re.findall(r"[^\W\d_]+", file.stem.casefold())
     if keep_personal or (words and all(word in _NEUTRAL for word in words)) or re.fullmatch(r"\d+", file.stem):
         return file.stem
@@ -129,7 +129,7 @@ def _id(file: Path, lines: list[str], *, keep_personal: bool) -> str:
 
 
 def write_document_ids(ids: Mapping[Path, str]) -> None:
-    """`ingested.csv` beside the documents: which file became which candidate. It stays where the names already are."""
+    """Write `ingested.csv`: which file became which candidate. It is kept where the names are, beside the documents."""
     folders: dict[Path, list[tuple[str, str]]] = defaultdict(list)
     for path, id_ in ids.items():
         folders[path.parent].append((path.name, id_))

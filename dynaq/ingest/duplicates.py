@@ -1,7 +1,7 @@
-"""Records that say the same, exactly or nearly, among those of one run.
+"""Exact and near duplicates among the records of one run.
 
-Near duplicates are found with MinHash over runs of three words and locality-sensitive hashing (Broder 1997; Leskovec,
-Rajaraman and Ullman, Mining of Massive Datasets, chapter 3), so that a posting is compared with few others.
+Near duplicates are found with MinHash over three-word shingles and locality-sensitive hashing (Broder 1997; Leskovec,
+Rajaraman and Ullman, Mining of Massive Datasets, chapter 3), so that each posting is compared with only a few others.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from dynaq.records import Candidate, Job
 
 Similarity = Literal["exact", "near"]
 
-THRESHOLD = 0.85  # estimated Jaccard similarity of the word runs from which postings count as nearly the same
+THRESHOLD = 0.85  # least estimated Jaccard similarity of near duplicates
 PERMUTATIONS = 64
-MIN_RUNS = 20  # shorter texts are alike by chance: "Nurse, Ward 1" and "Nurse, Ward 2" are two jobs
-MAX_WORDS = 1500  # the beginning tells postings apart; what comes later is about the company
+MIN_RUNS = 20  # shorter texts are similar by chance: "Nurse, Ward 1" and "Nurse, Ward 2" are two jobs
+MAX_WORDS = 1500  # the beginning distinguishes postings; the rest is about the company
 
 
 @dataclass
 class Duplicates:
-    """Finds, for each record in turn, an earlier one that says the same.
+    """Finds, for each record in turn, an earlier duplicate.
 
     Args:
-        near: look for near duplicates too. People's profiles may be alike without being one person's.
+        near: look for near duplicates too; not for applicants, since similar profiles may belong to different ones.
     """
 
     near: bool
@@ -36,7 +36,7 @@ class Duplicates:
     _index: Any = None
 
     def find(self, record: Job | Candidate) -> tuple[str, Similarity] | None:
-        """(id of the earlier record, how alike), or None; the record is then an earlier one for those to come."""
+        """(id of the earlier record, how similar), or None; then the record is remembered for later ones."""
         texts = job_texts(record) if isinstance(record, Job) else candidate_texts(record)
         words = re.findall(r"\w+", " \n ".join(texts.values()).casefold())[:MAX_WORDS]
         key = blake2b(re.sub(r"\s+", " ", "\0".join(texts.values()).casefold()).encode("utf-8", "replace")).digest()
@@ -49,14 +49,14 @@ class Duplicates:
         return self._nearly(record.id, runs)
 
     def _nearly(self, id_: str, runs: set[bytes]) -> tuple[str, Similarity] | None:
-        # Imported here: it brings scipy along, and short records need none of it.
+        # Imported here: it imports scipy, which short records do not need.
         from datasketch import MinHash, MinHashLSH
 
         if self._index is None:
             blank = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=zlib.crc32)
             self._index = MinHashLSH(threshold=THRESHOLD, num_perm=PERMUTATIONS), {}, blank
         lsh, signatures, blank = self._index
-        signature = blank.copy()  # making the permutations anew takes as long as the rest
+        signature = blank.copy()  # drawing the permutations again would take as long as all the rest
         signature.update_batch(runs)
         alike = [(signature.jaccard(signatures[other]), other) for other in lsh.query(signature)]
         similarity, first = max(alike, default=(0.0, ""))

@@ -1,7 +1,7 @@
-"""What of a record is embedded, and embedding what changed.
+"""Which texts of a record are embedded, and embedding of records that changed.
 
-Each block's text is one text. A content hash beside the vectors tells what is unchanged, so that an interrupted or
-repeated run does only what is left.
+Each block is embedded from one text. A content hash beside the vectors identifies unchanged records, so that an
+interrupted or repeated run does only what is left.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from cachetools import LRUCache
 
 from dynaq.encoder import PACKAGED, Embedder, Encoder, Watch
 from dynaq.errors import InputError
@@ -22,12 +23,12 @@ from dynaq.layout import LAYOUTS, Layout
 from dynaq.records import Candidate, Job
 from dynaq.stores import FloatArray, Kind, Store
 
-CHUNK = 1024  # records embedded and committed together: what an interruption loses at most
+CHUNK = 1024  # records embedded and committed together: the most that an interruption loses
 CHUNK_CHARS = 16 << 20
-REMEMBERED = 1 << 16  # texts whose vectors are kept while a run lasts: 100 MB at 384 numbers
+REMEMBERED = 1 << 16  # texts whose vectors are kept during a run: 100 MB at 384 dimensions
 
 Progress = Callable[[str, int, int | None], None]
-"""Called with (what is going on, done so far, out of how many if known)."""
+"""Called with (the current step, done so far, total if known)."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def candidate_texts(candidate: Candidate) -> dict[str, str]:
 
 
 def content_hash(texts: Mapping[str, str], layout: Layout) -> str:
-    """Layout name and 16 hex digits over all texts of a record, embedded by this layout or not."""
+    """Layout name and 16 hex digits of a hash over all texts of a record, whether the layout embeds them or not."""
     canonical = json.dumps(texts, sort_keys=True, ensure_ascii=True)
     return f"{layout.name}-{hashlib.sha256(canonical.encode()).hexdigest()[:16]}"
 
@@ -76,7 +77,7 @@ def is_current(stored: str | None, texts: Mapping[str, str], layout: Layout) -> 
 
 
 def check_encoder(store: Store, encoder: Embedder) -> None:
-    """Raises InputError when the store's vectors come from another encoder: their cosines would mean nothing."""
+    """Raises InputError when the store's vectors come from another encoder: cosines between the two mean nothing."""
     meta = store.meta()
     if meta.get("encoder_revision") == encoder.revision:
         return
@@ -98,10 +99,10 @@ def check_encoder(store: Store, encoder: Embedder) -> None:
 def embed_pending(
     store: Store, encoder: Embedder, layout: Layout, progress: Progress | None = None
 ) -> dict[str, Embedded]:
-    """Embed every record of the store whose vectors are missing, old, or lack a block of the layout.
+    """Embed every record of the store whose vectors are missing, outdated, or lack a block of the layout.
 
-    Returns the counts by "jobs" and "candidates"; the store's meta gets those by language. Raises InputError when the
-    store has another encoder's vectors.
+    Returns the counts by "jobs" and "candidates"; counts by language go into the store's meta. Raises InputError when
+    the store has another encoder's vectors.
     """
     check_encoder(store, encoder)
     record_encoder(store, encoder, layout)
@@ -120,18 +121,18 @@ def embed_pending(
 
 
 def record_encoder(store: Store, encoder: Embedder, layout: Layout) -> None:
-    """Say in the store whose vectors it holds, before it holds any."""
+    """Name the encoder in the store before its first vectors are written."""
     meta = store.meta()
-    same = meta.get("encoder_revision") == encoder.revision  # then the model need not be loaded to ask it
+    same = meta.get("encoder_revision") == encoder.revision  # so that later the model need not be loaded for it
     dimension = store.dimension() if same else encoder.dimension
     store.put_meta(encoder=encoder.name, encoder_revision=encoder.revision, dimension=dimension, layout=layout.name)
 
 
 def re_embed(store: Store, encoder: Embedder, layout: Layout, progress: Progress | None = None) -> dict[str, Embedded]:
-    """Change a store's encoder: its vectors go and all are made anew. Returns the counts by "jobs" and "candidates".
+    """Change a store's encoder: delete its vectors, embed everything again. Returns counts by "jobs" and "candidates".
 
-    Vectors of this very encoder stay, so that an interrupted change goes on where it was. The vectors go before the
-    new encoder is named: a store without vectors is right whichever it names.
+    Vectors of this encoder are kept, so that an interrupted change continues where it stopped. Vectors are deleted
+    before the new encoder is named: a store without vectors is consistent whichever encoder it names.
     """
     if store.meta().get("encoder_revision") != encoder.revision:
         store.clear_vectors()
@@ -139,26 +140,26 @@ def re_embed(store: Store, encoder: Embedder, layout: Layout, progress: Progress
 
 
 def stored_encoder(store: Store) -> str | None:
-    """The name of the packaged encoder that a store was embedded with; None for none, or for one that is no package's.
+    """The packaged encoder that a store was embedded with; None if there was none, or one that is not packaged.
 
-    For a command that was not told an encoder.
+    For commands without an explicit encoder.
     """
     return PACKAGED.get(str(store.meta().get("encoder")))
 
 
 def encoder_for(store: Store, name: str | None = None) -> Encoder:
-    """The encoder named, else the store's where a package has it, else the default. Raises InputError for the wrong."""
+    """The named encoder, else the store's if packaged, else the default. Raises InputError if it is not the store's."""
     encoder = Encoder(name or stored_encoder(store))
     check_encoder(store, encoder)
     return encoder
 
 
 class _Remembering:
-    """An encoder's method that encodes a text once, however many of a run's records have it."""
+    """Wraps an encoder's method: a text that several records of a run share is encoded once."""
 
     def __init__(self, encode: Callable[[list[str]], FloatArray]) -> None:
         self._encode = encode
-        self._known: dict[str, FloatArray] = {}
+        self._known: LRUCache[str, FloatArray] = LRUCache(REMEMBERED)
 
     def __call__(self, texts: list[str]) -> FloatArray:
         """`[len(texts), dimension]`."""
@@ -166,15 +167,13 @@ class _Remembering:
         fresh = dict(zip(new, self._encode(new), strict=True)) if new else {}
         vectors = np.stack([fresh[text] if text in fresh else self._known[text] for text in texts])
         for text, vector in fresh.items():
-            if len(self._known) >= REMEMBERED:
-                break
             self._known[text] = vector.copy()
         return vectors
 
 
 @dataclass(frozen=True)
 class _Side:
-    """How one kind of record is embedded: what of it, which blocks, by which method of the encoder."""
+    """How one kind of record is embedded: its texts, its blocks, and the encoder's method."""
 
     kind: Kind
     texts: Callable[[Any], dict[str, str]]
@@ -190,18 +189,18 @@ def _embed(
     languages: Mapping[str, int],
     progress: Progress | None,
 ) -> tuple[Embedded, dict[str, int]]:
-    """Embed the records that are not up to date in the store.
+    """Embed the records whose vectors are not up to date.
 
-    Returns the counts, and how many records there are by language; `languages`: how many there were before.
+    languages: number of records by language before. Returns the counts, and the number of records by language now.
     """
     known, ids = store.hashes(side.kind), store.ids(side.kind)
     encode = _Remembering(side.encode)
     embedded = unchanged = 0
     counts = Counter(languages)
-    # New records are added to the counts. Once others changed, or a run was interrupted, all are counted again.
+    # New records only add to the counts. After a change or an interrupted run, all records are counted again.
     exact = counts.total() == len(known.keys() & set(ids))
     for chunk in _chunks((record.id, side.texts(record)) for record in store.records(side.kind)):
-        # Chunks are cut before the unchanged are left out: a repeated run makes the batches of the first.
+        # Chunks are cut before unchanged records are dropped, so that a repeated run has the batches of the first.
         pending = [(id_, texts) for id_, texts in chunk if not is_current(known.get(id_), texts, layout)]
         if pending:
             encoder.watch = _watch(side, embedded + unchanged, len(pending), len(ids), progress)
@@ -223,7 +222,7 @@ def _embed(
 
 
 def _watch(side: _Side, before: int, pending: int, total: int, progress: Progress | None) -> Watch | None:
-    """Says how far a chunk is: one of long texts takes minutes."""
+    """Reports progress within a chunk, since one of long texts takes minutes."""
     if progress is None:
         return None
     return lambda share: progress(f"embedding {side.kind}s", before + int(share * pending), total)

@@ -1,4 +1,4 @@
-"""Files as UTF-8 bytes: `.gz` unpacked, other encodings told from the bytes or named by the person, and converted."""
+"""Files as UTF-8 bytes: unpacks `.gz`, and converts other encodings, which are detected or named by the user."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dynaq.errors import InputError
 from dynaq.ingest.limits import RATIO_FROM_BYTES, SAMPLE_BYTES, UNPACKED_BYTES, UNPACKED_RATIO
 
 _PIECE = 1 << 20
-# The encodings that real exports come in. Left to itself, detection names rare ones for short texts.
+# The encodings of real exports. Without this list, detection picks exotic ones for short texts.
 _CANDIDATES = [
     "cp1251", "cp1252", "cp1250", "koi8_r", "cp866", "cp1253", "cp1254", "cp1255", "cp1256", "cp932", "euc_jp",
     "gb18030", "big5", "cp949",
@@ -33,7 +33,7 @@ _BOMS = (
 
 @contextmanager
 def unpacked(path: Path) -> Iterator[BinaryIO]:
-    """The file's bytes, seekable; what is inside for a `.gz`. Raises InputError on a broken or suspicious `.gz`."""
+    """The file's bytes, seekable; unpacked for a `.gz`. Raises InputError on a broken or suspicious `.gz`."""
     with path.open("rb") as file:
         if path.suffix.lower() != ".gz":
             yield file
@@ -62,14 +62,13 @@ def _unpack(path: Path, file: BinaryIO, out: BinaryIO) -> None:
 
 @contextmanager
 def utf8_bytes(path: Path, encoding: str | None) -> Iterator[tuple[BinaryIO, str | None]]:
-    """The file as UTF-8 behind its byte order mark, and what must be said about it.
+    """The file as UTF-8, positioned after its byte order mark, and a note for the user, if any.
 
     Args:
         path: the file.
-        encoding: its encoding; None tells it from the bytes.
+        encoding: its encoding; None detects it from the bytes.
 
-    Bytes that are not of the encoding come through as bytes that are no UTF-8. Raises InputError on an unknown
-    encoding.
+    Bytes that are invalid in the encoding come out as invalid UTF-8. Raises InputError on an unknown encoding.
     """
     if encoding is not None:
         try:
@@ -102,9 +101,9 @@ def _convert(file: BinaryIO, out: BinaryIO, encoding: str) -> None:
 
 
 def detect_encoding(sample: bytes) -> str:
-    """The encoding of a file's beginning; `utf-8` unless the bytes speak for another one.
+    """The encoding, detected from a file's beginning; `utf-8` unless the bytes suggest another.
 
-    A file of UTF-8 with some broken lines is UTF-8, so that only those lines are lost.
+    A file in which most lines are valid UTF-8 counts as UTF-8, so that only the broken lines are lost.
     """
     if b"\0" in sample[:4096]:
         zeros = [sample[start:4096:2].count(0) for start in (0, 1)]
@@ -128,12 +127,12 @@ def detect_encoding(sample: bytes) -> str:
     guess = from_bytes(text, cp_isolation=_CANDIDATES, threshold=0.6).best()
     if guess is None or not _made_of_words(str(guess)):
         return "utf-8"
-    # Windows programs wrote nearly all of these; cp1250 and cp1252 differ in letters that few texts hold.
+    # Windows programs wrote nearly all of these; cp1250 and cp1252 differ in letters that few texts contain.
     return guess.encoding.replace("_", "-") if guess.encoding != "cp1254" else "cp1252"
 
 
 def _made_of_words(text: str) -> bool:
-    """Whether the letters beyond ASCII stand in words of one script, as they do when the encoding is right."""
+    """Whether most words with non-ASCII letters look like words, as they do when the encoding is right."""
     words = [word for word in re.findall(r"[^\W\d_]+", text) if not word.isascii()]
     if not words:
         return False

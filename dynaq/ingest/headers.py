@@ -1,4 +1,4 @@
-"""Header rows of tables: where they are, and names for their columns."""
+"""Header rows of tables: finding them, and naming their columns."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from dynaq.ingest.columns import normalise
 
 
 def header_score(row: Sequence[object], known: Collection[str]) -> int:
-    """How many cells of a row are names of fields."""
+    """How many distinct known names stand in a row."""
     return len({name for cell in row if cell is not None and (name := normalise(str(cell))) in known})
 
 
 def find_header(rows: Sequence[Sequence[object]], known: Collection[str]) -> int:
-    """Index of the header among a table's first rows: the one with most known names, else the first that is as wide.
+    """Index of the header among a table's first rows: the row with the most known names, else the first of full width.
 
-    A first row with a known name is the header, however many names a later row has by chance.
+    A first row with two known names is always the header, whatever later rows contain.
     """
     if not rows or header_score(rows[0], known) >= 2:
         return 0
     scores = [header_score(row, known) for row in rows]
     best = max(scores)
     if best >= 2 or (best == 1 and scores[0] == 0):
-        # Below a title row the known word must stand in a row as wide as the table, not in the title itself.
+        # A single known word counts only in a row of full width: it may stand in a title above the table by chance.
         index = scores.index(best)
         if best >= 2 or _width(rows[index]) == max(map(_width, rows)):
             return index
@@ -40,10 +40,10 @@ def _width(row: Sequence[object]) -> int:
 
 
 def name_columns(header: Sequence[str], known: Collection[str], *, where: str) -> list[str]:
-    """One name per column, "" for columns without one at the end, which are spreadsheets' leftovers.
+    """One name per column; "" for unnamed columns at the end, which spreadsheets leave behind.
 
-    A name that is there twice gets a number, unless it is a field: which of the two is meant cannot be told, and
-    InputError says so.
+    Repeated names are numbered. Raises InputError when a repeated name is a field's, since it is not clear which of the
+    columns is meant.
     """
     names: list[str] = []
     for position, name in enumerate(header, start=1):

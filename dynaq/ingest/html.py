@@ -1,4 +1,4 @@
-"""HTML in descriptions and documents, as the text that a reader of the page would see."""
+"""HTML in descriptions and documents, as the text that a browser would show."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 
 from dynaq.ingest.limits import HTML_CHARS
 
-# Elements that postings and résumés are made of. `List<String>` and `a < b` are no HTML.
+# Elements that occur in postings and résumés. `List<String>` and `a < b` are not HTML.
 _TAG = re.compile(
     r"</?(?:p|br|hr|div|span|ul|ol|li|dl|dt|dd|b|i|u|em|strong|small|font|a|h[1-6]|table|thead|tbody|tr|td|th|section|"
     r"article|header|footer|main|nav|html|head|body|script|style|img|pre|code|blockquote|iframe|svg|meta|link|sup|sub)"
@@ -20,17 +20,17 @@ _BLANKS = re.compile(r"[^\S\n]+")
 
 
 def has_html(text: str) -> bool:
-    """Whether there are tags or character references of HTML in a text."""
+    """Whether a text contains HTML tags or character references."""
     return ("<" in text and _TAG.search(text) is not None) or ("&" in text and _ENTITY.search(text) is not None)
 
 
 def html_to_text(text: str) -> str:
     """The visible text: a line per block, `* ` before list items, scripts and styles left out."""
-    # Imported here: few inputs hold HTML.
+    # Imported here: few inputs contain HTML.
     from inscriptis import get_text
 
     text = text[:HTML_CHARS]
-    for _ in range(2):  # exports escape HTML once more: &lt;p&gt;
+    for _ in range(2):  # some exports escape HTML a second time: &lt;p&gt;
         if _TAG.search(text):
             break
         if not _ENTITY.search(text):

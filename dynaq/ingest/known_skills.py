@@ -1,7 +1,7 @@
-"""Skills of documents that list none: the phrases in them that the catalogue's jobs ask for.
+"""Skills of documents that list none: phrases in their text that the catalogue's jobs ask for.
 
-A phrase is taken as it stands in the document, when it is one of the catalogue's skills, or the encoder finds it to
-mean one. Nothing of the catalogue's own wording gets into a profile.
+A phrase counts if it is one of the catalogue's skills, or close to one in the encoder's space. It is taken as the
+document spells it; the catalogue's wording never enters a profile.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from dynaq.ingest.records import Parsed
 from dynaq.records import Candidate
 from dynaq.stores import Store
 
-ENOUGH = 3  # skills that a document lists itself; nothing is looked for then
+ENOUGH = 3  # a document that lists this many skills itself is not searched
 MOST = 30
 CATALOGUE_SKILLS = 5000
-# Encoder -> cosine from which two phrases mean the same skill. Encoders differ in scale: "project management" and
-# "managing projects" have 0.89 and 0.97, "Kubernetes" and "Berlin" 0.1 and 0.83. Others match literally only.
+# Encoder -> least cosine of phrases that mean the same skill. Scales differ: "project management" and "managing
+# projects" have 0.89 and 0.97, "Kubernetes" and "Berlin" 0.1 and 0.83. With other encoders only literal matches count.
 SIMILARITY = {DEFAULT_NAME: 0.8, MULTILINGUAL_NAME: 0.96}
 _PHRASE_WORDS = 4
-_RUN = 6  # words of the longest skill that is looked for
+_RUN = 6  # words in the longest skill that is searched for
 
 
 def add_known_skills(parsed: list[Parsed], store: Store, encoder: Embedder) -> list[Parsed]:
-    """The records, those of documents with few skills completed from their own texts."""
+    """The records; those from documents that list few skills are completed from their own texts."""
     wanting = [
         i
         for i, item in enumerate(parsed)
@@ -61,9 +61,9 @@ def _catalogue_skills(store: Store) -> list[str]:
 
 
 def skills_in(text: str, skills: Sequence[str]) -> list[str]:
-    """The runs of words in a text that are one of the skills, as they stand there, in order.
+    """Runs of words in a text that are one of the skills, as the text spells them, in order.
 
-    Case counts for skills of one or two letters: `C` and `Go` are skills, `c` and `go` are not.
+    Matching is case-sensitive for skills of one or two letters: `C` and `Go` are skills, `c` and `go` are not.
     """
     exact = {" ".join(_words(skill)) for skill in skills}
     folded = {skill.casefold() for skill in exact if len(skill) > 2}
@@ -88,7 +88,7 @@ def _words(text: str) -> list[str]:
 
 
 def _phrases(text: str, found: Sequence[str]) -> list[str]:
-    """Short parts between a text's marks that may be skills."""
+    """Short parts between punctuation and conjunctions that may be skills."""
     known = {skill.casefold() for skill in found}
     parts = (part.strip(" -–—()") for part in re.split(r"[\n,;:.•|/]|\s(?:and|und|et|y|и)\s", text))
     phrases = (

@@ -1,4 +1,4 @@
-"""Words of a page with their places to lines in reading order, one column after the other."""
+"""Lines of a page in reading order, column after column, from its words and their positions."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from typing import Any
 
 Word = dict[str, Any]  # text, x0, x1, top, bottom in points, as pdfplumber gives them
 
-COLUMN_MARK = (
-    "\ue000"  # a line between two columns: what is above the next heading belongs to none of the first column's
-)
+# A line between two columns: text above the second column's first heading is in no section of the first column.
+COLUMN_MARK = "\ue000"
 
-_GUTTER = 9.0  # points between columns, at least
+_GUTTER = 9.0  # least gap between columns, in points
 _COLUMN_ROWS = 4
 _DATE = re.compile(r"\b(?:19|20)\d\d\b|\b\d{1,2}[./]\d{2,4}\b")
 
 
 def page_lines(words: Sequence[Word], width: float) -> list[str]:
-    """Lines of a page: words in a row joined, a tab where a row has a wide gap, "" where rows stand apart.
+    """Lines of a page: the words of each row joined, a tab at wide gaps, "" between rows that are far apart.
 
-    A page in two columns is read column by column, what spans both (a head, a foot) in its place.
+    A page in two columns is read column by column; rows that span both, such as headers, stay in their place.
     """
     rows = _rows(words)
     gutter = _gutter(rows, width)
@@ -39,7 +38,7 @@ def page_lines(words: Sequence[Word], width: float) -> list[str]:
 
 
 def _rows(words: Sequence[Word]) -> list[list[Word]]:
-    """Words whose middles are at one height, from top to bottom, each row from left to right."""
+    """Words grouped by the height of their middles, from top to bottom, each row from left to right."""
     rows: list[list[Word]] = []
     for word in sorted(words, key=lambda w: (w["top"] + w["bottom"], w["x0"])):
         middle = (word["top"] + word["bottom"]) / 2
@@ -52,7 +51,7 @@ def _rows(words: Sequence[Word]) -> list[list[Word]]:
 
 
 def _crosses(row: Sequence[Word], x: float) -> bool:
-    """Whether a row goes on across `x`: a word stands there, or words on both sides are as near as in a sentence."""
+    """Whether a row continues across `x`: a word covers it, or the words beside it are as close as in a sentence."""
     left = [word["x1"] for word in row if word["x0"] < x]
     right = [word["x0"] for word in row if word["x0"] >= x]
     if left and max(left) > x:
@@ -61,7 +60,7 @@ def _crosses(row: Sequence[Word], x: float) -> bool:
 
 
 def _gutter(rows: Sequence[Sequence[Word]], width: float) -> float | None:
-    """Where the gap between two columns is; None on a page with one, or with a column of dates beside its rows."""
+    """Position of the gap between two columns; None for a single column, or for dates set beside their rows."""
     best, best_score = None, 0.0
     for x in sorted({word["x0"] for row in rows for word in row if 0.2 * width < word["x0"] < 0.8 * width}):
         at = x - 1.0
@@ -71,7 +70,7 @@ def _gutter(rows: Sequence[Sequence[Word]], width: float) -> float | None:
         n_left, n_right = sum(map(bool, left)), sum(map(bool, right))
         if min(n_left, n_right) < _COLUMN_ROWS:
             continue
-        # A column begins where many of its rows do; dates at the right margin end at one place instead.
+        # Many rows of a column start at the same x; right-aligned dates end at the same x instead.
         starts = sum(abs(row[0]["x0"] - x) < 3 for row in right if row)
         if starts * 2 < n_right or not _side_by_side(left, right) or _mostly_dates(left) or _mostly_dates(right):
             continue
@@ -82,7 +81,7 @@ def _gutter(rows: Sequence[Sequence[Word]], width: float) -> float | None:
 
 
 def _side_by_side(left: Sequence[Sequence[Word]], right: Sequence[Sequence[Word]]) -> bool:
-    """Whether both columns stand beside each other for some rows, and are not one above the other."""
+    """Whether the columns overlap vertically in some rows, rather than one being above the other."""
     tops = [[row[0]["top"] for row in column if row] for column in (left, right)]
     low, high = max(min(side) for side in tops), min(max(side) for side in tops)
     return all(sum(low <= top <= high for top in side) >= 3 for side in tops)

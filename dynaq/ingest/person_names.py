@@ -1,4 +1,4 @@
-"""A person's name in a document: finding it, and taking it out of texts."""
+"""The applicant's name in a document: finding it, and removing it from texts."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterable, Sequence
 from dynaq.ingest.personal_patterns import WORD
 from dynaq.ingest.words import HEADINGS, OCCUPATION, TITLES, heading_key
 
-# Occupations that are as common as surnames; beside a word of the e-mail address or the file's name they are one.
+# Occupations that are also common surnames; such a word alone does not confirm a name.
 SURNAMES = frozenset(
     {"koch", "cook", "baker", "carpenter", "head", "guard", "coach", "meister", "driver", "chef", "cleaner"}
 )
 
 
 def without_names(text: str, names: Iterable[str]) -> str:
-    """The text without these names: whole, turned around, and word by word where a word is capitalised."""
+    """The text without these names: in full, surname first, and each capitalised word of them."""
     for name in sorted({name.strip() for name in names if name.strip()}, key=len, reverse=True):
         words = [re.escape(word) for word in re.findall(r"[\w'’.-]+", name)]
         if len(words) > 1:
@@ -35,7 +35,7 @@ def _cjk(word: str) -> bool:
 
 
 def person_names(lines: Sequence[str], hints: Sequence[str], labelled: Sequence[str]) -> list[str]:
-    """The person's name: labelled, else confirmed by e-mail address or hints, else the head's first name-like line."""
+    """The applicant's name: labelled, else confirmed by e-mail address or hints, else the first name-like line."""
     text = "\n".join(lines)
     names = [name for name in labelled if _name_like(name)]
     evidence = {word.casefold() for hint in hints for word in re.findall(r"[^\W\d_]{3,}", hint)}
@@ -70,11 +70,11 @@ def _alike(word: str, part: str) -> bool:
 
 
 def _name_like(text: str, *, surnames: bool = False) -> bool:
-    """Two to four capitalised words without digits that are no heading or job title.
+    """Whether a text is two to four capitalised words without digits, and neither a heading nor a job title.
 
     Args:
-        text: of a line or a part of one.
-        surnames: let words pass that are both occupations and surnames.
+        text: a line or a part of one.
+        surnames: allow words that are both occupations and surnames.
     """
     text = text.strip()
     if _cjk(text):

@@ -1,8 +1,8 @@
-"""Personal data taken out of people's texts before anything is embedded, judged or kept.
+"""Removes personal data from applicants' texts before anything is embedded, judged or stored.
 
-By rules: patterns (e-mail, phone through `phonenumbers`, street addresses), labelled fields ("Date of birth: …"), whole
-sections ("Personal details", "References"), and the name where a document or a column says it, which is then taken out
-wherever it stands. What a rule does not know stays in the text; docs/data.md has the measured recall.
+It works by rules: patterns (e-mail, phone through `phonenumbers`, street addresses), labelled fields ("Date of birth:
+…"), whole sections ("Personal details", "References"), and names that the document or a column states, which are then
+removed everywhere. What no rule matches stays in the text; docs/data.md has the measured recall.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _HEAD_LINES = 15
 
 
 def redact(text: str, names: Sequence[str] = ()) -> tuple[str, set[str]]:
-    """A text without personal data, and the kinds that were in it; the text itself when there are none.
+    """A text without personal data, and the kinds that it contained; the text itself if there were none.
 
     Args:
         text: any text, of one line or many.
-        names: the person's names as far as they are known; they are taken out wherever they stand.
+        names: the applicant's names, as far as they are known; they are removed everywhere.
     """
     found: set[str] = set()
     names = [*names]
@@ -63,7 +63,7 @@ def redact(text: str, names: Sequence[str] = ()) -> tuple[str, set[str]]:
 
 
 def _without_labelled(text: str, found: set[str], names: list[str]) -> str:
-    """Drop "Label: value" where a line, or a cell of it, is one; a label alone takes what follows it along."""
+    """Drop lines, or cells of a line, of the form "Label: value"; a label alone is dropped with what follows it."""
     pieces = re.split(r"(\n|\t|\||;|•|·)", text)
     label: str | None = None
     for i in range(0, len(pieces), 2):
@@ -96,13 +96,13 @@ def _without_labelled(text: str, found: set[str], names: list[str]) -> str:
 
 
 def _sentence(value: str) -> tuple[str, str]:
-    """A label's value and what stands behind it: the next sentence, in texts that are one line."""
+    """A label's value, and what follows it: the next sentence, in texts of a single line."""
     end = re.search(r"(?<=[\w)]{2})\.\s+(?=[A-ZА-ЯЁÄÖÜ])", value)
     return (value[: end.start()], value[end.end() :]) if end else (value, "")
 
 
 def _without_phones(text: str) -> tuple[str, int]:
-    """Drop what is a valid phone number in one of many countries. Rows of years and dates are none."""
+    """Drop valid phone numbers of many countries. Sequences of years and dates are not phone numbers."""
     count = 0
 
     def replace(match: re.Match[str]) -> str:
@@ -136,7 +136,7 @@ def _without_phones(text: str) -> tuple[str, int]:
 
 
 def _tidy(text: str, before: str) -> str:
-    """Join what is left: no empty brackets, no separators without anything between them, no double spaces."""
+    """Clean up what is left: empty brackets, separators with nothing between them, double spaces."""
     untouched = set(before.split("\n"))
     lines = []
     for line in text.split("\n"):
@@ -157,7 +157,7 @@ def _tidy(text: str, before: str) -> str:
 
 
 def names_in_columns(fields: Mapping[str, Any]) -> list[str]:
-    """The values of a record's columns of names."""
+    """The values of a record's columns that hold names."""
     return [
         value
         for name, value in fields.items()
@@ -166,14 +166,14 @@ def names_in_columns(fields: Mapping[str, Any]) -> list[str]:
 
 
 def document_without_personal_data(lines: Sequence[str], hints: Sequence[str] = ()) -> tuple[list[str], set[str]]:
-    """A document's lines without personal data, and the kinds that were in it.
+    """A document's lines without personal data, and the kinds that it contained.
 
     Args:
         lines: in reading order.
-        hints: words that may be parts of the name, such as those of the file's name.
+        hints: texts that may contain parts of the name, such as the file's name.
 
-    Sections such as "Personal details" and "References" go as a whole. The name is looked for in the head, above the
-    first section, and confirmed by the e-mail address or the hints where they say so.
+    Sections such as "Personal details" and "References" are removed as a whole. The name is searched for at the top,
+    above the first section, and confirmed by the e-mail address or the hints where possible.
     """
     found: set[str] = set()
     kept = _without_personal_sections(lines, found)
@@ -186,7 +186,7 @@ def document_without_personal_data(lines: Sequence[str], hints: Sequence[str] = 
 
 
 def _without_head_addresses(lines: Sequence[str], found: set[str]) -> list[str]:
-    """The lines, those above the first section, or on top of a column, without addresses and places."""
+    """The lines; those above the first section, or at the top of a column, lose addresses and places."""
     kept = list(lines)
     heads = [0, *(i + 1 for i, line in enumerate(lines) if line == COLUMN_MARK)]
     for start in heads:
@@ -205,7 +205,7 @@ def _without_head_addresses(lines: Sequence[str], found: set[str]) -> list[str]:
 
 
 def _address(part: str, *, near: bool) -> bool:
-    """Whether a part of the head is an address, or beside contacts the name of a place. E-mails and phones are not."""
+    """Whether a part of the head is an address, or a place name beside contact details. E-mails and phones are not."""
     if not part.strip() or OCCUPATION.search(part) or "@" in part:
         return False
     if any(kind == ADDRESSES and pattern.search(part) for kind, pattern in PATTERNS):
@@ -234,9 +234,9 @@ def _without_personal_sections(lines: Sequence[str], found: set[str]) -> list[st
 
 
 def without_personal_data(candidate: Candidate, names: Sequence[str] = ()) -> tuple[Candidate, frozenset[str]]:
-    """The candidate without personal data, and the kinds that were in it; the candidate itself when there are none.
+    """The candidate without personal data, and the kinds that it contained; the candidate itself if there were none.
 
-    An id that is an e-mail address or a phone number is left to the caller: it is the record's key.
+    An id that is an e-mail address or a phone number is left to the caller, since it is the record's key.
     """
     found: set[str] = set()
     bio, kinds = redact(candidate.bio, names)

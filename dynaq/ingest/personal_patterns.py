@@ -1,4 +1,4 @@
-"""Patterns and labels by which personal data is recognised, in the languages that most résumés are written in."""
+"""Patterns and labels by which personal data is recognised, in the most common languages of résumés."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Input files as tables of raw records; what cannot be read is yielded as a reason.
+"""Input files as tables of raw records. For a record that cannot be read, the reason is yielded instead.
 
-A broken line costs that line only: its neighbours are read. Every format may be packed with gzip (`.csv.gz`).
+A broken line affects no other line. Every format may be packed with gzip (`.csv.gz`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ADVICE = {
 
 
 def format_of(path: Path) -> str:
-    """The extension that tells the format, in lower case, `.gz` aside."""
+    """The extension that names the format, in lower case and without `.gz`."""
     return Path(path.stem).suffix.lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
 
 
@@ -73,7 +73,7 @@ def _no_constant(name: str) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """Strict JSON. Raises ValueError on anything else, NaN and bottomless nesting included."""
+    """Parse strict JSON. Raises ValueError on anything else, including NaN and excessive nesting."""
     try:
         return json.loads(text, parse_constant=_no_constant)
     except RecursionError:
@@ -102,7 +102,7 @@ def _read_jsonl(file: BinaryIO) -> Iterator[Raw]:
 
 
 def _read_json(path: Path, file: BinaryIO) -> Iterator[Raw]:
-    """A list of objects, an object that holds one, pandas' object of columns, or lines of JSON after all."""
+    """Records of a list of objects, an object that holds one, pandas' object of columns, or JSON Lines after all."""
     start = file.tell()
     content = file.read(JSON_BYTES + 1)
     if len(content) > JSON_BYTES:
@@ -171,7 +171,7 @@ def _read_parquet(file: pq.ParquetFile) -> Iterator[Raw]:
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """What both stores can keep, of a value from a file. Raises ValueError on what neither can."""
+    """Convert a value from a file into one that both stores can keep. Raises ValueError if there is none."""
     if depth > 32:
         raise ValueError("metadata is nested deeper than 32 levels")
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Files of one kind of record, read one record at a time: columns found, cells mended, checked, counted."""
+"""Reads files of one kind of record, one record at a time: finds columns, mends cells, validates, counts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
+
+from cachetools import LRUCache
 
 from dynaq.ingest.cells import mend
 from dynaq.ingest.columns import (
@@ -42,16 +44,16 @@ PROGRESS_RECORDS = 1024
 
 @dataclass(frozen=True)
 class InputOptions:
-    """How to read files where the person says so.
+    """How to read files, where the user says so.
 
     Args:
         mappings: which column is which field, per kind.
-        encoding: of text files; None tells it from the bytes.
-        delimiter: of delimited files; None tells it from the rows.
+        encoding: of text files; None detects it from the bytes.
+        delimiter: of delimited files; None detects it from the rows.
         sheet: of workbooks; None takes the one that looks like the table.
         duplicates: keep them, linked to the first, or drop them.
         limit: read this many records of each kind at most.
-        keep_personal: leave names, addresses and the like in people's texts.
+        keep_personal: keep names, addresses and the like in applicants' texts.
     """
 
     mappings: Mapping[RecordKind, ColumnMapping] = field(default_factory=dict)
@@ -65,13 +67,13 @@ class InputOptions:
 
 @dataclass
 class RecordReader:
-    """Reads the files of one kind and counts; remembers ids, of which each counts once.
+    """Reads and counts the records of one kind; a repeated id is rejected.
 
     Args:
         kind: of the records.
-        parse: a record's check.
-        rejected_records: takes what cannot be used.
-        options: what the person said.
+        parse: validates a record.
+        rejected_records: collects records that cannot be used.
+        options: what the user chose.
         progress: called as the work goes on.
     """
 
@@ -99,7 +101,7 @@ class RecordReader:
 
     @property
     def mapping(self) -> ColumnMapping:
-        """Which column is which field, as the person said."""
+        """Which column is which field, as the user said."""
         return self.options.mappings.get(self.kind, NO_MAPPING)
 
     def read(self, paths: Sequence[Path]) -> Iterator[Parsed]:
@@ -121,7 +123,7 @@ class RecordReader:
             )
 
     def _checked(self, path: Path, line: int, raw: _Mended | Unreadable) -> tuple[Parsed | None, set[str]]:
-        """The record with what was mended in it; None when it was rejected."""
+        """The record and notes on what was mended in it; None for the record when it was rejected."""
         given = raw.fields if isinstance(raw, _Mended) else raw
         try:
             if isinstance(raw, Unreadable):
@@ -156,7 +158,7 @@ class RecordReader:
         return replace(parsed, record=record), before | found
 
     def _compared(self, parsed: Parsed) -> Parsed | None:
-        """The record with a link to an earlier one that says the same; None when duplicates are dropped."""
+        """The record, with a link to the earlier one if it is a duplicate; None for a duplicate that is dropped."""
         found = self._duplicates.find(parsed.record)
         if found is None:
             return parsed
@@ -172,7 +174,7 @@ class RecordReader:
         return replace(parsed, record=parsed.record.model_copy(update={"metadata": metadata}))
 
     def _made_id(self, fields: Mapping[str, Any]) -> str:
-        """16 hex digits of the content: the same record has the same id in the next run. A repetition gets a number."""
+        """16 hex digits of the content's hash, so that a record keeps its id across runs; repetitions are numbered."""
         content = json.dumps({k: v for k, v in fields.items() if k != "id"}, sort_keys=True, default=str)
         made = hashlib.sha256(content.encode("utf-8", "replace")).hexdigest()[:16]
         for number in itertools.count(1):
@@ -235,7 +237,7 @@ class RecordReader:
 
 @dataclass(frozen=True)
 class _Mended:
-    """A record's fields by their names, what was mended, and whether it needs an id."""
+    """A record keyed by field, notes on what was mended, and whether it needs an id."""
 
     fields: dict[str, Any]
     notes: frozenset[str]
@@ -256,26 +258,24 @@ def _says_something(candidate: Candidate) -> bool:
 
 @dataclass
 class _Plans:
-    """The plan of a file; where records name their own fields, one per set of names."""
+    """The plan of a file; where records name their own fields, one plan per set of names."""
 
     columns: list[str]
     plan: Plan
     kind: RecordKind
     mapping: ColumnMapping
     whole_header: bool
-    _by_names: dict[tuple[str, ...], Plan] = field(default_factory=dict)
+    _by_names: LRUCache[tuple[str, ...], Plan] = field(default_factory=lambda: LRUCache(1000))
 
     def __post_init__(self) -> None:
         self._columns = set(self.columns)
 
     def plan_for(self, raw: Mapping[str, Any]) -> Plan:
-        """The file's plan, unless this record has fields that the sample did not show."""
+        """The file's plan, unless this record has fields that were not in the sample."""
         if self.whole_header or set(raw) <= self._columns:
             return self.plan
         names = tuple(str(name) for name in raw)
         if names not in self._by_names:
-            if len(self._by_names) > 1000:
-                self._by_names.clear()
             saved = ColumnMapping(self.mapping.sources)
             self._by_names[names] = plan_columns(list(names), self.kind, saved)
         return self._by_names[names]

@@ -1,4 +1,4 @@
-"""Raw fields from a file to a Job or a Candidate, or the reason why they are none."""
+"""Converts raw fields from a file into a Job or a Candidate, or says why it cannot."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ JSON_FIELDS = frozenset(
     {"technical_skills", "soft_skills", "experience_requirements", "metadata", "hard_skills", "skills", "experience"}
 )
 
-# Bytes that were no UTF-8, or half of a surrogate pair written as an escape.
+# Bytes that are invalid UTF-8, or half of a surrogate pair written as an escape.
 UNICODE = "broken UTF-8 or broken Unicode in its text"
 
 
@@ -36,9 +36,9 @@ class Parsed:
 
     Args:
         record: the job or candidate.
-        vectors: block name -> float32 `[dimension]` for the vectors the file gave, by the collections' field names.
-        ignored: fields that the record has no place for.
-        document: whether it was read from a document and not from a table.
+        vectors: block name -> float32 `[dimension]`, for vectors in the file under the collections' field names.
+        ignored: fields that have no place in the record.
+        document: whether it was read from a document rather than a table.
     """
 
     record: Job | Candidate
@@ -48,7 +48,7 @@ class Parsed:
 
 
 def parse_job(raw: Mapping[str, Any], dimension: int = BLOCK_DIM) -> Parsed:
-    """Fields we do not know become metadata; vectors must have `dimension` numbers. Raises Rejected."""
+    """Unknown fields become metadata; vectors must have `dimension` numbers. Raises Rejected."""
     fields, vectors, rest = _fields(raw, JOB_FIELDS, JOB_BLOCKS, dimension)
     metadata = fields.get("metadata") or {}
     if not isinstance(metadata, dict):
@@ -84,7 +84,7 @@ def parse_candidate(raw: Mapping[str, Any], dimension: int = BLOCK_DIM) -> Parse
 def _fields(
     raw: Mapping[str, Any], names: tuple[str, ...], blocks: Mapping[str, str], dimension: int
 ) -> tuple[dict[str, Any], dict[str, FloatArray], dict[str, Any]]:
-    """(known fields, vectors, the rest) of a raw record; what is null is absent."""
+    """(known fields, vectors, the rest) of a raw record; null counts as absent."""
     given = {str(name): value for name, value in raw.items() if value is not None}
     fields = {name: given.pop(name) for name in names if name in given}
     if "id" not in fields:
@@ -108,7 +108,7 @@ def _id(value: Any) -> str:
 
 
 def _maybe_json(value: Any) -> Any:
-    """CSV and spreadsheet cells hold lists and objects as JSON, or lists as `;`-separated text."""
+    """Parse a cell: CSV and spreadsheets hold lists and objects as JSON, or lists as `;`-separated text."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
             return parse_json(value)

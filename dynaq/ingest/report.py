@@ -1,4 +1,4 @@
-"""What came of ingesting: counts, what was mended, what was rejected and why, in the order a person wants to know."""
+"""The outcome of ingesting: counts, what was mended, and what was rejected and why."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Rejection:
 
 @dataclass(frozen=True)
 class RejectionGroup:
-    """Records that were rejected for one reason, and the first of them."""
+    """The number of records that were rejected for one reason, and the first of them."""
 
     count: int
     example: Rejection
@@ -39,17 +39,17 @@ class RejectionGroup:
 
 @dataclass(frozen=True)
 class Counts:
-    """What happened to one kind of record; `embedded` and `unchanged` are of all that the store holds.
+    """What happened to one kind of record; `embedded` and `unchanged` count all records of the store.
 
     Args:
-        accepted: records that are (or would be) in the store.
+        accepted: records that were (or would be) written to the store.
         rejected: records that cannot be used.
         embedded: records that got vectors.
-        unchanged: records that had them.
-        mended: of the accepted, those in which something was put right.
-        exact: records that say the same as an earlier one.
-        near: jobs that say nearly the same as an earlier one.
-        dropped: of the duplicates, those left out; they are neither accepted nor rejected.
+        unchanged: records whose vectors were up to date.
+        mended: accepted records in which something was put right.
+        exact: records with the same texts as an earlier one.
+        near: jobs with nearly the same texts as an earlier one.
+        dropped: duplicates that were left out; they count as neither accepted nor rejected.
     """
 
     accepted: int = 0
@@ -64,7 +64,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class IngestReport:
-    """What came of ingesting.
+    """The outcome of ingesting.
 
     Args:
         jobs: counts of jobs.
@@ -73,8 +73,8 @@ class IngestReport:
         rejected_files: the files that list all of them.
         groups: rejections by reason, the most frequent first.
         mended: (what was put right, in how many records), the most frequent first.
-        notes: what a person should know about how each file was read.
-        personal: kind of personal data -> in how many candidates it was taken out.
+        notes: what the user should know about how each file was read.
+        personal: kind of personal data -> number of candidates from which it was removed.
     """
 
     jobs: Counts
@@ -88,7 +88,7 @@ class IngestReport:
 
 
 class NothingAccepted(InputError):
-    """Not one record of a kind could be used; nothing was written."""
+    """No record of a kind could be used; nothing was written."""
 
     def __init__(self, message: str, report: IngestReport) -> None:
         super().__init__(message)
@@ -97,7 +97,7 @@ class NothingAccepted(InputError):
 
 @dataclass
 class RejectedRecords:
-    """Rejections by reason, and `rejected.jsonl` beside each input that has any, replaced as a whole at the end."""
+    """Rejections by reason, and `rejected.jsonl` beside each input that has any, replaced atomically at the end."""
 
     first: list[Rejection] = field(default_factory=list)
     written: set[Path] = field(default_factory=set)
@@ -105,7 +105,7 @@ class RejectedRecords:
     _lines: dict[Path, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, path: Path, line: int, reason: str, raw: Any) -> None:
-        """Note a record that was not used. Of its content only the id is kept."""
+        """Record a rejection. Of the record's content only the id is kept."""
         rejection = Rejection(path, line, reason)
         if len(self.first) < SHOWN_REJECTIONS:
             self.first.append(rejection)
@@ -119,7 +119,7 @@ class RejectedRecords:
         self._lines[path.parent].append(json.dumps(entry))
 
     def groups(self) -> tuple[RejectionGroup, ...]:
-        """By reason, the most frequent first."""
+        """Rejections by reason, the most frequent first."""
         ordered = sorted(self._groups.values(), key=lambda group: -group[0])
         return tuple(RejectionGroup(count, example) for count, example in ordered)
 
@@ -132,7 +132,7 @@ class RejectedRecords:
 
 
 def replace_file(target: Path, text: str, otherwise: str) -> bool:
-    """Write a file as a whole. Returns whether it could be; a warning with `otherwise` says when it could not."""
+    """Replace a file atomically. Returns whether that worked; if not, logs a warning that ends with `otherwise`."""
     temporary = target.with_name(target.name + ".tmp")
     try:
         temporary.write_text(text, encoding="utf-8")

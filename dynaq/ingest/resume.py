@@ -1,4 +1,4 @@
-"""A résumé's lines to the fields of a candidate, by its headings. Every word comes from the document."""
+"""Turns a résumé's lines into the fields of a candidate, by its headings. Every word comes from the document."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def resume_fields(lines: Sequence[str]) -> dict[str, Any]:
     Args:
         lines: the document in reading order; "" where the layout leaves a gap.
 
-    What stands under no heading, and sections that are no field, make up the bio. Without any heading the whole
-    document is the bio.
+    Text under no heading and sections that are not fields make up the bio. Without any heading the whole document is
+    the bio.
     """
     sections = _sections(lines)
     hard = _skills([line for name, content in sections if name == "hard_skills" for line in content])
@@ -64,7 +64,7 @@ def _plain(line: str) -> str:
 
 
 def _sections(lines: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """(section, its lines), the first of which is the head above the first heading."""
+    """(section, its lines) of each section; the first is the head, above the first heading."""
     sections: list[tuple[str, list[str]]] = [("head", [])]
     for line in lines:
         name, rest = _heading(line)
@@ -78,7 +78,7 @@ def _sections(lines: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 
 def _heading(line: str) -> tuple[str | None, str]:
-    """(section, what stands behind the heading on its line); None for a line that is no heading."""
+    """(section, the text after the heading on the same line); (None, "") for a line that is not a heading."""
     text = line.strip()
     if not text or _BULLET.match(text):
         return None, ""
@@ -102,7 +102,7 @@ def _section_of(text: str) -> str | None:
 
 
 class _Skills:
-    """Skills one by one, and lines of the section that are sentences."""
+    """Individual skills, and the lines of their section that are sentences."""
 
     def __init__(self) -> None:
         self.items: list[str] = []
@@ -130,7 +130,7 @@ def _skills(lines: Sequence[str]) -> _Skills:
 
 
 def _unwrapped(lines: Sequence[str]) -> list[str]:
-    """Lines put together again where a list of commas was wrapped by the page's width."""
+    """Lines joined again where a comma-separated list was wrapped at the page's width."""
     filled = [line for line in lines if line.strip()]
     commas = sum("," in line for line in filled)
     if commas * 2 < len(filled) or any(_BULLET.match(line) for line in filled):
@@ -157,10 +157,10 @@ def _split_outside_brackets(text: str) -> list[str]:
 
 
 def _experience(lines: Sequence[str]) -> tuple[list[dict[str, str]], list[str]]:
-    """(positions, the lines that describe them). A position is told by the period that stands with its title."""
+    """(positions, the lines that describe them). A position is recognised by the period beside its title."""
     heads: list[tuple[list[str], str]] = []
     details: list[str] = []
-    pending: list[str] = []  # lines since the last blank or detail that may be a head above its period
+    pending: list[str] = []  # short lines since the last gap or detail, which may be a title above its period
     take_next = 0
     for line in lines:
         period = PERIOD.search(line)
@@ -196,7 +196,7 @@ def _experience(lines: Sequence[str]) -> tuple[list[dict[str, str]], list[str]]:
 
 
 def _undated(lines: Sequence[str]) -> tuple[list[dict[str, str]], list[str]]:
-    """Positions of a list without periods: short lines with the word of an occupation in them."""
+    """Positions in a list without periods: short lines that contain an occupation."""
     positions, rest = [], []
     for line in lines:
         text = _plain(line)
@@ -213,7 +213,7 @@ def _short(line: str) -> bool:
 
 
 def _parts(text: str) -> list[str]:
-    """The parts of a head's line. At commas only where there is no clearer mark, since companies have commas too."""
+    """The parts of a head's line. Commas separate only where nothing else does, since company names have commas too."""
     parts = [part for part in _SEPARATORS.split(text) if part and re.search(r"\w", part)]
     if len(parts) == 1:
         pieces = parts[0].split(", ")
@@ -225,7 +225,7 @@ def _parts(text: str) -> list[str]:
 
 
 def _position(head: Sequence[str], period: str) -> dict[str, str] | None:
-    """Title and company of a position's head: the part that names an occupation, and the one that is a company."""
+    """Title and company of a position: the part that names an occupation, and the one that names a company."""
     lines = list(head)
     if len(lines) > 1 and any(OCCUPATION.search(line) for line in lines):
         parts = [

@@ -1,4 +1,4 @@
-"""The two entry points: files into a store, a market into a store."""
+"""The two entry points: ingest files into a store, and ingest a market into a store."""
 
 from __future__ import annotations
 
@@ -53,18 +53,19 @@ def ingest_files(
     """Read input files into a store and embed what is new or changed there.
 
     Args:
-        store: where to; None with `dry_run`. It remembers which columns the person named.
+        store: the target; None with `dry_run`. It remembers which columns the user named.
         jobs: job files (.jsonl, .json, .csv, .tsv, .parquet, .xlsx, each also as .gz).
-        candidates: candidate files, and documents or folders of them (.pdf, .docx, .txt, .html), one person each.
-        encoder: None is the store's, or the packaged one for a new store.
+        candidates: candidate files, and documents or folders of them (.pdf, .docx, .txt, .html), one applicant
+            each.
+        encoder: None is the store's, or the packaged default for a new store.
         layout: None is the store's, or extended for a new one.
-        dry_run: read and check only; nothing is written, `rejected.jsonl` neither.
-        options: how to read the files; None tells everything from the files.
+        dry_run: read and check only; nothing is written, not even `rejected.jsonl`.
+        options: how to read the files; None detects everything.
         progress: called as the work goes on.
 
     Records that cannot be used are listed in `rejected.jsonl` beside their file, the ids of documents in
     `ingested.csv` beside them. Raises InputError on a file that cannot be read at all, or when the store holds another
-    encoder's vectors; NothingAccepted, before anything is written, when not one record of a kind can be used.
+    encoder's vectors; NothingAccepted, before anything is written, when no record of a kind can be used.
     """
     how = _with_saved_columns(options or InputOptions(), store)
     inputs = _Inputs.of(jobs, candidates, how, _dimension(store, encoder), progress)
@@ -95,13 +96,13 @@ def require_records(
 ) -> None:
     """Read until there is a usable record of each kind. Raises NothingAccepted when a kind has none.
 
-    For a command that makes its store: so nothing is made for files of which nothing can be used.
+    For a command that creates its store: it creates none for files in which nothing can be used.
     """
     _Inputs.of(jobs, candidates, options or InputOptions(), _dimension(None, encoder), None).started()
 
 
 def _with_saved_columns(options: InputOptions, store: Store | None) -> InputOptions:
-    """The options with the columns that a store remembers (`meta()["columns"]`) where the person names none."""
+    """The options with the columns that a store remembers (`meta()["columns"]`) where the user names none."""
     saved = (store.meta().get("columns") if store is not None else None) or {}
     kinds: tuple[RecordKind, ...] = ("jobs", "candidates")
     mappings = {kind: options.mappings.get(kind, NO_MAPPING).after(saved.get(kind, {})) for kind in kinds}
@@ -154,12 +155,12 @@ class _Inputs:
         )
 
     def drain(self) -> None:
-        """Read everything and keep nothing."""
+        """Read everything, for the counts alone."""
         for _ in itertools.chain(self.jobs.read(self.job_paths), self.candidates.read(self.candidate_paths)):
             pass
 
     def started(self) -> tuple[Iterator[list[Parsed]], Iterator[list[Parsed]]]:
-        """Batches of each kind, the first of which is read. Raises NothingAccepted when a kind has none."""
+        """Batches of each kind, the first of which is already read. Raises NothingAccepted when a kind has none."""
         return (
             self._first(self.jobs, self.job_paths),
             self._first(self.candidates, self.candidate_paths),
@@ -190,7 +191,7 @@ class _Inputs:
         return message + (f"; {hint}" if hint else "") + "; nothing was written"
 
     def report(self, embedded: dict[str, Embedded] | None) -> IngestReport:
-        """What came of reading, and of embedding when it was done."""
+        """The outcome of reading, and of embedding if that was done."""
         embedded = embedded or {"jobs": Embedded(0, 0), "candidates": Embedded(0, 0)}
         readers = (self.jobs, self.candidates)
         return IngestReport(
@@ -235,14 +236,14 @@ def ingest_market(
 
 
 def resolve_layout(store: Store, layout: str | Layout | None) -> Layout:
-    """The layout asked for, else the one the store was embedded with, else extended."""
+    """The given layout, else the one that the store was embedded with, else extended."""
     if layout is None:
         layout = str(store.meta().get("layout", "extended"))
     return get_layout(layout) if isinstance(layout, str) else layout
 
 
 def _dimension(store: Store | None, encoder: Embedder | None) -> int:
-    """Length of the vectors that a file may give: the store's if it has any, else the encoder's."""
+    """Length of the vectors that a file may bring: the store's if it has vectors, else the encoder's."""
     if store is not None and (encoder is None or store.hashes("job") or store.hashes("candidate")):
         return store.dimension()
     return encoder.dimension if encoder is not None else BLOCK_DIM

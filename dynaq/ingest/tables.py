@@ -1,4 +1,4 @@
-"""What every reader of a table gives: its columns, its records one at a time, and what must be said about it."""
+"""What every reader of a table returns: its columns, its records one at a time, and notes for the user."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Unreadable(str):
-    """In the place of a record: why it could not be read."""
+    """Takes the place of a record: the reason why it could not be read."""
 
 
 Raw = tuple[int, dict[str, Any] | Unreadable]
@@ -16,11 +16,11 @@ Raw = tuple[int, dict[str, Any] | Unreadable]
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How to read a file where the person says so.
+    """How to read a file, where the user says so.
 
     Args:
-        encoding: None tells it from the bytes.
-        delimiter: None tells it from the rows.
+        encoding: None detects it from the bytes.
+        delimiter: None detects it from the rows.
         sheet: a workbook's sheet; None takes the one that looks like the table.
         known: normalised names of columns by which a header is recognised.
     """
@@ -37,8 +37,8 @@ class Table:
 
     Args:
         columns: the header's names; None where each record names its own fields.
-        records: (line or row number from 1, fields or the reason why there are none).
-        notes: what a person should know about how the file was read.
+        records: (line or row number from 1, fields or the reason why they cannot be read).
+        notes: what the user should know about how the file was read.
         cells: whether all values are text, as in CSV and spreadsheets.
     """
 

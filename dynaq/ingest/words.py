@@ -1,4 +1,4 @@
-"""Words by which the parts of a résumé are told apart, in the languages that most of them are written in."""
+"""Words by which the parts of a résumé are recognised, in the most common languages of résumés."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _SECTIONS: dict[str, str] = {
 
 
 def heading_key(text: str) -> str:
-    """A heading as it is compared: letters and single spaces, without case, `&` as `and`."""
+    """A heading in the form that is compared: case folded, letters and single spaces only, `&` as `and`."""
     text = text.casefold().replace("&", " and ").replace("ё", "е")
     return " ".join(re.findall(r"[^\W\d_]+", text))
 
@@ -54,7 +54,7 @@ _TITLES = (
 )
 TITLES = frozenset(heading_key(name) for name in re.split(", ", _TITLES))
 
-# What job titles end in or hold. A line with one of these is no person's name.
+# Words in job titles. A line with one of these is not a name.
 OCCUPATION = re.compile(
     r"\b(?:engineer|developer|manager|director|analyst|designer|architect|administrator|consultant|specialist|"
     r"scientist|researcher|assistant|associate|officer|lead|leader|head|chief|intern|trainee|apprentice|teacher|"

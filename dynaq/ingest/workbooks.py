@@ -1,4 +1,4 @@
-"""Excel workbooks: the sheet that holds the table, the header below titles, cells as the text a person sees."""
+"""Excel workbooks: finds the sheet with the table and the header below titles; cells become the text that is shown."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dynaq.ingest.zips import check_zip
 
 @contextmanager
 def open_workbook(path: Path, options: ReadOptions) -> Iterator[Table]:
-    """One sheet of an `.xlsx` file as a table. Raises InputError when the file is none, or holds no table."""
+    """One sheet of an `.xlsx` file as a table. Raises InputError when it is not a workbook, or holds no table."""
     # Imported here: it takes a while, and few inputs are spreadsheets.
     from openpyxl import load_workbook
     from openpyxl.utils.exceptions import InvalidFileException
@@ -57,12 +57,12 @@ def _choose(sheets: Sequence[Any], options: ReadOptions, path: Path) -> tuple[An
         raise InputError(f"input file {path} holds no sheet with cells")
     heads = []
     for sheet in sheets:
-        sheet.reset_dimensions()  # some programs write a wrong size, and rows would end there
+        sheet.reset_dimensions()  # some programs write a wrong size, and openpyxl would stop there
         heads.append(list(itertools.islice(sheet.iter_rows(values_only=True), SHEET_ROWS)))
     places = [find_header(rows[:HEADER_ROWS], options.known) for rows in heads]
     scores = [header_score(rows[at], options.known) if rows else 0 for rows, at in zip(heads, places, strict=True)]
     filled = [sum(cell is not None for row in rows for cell in row) for rows in heads]
-    # Without any known name the first sheet with something in it is taken, as a person would open it.
+    # Without any known name the first sheet that is not empty is taken.
     best = max(range(len(sheets)), key=lambda i: (scores[i], filled[i] > 0, -i))
     notes = []
     if len(sheets) > 1:
@@ -86,7 +86,7 @@ def _name(cell: Any) -> str:
 
 
 def _cell(value: Any) -> str:
-    """A cell as the text a person sees: 7 and not 7.0."""
+    """A cell as the text that is shown: 7 rather than 7.0."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, (dt.date, dt.datetime, dt.time)):

@@ -1,4 +1,4 @@
-"""Zip containers (`.xlsx`, `.docx`) are looked at before a library unpacks them into memory."""
+"""Checks zip containers (`.xlsx`, `.docx`) before a library unpacks them into memory."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import BinaryIO
 from dynaq.errors import InputError
 
 UNPACKED_BYTES = 1 << 30
-UNPACKED_RATIO = 200  # spreadsheets pack 10 to 60 times; zip's most is 1032
+UNPACKED_RATIO = 200  # spreadsheets pack 10 to 60 times; zip's maximum is 1032
 RATIO_FROM_BYTES = 64 << 20
 MAX_MEMBERS = 20_000
 OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # old Office formats, and encrypted new ones
 
 
 def check_zip(file: BinaryIO, path: Path, what: str) -> None:
-    """Raises InputError when the container is protected, or unpacks to more than a real one would.
+    """Raises InputError when the container is encrypted, or unpacks to implausibly many bytes.
 
-    The sizes are those of its directory; zipfile does not read past them.
+    The sizes are those of its directory; zipfile never reads beyond them.
     """
     file.seek(0)
     magic = file.read(8)

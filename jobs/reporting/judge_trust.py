@@ -1,4 +1,4 @@
-"""The report's answer to: how far could the judge be believed, and what was done about it?"""
+"""The report's section on how far the judge could be believed, and what the agents made of that."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dynaq.judging.judgement import LABELS
 from dynaq.runs.judge_tables import JUDGE_TABLES, pooled_table
 from jobs.reporting.lines import Line
 
-HARDLY = 0.1  # trust below which answers are as good as independent of the fit
+HARDLY = 0.1  # trust below which answers hardly depend on whether the job fits
 
 
 def judge_trust(lines: Sequence[Line]) -> list[dict[str, Any]]:
@@ -35,9 +35,9 @@ def judge_trust(lines: Sequence[Line]) -> list[dict[str, Any]]:
 
 
 def run_table(line: Line) -> JudgeTable | None:
-    """What the line's runs found of their judge, pooled; None where nobody was asked or an older version trained."""
+    """What the line's runs found of their judge, pooled; None where no judge was asked, or an older version trained."""
     tables = [run.folder.read_table(JUDGE_TABLES) for run in line.runs if run.folder.exists(JUDGE_TABLES)]
-    # Blocks of different runs share their numbers.
+    # Blocks of different runs have the same numbers.
     shifted = [
         table.set_column(0, "block", pa.array([block + 10**6 * i for block in table["block"].to_pylist()], pa.int64()))
         for i, table in enumerate(tables)
@@ -46,7 +46,7 @@ def run_table(line: Line) -> JudgeTable | None:
 
 
 def sentence(table: JudgeTable) -> str:
-    """What the table means, for people."""
+    """What the table means, in one sentence."""
     source = (
         f"estimated with {table.known:,} pairs whose truth is known"
         if table.known

@@ -1,4 +1,4 @@
-"""What `dynaq train` prints at its end: a table for people, or one JSON object for machines."""
+"""What `dynaq train` prints at its end: a table, or one JSON object."""
 
 from __future__ import annotations
 

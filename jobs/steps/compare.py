@@ -60,10 +60,10 @@ from cluster.tuning.plan import Plan
 from cluster.tuning.trials import run_trials
 from dynaq.agent.config import DynaQConfig
 from dynaq.evaluation.comparison import COMPARISON, statistics
-from dynaq.evaluation.intervals import mean_known
 from dynaq.evaluation.run_quality import K, Known
 from dynaq.evaluation.trial_rows import CURVE_SCHEMA, FINAL_SCHEMA, FINALS, as_table, curve_rows, final_rows
 from dynaq.judging.judgement import Slate
+from dynaq.means import mean_known
 from dynaq.pretraining.prior import Pretrained
 from dynaq.runs.folder import CONFIG, RunFolder
 from dynaq.runs.judgements import judged_pairs

@@ -1,4 +1,4 @@
-"""Embedding as a person sees it: with a bar, and the languages that the encoder does not read."""
+"""Embedding with a progress bar, and warnings about languages that the encoder does not read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jobs.terminal.console import Bars, say
 
 @contextmanager
 def embedding_with(store: Store, name: str | None) -> Iterator[tuple[Embedder, Progress]]:
-    """The encoder named, else the store's, else the default, and what shows how far it is."""
+    """The named encoder, else the store's, else the default, and the function that shows its progress."""
     with Bars(remaining=True) as bars, parallel_encoder(name or stored_encoder(store)) as embedder:
 
         def progress(what: str, done: int, total: int | None) -> None:
@@ -27,7 +27,7 @@ def embedding_with(store: Store, name: str | None) -> Iterator[tuple[Embedder, P
 
 
 def change_encoder(uri: str, encoder: str | None, layout: str | None) -> None:
-    """All vectors of a store anew. Raises InputError when there is no such store or encoder."""
+    """Embed a whole store again. Raises InputError when there is no such store or encoder."""
     with open_store(uri) as store:
         before = store.meta().get("encoder_revision")
         with embedding_with(store, encoder) as (embedder, progress):
@@ -44,7 +44,7 @@ def change_encoder(uri: str, encoder: str | None, layout: str | None) -> None:
 
 
 def language_lines(store: Store) -> list[str]:
-    """In which languages a store's records are, and what to do where its encoder does not read them."""
+    """The languages of a store's records, and what to do about those that its encoder does not read."""
     meta = store.meta()
     counts, encoder = meta.get("languages", {}), str(meta.get("encoder"))
     if not any(counts.values()):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +46,7 @@ class Reader:
         # What the first use of BLAS takes is not the cache's.
         np.dot(np.ones((2000, 768), np.float32), np.ones(768, np.float32)).sum()
         self._pss_before = _pss()
-        started = time.perf_counter()
         self._cache = cache.attach()
-        self._seconds = time.perf_counter() - started
-
-    def attach_seconds(self) -> float:
-        return self._seconds
 
     def read_all(self) -> float:
         return float(self._cache.jobs.sum()) + float(self._cache.calculate_cosine_similarities("ann").sum())
@@ -66,7 +61,7 @@ class Reader:
         cache = self._cache
         refused = []
         manifest, arrays = cache.to_arrays()
-        for name, array in {"jobs": cache.jobs, "row": cache.jobs[0], "people": cache.applicants, **arrays}.items():
+        for name, array in {"jobs": cache.jobs, "row": cache.jobs[0], "applicants": cache.applicants, **arrays}.items():
             try:
                 array[...] = 9
             except ValueError:
@@ -97,48 +92,52 @@ def start(n: int, cache: CacheRef) -> list[Any]:
     return [actor_class.remote(cache) for _ in range(n)]
 
 
-@pytest.mark.usefixtures("ray_session_fixture")
-def test_four_actors_share_one_copy(store: Store) -> None:
+@dataclass(frozen=True)
+class Shared:
+    """A cache in the object store, and the actors that have it attached."""
+
+    cache: TensorCache
+    reference: CacheRef
+    actors: list[Any]
+
+
+@pytest.fixture(scope="module")
+def shared(store: Store, ray_session_fixture: None) -> Iterator[Shared]:
     cache = TensorCache.copy_from_database(store)
-    actors = start(4, put_cache(cache))
-    sums = ray.get([actor.read_all.remote() for actor in actors])
-    assert len(set(sums)) == 1
-    growth = ray.get([actor.pss_growth.remote() for actor in actors])
-    # Each has every page mapped; were they private, the four would hold four times the cache.
-    assert sum(growth) < 1.5 * cache.nbytes
-    assert max(growth) < 0.5 * cache.nbytes
-    assert max(ray.get([actor.attach_seconds.remote() for actor in actors])) < 0.5
+    reference = put_cache(cache)
+    actors = start(4, reference)
+    yield Shared(cache, reference, actors)
     for actor in actors:
         ray.kill(actor)
 
 
-@pytest.mark.usefixtures("ray_session_fixture")
-def test_a_write_is_refused_or_lands_in_a_private_copy(store: Store) -> None:
-    cache = TensorCache.copy_from_database(store)
-    reference = put_cache(cache)
-    writer, reader = start(2, reference)
+def test_four_actors_share_one_copy(shared: Shared) -> None:
+    sums = ray.get([actor.read_all.remote() for actor in shared.actors])
+    assert len(set(sums)) == 1
+    growth = ray.get([actor.pss_growth.remote() for actor in shared.actors])
+    # Each has every page mapped; were they private, the four would hold four times the cache.
+    assert sum(growth) < 1.5 * shared.cache.nbytes
+    assert max(growth) < 0.5 * shared.cache.nbytes
+
+
+def test_a_write_is_refused_or_lands_in_a_private_copy(shared: Shared) -> None:
+    writer, reader, *_ = shared.actors
     before = ray.get(reader.read_all.remote())
     refused = ray.get(writer.try_to_write.remote())
-    names = ["jobs", "row", "people", *cache.to_arrays()[1]]
+    names = ["jobs", "row", "applicants", *shared.cache.to_arrays()[1]]
     assert set(refused) == {name + suffix for name in names for suffix in ("", " made writeable")}
     assert ray.get(reader.read_all.remote()) == before
-    np.testing.assert_array_equal(reference.attach().jobs, cache.jobs)
-    for actor in (writer, reader):
-        ray.kill(actor)
+    np.testing.assert_array_equal(shared.reference.attach().jobs, shared.cache.jobs)
 
 
-@pytest.mark.usefixtures("ray_session_fixture")
-def test_a_refresh_makes_a_version_of_its_own_and_running_actors_keep_theirs(store: Store) -> None:
-    old = TensorCache.copy_from_database(store)
-    old_reference = put_cache(old)
-    (early,) = start(1, old_reference)
+def test_a_refresh_makes_a_version_of_its_own_and_running_actors_keep_theirs(store: Store, shared: Shared) -> None:
+    early = shared.actors[0]
     before = ray.get(early.read_all.remote())
     put_jobs(store, ["000000", "new"], "changed")
     store.delete_records("job", ["000001"])
-    (late,) = start(1, put_cache(old_reference.attach().refresh(store)))
+    (late,) = start(1, put_cache(shared.reference.attach().refresh(store)))
     assert ray.get(early.version.remote()) == (1, N_JOBS)
     assert ray.get(late.version.remote()) == (2, N_JOBS)
     assert ray.get(early.read_all.remote()) == before
     assert ray.get(late.read_all.remote()) != before
-    for actor in (early, late):
-        ray.kill(actor)
+    ray.kill(late)

@@ -106,7 +106,7 @@ def test_duplicates_are_counted_linked_and_dropped(tmp_path: Path, capsys: pytes
         titles = {job.id: job.title for job in opened.records("job")}
     assert len(linked) == 6
     assert all(titles[copy] == titles[first] for copy, first in linked.items())
-    assert run([*command, f"{tmp_path}/dropped", "--duplicates", "drop"]) == 0
+    assert run([*command, f"{tmp_path}/dropped", "--duplicates", "drop", "--dry-run"]) == 0
     assert "54 accepted, 0 rejected, 54 mended, 6 dropped as duplicates" in capsys.readouterr().out
 
 
@@ -121,9 +121,9 @@ def test_postings_that_are_nearly_the_same_are_near_duplicates(tmp_path: Path) -
 
 @pytest.mark.slow
 def test_an_export_of_53_columns_in_russian_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    hh_vacancies(tmp_path / "hh.xlsx", rows=40)
-    assert run(["ingest", "--store", f"{tmp_path}/store", "--jobs", f"{tmp_path}/hh.xlsx", "--limit", "30"]) == 0
-    assert "jobs: 30 accepted, 0 rejected, 30 mended" in capsys.readouterr().out
+    hh_vacancies(tmp_path / "hh.xlsx", rows=12)
+    assert run(["ingest", "--store", f"{tmp_path}/store", "--jobs", f"{tmp_path}/hh.xlsx", "--limit", "8"]) == 0
+    assert "jobs: 8 accepted, 0 rejected, 8 mended" in capsys.readouterr().out
     with open_store(f"{tmp_path}/store", read_only=True) as opened:
         jobs = list(opened.records("job"))
     known = {skill for occupation in RUSSIAN for skill in occupation.skills}

@@ -253,10 +253,12 @@ def test_a_batch_is_kept_whole_or_not_at_all(client: TestClient, store: str) -> 
         ({"more": 1}, "invalid-request"),
     ],
 )
-def test_feedback_that_is_none_is_refused(client: TestClient, change: dict[str, Any], name: str) -> None:
+def test_feedback_that_is_none_is_refused(client: TestClient, store: str, change: dict[str, Any], name: str) -> None:
     body = {"applicant_id": "a0", "job_id": "j01", "event": "save"} | change
     sent = client.post("/v1/feedback", content=json.dumps(body), headers={"content-type": "application/json"})
-    problem(sent, 404 if name.startswith("unknown") else 422, name)
+    assert problem(sent, 404 if name.startswith("unknown") else 422, name)["detail"]
+    with open_store(store, read_only=True) as opened:
+        assert opened.feedback().num_rows == 0
 
 
 def test_exposures_are_kept_with_policy_and_propensities(store: str, run: Path) -> None:
@@ -332,7 +334,7 @@ def test_jobs_are_looked_up(client: TestClient) -> None:
     ],
 )
 def test_a_wrong_question_is_a_problem_with_a_name(client: TestClient, path: str, status: int, name: str) -> None:
-    problem(client.get(path), status, name)
+    assert problem(client.get(path), status, name)["detail"]
 
 
 def test_a_new_run_is_picked_up_without_a_restart(client: TestClient, run: Path, tmp_path: Path) -> None:

@@ -118,14 +118,14 @@ def test_the_served_model_is_found(endpoint: str, monkeypatch: pytest.MonkeyPatc
     assert asyncio.run(served_model(endpoint)) == "small"
 
 
-@pytest.fixture
-def two_replicas(
-    endpoint: str, judge_service: JudgeService, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[ServeJudge, JudgeConfig]]:
+@pytest.fixture(scope="module")
+def two_replicas(endpoint: str, judge_service: JudgeService) -> Iterator[tuple[ServeJudge, JudgeConfig]]:
     """A judge of two replicas whose model is the endpoint's: no engine of their own to start."""
-    monkeypatch.setenv("DYNAQ_ENDPOINT_KEY", KEY)  # of this process: the replicas get it with their configuration
-    config = JudgeConfig(endpoint=endpoint, model="small", method="choice", replicas=2, num_cpus=0)
-    yield start_judge(config, name="two"), config
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DYNAQ_ENDPOINT_KEY", KEY)  # of this process: the replicas get it with their configuration
+        config = JudgeConfig(endpoint=endpoint, model="small", method="choice", replicas=2, num_cpus=0)
+        judge = start_judge(config, name="two")
+    yield judge, config
     stop_judge("two")
 
 
@@ -145,6 +145,7 @@ def test_one_applicants_calls_go_to_one_replica(two_replicas: tuple[ServeJudge, 
 
 
 def test_shutting_down_finishes_what_was_accepted(two_replicas: tuple[ServeJudge, JudgeConfig]) -> None:
+    """The last that uses the two: it ends them."""
     judge, config = two_replicas
     many = [JOBS[i % 3].model_copy(update={"id": str(i), "title": f"{JOBS[i % 3].title} {i}"}) for i in range(40)]
     hasty = ServeJudge(judge._handle, config.fingerprint, patience=0.0)

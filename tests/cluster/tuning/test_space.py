@@ -52,7 +52,8 @@ def test_a_space_is_tunes_own_words_over_the_configs_fields(tmp_path: Path) -> N
         ("planning_updates: {randint: [1.5, 3]}", "whole numbers"),
         ("planning_updates: {randint: 3}", "randint needs a list"),
         ("seed: [1, 2]", "use --seeds"),
-        ("- gamma", "must map settings"),
+        ("", "must map settings"),
+        ("- gamma", "must be a mapping"),
         ("gamma: [0.8", "cannot be read"),
     ],
 )

@@ -12,7 +12,6 @@ from dynaq.evaluation.intervals import (
     band,
     bounds,
     interval,
-    mean_known,
     on_grid,
     paired_difference,
     steps_to_threshold,
@@ -196,8 +195,3 @@ def test_steps_to_a_threshold_and_how_sure_they_are() -> None:
     perhaps = steps_to_threshold(curves, grid, float(curves[:, :, 9].mean()))
     assert perhaps.high == math.inf
     assert perhaps.low < math.inf
-
-
-def test_the_mean_of_what_is_known() -> None:
-    assert mean_known(np.array([1.0, np.nan, 3.0])) == 2.0
-    assert math.isnan(mean_known(np.array([np.nan])))

@@ -23,6 +23,7 @@ from dynaq.tensor_cache import TensorCache
 from tests.support.toy_market import ToyMarket, small_config, toy_market
 
 CPU = torch.device("cpu")
+STEPS = "dynaq.pretraining.label_networks.STEPS"
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +33,13 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> ToyMarket:
 
 @pytest.fixture(scope="module", autouse=True)
 def quick() -> Iterator[None]:
+    """Enough steps to tell two fits apart; what is learned is tested with more."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dynaq.pretraining.label_networks.STEPS", 200)
+        patch.setattr(STEPS, 20)
+        patch.setattr("dynaq.pretraining.label_networks.CHECK_EVERY", 5)
         patch.setattr("dynaq.pretraining.label_networks.BATCH_SIZE", 256)
         patch.setattr(module, "MEMBERS", 1)
+        patch.setattr(module, "CONTEXTS", 2)
         patch.setattr(pretrained_module, "MEMBERS", 1)
         yield
 
@@ -85,7 +89,11 @@ def test_excluded_applicants_change_nothing_for_anybody(market: ToyMarket) -> No
         assert torch.equal(first_view(market, without, applicant), first_view(market, excluded, applicant))
 
 
-def test_others_judgements_rank_better_than_the_cosine_for_a_newcomer(market: ToyMarket) -> None:
+@pytest.mark.slow
+def test_others_judgements_rank_better_than_the_cosine_for_a_newcomer(
+    market: ToyMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(STEPS, 80)
     everyone = list(market.cache.applicant_ids)
     newcomers, others = everyone[:12], everyone[12:]
     networks = pretrain(market.cache, ledger(market, others))

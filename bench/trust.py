@@ -23,7 +23,8 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache as once
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ from dynaq.tensor_cache import TensorCache
 
 AUCS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 BUDGETS = (30, 50)
-MARKETS = ("ESCO", "O*NET")
+STORES = {"ESCO": "esco-48", "O*NET": "onet"}
+MARKETS = tuple(STORES)
 SIZE, GOLD = 24, 50
 
 
@@ -63,21 +65,24 @@ class Arena:
         return ndcg_at_k(ranked, self.qrels.grades(applicant))
 
 
-@cache
+def market(name: str, onet: Path) -> Market:
+    return esco_market(applicants=2 * SIZE) if name == "ESCO" else onet_market(onet, applicants=512)
+
+
+def embed(name: str, onet: Path, folder: Path) -> None:
+    """One of MARKETS into a store of the folder, on the first run only."""
+    with open_store(str(folder / STORES[name]), create=True) as store:
+        ingest_market(store, market(name, onet), encoder=Encoder(), layout="extended")
+
+
+@once
 def arena(name: str, onet: Path, folder: Path) -> Arena:
-    """One of MARKETS in a store of the folder; embedded on the first run only."""
-    if name == "ESCO":
-        return _load(name, esco_market(applicants=2 * SIZE), folder / "esco-48")
-    return _load(name, onet_market(onet, applicants=512), folder / "onet")
-
-
-def _load(name: str, market: Market, folder: Path) -> Arena:
-    with open_store(str(folder), create=True) as store:
-        ingest_market(store, market, encoder=Encoder(), layout="extended")
+    """What `embed` has stored; any number of processes may read it."""
+    with open_store(str(folder / STORES[name]), read_only=True) as store:
         qrels = store.qrels()
         assert qrels is not None
         cache = TensorCache.copy_from_database(store, text=True)
-    return Arena(name, cache, qrels, tuple(market.qrels.applicants[:SIZE]))
+    return Arena(name, cache, qrels, tuple(market(name, onet).qrels.applicants[:SIZE]))
 
 
 def gold_labels(arena: Arena, applicants: Sequence[str], seed: int) -> list[Judgement]:
@@ -217,7 +222,7 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     for name in MARKETS:
-        arena(name, args.onet, args.store)  # embedded here, not by every worker
+        embed(name, args.onet, args.store)
     cells = list(itertools.product(MARKETS, args.kinds.split(","), map(float, args.aucs.split(","))))
     records = []
     with ProcessPoolExecutor(args.workers, multiprocessing.get_context("spawn")) as pool:

@@ -12,7 +12,8 @@ classifier as one of the annotators, Raykar et al. 2010). It never sees relevanc
 - theta has a prior from other markets (how the chance to fit depends on the cosine there) and departs from it only on
   evidence: few jobs of a catalogue fit, so a judge who says APPLY of many dissimilar jobs is in error;
 - the iteration starts from a judge who says the same of every pair, and a judge whose answers do not follow the chance
-  that a job fits is pulled back towards that one (`_validity`): no judge is believed without evidence;
+  that a job fits is pulled back towards that one (`_validity`), also in how it tells APPLY from CLICK: no judge is believed
+  without evidence;
 - a judge who seldom says APPLY of a misfit is presumed to miss a fit as seldom: the similarities alone cannot tell the
   judge's misses from their own;
 - P(fits | answer) never rises from APPLY to IGNORE, so a judge who contradicts the texts is not believed in reverse;
@@ -43,6 +44,7 @@ MISFIT_PSEUDO = 10.0  # pseudo-answers that pull the misfits' row towards the po
 VALIDITY_PSEUDO = 1.0  # added to the variance of the chance to fit, summed over pairs
 SURPRISING = 0.03  # share of pairs whose truth has nothing to do with their similarities, if the judge never errs
 SURPRISING_ERROR = 0.15  # estimated error from which on no answer is explained in this way
+VALID = 0.5  # below this validity the answers are not believed about degrees of fit either, which nothing else checks
 LEAST = 1e-4
 LONGEST_STEP = 2.0  # of the Newton iteration, in log-odds
 
@@ -192,7 +194,7 @@ def _maximised(
     valid = _validity(fit * genuine, 1.0 - pairs.answers[:, -1], 1.0 - error)
     base = valid * _confusion(error, mix) + (1.0 - valid) * misfit
     confusion = (counts + ROW_PSEUDO * base) / (counts.sum(1, keepdims=True) + ROW_PSEUDO)
-    confusion[-1] = misfit
+    confusion = misfit + min(1.0, valid / VALID) * (confusion - misfit)
     confusion = _ordered(confusion, truth.sum(0))
     # Labels are made of chosen pairs, so their shares tell nothing about how often a job fits.
     drawn = np.isnan(pairs.known)

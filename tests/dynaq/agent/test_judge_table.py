@@ -64,6 +64,14 @@ def test_a_judge_that_says_the_same_of_everything_is_not_believed() -> None:
     assert converged(pairs_of(np.tile(mix, (4, 1)))[0]).trust < 0.1
 
 
+@pytest.mark.parametrize("seed", [3, 4, 5, 6])
+def test_a_judge_without_signal_is_not_believed_about_degrees_of_fit(seed: int) -> None:
+    """Classes that nothing but the judge's own answers tells apart must not form."""
+    pairs, _ = pairs_of(np.tile([0.45, 0.05, 0.05, 0.45], (4, 1)), rows=400, seed=seed)
+    confusion = estimate(pairs, unknown_judge(2), iterations=60)[0].confusion
+    assert np.abs(confusion - confusion[3]).sum(1).max() / 2 < 0.06
+
+
 def test_a_judge_that_contradicts_the_texts_is_neither_believed_nor_inverted() -> None:
     against = np.array([[0.05, 0.1, 0.1, 0.75]] * 3 + [[0.7, 0.1, 0.1, 0.1]])
     table = converged(pairs_of(against)[0])

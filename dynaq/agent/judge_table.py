@@ -12,8 +12,8 @@ classifier as one of the annotators, Raykar et al. 2010). It never sees relevanc
 - theta has a prior from other markets (how the chance to fit depends on the cosine there) and departs from it only on
   evidence: few jobs of a catalogue fit, so a judge who says APPLY of many dissimilar jobs is in error;
 - the iteration starts from a judge who says the same of every pair, and a judge whose answers do not follow the chance
-  that a job fits is pulled back towards that one (`_validity`), also in how it tells APPLY from CLICK: no judge is believed
-  without evidence;
+  that a job fits is pulled back towards that one (`_validity`), also in how it tells APPLY from CLICK: no judge is
+  believed without evidence;
 - a judge who seldom says APPLY of a misfit is presumed to miss a fit as seldom: the similarities alone cannot tell the
   judge's misses from their own;
 - P(fits | answer) never rises from APPLY to IGNORE, so a judge who contradicts the texts is not believed in reverse;

@@ -190,7 +190,8 @@ def _maximised(
     misfit = misfit / misfit.sum()
     error = min(1.0 - LEAST, float(1.0 - misfit[-1]) * LEVELS / (LEVELS - 1))
     mix = np.append(misfit[:-1] / max(1.0 - misfit[-1], 1e-9) * (LEVELS - 1) / LEVELS, 1.0 / LEVELS)
-    fit = 1.0 - np.exp(_log_softmax(pairs.phi @ model.theta.T, beyond)[:, -1])
+    # The cosine alone is the witness: the rest of theta, and `beyond`, follow the answers of the judge in question.
+    fit = 1.0 - np.exp(_log_softmax(pairs.phi[:, :2] @ model.theta[:, :2].T, np.zeros(LEVELS))[:, -1])
     valid = _validity(fit * genuine, 1.0 - pairs.answers[:, -1], 1.0 - error)
     base = valid * _confusion(error, mix) + (1.0 - valid) * misfit
     confusion = (counts + ROW_PSEUDO * base) / (counts.sum(1, keepdims=True) + ROW_PSEUDO)

@@ -72,6 +72,17 @@ def test_a_judge_without_signal_is_not_believed_about_degrees_of_fit(seed: int) 
     assert np.abs(confusion - confusion[3]).sum(1).max() / 2 < 0.06
 
 
+@pytest.mark.parametrize(("seed", "with_cosine"), [(5, 0.1), (6, 0.05)])
+def test_a_taste_that_other_similarities_follow_does_not_validate_itself(seed: int, with_cosine: float) -> None:
+    """The judge likes jobs for a reason of its own; columns of phi follow that reason, the cosine hardly does."""
+    pairs, _ = pairs_of(noisy(0.0), rows=600, seed=seed)
+    rng = np.random.default_rng(seed)
+    liking = rng.standard_normal(600) + with_cosine * pairs.phi[:, 0]
+    phi = np.column_stack([pairs.phi, *(liking + 0.3 * rng.standard_normal(600) for _ in range(5))])
+    labels = 3 - (liking[:, None] > [0.3, 0.2, 0.1]).sum(1)
+    assert converged(Answers(phi, np.eye(4)[labels], pairs.agent, pairs.job, pairs.known)).trust < 0.5
+
+
 def test_a_judge_that_contradicts_the_texts_is_neither_believed_nor_inverted() -> None:
     against = np.array([[0.05, 0.1, 0.1, 0.75]] * 3 + [[0.7, 0.1, 0.1, 0.1]])
     table = converged(pairs_of(against)[0])

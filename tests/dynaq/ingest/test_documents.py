@@ -180,12 +180,12 @@ def external_entity(path: Path) -> None:
 
 
 def object_bomb(path: Path) -> None:
-    """Pages that are each other's parents, and a stream that unpacks to 2 GiB of drawing."""
+    """Pages that are each other's parents, and a stream that unpacks to 256 MiB of drawing."""
     import zlib
 
     packer = zlib.compressobj(9)
     piece = b"q " * (1 << 20)
-    data = b"".join(packer.compress(piece) for _ in range(1024)) + packer.flush()
+    data = b"".join(packer.compress(piece) for _ in range(256)) + packer.flush()
     objects = [
         b"<< /Type /Catalog /Pages 2 0 R >>",
         b"<< /Type /Pages /Kids [3 0 R 2 0 R] /Count 2 >>",
@@ -218,7 +218,7 @@ def object_bomb(path: Path) -> None:
 def test_a_document_that_cannot_be_read_costs_one_line_and_its_neighbour_is_kept(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, make: Any, reason: str
 ) -> None:
-    monkeypatch.setattr("dynaq.ingest.documents.DocumentWorker", lambda: DocumentWorker(seconds=15))
+    monkeypatch.setattr("dynaq.ingest.documents.DocumentWorker", lambda: DocumentWorker(seconds=5))
     folder = tmp_path / "people"
     folder.mkdir()
     make(folder / name)

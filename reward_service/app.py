@@ -30,7 +30,8 @@ from reward_service.errors import JudgeBusy
 from reward_service.llm_judge import LLMJudge
 from reward_service.metrics import ReplicaMetrics
 from reward_service.model import resolve_model
-from reward_service.openai_engine import OpenAIEngine
+from reward_service.openai_engine import PATIENCE, OpenAIEngine
+from reward_service.paid_judge import judge_on
 
 _ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 
@@ -41,7 +42,7 @@ class JudgeReplica:
     async def __init__(self, config: JudgeConfig) -> None:  # type: ignore[misc]
         # Async, so that Serve runs it in the event loop of the methods: the engine's output handler starts there.
         self._config = config
-        self._judge = LLMJudge(config, await make_engine(config))
+        self._judge = judge_on(config, await make_engine(config))
         self._variants: dict[str, LLMJudge] = {}
         self._pending = 0
         self._judged = 0
@@ -92,7 +93,7 @@ class JudgeReplica:
         key = repr(sorted(variant.items()))
         if key not in self._variants:
             config = JudgeConfig(**(self._config.model_dump(exclude_none=True) | dict(variant)))
-            self._variants[key] = LLMJudge(config, self._judge.engine)
+            self._variants[key] = judge_on(config, self._judge.engine)
         return self._variants[key]
 
     async def fingerprint(self) -> str:
@@ -111,7 +112,9 @@ class JudgeReplica:
 async def make_engine(config: JudgeConfig) -> Engine:
     """The configured engine, in the running event loop."""
     if config.endpoint is not None:
-        return OpenAIEngine(config)
+        endpoint = OpenAIEngine(config, patience=PATIENCE)
+        await endpoint.probe()
+        return endpoint
     engine = VllmEngine(config)
     await engine.warm_up()
     return engine

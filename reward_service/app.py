@@ -219,9 +219,11 @@ def _deploy(config: JudgeConfig, application: serve.Application, name: str, *, r
         raise JudgeError(f"judge {name!r} did not start: {startup_failure(name) or error}") from error
 
 
-def _gpus(config: JudgeConfig) -> int:
-    """GPUs per replica: the tensor parallel size if the cluster has GPUs, else 0."""
+def _gpus(config: JudgeConfig) -> float:
+    """GPUs per replica if the cluster has GPUs, else 0."""
     import ray
 
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return config.tensor_parallel_size if resources.get("GPU", 0) >= 1 else 0
+    if config.endpoint is not None or resources.get("GPU", 0) < 1:
+        return 0
+    return config.tensor_parallel_size if config.num_gpus is None else config.num_gpus

@@ -82,6 +82,8 @@ class JudgeConfig(BaseModel):
         kv_cache_gib: memory of the KV cache on CPU, in GiB.
         prefix_caching: reuse shared prefixes of prompts; turn it off only to measure its gain.
         num_cpus: CPUs that Ray reserves for a replica.
+        num_gpus: GPUs that Ray reserves for a replica, where there are any; None means `tensor_parallel_size`. With 0.5
+            two replicas share a GPU; lower `gpu_memory_utilization` to fit.
         replicas: number of engines; with a larger `max_replicas`, Serve scales on ongoing requests.
         max_ongoing_requests: calls that one replica processes at once.
         max_queued_requests: calls that wait per caller; further calls are refused as busy.
@@ -117,6 +119,7 @@ class JudgeConfig(BaseModel):
     kv_cache_gib: Positive = 1
     prefix_caching: bool = True
     num_cpus: float = Field(default=1, ge=0)
+    num_gpus: float | None = Field(default=None, ge=0)
     replicas: Positive = 1
     max_replicas: Positive | None = None
     max_ongoing_requests: Positive = 64

@@ -55,7 +55,7 @@ step() {
     local name=$1 most=$2 left began status
     shift 2
     if [ -n "$dry" ]; then
-        echo "$name (at most $most s): $*"
+        printf '%s (at most %s s):%s\n' "$name" "$most" "$(printf ' %q' "$@")"
         return 0
     fi
     left=$((deadline - SECONDS))
@@ -114,7 +114,9 @@ else
     device=cuda applicants=1000 judgements=50 soak=300
 fi
 # What needs no engine first: it is short, and its figures are kept whatever the engine does.
-step cohort 300 "$python" -m bench.cohort --onet "$onet" --store "${store:-$out/onet}" --device $device \
+embed='import sys; from pathlib import Path; from bench.quality import load; load(Path(sys.argv[1]), Path(sys.argv[2]))'
+step embed 300 "$python" -c "$embed" "$onet" "${store:-$out/onet}"
+step cohort 180 "$python" -m bench.cohort --onet "$onet" --store "${store:-$out/onet}" --device $device \
     --applicants $applicants --judgements $judgements --textbook-applicants 0
 step quality-cpu 180 "$python" -m bench.cohort --onet "$onet" --store "${store:-$out/onet}" --device cpu \
     --applicants $((applicants < 32 ? applicants : 32)) --judgements $judgements --textbook-applicants 0

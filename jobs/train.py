@@ -129,6 +129,8 @@ def main(
     with ray_session(address):
         result, paid = _train(prepared, backend, job, size)
     failures = prepared.failures | result.failures
+    if not result.recommendations.num_rows:  # nothing to report on
+        report_failures(failures)
     report = write_report(folder, prepared.store_uri, qrels)
     summary = training_summary(report, failures, paid, result.seconds, Costs.of(folder))
     if as_json:

@@ -41,6 +41,7 @@ from reward_service.prompts import (
 )
 
 TOP_LOGPROBS = 20  # the API's maximum; a letter that is not among them counts as 0, which lowers label_mass
+LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")
 SAMPLE_TOKENS = 4  # of a drawn answer: "**A**" is three
 PATIENCE = 180.0  # seconds without any answer after which a request is given up
 _PIECES = re.compile(r"\w{1,6}|[^\w\s]")
@@ -126,7 +127,7 @@ class OpenAIEngine:
     async def _probe_letters(self) -> None:
         refusals = []
         for top in (TOP_LOGPROBS, 5):  # some servers list five at most
-            for field in ("max_tokens", "max_completion_tokens"):
+            for field in LIMIT_FIELDS:
                 self.capabilities = replace(self.capabilities, top_logprobs=top, limit_field=field)
                 try:
                     await self.letters(probe_prompt(self._config))
@@ -140,13 +141,13 @@ class OpenAIEngine:
                         "{chat_template_kwargs: {enable_thinking: false}}"
                     ) from error
         await self._probe_samples()  # raises its own error where the server refuses any chat
-        raise MethodUnsupported(f"{self._who} refuses log-probabilities: {refusals[0]}. {USE_SAMPLES}")
+        raise MethodUnsupported(f"{self._who} refuses log-probabilities: {_distinct(refusals)}. {USE_SAMPLES}")
 
     async def _probe_samples(self) -> None:
         refusals = []
         wanted = self._config.samples or 1
         for n in dict.fromkeys((wanted, 1)):
-            for field in ("max_tokens", "max_completion_tokens"):
+            for field in LIMIT_FIELDS:
                 self.capabilities = replace(self.capabilities, limit_field=field)
                 try:
                     texts = await self._draw(probe_prompt(self._config), n)
@@ -155,7 +156,7 @@ class OpenAIEngine:
                     continue
                 self.capabilities = replace(self.capabilities, several=len(texts) == wanted > 1)
                 return
-        raise JudgeError(f"{self._who} refuses chat completions: {refusals[0]}")
+        raise JudgeError(f"{self._who} refuses chat completions: {_distinct(refusals)}")
 
     async def _probe_echo(self) -> None:
         try:
@@ -217,8 +218,14 @@ class OpenAIEngine:
     async def _draw(self, prompt: ChatPrompt, n: int) -> list[str]:
         """Up to `n` answers, drawn from the model's own distribution."""
         body: dict[str, Any] = {"temperature": 1, "top_p": 1} | ({"n": n} if n > 1 else {})
-        choices = await self._chat(prompt, body, SAMPLE_TOKENS, n)
+        choices = await self._chat(prompt, body, self._sample_tokens, n)
         return [str((choice.get("message") or {}).get("content") or "") for choice in choices[:n]]
+
+    @property
+    def _sample_tokens(self) -> int:
+        """Most tokens of a drawn answer; `request` may allow more, for a model that must think."""
+        given = [self._config.request.get(name, 0) for name in LIMIT_FIELDS]
+        return max(SAMPLE_TOKENS, *(value for value in given if isinstance(value, int)))
 
     async def _chat(self, prompt: ChatPrompt, body: Mapping[str, Any], tokens: int, n: int = 1) -> list[Any]:
         user = "".join(segment.text for segment in prompt.user)
@@ -237,7 +244,7 @@ class OpenAIEngine:
         samples = self._config.samples or 1
         repeated = 1 if self.capabilities.several else samples
         prompts = sum(map(self.bill.estimate, prompt_characters)) * repeated
-        answers = len(prompt_characters) * samples * (SAMPLE_TOKENS if self._config.samples else 1)
+        answers = len(prompt_characters) * samples * (self._sample_tokens if self._config.samples else 1)
         return len(prompt_characters) * repeated, (prompts, answers)
 
     def paying(self, prompt_characters: Sequence[int]) -> AbstractAsyncContextManager[None]:
@@ -336,6 +343,10 @@ def probe_prompt(config: JudgeConfig) -> ChatPrompt:
 def characters(prompt: ChatPrompt) -> int:
     """Length of a prompt."""
     return len(prompt.system) + sum(len(segment.text) for segment in prompt.user)
+
+
+def _distinct(refusals: Sequence[str]) -> str:
+    return "; ".join(dict.fromkeys(refusals))
 
 
 def _best(tokens: Sequence[tuple[str, float]]) -> dict[str, float]:

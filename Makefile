@@ -54,7 +54,7 @@ bench-compare: setup
 	  --seeds 3 --budget 50 --concurrent 2 --actors 1 --out runs/onet
 
 # Writes down the versions that are installed now. What differs between CPU and GPU hosts is left out:
-# pyproject.toml pins torch and vllm, and these pin the rest of theirs.
+# pyproject.toml pins torch and bounds vllm, and these pin the rest of theirs.
 constraints:
 	$(BIN)/python -m uv pip freeze --exclude-editable \
 	  | grep -v -i -E '^(torch|triton|vllm|nvidia|cuda|intel|apache-tvm-ffi|pip|setuptools|uv)[a-z-]*==' > requirements/constraints.txt

@@ -1,10 +1,10 @@
 """The judge beside what it is built on, in one run: `python -m bench.judge` (about six minutes on two cores).
 
 The same pairs of ESCO's market go through transformers one at a time, through bare vLLM (`LLM.generate`) with and
-without its prefix cache, and through the service over HTTP; then latency of a single warm pair and 200 callers for a
-minute; two replicas where there are four cores or two GPUs. Nothing fails: the figures are printed, with the aims
-beside them. Each rate is the best of ROUNDS, with empty caches. `--model NAME` measures another model, on a GPU if
-there is one.
+without its prefix cache, and through the service over HTTP; then latency of a single warm pair and 200 callers for
+`--seconds`; two replicas where there are four cores, or a GPU, of which each takes a half. Nothing fails: the figures
+are printed, with the aims beside them. Each rate is the best of ROUNDS, with empty caches. `--model NAME` measures
+another model, on a GPU if there is one.
 
 A single pair is warm when its profile and its job have been met, but not together: what is measured is the engine's
 work on a new pair, on both sides.
@@ -35,7 +35,7 @@ from reward_service.config import JudgeConfig
 
 APPLICANTS, JOBS_EACH = 8, 12
 TRANSFORMERS_PAIRS = 16
-CALLERS, SECONDS = 200, 60.0
+CALLERS = 200
 ROUNDS = 3
 PORT = 8713
 METHODS = ("likelihood", "choice")
@@ -176,8 +176,8 @@ def bare_vllm(model_name: str | None) -> dict[str, float]:
     return found
 
 
-def service(model_name: str | None) -> dict[str, Any]:
-    """Pairs per second over HTTP, latency of one, and many callers for a minute."""
+def service(model_name: str | None, seconds: float) -> dict[str, Any]:
+    """Pairs per second over HTTP, latency of one, and many callers for `seconds`."""
     from reward_service.app import running_judge, start_service, stop_judge
     from reward_service.client import HttpJudge
 
@@ -197,12 +197,12 @@ def service(model_name: str | None) -> dict[str, Any]:
         asyncio.run(all_of(client, pairs))
         found["likelihood, jobs known"] = max(asyncio.run(all_of(client, some)) for some in known)
         found["single ms"] = single_call(client, pairs)
-        found["load"] = asyncio.run(load(url, pairs))
+        found["load"] = asyncio.run(load(url, pairs, seconds))
         choice = judge.variant(config, method="choice")
         found["choice"] = max(asyncio.run(all_of(choice, marked(pairs, str(i)))) for i in range(ROUNDS))
         stop_judge()
-        if two_fit():
-            url = start_service(config.model_copy(update={"replicas": 2}), port=PORT)
+        if two := two_replicas(config):
+            url = start_service(two, port=PORT)
             client = HttpJudge(url)
             asyncio.run(all_of(client, pairs))
             found["two replicas"] = max(asyncio.run(all_of(client, marked(pairs, str(i)))) for i in range(ROUNDS))
@@ -210,11 +210,14 @@ def service(model_name: str | None) -> dict[str, Any]:
     return found
 
 
-def two_fit() -> bool:
-    """Whether a second replica has cores, or a GPU, of its own."""
+def two_replicas(config: JudgeConfig) -> JudgeConfig | None:
+    """Two replicas with cores or a GPU of their own, or half of the only GPU each; None where there is neither."""
     import torch
 
-    return torch.cuda.device_count() >= 2 if torch.cuda.is_available() else (os.cpu_count() or 1) >= 4
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus == 1:
+        return config.model_copy(update={"replicas": 2, "num_gpus": 0.5, "gpu_memory_utilization": 0.4})
+    return config.model_copy(update={"replicas": 2}) if gpus or (os.cpu_count() or 1) >= 4 else None
 
 
 def marked(pairs: Pairs, word: str) -> Pairs:
@@ -248,11 +251,11 @@ def single_call(client: Any, pairs: Pairs) -> float:
     return statistics.median(times)
 
 
-async def load(url: str, pairs: Pairs) -> dict[str, Any]:
-    """CALLERS at once, one pair per call, for SECONDS; memory of the service's processes at the start and the end."""
+async def load(url: str, pairs: Pairs, seconds: float) -> dict[str, Any]:
+    """CALLERS at once, one pair per call, for `seconds`; memory of the service's processes at the start and the end."""
     statuses: dict[int | str, int] = {}
     everything: Iterator[tuple[Candidate, Job]] = cycle([(a, j) for a, jobs in pairs for j in jobs])
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + seconds
 
     async def caller(client: httpx.AsyncClient) -> None:
         while time.monotonic() < deadline:
@@ -272,7 +275,7 @@ async def load(url: str, pairs: Pairs) -> dict[str, Any]:
     limits = httpx.Limits(max_connections=CALLERS)
     async with httpx.AsyncClient(timeout=120, limits=limits) as client:
         callers = [asyncio.ensure_future(caller(client)) for _ in range(CALLERS)]
-        await asyncio.sleep(SECONDS / 4)
+        await asyncio.sleep(seconds / 4)
         early = service_memory()
         await asyncio.gather(*callers)
     return {"statuses": statuses, "MiB after a quarter": early, "MiB at the end": service_memory()}
@@ -290,16 +293,17 @@ def service_memory() -> int:
     return total
 
 
-def in_a_process(part: str, model: str | None) -> dict[str, Any]:
+def in_a_process(part: str, model: str | None, seconds: float) -> dict[str, Any]:
     """Run one part in a process of its own, so that the next one has the machine for itself."""
     with tempfile.NamedTemporaryFile("r", suffix=".json") as out:
         command = [sys.executable, "-m", "bench.judge", "--part", part, "--out", out.name]
+        command += ["--seconds", str(seconds)]
         subprocess.run(command + (["--model", model] if model else []), check=True)
         result: dict[str, Any] = json.load(out)
     return result
 
 
-def report(alone: dict[str, Any], bare: dict[str, Any], served: dict[str, Any], model: str) -> None:
+def report(alone: dict[str, Any], bare: dict[str, Any], served: dict[str, Any], model: str, seconds: float) -> None:
     """The table, with the aims beside it."""
     print(f"\n{APPLICANTS * JOBS_EACH} pairs, {model}, {os.cpu_count()} cores; judgements/s, best of {ROUNDS}\n")
     print(f"{'':38}{'likelihood':>12}{'choice':>12}")
@@ -323,14 +327,14 @@ def report(alone: dict[str, Any], bare: dict[str, Any], served: dict[str, Any], 
         f"\none warm pair: HTTP {served['single ms']:.1f} ms, bare engine {bare['single ms']:.1f} ms, "
         f"added {added:.1f} ms (aim 15)"
     )
-    print(f"{CALLERS} callers for {SECONDS:.0f} s: {served['load']}")
+    print(f"{CALLERS} callers for {seconds:g} s: {served['load']}")
     if "two replicas" not in served:
-        print("two replicas: not measured, they would share the cores or the GPU of one")
+        print("two replicas: not measured, they would share the cores of one")
 
 
-PARTS: dict[str, Callable[[str | None], dict[str, Any]]] = {
-    "transformers": with_transformers,
-    "bare": bare_vllm,
+PARTS: dict[str, Callable[[str | None, float], dict[str, Any]]] = {
+    "transformers": lambda model, _: with_transformers(model),
+    "bare": lambda model, _: bare_vllm(model),
     "service": service,
 }
 
@@ -338,15 +342,16 @@ PARTS: dict[str, Callable[[str | None], dict[str, Any]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", help="folder or hub name; default: the packaged SmolLM2-135M-Instruct")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of the load by many callers")
     parser.add_argument("--part", choices=PARTS, help="one part only; needs --out")
     parser.add_argument("--out", help="file for the part's figures, as JSON")
     arguments = parser.parse_args()
     if arguments.part:
         with open(arguments.out, "w") as file:
-            json.dump(PARTS[arguments.part](arguments.model), file)
+            json.dump(PARTS[arguments.part](arguments.model, arguments.seconds), file)
         return
-    alone, bare, served = (in_a_process(part, arguments.model) for part in PARTS)
-    report(alone, bare, served, arguments.model or "SmolLM2-135M-Instruct")
+    alone, bare, served = (in_a_process(part, arguments.model, arguments.seconds) for part in PARTS)
+    report(alone, bare, served, arguments.model or "SmolLM2-135M-Instruct", arguments.seconds)
 
 
 if __name__ == "__main__":

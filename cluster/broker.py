@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, Protocol, TypeVar, overload, runtime_checkable
 
 import pyarrow as pa
 import ray
@@ -62,6 +62,15 @@ class BrokerStats:
     judge_started: bool = False
 
 
+@runtime_checkable
+class Metered(Protocol):
+    """A judge whose calls cost money."""
+
+    def costs(self) -> dict[str, Any]:
+        """The totals so far."""
+        ...
+
+
 class JudgeBroker:
     """Class of the broker's actor, which `start_broker` starts. Its methods interleave on one event loop."""
 
@@ -107,6 +116,10 @@ class JudgeBroker:
         """Payer -> number of new pairs billed since the broker started."""
         return dict(self._paid)
 
+    async def costs(self) -> dict[str, Any] | None:
+        """The totals of a metered judge, which are then in the run folder too; None for others."""
+        return self._judge.costs()
+
     async def close(self) -> None:
         """Let another process write the store."""
         await self._ledger_first.close()
@@ -128,6 +141,10 @@ class LazyJudge:
     def started(self) -> bool:
         """Whether the judge is running."""
         return self._judge is not None
+
+    def costs(self) -> dict[str, Any] | None:
+        """The totals of a metered judge that has started."""
+        return self._judge.costs() if isinstance(self._judge, Metered) else None
 
     async def start(self) -> AsyncJudge:
         """The judge, running."""

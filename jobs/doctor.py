@@ -16,11 +16,12 @@ from packaging.requirements import Requirement
 
 from cluster.session import GIB, ray_session
 from dynaq.converted_models import cache_dir
-from dynaq.errors import DynaqError
+from dynaq.errors import DynaqError, JudgeError
 from dynaq.stores import Store, open_store
 from jobs.cli import run_verb
 from jobs.steps.embed import language_lines
 from jobs.terminal.console import console
+from reward_service.vllm_version import check_vllm
 
 DISK_GIB = 2.0  # for the converted judge model, run folders and Ray's session
 SHM_GIB = 0.5
@@ -85,7 +86,11 @@ def engine() -> Iterator[Finding]:
     have = [name for name in (right, wrong) if _installed(name)]
     host = "a host with an NVIDIA GPU" if has_gpu else "a host without a GPU"
     if right in have:
-        yield Finding("ok", f"{right} {version(right)} on {host}")
+        try:
+            check_vllm()
+            yield Finding("ok", f"{right} {version(right)} on {host}")
+        except JudgeError as error:
+            yield Finding("bad", "vLLM", str(error))
     elif have:
         yield Finding(
             "bad", f"{wrong} on {host}", f"`make clean setup`, or install the extra {'gpu' if has_gpu else 'cpu'}"

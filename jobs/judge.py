@@ -13,7 +13,7 @@ import typer
 import yaml
 from rich.table import Table
 
-from cluster.broker import BrokerClient, start_broker
+from cluster.broker import BrokerClient, JudgeBackend, start_broker
 from cluster.session import ray_session
 from dynaq.errors import DynaqError, InputError
 from dynaq.judging.judgement import JUDGEMENT_SCHEMA, LABELS, Judgement, Slate
@@ -24,12 +24,14 @@ from dynaq.records import Candidate, Job
 from dynaq.stores import open_store
 from jobs.cli import run_verb
 from jobs.steps.cohort import relevance
-from jobs.steps.judge_backend import VLLM, judge_backend
+from jobs.steps.judge_backend import VLLM, MaxCost, PriceIn, PriceOut, Samples, judge_backend
 from jobs.terminal.console import console, say, step
 from jobs.terminal.tables import number
 from reward_service.calibration import calibrated, fit_thresholds
 from reward_service.check import METHODS, MethodCheck, check_method, draw_samples, recommend
 from reward_service.config import SECRETS, JudgeConfig
+from reward_service.costs import Costs, costs_line
+from reward_service.errors import MethodUnsupported
 
 DEMO_APPLICANTS = 8
 
@@ -40,7 +42,11 @@ def main(
     ] = None,
     applicant: Annotated[str | None, typer.Option(help="whom the judge plays")] = None,
     jobs: Annotated[str | None, typer.Option(help="id,id: the jobs to show")] = None,
-    judge: Annotated[str, typer.Option(help="vllm, vllm:CONFIG.yaml or ledger:PATH")] = VLLM,
+    judge: Annotated[str, typer.Option(help="vllm, vllm:CONFIG.yaml, ledger:PATH or a URL")] = VLLM,
+    judge_samples: Samples = None,
+    price_in: PriceIn = None,
+    price_out: PriceOut = None,
+    max_cost: MaxCost = None,
     check: Annotated[bool, typer.Option("--check", help="measure the judge on pairs of known relevance")] = False,
     qrels: Annotated[str | None, typer.Option(help="relevance file for --check; default: the store's")] = None,
     calibrate: Annotated[
@@ -71,7 +77,9 @@ def main(
     else:
         if not applicant or not jobs:
             raise InputError("--applicant and --jobs go together: whom the judge plays, and the jobs to show")
-        _ask(_needed(store), applicant, [part.strip() for part in jobs.split(",") if part.strip()], judge, address)
+        wanted = [part.strip() for part in jobs.split(",") if part.strip()]
+        backend = judge_backend(judge, samples=judge_samples, price_in=price_in, price_out=price_out, max_cost=max_cost)
+        _ask(_needed(store), applicant, wanted, backend, address)
 
 
 def _needed(store: str | None) -> str:
@@ -87,9 +95,8 @@ def _engine_config(judge: str) -> JudgeConfig:
     return JudgeConfig.load(path or None)
 
 
-def _ask(store_uri: str, applicant: str, job_ids: list[str], judge: str, address: str | None) -> None:
+def _ask(store_uri: str, applicant: str, job_ids: list[str], backend: JudgeBackend, address: str | None) -> None:
     """Ask as training does: the ledger answers what it knows, and new answers of the judge are added to it."""
-    backend = judge_backend(judge)
     with open_store(store_uri, read_only=True) as opened:
         if not list(opened.records("candidate", [applicant])):
             raise InputError(f"applicant {applicant!r} is not in store {opened.uri}")
@@ -100,11 +107,14 @@ def _ask(store_uri: str, applicant: str, job_ids: list[str], judge: str, address
     with ray_session(address):
         broker = start_broker(store_uri, backend)
         [answers] = BrokerClient(broker).fetch([Slate(applicant, tuple(job_ids))])
+        costs: Any = ray.get(broker.costs.remote())
         ray.kill(broker)
     console.print(_judgement_table(answers, titles))
     for answer in answers:
         if answer.note:
             say(f"{answer.job_id}: {answer.note}")
+    if costs:
+        say(costs_line(Costs(**costs)))
     say(f"judge {backend.fingerprint}", "dim")
 
 
@@ -150,8 +160,13 @@ def _check(store_uri: str | None, qrels: str | None, config: JudgeConfig, addres
             judge = start_judge(config)
         checks = []
         for method in METHODS:
-            with step(f"Method {method}"):
-                checks.append(asyncio.run(check_method(judge, config, method, samples)))
+            try:
+                with step(f"Method {method}"):
+                    checks.append(asyncio.run(check_method(judge, config, method, samples)))
+            except MethodUnsupported as error:
+                if method == config.method_name:
+                    raise
+                say(f"left out: {error}")
     console.print(check_table(checks))
     for line in recommend(checks, config.method_name):
         say(line)

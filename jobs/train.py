@@ -26,10 +26,22 @@ from jobs.reporting.page import write_report
 from jobs.reporting.tensorboard import RunEvents
 from jobs.reporting.training_summary import training_summary, training_table
 from jobs.steps.feedback_answers import describe_feedback, learn_from_events
-from jobs.steps.judge_backend import NO_JUDGE, check_feedback, judge_backend, offline_ledger, read_gold
+from jobs.steps.judge_backend import (
+    NO_JUDGE,
+    MaxCost,
+    PriceIn,
+    PriceOut,
+    Samples,
+    check_feedback,
+    judge_backend,
+    offline_ledger,
+    quote,
+    read_gold,
+)
 from jobs.steps.prepare import Prepared, check_strategies, open_run, prepare, report_failures, run_config
-from jobs.terminal.console import LiveTable, console
+from jobs.terminal.console import LiveTable, console, say
 from jobs.terminal.tables import number
+from reward_service.costs import Costs
 
 
 def main(
@@ -40,6 +52,10 @@ def main(
     judge: Annotated[
         str, typer.Option(help="vllm, vllm:CONFIG.yaml, ledger:PATH or a URL; none: learn from --feedback alone")
     ] = "vllm",
+    judge_samples: Samples = None,
+    price_in: PriceIn = None,
+    price_out: PriceOut = None,
+    max_cost: MaxCost = None,
     budget: Annotated[int | None, typer.Option(min=1, help="judgements per applicant")] = None,
     layout: Annotated[str | None, typer.Option(help="classic or extended; default: the store's")] = None,
     config: Annotated[str | None, typer.Option(help="YAML with the agents' settings")] = None,
@@ -77,8 +93,9 @@ def main(
     prepared = prepare(store, cohort, layout, qrels)
     from_events = feedback or feedback_until is not None
     check_feedback(strategy, judge, from_events)
-    backend = judge_backend(judge) if needs_judge and judge != NO_JUDGE else None
     folder = RunFolder.at(out)
+    terms = {"samples": judge_samples, "price_in": price_in, "price_out": price_out, "max_cost": max_cost}
+    backend = judge_backend(judge, folder, **terms) if needs_judge and judge != NO_JUDGE else None
     fingerprint = backend.fingerprint if backend else None
     networks = Pretrained.load(pretrained) if pretrained else None
     recorded = offline_ledger(judge, strategy) if offline or (needs_judge and judge == NO_JUDGE) else None
@@ -89,6 +106,8 @@ def main(
     if from_events:
         answers, shown["feedback"] = _learn_from_events(folder, prepared, settings, feedback_until, judge)
     open_run(folder, shown, resume=resume)
+    if backend and (cost := quote(backend, store, prepared.cohort, settings.budget * len(prepared.cohort))):
+        say(f"judge: {cost}")
     make_job = partial(
         TrainingJob,
         strategy=strategy,
@@ -140,6 +159,8 @@ def _train(
 
         trainer = CohortTrainer(job, prepared.cohort, size=size, qrels=prepared.qrels, on_progress=show)
         result = trainer.run()
+    if broker:
+        ray.get(broker.costs.remote())  # writes what an endpoint's calls cost into the run folder
     return result, ray.get(broker.stats.remote()).judged if broker else 0
 
 
@@ -148,7 +169,10 @@ def _report(
 ) -> None:
     """Write the report and print the summary. Raises DynaqError when an applicant could not be trained."""
     failures = prepared.failures | result.failures
-    summary = training_summary(write_report(folder, prepared.store_uri, qrels), failures, paid, result.seconds)
+    if not result.recommendations.num_rows:  # nothing to report on
+        report_failures(failures)
+    report = write_report(folder, prepared.store_uri, qrels)
+    summary = training_summary(report, failures, paid, result.seconds, Costs.of(folder))
     if as_json:
         print(json.dumps(summary))
     else:

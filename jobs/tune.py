@@ -16,15 +16,17 @@ from cluster.tuning.trackers import trackers
 from cluster.tuning.trials import RLLIB_DQN
 from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
+from dynaq.evaluation.run_quality import K
 from dynaq.pretraining.prior import Pretrained
 from dynaq.runs.folder import REPORT, RunFolder
 from jobs.cli import run_verb
 from jobs.reporting.page import write_report
 from jobs.steps.compare import compare
-from jobs.steps.judge_backend import judge_backend
+from jobs.steps.judge_backend import MaxCost, PriceIn, PriceOut, Samples, judge_backend, quote
 from jobs.steps.prepare import check_strategies, prepare, report_failures
 from jobs.terminal.comparison_table import Comparison, report_failed_trials, show_comparison
 from jobs.terminal.console import say
+from reward_service.costs import Costs, costs_line
 
 DEFAULT_SAMPLES = 10  # when the space has something to draw
 
@@ -37,6 +39,10 @@ def main(
         str, typer.Option(help="cosine, llm, hybrid or rllib-dqn, separated by commas")
     ] = "cosine,llm,hybrid",
     judge: Annotated[str, typer.Option(help="vllm, vllm:CONFIG.yaml, ledger:PATH or a URL")] = "vllm",
+    judge_samples: Samples = None,
+    price_in: PriceIn = None,
+    price_out: PriceOut = None,
+    max_cost: MaxCost = None,
     budget: Annotated[int | None, typer.Option(min=1, help="judgements per applicant")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="runs of every strategy, from --seed on")] = 1,
     qrels: Annotated[str | None, typer.Option(help="relevance file; default: the store's")] = None,
@@ -86,8 +92,14 @@ def main(
     plan = _plan(names, settings, seeds, read_space(space, settings), samples, search, scheduler)
     callbacks = trackers(mlflow, wandb, Path(out).name or "dynaq")
     prepared = prepare(store, cohort, layout, qrels)
-    backend = judge_backend(judge)
     folder = RunFolder.at(out)
+    backend = judge_backend(
+        judge, folder, samples=judge_samples, price_in=price_in, price_out=price_out, max_cost=max_cost
+    )
+    asking = plan.size * sum(name != "cosine" for name in names) // len(names)
+    most = len(prepared.cohort) * (settings.budget * asking + K * plan.size)
+    if cost := quote(backend, store, prepared.cohort, most):
+        say(f"judge: {cost}")
     with ray_session(address):
         result = compare(
             plan,
@@ -115,6 +127,8 @@ def _show(folder: RunFolder, result: Comparison, as_json: bool) -> None:
         print(json.dumps({"run": folder.uri, "best": result.best, "trials": trials, **result.statistics}))
     else:
         show_comparison(result)
+        if costs := Costs.of(folder):
+            say(f"Judge's endpoint: {costs_line(costs)}.")
         say(f"Best by judge reward: {result.best}. Report: {folder.uri}/{REPORT}")
     report_failed_trials(result.results)
     report_failures(result.failures)

@@ -30,7 +30,8 @@ from reward_service.errors import JudgeBusy
 from reward_service.llm_judge import LLMJudge
 from reward_service.metrics import ReplicaMetrics
 from reward_service.model import resolve_model
-from reward_service.openai_engine import OpenAIEngine
+from reward_service.openai_engine import PATIENCE, OpenAIEngine
+from reward_service.paid_judge import judge_on
 
 _ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 
@@ -41,7 +42,7 @@ class JudgeReplica:
     async def __init__(self, config: JudgeConfig) -> None:  # type: ignore[misc]
         # Async, so that Serve runs it in the event loop of the methods: the engine's output handler starts there.
         self._config = config
-        self._judge = LLMJudge(config, await make_engine(config))
+        self._judge = judge_on(config, await make_engine(config))
         self._variants: dict[str, LLMJudge] = {}
         self._pending = 0
         self._judged = 0
@@ -92,7 +93,7 @@ class JudgeReplica:
         key = repr(sorted(variant.items()))
         if key not in self._variants:
             config = JudgeConfig(**(self._config.model_dump(exclude_none=True) | dict(variant)))
-            self._variants[key] = LLMJudge(config, self._judge.engine)
+            self._variants[key] = judge_on(config, self._judge.engine)
         return self._variants[key]
 
     async def fingerprint(self) -> str:
@@ -111,7 +112,9 @@ class JudgeReplica:
 async def make_engine(config: JudgeConfig) -> Engine:
     """The configured engine, in the running event loop."""
     if config.endpoint is not None:
-        return OpenAIEngine(config)
+        endpoint = OpenAIEngine(config, patience=PATIENCE)
+        await endpoint.probe()
+        return endpoint
     engine = VllmEngine(config)
     await engine.warm_up()
     return engine
@@ -216,9 +219,11 @@ def _deploy(config: JudgeConfig, application: serve.Application, name: str, *, r
         raise JudgeError(f"judge {name!r} did not start: {startup_failure(name) or error}") from error
 
 
-def _gpus(config: JudgeConfig) -> int:
-    """GPUs per replica: the tensor parallel size if the cluster has GPUs, else 0."""
+def _gpus(config: JudgeConfig) -> float:
+    """GPUs per replica if the cluster has GPUs, else 0."""
     import ray
 
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return config.tensor_parallel_size if resources.get("GPU", 0) >= 1 else 0
+    if config.endpoint is not None or resources.get("GPU", 0) < 1:
+        return 0
+    return config.tensor_parallel_size if config.num_gpus is None else config.num_gpus

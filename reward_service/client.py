@@ -14,6 +14,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
@@ -28,6 +29,7 @@ from reward_service.errors import JudgeBusy, JudgeUnavailable
 
 T = TypeVar("T")
 LONGEST_PAUSE = 10.0  # seconds between two attempts
+OUT_OF_CREDIT = "insufficient_quota"  # OpenAI's code for an empty account, sent as 429 too; waiting does not fill it
 
 
 class RewardClient(ABC):
@@ -203,31 +205,55 @@ class HttpJudge(RewardClient):
         return checked(response, f"the judge at {self.url}")
 
 
-def checked(response: httpx.Response, who: str) -> Any:
-    """The JSON of a successful response. who: names the server in messages.
+def checked(response: httpx.Response, who: str, secret: str | None = None) -> Any:
+    """The JSON of a successful response.
 
-    Raises JudgeBusy on 429, JudgeUnavailable on 500, 503 and 504, JudgeError on other errors. 500 is retried because
-    Serve's proxy answers it when the process behind it died, and repeating a judgement does no harm.
+    who: names the server in messages. secret: a key that the server may repeat and no message may show.
+    Raises JudgeBusy on 429, JudgeUnavailable on 500, 502, 503 and 504, JudgeError on other errors. 500 is retried
+    because Serve's proxy answers it when the process behind it died, and repeating a judgement does no harm.
     """
     if response.is_success:
-        return response.json()
-    try:
-        detail = str(response.json().get("detail", ""))
-    except (ValueError, AttributeError):
-        detail = response.text[:200]
-    message = f"{who} answered {response.status_code}: {detail or response.reason_phrase}"
-    if response.status_code == 429:
-        raise JudgeBusy(message, _retry_after(response))
-    if response.status_code in (500, 503, 504):
-        raise JudgeUnavailable(message)
+        try:
+            return response.json()
+        except ValueError as error:
+            raise JudgeError(f"{who} answered {response.status_code} with something that is no JSON") from error
+    message = f"{who} answered {response.status_code}: {problem(response)}"
+    if secret:
+        message = message.replace(secret, "***")
+    wait = _retry_after(response)
+    if wait is not None:
+        message += f" (it asks to wait {wait:.0f} s)"
+    if response.status_code == 429 and OUT_OF_CREDIT not in response.text:
+        raise JudgeBusy(message, 1.0 if wait is None else wait)
+    if response.status_code in (500, 502, 503, 504):
+        raise JudgeUnavailable(message, wait or 0.0)
     raise JudgeError(message)
 
 
-def _retry_after(response: httpx.Response) -> float:
+def problem(response: httpx.Response) -> str:
+    """What a failed response says: FastAPI's `detail`, OpenAI's `error.message`, else the start of its text."""
     try:
-        return max(0.0, float(response.headers.get("Retry-After", 1.0)))
-    except ValueError:  # an HTTP date: rare, and retrying too early does no harm
-        return 1.0
+        body = response.json()
+        error = body.get("error")
+        said = body.get("detail") or (error.get("message") if isinstance(error, dict) else error)
+    except (ValueError, AttributeError):
+        said = None
+    return str(said or response.text or response.reason_phrase)[:300]
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds of the Retry-After header, which holds a number or an HTTP date (RFC 9110, 10.2.3); None without one."""
+    value = response.headers.get("Retry-After")
+    if value is None:
+        return None
+    try:
+        wait = float(value)
+    except ValueError:
+        try:
+            wait = parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, TypeError):
+            return None
+    return max(0.0, wait) if math.isfinite(wait) else None
 
 
 def _judgement(applicant_id: str, item: dict[str, Any]) -> Judgement:

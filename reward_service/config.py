@@ -14,6 +14,7 @@ from dynaq.stores import mask_uri
 from reward_service.model import model_identity
 
 SECRETS = {"api_key": "DYNAQ_API_KEY", "endpoint_key": "DYNAQ_ENDPOINT_KEY"}  # field -> environment variable
+ENDPOINT_FIELDS = ("request", "samples", "price_in", "price_out", "max_cost")  # meaningless for our own engine
 PROMPT_VERSION = 1  # increment with every change of prompts.py or untrusted_text.py that changes judgements
 
 INSTRUCTION = (
@@ -60,6 +61,11 @@ class JudgeConfig(BaseModel):
         endpoint: base URL of an OpenAI-compatible server that returns logprobs, used instead of our own engine; `model`
             is then the name it serves.
         endpoint_key: bearer token for it; None reads $DYNAQ_ENDPOINT_KEY.
+        request: further fields of every request to the endpoint, e.g. `{reasoning_effort: none}`.
+        samples: for an endpoint without log-probabilities: answers drawn per prompt, whose shares are the
+            distribution. The cost is proportional, and so is the precision: shares are multiples of 1/samples.
+        price_in, price_out: price of a million prompt and completion tokens of the endpoint, in any currency.
+        max_cost: the most that the endpoint's calls may cost, in that currency; further pairs are not asked.
         method: `choice` or `likelihood`; None means `likelihood` for the packaged model, which cannot answer by letter,
             and `choice` for any other.
         rotations: number of orders of the options that `choice` averages over, 1 to 4; the cost is proportional.
@@ -76,6 +82,8 @@ class JudgeConfig(BaseModel):
         kv_cache_gib: memory of the KV cache on CPU, in GiB.
         prefix_caching: reuse shared prefixes of prompts; turn it off only to measure its gain.
         num_cpus: CPUs that Ray reserves for a replica.
+        num_gpus: GPUs that Ray reserves for a replica, where there are any; None means `tensor_parallel_size`. With 0.5
+            two replicas share a GPU; lower `gpu_memory_utilization` to fit.
         replicas: number of engines; with a larger `max_replicas`, Serve scales on ongoing requests.
         max_ongoing_requests: calls that one replica processes at once.
         max_queued_requests: calls that wait per caller; further calls are refused as busy.
@@ -90,6 +98,11 @@ class JudgeConfig(BaseModel):
     model: str | None = None
     endpoint: str | None = None
     endpoint_key: str | None = Field(default=None, repr=False)
+    request: dict[str, Any] = Field(default_factory=dict)
+    samples: int | None = Field(default=None, ge=2, le=100)
+    price_in: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    price_out: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    max_cost: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     method: Literal["choice", "likelihood"] | None = None
     rotations: int = Field(default=1, ge=1, le=len(LABELS))
     label_values: dict[Label, float] = Field(default_factory=lambda: dict(LABEL_VALUES))
@@ -106,6 +119,7 @@ class JudgeConfig(BaseModel):
     kv_cache_gib: Positive = 1
     prefix_caching: bool = True
     num_cpus: float = Field(default=1, ge=0)
+    num_gpus: float | None = Field(default=None, ge=0)
     replicas: Positive = 1
     max_replicas: Positive | None = None
     max_ongoing_requests: Positive = 64
@@ -126,12 +140,26 @@ class JudgeConfig(BaseModel):
     def _fits(self) -> Self:
         if self.endpoint is not None and not self.model:
             raise ValueError("an endpoint needs the name of the model it serves; set model")
+        self._check_endpoint()
         if self.profile_limit + self.job_limit + 256 > self.max_model_len:
             raise ValueError(
                 f"profile_tokens {self.profile_limit} + job_tokens {self.job_limit} + 256 for the prompt around them "
                 f"exceed max_model_len {self.max_model_len}; lower them or raise it"
             )
         return self
+
+    def _check_endpoint(self) -> None:
+        given = [name for name in ENDPOINT_FIELDS if getattr(self, name)]
+        if given and self.endpoint is None:
+            raise ValueError(f"{', '.join(given)}: only for an endpoint, and this judge has its own engine")
+        if self.samples and self.method_name != "choice":
+            raise ValueError("samples are drawn answers to a choice; use them with method choice")
+        if (self.price_in is None) != (self.price_out is None):
+            raise ValueError("price_in and price_out go together; a price of 0 is possible")
+        if self.max_cost and self.price_in is None:
+            raise ValueError("max_cost needs price_in and price_out, the prices of a million tokens")
+        if self.max_cost and (self.replicas > 1 or self.max_replicas):
+            raise ValueError("max_cost is counted in one process; use it with one replica")
 
     @classmethod
     def load(cls, path: str | Path | None = None, **overrides: Any) -> Self:
@@ -202,6 +230,8 @@ class JudgeConfig(BaseModel):
         }
         if self.endpoint:
             parts["endpoint"] = mask_uri(self.endpoint)
+        # Only where they are set, so that judges from before these settings keep their fingerprints.
+        parts |= {name: value for name in ("samples", "request") if (value := getattr(self, name))}
         if self.method_name == "choice":
             parts |= {"rotations": self.rotations, "instruction": self.instruction, "question": self.question}
         return parts

@@ -22,6 +22,7 @@ from reward_service.config import JudgeConfig
 from reward_service.errors import JudgeUnavailable
 from reward_service.model import resolve_model
 from reward_service.prompts import LETTERS, ChatPrompt
+from reward_service.vllm_version import check_vllm
 
 # The smallest block on CPU. Only whole blocks are shared, and vLLM's default of 128 is longer than most of our prompts.
 BLOCK_SIZE = 32
@@ -129,6 +130,7 @@ class VllmEngine:
     """
 
     def __init__(self, config: JudgeConfig) -> None:
+        check_vllm()
         _set_environment(config)
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM

@@ -148,6 +148,17 @@ def fingerprint(method: str, **parts: Any) -> str:
     return f"{method}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
+class UnfinishedJudgements(JudgeError):
+    """A judge that is paid per call failed after it had answered some pairs, whose judgements are in `answers`."""
+
+    def __init__(self, message: str, answers: Sequence[Judgement]) -> None:
+        super().__init__(message, answers)
+        self.answers = tuple(answers)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 def check_answers(
     answers: Sequence[Judgement], applicant_id: str, job_ids: Sequence[str], who: str = "the judge"
 ) -> None:

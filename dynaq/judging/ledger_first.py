@@ -18,7 +18,7 @@ import pyarrow as pa
 from cachetools import FIFOCache, LRUCache
 
 from dynaq.errors import DynaqError
-from dynaq.judging.judgement import AsyncJudge, Judge, Judgement, Slate, check_answers
+from dynaq.judging.judgement import AsyncJudge, Judge, Judgement, Slate, UnfinishedJudgements, check_answers
 from dynaq.judging.ledger_file import judgements
 from dynaq.records import Candidate, Job
 
@@ -206,8 +206,16 @@ class LedgerFirst:
         """Have one applicant's pairs judged and written. Returns job id -> judgement, including abstentions."""
         began = time.monotonic()
         applicant, jobs = await texts(request.applicant_id, request.job_ids)
-        answers = await self._judge.judge_async(applicant, jobs)
+        try:
+            answers = await self._judge.judge_async(applicant, jobs)
+        except UnfinishedJudgements as error:  # the caller gets the error; what was paid for stays
+            await self._take(request, error.answers, began)
+            raise
         check_answers(answers, request.applicant_id, request.job_ids)
+        return await self._take(request, answers, began)
+
+    async def _take(self, request: _Request, answers: Sequence[Judgement], began: float) -> dict[str, Judgement]:
+        """Write a request's answers and remember them. Returns job id -> judgement."""
         request.judged = True
         fresh = {answer.job_id: answer for answer in answers if not answer.abstained}
         self.judged += len(answers)

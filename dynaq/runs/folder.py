@@ -29,6 +29,7 @@ CONFIG = "config.yaml"
 METRICS = "metrics.parquet"
 RECOMMENDATIONS = "recommendations.parquet"
 REPORT = "report.html"
+COSTS = "costs.json"  # of an endpoint's calls, over all sessions of the run
 
 
 @dataclass(frozen=True)

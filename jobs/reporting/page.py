@@ -26,6 +26,7 @@ from jobs.reporting.plots import draw_curves, draw_histograms
 from jobs.reporting.tensorboard import write_curves
 from jobs.steps.cohort import relevance
 from jobs.terminal.tables import number
+from reward_service.costs import Costs
 
 MAIN_CURVES = ("ndcg", "mean_reward", "cumulative_regret", "trust")
 REWARD_SPAN = (-0.1, 1.0)  # of the default label values; others are clipped into the outer bins
@@ -77,6 +78,7 @@ def write_report(folder: RunFolder, store_uri: str | None = None, qrels: str | N
             rewards=rewards,
             reward_plot=_reward_plot(rewards),
             health=health,
+            costs=Costs.of(folder),
             trust=judge_trust(lines),
             mass_plot=_mass_plot(health),
             labels=LABELS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from rich.table import Table
@@ -10,12 +11,16 @@ from rich.table import Table
 from dynaq.evaluation.comparison import METRIC_TITLES
 from jobs.reporting.page import Report
 from jobs.terminal.tables import number
+from reward_service.costs import Costs, costs_line
 
 
-def training_summary(report: Report, failures: Mapping[str, str], paid: int, seconds: float) -> dict[str, Any]:
+def training_summary(
+    report: Report, failures: Mapping[str, str], paid: int, seconds: float, costs: Costs | None = None
+) -> dict[str, Any]:
     """One JSON object; metrics by the names of `dynaq evaluate --json`, null where they are not known.
 
     paid: pairs that the judge answered; the other used ones came from the ledger.
+    costs: of the judge's endpoint, over all sessions of the run.
     """
     (stats,) = report.comparison["strategies"]
     metrics: dict[str, Any] = {}
@@ -31,6 +36,7 @@ def training_summary(report: Report, failures: Mapping[str, str], paid: int, sec
         "judgements_used": stats["judgements_used"],
         "judgements_paid": paid,
         "judgements_per_applicant": stats["judgements_per_applicant"],
+        "judge_costs": asdict(costs) if costs else None,
         "seconds": round(seconds, 3),
         **metrics,
     }
@@ -47,6 +53,8 @@ def training_table(summary: Mapping[str, Any]) -> Table:
         "judgements",
         f"{used:,} used, {paid:,} of them new to the ledger" if used else "none",
     )
+    if summary["judge_costs"]:
+        table.add_row("judge's endpoint", costs_line(Costs(**summary["judge_costs"])))
     for name, (title, _) in METRIC_TITLES.items():
         if summary[name] is not None:
             low, high = summary[f"{name}_interval"]

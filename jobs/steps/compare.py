@@ -18,6 +18,7 @@ The folder holds one run folder per trial (`OUT/<trial>/`, as `dynaq train` writ
                        this round's pairs), cumulative_reward, cumulative_regret, apply_rate, save_rate, click_rate,
                        ignore_rate (of all pairs so far), q_loss, model_loss, planning_loss, epsilon, w_cosine
     bills.json         trial -> judgements paid, updated while trials run, so that an interruption loses almost none
+    costs.json         what the calls to an endpoint cost (`reward_service.costs.Costs`), of all sessions
     comparison.json    the statistics:
 
     {"k": 10, "confidence": 0.95, "budget": 50, "applicants": 32, "seeds": [0, 1, 2], "jobs": 856,
@@ -121,6 +122,7 @@ def compare(
     folder.write_yaml(CONFIG, shown | {"trials": ended, "best": ended[0]})
     runs = {run.name: run for run in read_runs(folder.uri)}
     asked = _judge_top_lists(list(runs.values()), broker)
+    ray.get(broker.costs.remote())  # writes what an endpoint's calls cost into the folder
     found = _write(folder, prepared, plan, config, results, runs, asked, threshold)
     finals = {one["trial"]: one["mean_reward@10"] for one in folder.read_table(TRIALS_FILE).to_pylist()}
     best = max(ended, key=lambda name: -math.inf if finals[name] is None else finals[name])

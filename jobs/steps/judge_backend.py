@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Annotated
 
 import pyarrow as pa
+import typer
 
 from cluster.broker import JudgeBackend
-from dynaq.errors import InputError
+from dynaq.errors import InputError, JudgeError
 from dynaq.judging.judgement import JUDGEMENT_SCHEMA, AsyncJudge, Judgement
 from dynaq.judging.ledger_file import LEDGER, ReplayJudge, ledger_fingerprint, read_ledger
 from dynaq.records import Candidate, Job
+from dynaq.runs.folder import RunFolder
+from dynaq.stores import mask_uri, open_store
 from reward_service.config import JudgeConfig
-from reward_service.judge_by_url import judge_at
+from reward_service.judge_by_url import Endpoint, judge_at
 
 VLLM = "vllm"
 NO_JUDGE = "none"
+QUOTED = 50  # applicants whose texts stand for all in a quote
 
 
 class Replay:
@@ -32,18 +38,54 @@ class Replay:
         return answers
 
 
-def judge_backend(judge: str) -> JudgeBackend:
-    """The judge of `vllm`, `vllm:CONFIG.yaml`, `ledger:PATH` or a URL, not started yet. Raises InputError on others."""
+Samples = Annotated[
+    int | None,
+    typer.Option(help="endpoints without log-probabilities: answers drawn per question, at that many times the cost"),
+]
+PriceIn = Annotated[float | None, typer.Option(min=0, help="endpoints: price of a million prompt tokens")]
+PriceOut = Annotated[float | None, typer.Option(min=0, help="endpoints: price of a million completion tokens")]
+MaxCost = Annotated[float | None, typer.Option(help="endpoints: ask nothing more when this would be exceeded")]
+
+
+def judge_backend(judge: str, folder: RunFolder | None = None, **terms: float | None) -> JudgeBackend:
+    """The judge of `vllm`, `vllm:CONFIG.yaml`, `ledger:PATH` or a URL, not started yet. Raises InputError on others.
+
+    folder: run folder that keeps an endpoint's costs. terms: `samples`, `price_in`, `price_out` and `max_cost`.
+    """
     kind, _, path = judge.partition(":")
+    given = {name: value for name, value in terms.items() if value is not None}
+    if given and not path:
+        raise InputError(f"{', '.join(given)}: only for an endpoint, and --judge {judge} is none")
     if kind == VLLM:
-        config = JudgeConfig.load(path or None)
+        config = JudgeConfig.load(path or None, **given)
+        if config.endpoint is not None:
+            return JudgeBackend(config.fingerprint, _probed(config, folder))
         return JudgeBackend(config.fingerprint, partial(_start_engine, config), cpus=config.num_cpus * config.replicas)
     if judge.startswith(LEDGER) and path:
+        if given:
+            raise InputError(f"{', '.join(given)}: a recorded ledger costs nothing; leave it out")
         replay = str(Path(path).resolve())
         return JudgeBackend(ReplayJudge(replay).fingerprint, partial(Replay, replay), keep=False)
     if kind in ("http", "https"):
-        return JudgeBackend(*judge_at(judge))
+        return JudgeBackend(*judge_at(judge, folder, **given))
     raise InputError(f"judge {judge!r} does not exist; use vllm, vllm:CONFIG.yaml, ledger:PATH or a URL")
+
+
+def _probed(config: JudgeConfig, folder: RunFolder | None) -> Endpoint:
+    try:
+        return Endpoint.probed(config, folder)
+    except JudgeError as error:
+        raise InputError(f"{mask_uri(str(config.endpoint))} is no judge: {error}") from error
+
+
+def quote(backend: JudgeBackend, store_uri: str, applicants: Sequence[str], judgements: int) -> str | None:
+    """What an endpoint's judgements cost at most, in words; None for a judge that costs nothing per call."""
+    if not isinstance(backend.start, Endpoint):
+        return None
+    with open_store(store_uri, read_only=True) as store:
+        people = list(store.records("candidate", list(applicants[:QUOTED])))
+        jobs = list(islice(store.records("job"), len(people)))
+    return backend.start.quote(list(zip(people, jobs, strict=False)), judgements)
 
 
 def read_gold(path: str | None) -> tuple[pa.Table | None, str | None]:

@@ -15,7 +15,7 @@ from dynaq.judging.ledger_file import LEDGER
 from dynaq.pretraining.prior import Pretrained
 from dynaq.qrels import Qrels
 from dynaq.runs.folder import CONFIG, RunFolder
-from dynaq.stores import open_store
+from dynaq.stores import mask_uri, open_store
 from dynaq.tensor_cache import TensorCache
 from jobs.steps.cohort import cohort_digest, read_cohort, relevance
 from jobs.steps.environment import environment
@@ -72,15 +72,20 @@ def run_config(
         "applicants": len(prepared.cohort),
         "cohort": cohort_digest(prepared.cohort),
         "jobs": len(prepared.cache.job_ids),
-        "judge": f"{LEDGER}{Path(judge.removeprefix(LEDGER)).resolve()}"
-        if judge and judge.startswith(LEDGER)
-        else judge,
+        "judge": _shown_judge(judge),
         "judge_fingerprint": fingerprint,
         "pretrained": pretrained.fingerprint if pretrained else None,
         "config": config.model_dump(mode="json"),
         "environment": environment(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _shown_judge(judge: str | None) -> str | None:
+    """The judge with an absolute path, or without the password of its URL."""
+    if judge and judge.startswith(LEDGER):
+        return f"{LEDGER}{Path(judge.removeprefix(LEDGER)).resolve()}"
+    return mask_uri(judge) if judge and "://" in judge else judge
 
 
 MUST_MATCH = (

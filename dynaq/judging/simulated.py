@@ -41,7 +41,8 @@ def labels_of_quality(signal: Array, error: Array, relevant: npt.NDArray[np.bool
 
 
 def _rounded(scores: Array) -> Labels:
-    return (scores[..., None] <= np.array(CUTS)).sum(-1)
+    found: Labels = (scores[..., None] <= np.array(CUTS)).sum(-1)
+    return found
 
 
 class LabelJudge:

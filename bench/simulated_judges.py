@@ -1,7 +1,7 @@
 """Judges of a known quality: what they say of every pair is made from the relevance and one kind of error.
 
-A judge has a score per pair, `grade + strength·error`, and answers by rounding it: APPLY from 2.5 on, SAVE from 1.5,
-CLICK from 0.5, else IGNORE. Each kind of error is a score of its own, with mean 0 and deviation 1:
+`dynaq.judging.simulated` says how the errors become answers. Each kind of error is a score of its own, with mean 0 and
+deviation 1:
 
     random    a standard normal number for each pair: errors that nobody can foresee
     family    a liking for the jobs that are nearest to one random job (a tenth of the catalogue)
@@ -10,11 +10,10 @@ CLICK from 0.5, else IGNORE. Each kind of error is a score of its own, with mean
     popular   a liking for a random tenth of the catalogue, the same for everybody
     title     words that the job's title has in common with the applicant's titles and skills
 
-All kinds err at random as well, the systematic ones half as strongly as systematically. The strength is found by
-bisection, so that the AUC of the expected reward against relevance > 0, over all pairs of the cohort, is the one asked
-for; at 0.5 there is no signal at all. The cosine of an echo is standardised per applicant and shifted, so that it is
-above 0.5 for three times as many pairs as are relevant; an echo is no better than that, and `reached` says what came
-out.
+All kinds err at random as well, the systematic ones half as strongly as systematically. The AUC asked for is that over
+all pairs of the cohort; at 0.5 there is no signal at all. The cosine of an echo is standardised per applicant and
+shifted, so that it is above 0.5 for three times as many pairs as are relevant; an echo is no better than that, and
+`reached` says what came out.
 """
 
 from __future__ import annotations
@@ -27,28 +26,17 @@ import numpy as np
 import numpy.typing as npt
 
 from dynaq.agent.pair_features import job_embedding
-from dynaq.judging.judgement import LABEL_VALUES, LABELS, Judgement, Slate, judgement_from_probabilities
+from dynaq.evaluation.ranking import auc
+from dynaq.judging.simulated import CUTS, VALUES, LabelJudge, labels_of_quality
 from dynaq.qrels import Qrels
 from dynaq.tensor_cache import TensorCache
 
 Array = npt.NDArray[np.float64]
 
 KINDS = ("random", "family", "length", "echo", "popular", "title")
-CUTS = (2.5, 1.5, 0.5)
 GROUP = 0.1  # of the catalogue: a family, or what is pushed
 ALSO_RANDOM = 0.5
 ECHO_SHARE = 3.0  # an echo without noise IGNOREs all but so many times the share of relevant pairs
-STEPS = 30
-VALUES = np.array([LABEL_VALUES[label] for label in LABELS])
-
-
-def auc(scores: Array, relevant: npt.NDArray[np.bool_]) -> float:
-    """Probability that a relevant pair has the higher score, ties counting half (Mann & Whitney 1947)."""
-    _, ranks, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    middle = np.cumsum(counts) - (counts - 1) / 2.0
-    positive = int(relevant.sum())
-    rank_sum = float(middle[ranks.ravel()][relevant.ravel()].sum())
-    return (rank_sum - positive * (positive + 1) / 2.0) / (positive * (relevant.size - positive))
 
 
 @dataclass(frozen=True)
@@ -95,12 +83,10 @@ def _standard(x: Array) -> Array:
     return scaled
 
 
-class SimulatedJudge:
-    """A `JudgementSource` of one kind and AUC. `labels` `[applicants, n_jobs]`: index into LABELS of every answer."""
+class SimulatedJudge(LabelJudge):
+    """Of one kind and AUC. `labels` `[applicants, n_jobs]`: index into LABELS of every answer."""
 
     def __init__(self, cache: TensorCache, pairs: Pairs, kind: str, target: float, seed: int) -> None:
-        self._cache = cache
-        self._row = {a: i for i, a in enumerate(pairs.applicants)}
         self._relevant = pairs.grades > 0
         rng = np.random.default_rng([seed, KINDS.index(kind)])
         noise = rng.standard_normal(pairs.grades.shape)
@@ -110,31 +96,11 @@ class SimulatedJudge:
         signal = pairs.grades
         if kind == "echo":
             signal = pairs.cosines - np.quantile(pairs.cosines, 1.0 - ECHO_SHARE * self._relevant.mean()) + CUTS[-1]
-        self.labels = self._calibrated(signal, error, target)
+        super().__init__(cache, pairs.applicants, labels_of_quality(signal, error, self._relevant, target))
         self.rewards = VALUES[self.labels]
-        self.reached = auc(self.rewards, self._relevant)
-
-    def _calibrated(self, signal: Array, error: Array, target: float) -> npt.NDArray[np.int64]:
-        if target <= 0.5:
-            return self._answers(np.exp(2.0) * error)
-        low, high = -6.0, 6.0  # logarithm of the strength
-        for _ in range(STEPS):
-            middle = (low + high) / 2.0
-            reached = auc(VALUES[self._answers(signal + np.exp(middle) * error)], self._relevant)
-            low, high = (middle, high) if reached > target else (low, middle)
-        return self._answers(signal + np.exp(low) * error)
-
-    def _answers(self, scores: Array) -> npt.NDArray[np.int64]:
-        return 3 - (scores[..., None] > np.array(CUTS)).sum(-1)
+        self.reached = auc(self.rewards[self._relevant], self.rewards[~self._relevant])
 
     def table(self) -> Array:
         """The true P(answer | does not fit), P(answer | fits) over all pairs, `[2, 4]`."""
         answers = np.eye(4)[self.labels]
         return np.stack([answers[~self._relevant].mean(0), answers[self._relevant].mean(0)])
-
-    def judgement(self, applicant: str, job_id: str) -> Judgement:
-        label = int(self.labels[self._row[applicant], self._cache.job_index(job_id)])
-        return judgement_from_probabilities(applicant, job_id, np.eye(4)[label].tolist(), judge="simulated")
-
-    def fetch(self, slates: Sequence[Slate]) -> list[list[Judgement]]:
-        return [[self.judgement(slate.applicant_id, job_id) for job_id in slate.job_ids] for slate in slates]

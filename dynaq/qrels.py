@@ -16,6 +16,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from dynaq.errors import InputError
+from dynaq.judging.judgement import LABELS, Label
 
 QRELS_SCHEMA = pa.schema([("applicant_id", pa.string()), ("job_id", pa.string()), ("grade", pa.float64())])
 
@@ -25,6 +26,7 @@ class Qrels:
 
     def __init__(self, grades: Mapping[str, Mapping[str, float]]) -> None:
         self._grades = {applicant: dict(jobs) for applicant, jobs in grades.items()}
+        self._highest = max((g for jobs in self._grades.values() for g in jobs.values()), default=0.0)
 
     @property
     def applicants(self) -> tuple[str, ...]:
@@ -34,6 +36,15 @@ class Qrels:
     def grades(self, applicant_id: str) -> dict[str, float]:
         """Job id -> grade; empty for an applicant without any."""
         return dict(self._grades.get(applicant_id, {}))
+
+    def label(self, applicant_id: str, job_id: str) -> Label:
+        """What a judge who never errs would answer: APPLY for the highest grade of all, in equal steps down to IGNORE.
+
+        Every grade above 0 is at least a CLICK.
+        """
+        grade = self._grades.get(applicant_id, {}).get(job_id, 0.0)
+        steps = max(1, round((len(LABELS) - 1) * grade / self._highest)) if grade > 0 else 0
+        return LABELS[len(LABELS) - 1 - steps]
 
     def __len__(self) -> int:
         """Number of graded pairs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,20 +16,26 @@ from rich.table import Table
 
 from cluster.broker import BrokerClient, JudgeBackend, start_broker
 from cluster.session import ray_session
+from dynaq.agent.config import DynaQConfig
+from dynaq.encoder import Encoder
 from dynaq.errors import DynaqError, InputError
+from dynaq.evaluation.judge_check import gain_by_quality
+from dynaq.ingest import ingest_market
 from dynaq.judging.judgement import JUDGEMENT_SCHEMA, LABELS, Judgement, Slate
 from dynaq.judging.ledger_file import read_ledger
 from dynaq.markets import esco_market
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job
 from dynaq.stores import open_store
+from dynaq.tensor_cache import TensorCache
 from jobs.cli import run_verb
 from jobs.steps.cohort import relevance
 from jobs.steps.judge_backend import VLLM, MaxCost, PriceIn, PriceOut, Samples, judge_backend
 from jobs.terminal.console import console, say, step
+from jobs.terminal.judge_check import BELIEFS, check_table, say_standing, say_trust
 from jobs.terminal.tables import number
 from reward_service.calibration import calibrated, fit_thresholds
-from reward_service.check import METHODS, MethodCheck, check_method, draw_samples, recommend
+from reward_service.check import METHODS, check_method, draw_samples, recommend
 from reward_service.config import SECRETS, JudgeConfig
 from reward_service.costs import Costs, costs_line
 from reward_service.errors import MethodUnsupported
@@ -146,6 +153,16 @@ def _market(store_uri: str | None, qrels: str | None) -> tuple[list[Candidate], 
         return list(opened.records("candidate")), list(opened.records("job")), relevance(qrels, opened)
 
 
+def _vectors(store_uri: str | None) -> TensorCache:
+    """The vectors of a store, or of the demo's market, which is embedded for it. Raises InputError without vectors."""
+    if store_uri is not None:
+        with open_store(store_uri, read_only=True) as opened:
+            return TensorCache.copy_from_database(opened)
+    with tempfile.TemporaryDirectory() as folder, open_store(folder, create=True) as opened:
+        ingest_market(opened, esco_market(applicants=DEMO_APPLICANTS), encoder=Encoder(), layout="extended")
+        return TensorCache.copy_from_database(opened)
+
+
 def _check(store_uri: str | None, qrels: str | None, config: JudgeConfig, address: str | None) -> None:
     from reward_service.app import start_judge
 
@@ -170,28 +187,15 @@ def _check(store_uri: str | None, qrels: str | None, config: JudgeConfig, addres
     console.print(check_table(checks))
     for line in recommend(checks, config.method_name):
         say(line)
-
-
-def check_table(checks: list[MethodCheck]) -> Table:
-    """One column per method."""
-    table = Table()
-    table.add_column("")
-    for check in checks:
-        table.add_column(check.method, justify="right")
-    rows: dict[str, list[str]] = {
-        "AUC (relevant against irrelevant)": [f"{c.auc:.3f}" for c in checks],
-        "  95 % interval": [f"{c.low:.3f} to {c.high:.3f}" for c in checks],
-        "nDCG@10": [number(c.ndcg) for c in checks],
-        "label mass": [number(c.label_mass) for c in checks],
-        **{label: [f"{c.labels[i]:.1%}" for c in checks] for i, label in enumerate(LABELS)},
-        "abstained": [str(c.abstained) for c in checks],
-        "option order moves p by": ["–" if c.order_effect is None else number(c.order_effect) for c in checks],
-        "option order changes the label": ["–" if c.order_flips is None else f"{c.order_flips:.0%}" for c in checks],
-        "judgements/s": [f"{c.per_second:.1f}" for c in checks],
-    }
-    for name, cells in rows.items():
-        table.add_row(name, *cells)
-    return table
+    try:
+        cache = _vectors(store_uri)
+    except InputError as error:
+        say(f"Whether agents would see how far to believe it is not checked: {error}")
+        return
+    say_trust(checks, cache, grades)
+    with step("What learning is worth on this catalogue, with simulated judges"):
+        curves = {name: gain_by_quality(cache, grades, DynaQConfig(world_model=name)) for name in BELIEFS}
+    say_standing(checks, curves)
 
 
 def _calibrate(store_uri: str | None, out: Path, config: JudgeConfig, pairs: int, address: str | None) -> None:

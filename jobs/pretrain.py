@@ -16,6 +16,7 @@ from dynaq.tensor_cache import TensorCache
 from jobs.cli import run_verb
 from jobs.steps.cohort import read_cohort
 from jobs.terminal.console import say
+from jobs.terminal.tables import gain_of
 
 
 def main(
@@ -52,6 +53,7 @@ def main(
     networks = pretrain(cache, ledger, exclude=left_out, seed=seed, progress=say)
     networks.save(out)
     say(f"{len(networks.applicants)} applicants' judgements, {ledger.num_rows} pairs: {out}")
+    say(gain_of(networks))
 
 
 if __name__ == "__main__":

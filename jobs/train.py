@@ -20,7 +20,7 @@ from cluster.trainer import ActorSize, CohortProgress, CohortResult, CohortTrain
 from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
 from dynaq.pretraining.prior import Pretrained
-from dynaq.runs.folder import RunFolder
+from dynaq.runs.folder import GOLD, RunFolder
 from jobs.cli import run_verb
 from jobs.reporting.page import write_report
 from jobs.reporting.tensorboard import RunEvents
@@ -40,7 +40,7 @@ from jobs.steps.judge_backend import (
 )
 from jobs.steps.prepare import Prepared, check_strategies, open_run, prepare, report_failures, run_config
 from jobs.terminal.console import LiveTable, console, say
-from jobs.terminal.tables import number
+from jobs.terminal.tables import gain_of, number
 from reward_service.costs import Costs
 
 
@@ -98,6 +98,8 @@ def main(
     backend = judge_backend(judge, folder, **terms) if needs_judge and judge != NO_JUDGE else None
     fingerprint = backend.fingerprint if backend else None
     networks = Pretrained.load(pretrained) if pretrained else None
+    if networks is not None and networks.falls_back:
+        say(f"{pretrained}: {gain_of(networks)}")
     recorded = offline_ledger(judge, strategy) if offline or (needs_judge and judge == NO_JUDGE) else None
     shown = {"strategy": strategy, **run_config(prepared, settings, judge if backend else None, fingerprint, networks)}
     shown["offline"] = offline
@@ -106,6 +108,8 @@ def main(
     if from_events:
         answers, shown["feedback"] = _learn_from_events(folder, prepared, settings, feedback_until, judge)
     open_run(folder, shown, resume=resume)
+    if labels is not None:
+        folder.write_table(GOLD, labels)
     if backend and (cost := quote(backend, store, prepared.cohort, settings.budget * len(prepared.cohort))):
         say(f"judge: {cost}")
     make_job = partial(

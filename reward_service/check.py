@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynaq.errors import InputError
-from dynaq.evaluation.ranking import ndcg_at_k
+from dynaq.evaluation.ranking import auc, ndcg_at_k
 from dynaq.judging.judgement import LABELS, Judgement
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job
@@ -52,6 +52,7 @@ class MethodCheck:
         order_effect: mean over pairs of the largest difference of a label's probability between orders of the options;
             None for `likelihood`, which has no options.
         order_flips: share of pairs whose likeliest label depends on the order; None for `likelihood`.
+        judgements: all answers, abstentions included.
     """
 
     method: str
@@ -65,6 +66,7 @@ class MethodCheck:
     per_second: float
     order_effect: float | None = None
     order_flips: float | None = None
+    judgements: tuple[Judgement, ...] = ()
 
     @property
     def better_than_chance(self) -> bool:
@@ -150,15 +152,8 @@ def summarise(
         per_second=total / seconds,
         order_effect=None if orders is None else float(np.ptp(orders, axis=1).max(axis=1).mean()),
         order_flips=None if orders is None else float(np.mean(np.ptp(orders.argmax(axis=2), axis=1) > 0)),
+        judgements=tuple(judgement for judged in answers for judgement in judged),
     )
-
-
-def auc(relevant: Rewards, irrelevant: Rewards) -> float:
-    """Probability that a relevant job scores higher; ties count half (Mann and Whitney 1947). NaN for an empty side."""
-    if not len(relevant) or not len(irrelevant):
-        return float("nan")
-    above = relevant[:, None] > irrelevant
-    return float(above.mean() + 0.5 * (relevant[:, None] == irrelevant).mean())
 
 
 def _mean_auc(sides: Sequence[tuple[Rewards, Rewards]]) -> float:

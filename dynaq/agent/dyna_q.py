@@ -51,7 +51,7 @@ class DynaQBlock:
 
     Args:
         strategy: the reward that the agents learn from.
-        pretrained: cohort-wide networks to start from; None for the cosine prior.
+        pretrained: cohort-wide networks to start from; None, or networks that fall back, for the cosine prior.
         device: where the tensors live.
         feedback: what applicants did; other applicants and jobs outside the catalogue are ignored.
         gold: hand-made labels of pairs of any applicants of the cache. The judge is asked about them once, before the

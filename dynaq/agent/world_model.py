@@ -74,14 +74,15 @@ def make_world_model(
         return MLPWorldModel(inputs, cosines, generators, config)
     device = cosines.device
     values = torch.tensor([config.label_values[label] for label in LABELS], device=device)
+    networks = None if pretrained is None or pretrained.falls_back else pretrained
     # Pre-trained networks bring their own estimate of the judge's noise.
-    if config.world_model == "trust" and pretrained is None and config.judge_noise is None:
+    if config.world_model == "trust" and networks is None and config.judge_noise is None:
         phi = similarity_features(cache, applicant_ids, cosines).to(device)
         return TrustWorldModel(phi, job_embedding(cache).to(device), values)
     prior: Prior
-    if pretrained is not None:
+    if networks is not None:
         features = inputs.features if isinstance(inputs, InteractionInputs) else None
-        prior = pretrained.prior(cache, applicant_ids, device, features)
+        prior = networks.prior(cache, applicant_ids, device, features)
     else:
         prior = CosinePrior(cosines, values)
     return BayesWorldModel(prior, job_embedding(cache).to(device), values, config.judge_noise)

@@ -50,3 +50,15 @@ def ranking_metrics(ranked: Sequence[str], grades: Mapping[str, float], k: int =
         "recall": recall_at_k(ranked, grades, k),
         "mrr": reciprocal_rank(ranked, grades) if known else float("nan"),
     }
+
+
+def auc(relevant: npt.ArrayLike, irrelevant: npt.ArrayLike) -> float:
+    """Probability that a relevant pair scores higher; ties count half (Mann and Whitney 1947). NaN for an empty side.
+
+    relevant, irrelevant: the scores of each side, of any shape.
+    """
+    above, below = np.ravel(relevant), np.sort(np.ravel(irrelevant))
+    if not above.size or not below.size:
+        return float("nan")
+    beaten = np.searchsorted(below, above, side="left") + np.searchsorted(below, above, side="right")
+    return float(beaten.mean()) / (2.0 * below.size)

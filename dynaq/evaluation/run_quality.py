@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from dynaq.evaluation.intervals import NO_RANGE, Interval, interval
+from dynaq.evaluation.prediction_powered import Corrected
 from dynaq.evaluation.ranking import ranking_metrics
+from dynaq.evaluation.true_rewards import TrueRewards, corrected_reward
 from dynaq.judging.judgement import LABELS
 from dynaq.qrels import Qrels
 from dynaq.runs.judgements import Judged
@@ -101,12 +103,14 @@ class Evaluation:
         applicants, judgements_per_applicant: of the run.
         quality: metric, by the names of `quality_names` -> mean over the applicants for whom it is known, with its 95 %
             interval; NaN if it is known for none.
+        corrected: the mean reward of the lists, corrected by pairs whose truth is known; None with too few of them.
     """
 
     k: int
     applicants: int
     judgements_per_applicant: float
     quality: Mapping[str, Interval]
+    corrected: Corrected | None = None
 
     def mean(self, metric: str) -> float:
         """Mean of a metric; a name without a cut-off (`ndcg`) means the one at k."""
@@ -125,15 +129,21 @@ class Evaluation:
             f"mean_reward@{k}": self.mean("mean_reward"),
             f"apply_rate@{k}": self.mean("apply_rate"),
             f"judged@{k}": self.mean("judged"),
+            f"corrected_reward@{k}": self.corrected.mean if self.corrected else math.nan,
+            f"corrected_reward@{k}_interval": [self.corrected.low, self.corrected.high] if self.corrected else None,
+            "truth_known": self.corrected.known if self.corrected else 0,
         }
         return {name: _null(value) for name, value in values.items()}
 
 
-def evaluate_run(run: Run, judged: Judged, qrels: Qrels | None, k: int = K) -> Evaluation:
-    """Evaluate the first k recommendations of every applicant of a run."""
+def evaluate_run(
+    run: Run, judged: Judged, qrels: Qrels | None, k: int = K, true: TrueRewards | None = None
+) -> Evaluation:
+    """Evaluate the first k recommendations of every applicant of a run; `true` corrects the judge's mean reward."""
     rows = list(quality_rows(run, Known(judged), qrels, k).values())
     quality = {name: interval([row[name] for row in rows], within=metric_range(name)) for name in quality_names(k)}
-    return Evaluation(k, len(run.ranked), run.judgements_per_applicant, quality)
+    corrected = corrected_reward([run], judged, true, k) if true is not None else None
+    return Evaluation(k, len(run.ranked), run.judgements_per_applicant, quality, corrected)
 
 
 def _null(value: Any) -> Any:

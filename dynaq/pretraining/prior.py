@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +26,30 @@ FOLDS = 4
 MEMBERS = 3  # networks per fold that differ in their seeds and are pooled
 PRETRAINED = "pretrained"  # name of the files in the folder
 
+
+@dataclass(frozen=True)
+class Gain:
+    """nDCG@10 before the first judgement, on held-out applicants of the ledger: networks against cosine.
+
+    Args:
+        applicants: how many were compared.
+        networks, cosine: means over them.
+        difference, low, high: networks minus cosine, paired, with its 95 % interval; NaN bounds below two applicants.
+    """
+
+    applicants: int
+    networks: float
+    cosine: float
+    difference: float
+    low: float
+    high: float
+
+    @property
+    def credible(self) -> bool:
+        """Whether the whole interval is above 0."""
+        return self.low > 0.0
+
+
 Network = TypeVar("Network", Classifier, PairClassifier)
 
 
@@ -40,6 +65,7 @@ class Pretrained:
     applicants: those whose judgements were used.
     basis: `[block_dim, COORDINATES]`, the principal directions of the priors' text inputs.
     encoder: the revision of the encoder that made the vectors.
+    gain: over the cosine on held-out applicants; None if it was not measured (networks of an older version).
     """
 
     def __init__(
@@ -52,12 +78,18 @@ class Pretrained:
         heads: Sequence[Sequence[Classifier]],
         label_values: Mapping[Label, float],
         encoder: str | None = None,
+        gain: Gain | None = None,
     ) -> None:
-        self.encoder = encoder
+        self.encoder, self.gain = encoder, gain
         self.layout, self.noise, self.basis = layout, noise, basis
         self.applicants = frozenset(applicants)
         self.priors, self.heads = list(priors), list(heads)
         self.label_values = dict(label_values)
+
+    @property
+    def falls_back(self) -> bool:
+        """Whether agents start from the cosine instead, because the networks gain nothing on held-out applicants."""
+        return self.gain is not None and not self.gain.credible
 
     @property
     def fingerprint(self) -> str:
@@ -104,6 +136,8 @@ class Pretrained:
             "noise": self.noise,
             "applicants": sorted(self.applicants),
             "label_values": self.label_values,
+            "gain": asdict(self.gain) if self.gain else None,
+            "falls_back": self.falls_back,
         }
         write_saved(folder, PRETRAINED, tensors, record)
 
@@ -125,8 +159,10 @@ class Pretrained:
                 networks("head", _empty_head),
                 record["label_values"],
                 record.get("encoder"),
+                Gain(**record["gain"]) if record.get("gain") else None,
             )
-        except (KeyError, RuntimeError) as error:  # torch raises RuntimeError if tensors do not match the network
+        # torch raises RuntimeError if tensors do not match the network.
+        except (KeyError, RuntimeError, TypeError) as error:
             raise InputError(
                 f"pre-trained networks in {folder} are not what this version reads ({error}); pre-train anew"
             ) from error

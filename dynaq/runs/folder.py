@@ -30,6 +30,7 @@ METRICS = "metrics.parquet"
 RECOMMENDATIONS = "recommendations.parquet"
 REPORT = "report.html"
 COSTS = "costs.json"  # of an endpoint's calls, over all sessions of the run
+GOLD = "gold.parquet"  # the hand-made labels of --gold
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from dynaq.evaluation.comparison import COMPARISON, CURVE_TITLES, METRIC_TITLES, line_name
 from dynaq.evaluation.intervals import Interval
 from dynaq.evaluation.run_quality import K, evaluate_run
+from dynaq.evaluation.true_rewards import TrueRewards
 from dynaq.qrels import Qrels
 from dynaq.runs.folder import RunFolder
 from dynaq.runs.judgements import Judged
@@ -54,11 +55,15 @@ class Line:
 
 
 def read_comparison(
-    folder: RunFolder, runs: Sequence[Run], judged: Mapping[str, Judged], qrels: Qrels | None
+    folder: RunFolder,
+    runs: Sequence[Run],
+    judged: Mapping[str, Judged],
+    qrels: Qrels | None,
+    true: TrueRewards | None = None,
 ) -> dict[str, Any]:
     """The folder's comparison.json; for a folder without one, the same structure computed from its runs.
 
-    judged: run name -> its judged pairs.
+    judged: run name -> its judged pairs. true: corrects the judge's opinion of the lists.
     """
     if folder.exists(COMPARISON):
         found: dict[str, Any] = folder.read_json(COMPARISON)
@@ -67,7 +72,7 @@ def read_comparison(
         "k": K,
         "applicants": len(runs[0].ranked),
         "seeds": sorted({run.config["config"]["seed"] for run in runs}),
-        "strategies": [_statistics(run, judged[run.name], qrels) for run in runs],
+        "strategies": [_statistics(run, judged[run.name], qrels, true) for run in runs],
         "pairs": [],
         "notes": [],
     }
@@ -84,9 +89,9 @@ def lines_of(comparison: Mapping[str, Any], runs: Sequence[Run]) -> list[Line]:
     return lines
 
 
-def _statistics(run: Run, judged: Judged, qrels: Qrels | None) -> dict[str, Any]:
+def _statistics(run: Run, judged: Judged, qrels: Qrels | None, true: TrueRewards | None) -> dict[str, Any]:
     """One run as an entry of comparison.json, with intervals over its applicants."""
-    evaluation = evaluate_run(run, judged, qrels)
+    evaluation = evaluate_run(run, judged, qrels, true=true)
     curves = {column: curve for column in CURVE_TITLES if (curve := learning_curve(run.metrics, column)) is not None}
     return {
         "strategy": run.config["strategy"] if run.name == run.config["strategy"] else run.name,
@@ -95,6 +100,7 @@ def _statistics(run: Run, judged: Judged, qrels: Qrels | None) -> dict[str, Any]
         "judgements_used": round(run.judgements_per_applicant * len(run.ranked)),
         "judgements_per_applicant": run.judgements_per_applicant,
         "metrics": {name: _known(evaluation.quality[name]) for name in METRIC_TITLES},
+        "corrected_reward": asdict(evaluation.corrected) if evaluation.corrected else None,
         "curves": {
             name: {"judgements": curve.x, "mean": curve.mean, "low": curve.low, "high": curve.high}
             for name, curve in curves.items()

@@ -12,8 +12,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from dynaq.evaluation.comparison import CURVE_TITLES, METRIC_TITLES
+from dynaq.evaluation.comparison import CURVE_TITLES, METRIC_TITLES, line_name
 from dynaq.evaluation.run_quality import K
+from dynaq.evaluation.true_rewards import corrected_words
 from dynaq.judging.judgement import LABELS
 from dynaq.runs.folder import REPORT, RunFolder
 from dynaq.runs.judgements import judged_pairs, judgement_table
@@ -24,7 +25,7 @@ from jobs.reporting.judge_trust import judge_trust
 from jobs.reporting.lines import Line, lines_of, read_comparison
 from jobs.reporting.plots import draw_curves, draw_histograms
 from jobs.reporting.tensorboard import write_curves
-from jobs.steps.cohort import relevance
+from jobs.steps.cohort import known_truth, relevance
 from jobs.terminal.tables import number
 from reward_service.costs import Costs
 
@@ -53,7 +54,8 @@ def write_report(folder: RunFolder, store_uri: str | None = None, qrels: str | N
     config = runs[0].config
     with open_run_store(runs[0], store_uri) as store:
         grades = relevance(qrels, store)
-        comparison = read_comparison(folder, runs, {run.name: judged_pairs(run, store) for run in runs}, grades)
+        judged = {run.name: judged_pairs(run, store) for run in runs}
+        comparison = read_comparison(folder, runs, judged, grades, known_truth(store, grades, folder))
         lines = lines_of(comparison, runs)
         judgements = judgement_table(_judging_run(lines), store)
         entries, hidden = applicant_entries(lines, store, grades, judgements, config["layout"])
@@ -169,6 +171,11 @@ def _notes(comparison: Mapping[str, Any], rewards: Sequence[Mapping[str, Any]]) 
         f"{one['name']}: the judge has judged {one['judged']:.0%} of the top {K}; reward and rates are over these."
         for one in rewards
         if one["judged"] < 1
+    ]
+    notes += [
+        corrected_words(line_name(one), one["corrected_reward"], K)
+        for one in comparison["strategies"]
+        if one.get("corrected_reward")
     ]
     if all(one["metrics"].get(f"ndcg@{K}", {}).get("mean") is None for one in comparison["strategies"]):
         notes.append("No relevance is known for this store, so there is no nDCG; give one with --qrels.")

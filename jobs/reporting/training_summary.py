@@ -9,9 +9,12 @@ from typing import Any
 from rich.table import Table
 
 from dynaq.evaluation.comparison import METRIC_TITLES
+from dynaq.evaluation.run_quality import K
 from jobs.reporting.page import Report
 from jobs.terminal.tables import number
 from reward_service.costs import Costs, costs_line
+
+CORRECTED = f"corrected_reward@{K}"
 
 
 def training_summary(
@@ -27,6 +30,9 @@ def training_summary(
     for name in METRIC_TITLES:
         cell = stats["metrics"].get(name) or {}
         metrics |= {name: cell.get("mean"), f"{name}_interval": [cell.get("low"), cell.get("high")]}
+    corrected = stats.get("corrected_reward") or {}
+    metrics[CORRECTED] = corrected.get("mean")
+    metrics[f"{CORRECTED}_interval"] = [corrected.get("low"), corrected.get("high")]
     return {
         "run": report.uri.rpartition("/")[0],
         "report": report.uri,
@@ -55,7 +61,8 @@ def training_table(summary: Mapping[str, Any]) -> Table:
     )
     if summary["judge_costs"]:
         table.add_row("judge's endpoint", costs_line(Costs(**summary["judge_costs"])))
-    for name, (title, _) in METRIC_TITLES.items():
+    titles = {name: title for name, (title, _) in METRIC_TITLES.items()}
+    for name, title in (titles | {CORRECTED: "  corrected by pairs of known truth"}).items():
         if summary[name] is not None:
             low, high = summary[f"{name}_interval"]
             table.add_row(title, f"{number(summary[name])}  ({number(low)} to {number(high)})")

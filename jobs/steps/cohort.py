@@ -12,7 +12,9 @@ import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 
 from dynaq.errors import InputError
+from dynaq.evaluation.true_rewards import TrueRewards
 from dynaq.qrels import Qrels, read_qrels
+from dynaq.runs.folder import GOLD, RunFolder
 from dynaq.stores import Store
 
 ID_COLUMNS = ("applicant_id", "id", "_id")
@@ -66,6 +68,13 @@ def _ids_in_file(path: Path) -> list[str]:
 def relevance(path: str | None, store: Store) -> Qrels | None:
     """The qrels of a file when one is named, else the store's own, if any."""
     return read_qrels(path) if path else store.qrels()
+
+
+def known_truth(store: Store, qrels: Qrels | None, folder: RunFolder, gold: pa.Table | None = None) -> TrueRewards:
+    """What is known of the truth of pairs: the store's events, `gold` or the labels that a run was given, relevance."""
+    if gold is None and folder.exists(GOLD):
+        gold = folder.read_table(GOLD)
+    return TrueRewards(store.feedback(), gold, qrels)
 
 
 def cohort_digest(cohort: Sequence[str]) -> str:

@@ -30,6 +30,8 @@ The folder holds one run folder per trial (`OUT/<trial>/`, as `dynaq train` writ
         "metrics": {"ndcg@10": {"mean": …, "low": …, "high": …}, …},       every metric of applicants.parquet
         "cold_start": {"judgements": 10, "metrics": {"ndcg": {"mean", "low", "high"}, "mean_reward": …}},
         "steps_to_threshold": {"metric": "ndcg", "threshold": 0.9, "judgements": 25, "low": 20, "high": 30},
+        "corrected_reward": {"mean", "low", "high", "judged", "known", "weight"},   mean_reward@10 corrected by pairs
+                                               whose truth is known (`dynaq.evaluation.true_rewards`); null below 10
         "curves": {"ndcg": {"judgements": […], "mean": […], "low": […], "high": […]}, …}}],
      "comparisons": 24,                        length of `pairs`, for which their intervals are corrected
      "pairs": [
@@ -46,6 +48,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -63,13 +66,15 @@ from dynaq.agent.config import DynaQConfig
 from dynaq.evaluation.comparison import COMPARISON, statistics
 from dynaq.evaluation.run_quality import K, Known
 from dynaq.evaluation.trial_rows import CURVE_SCHEMA, FINAL_SCHEMA, FINALS, as_table, curve_rows, final_rows
+from dynaq.evaluation.true_rewards import corrected_reward
 from dynaq.judging.judgement import Slate
 from dynaq.means import mean_known
 from dynaq.pretraining.prior import Pretrained
-from dynaq.runs.folder import CONFIG, RunFolder
+from dynaq.runs.folder import CONFIG, GOLD, RunFolder
 from dynaq.runs.judgements import judged_pairs
 from dynaq.runs.reading import Run, open_run_store, read_runs
 from dynaq.runs.trials import TrialResult, setting_json
+from jobs.steps.cohort import known_truth
 from jobs.steps.judge_backend import read_gold
 from jobs.steps.prepare import Prepared, open_run, run_config
 from jobs.terminal.comparison_table import Comparison
@@ -103,6 +108,8 @@ def compare(
         "gold": digest,
     }
     open_run(folder, shown | {"trials": plan.names()}, resume=resume)
+    if labels is not None:
+        folder.write_table(GOLD, labels)
     broker = broker or start_broker(prepared.store_uri, backend)
     job = TrainingJob(put_cache(prepared.cache), "", config, broker, folder, pretrained=pretrained, gold=labels)
     with LiveTable("% done") as table:
@@ -170,6 +177,7 @@ def _write(
     largest = max(runs.values(), key=lambda run: len(run.ranked))
     with open_run_store(largest, prepared.store_uri) as store:
         known = Known(judged_pairs(largest, store))
+        true = known_truth(store, prepared.qrels, folder)
     finals = [row for name, run in runs.items() for row in final_rows(trials[name], run, known, prepared.qrels)]
     curves = [row for name, run in runs.items() for row in curve_rows(trials[name], run, known)]
     folder.write_table(APPLICANTS_FILE, as_table(finals, FINAL_SCHEMA))
@@ -182,6 +190,9 @@ def _write(
         "judgements_paid": sum(result.paid for result in results),
         "judged_for_the_table": asked,
     }
+    for arm in found["strategies"]:
+        corrected = corrected_reward([runs[name] for name in arm["trials"]], known.judged, true, K)
+        arm["corrected_reward"] = asdict(corrected) if corrected else None
     for status, what in (("stopped", "were ended early by the scheduler"), ("failed", "failed")):
         if count := sum(result.status == status for result in results):
             found["notes"].append(f"{count} of {len(results)} trials {what} and are not compared")

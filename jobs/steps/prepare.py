@@ -75,6 +75,7 @@ def run_config(
         "judge": _shown_judge(judge),
         "judge_fingerprint": fingerprint,
         "pretrained": pretrained.fingerprint if pretrained else None,
+        "pretrained_falls_back": pretrained.falls_back if pretrained else None,
         "config": config.model_dump(mode="json"),
         "environment": environment(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

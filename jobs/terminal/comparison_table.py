@@ -12,6 +12,7 @@ from rich.table import Table
 from dynaq.errors import DynaqError
 from dynaq.evaluation.comparison import line_name
 from dynaq.evaluation.run_quality import K
+from dynaq.evaluation.true_rewards import corrected_words
 from dynaq.runs.trials import TrialResult
 from jobs.terminal.console import console, errors, say
 from jobs.terminal.tables import number
@@ -64,6 +65,9 @@ def show_comparison(result: Comparison) -> None:
         f"relevance that came with the data; `first` is nDCG@{K} after the first judgements, `to` the judgements until "
         "the mean curve is there."
     )
+    for arm in found["strategies"]:
+        if arm.get("corrected_reward"):
+            say(corrected_words(line_name(arm), arm["corrected_reward"], K))
     for note in found["notes"]:
         say(f"Note: {note}.")
     say(

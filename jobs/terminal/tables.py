@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dynaq.evaluation.run_quality import Evaluation
+from dynaq.pretraining.prior import Pretrained
 
 
 def comparison_table(evaluations: Mapping[str, Evaluation], seconds: Mapping[str, float] | None = None) -> Table:
@@ -40,3 +41,17 @@ def recommendation_table(rows: list[tuple[int, str, str, float]]) -> Table:
     for rank, title, job_id, q in rows:
         table.add_row(str(rank), escape(title), escape(job_id), f"{q:.3f}")
     return table
+
+
+def gain_of(networks: Pretrained) -> str:
+    """What pre-trained networks gained on applicants that they had not seen, and whether agents start from them."""
+    gain = networks.gain
+    if gain is None:
+        return "These networks are of an older version, which did not measure their gain; pre-train anew to know it."
+    measured = (
+        f"nDCG@10 before the first judgement, {gain.applicants} held-out applicants: networks {number(gain.networks)}, "
+        f"cosine {number(gain.cosine)}, difference {gain.difference:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})."
+    )
+    if networks.falls_back:
+        return f"{measured} That is no credible gain: agents will start from the cosine. Judge more applicants."
+    return measured

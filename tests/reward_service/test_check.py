@@ -9,7 +9,7 @@ from dynaq.errors import InputError
 from dynaq.judging.judgement import Judgement, abstention, judgement_from_probabilities
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job
-from reward_service.check import Sample, auc, draw_samples, recommend, summarise
+from reward_service.check import Sample, draw_samples, recommend, summarise
 
 JOBS = {f"j{i}": Job(id=f"j{i}", title=f"title {i}") for i in range(20)}
 
@@ -24,11 +24,6 @@ def answers(applicant: str, rewards: list[float]) -> list[Judgement]:
         judgement_from_probabilities(applicant, f"j{i}", (r, 0.0, 0.0, 1 - r), judge="j", label_mass=0.5)
         for i, r in enumerate(rewards)
     ]
-
-
-def test_auc_counts_the_pairs_that_are_in_order_and_half_of_the_ties() -> None:
-    assert auc(np.array([3.0, 1.0]), np.array([0.0, 1.0])) == pytest.approx((2 + 1 + 0.5) / 4)
-    assert np.isnan(auc(np.array([]), np.array([1.0])))
 
 
 def test_a_judge_that_knows_is_recommended_and_one_that_guesses_is_warned_of() -> None:

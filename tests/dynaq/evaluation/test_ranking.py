@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from dynaq.evaluation.ranking import dcg, ndcg_at_k, recall_at_k, reciprocal_rank
+from dynaq.evaluation.ranking import auc, dcg, ndcg_at_k, recall_at_k, reciprocal_rank
 
 GRADES = {"a": 3.0, "b": 2.0, "c": 1.0, "d": 0.0}
 
@@ -52,3 +52,8 @@ def test_recall_by_hand() -> None:
 def test_reciprocal_rank_by_hand() -> None:
     assert reciprocal_rank(["d", "x", "c", "a"], GRADES) == pytest.approx(1 / 3)
     assert reciprocal_rank(["d", "x"], GRADES) == 0.0
+
+
+def test_auc_counts_the_pairs_that_are_in_order_and_half_of_the_ties() -> None:
+    assert auc(np.array([3.0, 1.0]), np.array([0.0, 1.0])) == pytest.approx((2 + 1 + 0.5) / 4)
+    assert np.isnan(auc(np.array([]), np.array([1.0])))

@@ -86,7 +86,11 @@ def test_the_json_keeps_its_names_and_null_is_what_is_not_known(run: Run) -> Non
         "mean_reward@5",
         "apply_rate@5",
         "judged@5",
+        "corrected_reward@5",
+        "corrected_reward@5_interval",
+        "truth_known",
     ]
+    assert (shown["corrected_reward@5"], shown["corrected_reward@5_interval"], shown["truth_known"]) == (None, None, 0)
     assert (shown["ndcg@5"], shown["ndcg@5_interval"], shown["mean_reward@5"]) == (None, [None, None], None)
     assert (shown["judged@5"], shown["judgements_per_applicant"]) == (0.0, 5.0)
 

@@ -107,6 +107,35 @@ def test_others_judgements_rank_better_than_the_cosine_for_a_newcomer(
     assert score(networks) > score(None) + 0.05
 
 
+def test_networks_that_rank_held_out_applicants_better_are_used(market: ToyMarket, honest: Pretrained) -> None:
+    assert honest.gain is not None
+    assert honest.gain.applicants == 48
+    assert honest.gain.low > 0.0
+    assert honest.gain.networks - honest.gain.cosine == pytest.approx(honest.gain.difference)
+    assert not honest.falls_back
+
+
+def test_without_a_gain_on_held_out_applicants_agents_start_from_the_cosine(market: ToyMarket, tmp_path: Path) -> None:
+    """The wishes of each of these applicants are foreign to all others: nothing can be learned from them."""
+    rng = np.random.default_rng(5)
+    alien = dict(market.grades)
+    for applicant in list(alien)[:20]:
+        wanted = set(rng.permutation(market.cache.job_ids)[:10])
+        alien[applicant] = {job: 3.0 * (job in wanted) for job in market.cache.job_ids}
+    foreign = ToyMarket(market.cache, alien, market.store)
+    networks = pretrain(market.cache, ledger(foreign, list(alien)[:20]))
+    networks.save(tmp_path)
+    loaded = Pretrained.load(tmp_path)
+    assert loaded.gain == networks.gain
+    assert loaded.falls_back
+    config = small_config()
+    newcomers = list(market.cache.applicant_ids[30:34])
+    blocks = [
+        DynaQBlock(market.cache, newcomers, make_strategy("llm", config), config, start) for start in (loaded, None)
+    ]
+    np.testing.assert_array_equal(blocks[0].q_values(), blocks[1].q_values())
+
+
 def test_saved_networks_are_the_same_when_loaded(market: ToyMarket, honest: Pretrained, tmp_path: Path) -> None:
     honest.save(tmp_path)
     loaded = Pretrained.load(tmp_path)

@@ -37,7 +37,7 @@ LEVELS = len(LABELS)
 # Prior for APPLY, SAVE and CLICK: slope of the log-odds against IGNORE per standard deviation of the cosine, and their
 # value at the applicant's mean. Means of maximum likelihood fits on development applicants of O*NET and ESCO.
 SLOPES, INTERCEPTS = (5.0, 2.8, 2.1), (-15.9, -7.5, -5.5)
-SLOPE_PRECISION, INTERCEPT_PRECISION, OTHER_PRECISION = 2.0, 0.16, 80.0
+SLOPE_PRECISION, INTERCEPT_PRECISION, OTHER_PRECISION = 2.0, 0.16, 20.0
 ITERATIONS = 4  # per round; each round starts from the last one's result
 ROW_PSEUDO = 40.0  # pseudo-answers that pull each row of the confusion towards the two-parameter form
 MISFIT_PSEUDO = 10.0  # pseudo-answers that pull the misfits' row towards the pooled mix of answers

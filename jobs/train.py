@@ -23,9 +23,18 @@ from jobs.cli import run_verb
 from jobs.reporting.page import write_report
 from jobs.reporting.tensorboard import RunEvents
 from jobs.reporting.training_summary import training_summary, training_table
+from jobs.steps import judge_check
 from jobs.steps.feedback_answers import describe_feedback, learn_from_events
 from jobs.steps.judge_backend import NO_JUDGE, check_feedback, judge_backend, offline_ledger, read_gold
-from jobs.steps.prepare import Prepared, check_strategies, open_run, prepare, report_failures, run_config
+from jobs.steps.prepare import (
+    Prepared,
+    check_strategies,
+    open_run,
+    prepare,
+    refuse_other_run,
+    report_failures,
+    run_config,
+)
 from jobs.terminal.console import LiveTable, console
 from jobs.terminal.tables import number
 
@@ -38,6 +47,7 @@ def main(
     judge: Annotated[
         str, typer.Option(help="vllm, vllm:CONFIG.yaml, ledger:PATH or a URL; none: learn from --feedback alone")
     ] = "vllm",
+    calibrate: Annotated[str | None, typer.Option(help=judge_check.HELP)] = None,
     budget: Annotated[int | None, typer.Option(min=1, help="judgements per applicant")] = None,
     layout: Annotated[str | None, typer.Option(help="classic or extended; default: the store's")] = None,
     config: Annotated[str | None, typer.Option(help="YAML with the agents' settings")] = None,
@@ -71,15 +81,15 @@ def main(
 ) -> None:
     """Train one Dyna-Q agent per applicant."""
     settings = DynaQConfig.load(config, {"budget": budget, "seed": seed})
+    judge_check.check_mode(calibrate)
     needs_judge = check_strategies([strategy], settings)
     prepared = prepare(store, cohort, layout, qrels)
     check_feedback(strategy, judge, feedback or feedback_until is not None)
     backend = judge_backend(judge) if needs_judge and judge != NO_JUDGE else None
     folder = RunFolder.at(out)
-    fingerprint = backend.fingerprint if backend else None
     networks = Pretrained.load(pretrained) if pretrained else None
     recorded = offline_ledger(judge, strategy) if offline or (needs_judge and judge == NO_JUDGE) else None
-    shown = run_config(prepared, settings, judge if backend else None, fingerprint, networks)
+    shown = run_config(prepared, settings, judge if backend else None, None, networks)
     shown["offline"] = offline
     labels, shown["gold"] = read_gold(gold)
     answers = None
@@ -91,7 +101,7 @@ def main(
                 "and catalogue; collect some with dynaq serve --recommend, or name a --judge"
             )
         describe_feedback(shown["feedback"])
-    open_run(folder, {"strategy": strategy, **shown}, resume=resume)
+    refuse_other_run(folder, resume=resume)
     size = ActorSize(actor_cpus, actor_gpus, actors, backend.cpus if backend else 0.0)
 
     def job(cache: CacheRef, broker: Any) -> TrainingJob:
@@ -108,6 +118,10 @@ def main(
         )
 
     with ray_session(address):
+        if backend and recorded is None:
+            backend = judge_check.usable_judge(judge, backend, prepared, folder, calibrate)
+        shown["judge_fingerprint"] = backend.fingerprint if backend else None
+        open_run(folder, {"strategy": strategy, **shown}, resume=resume)
         result, paid = _train(prepared, backend, job, size)
     failures = prepared.failures | result.failures
     summary = training_summary(write_report(folder, prepared.store_uri, qrels), failures, paid, result.seconds)

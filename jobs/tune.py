@@ -20,9 +20,10 @@ from dynaq.pretraining.prior import Pretrained
 from dynaq.runs.folder import REPORT, RunFolder
 from jobs.cli import run_verb
 from jobs.reporting.page import write_report
+from jobs.steps import judge_check
 from jobs.steps.compare import compare
 from jobs.steps.judge_backend import judge_backend
-from jobs.steps.prepare import check_strategies, prepare, report_failures
+from jobs.steps.prepare import check_strategies, prepare, refuse_other_run, report_failures
 from jobs.terminal.comparison_table import report_failed_trials, show_comparison
 from jobs.terminal.console import say
 
@@ -37,6 +38,7 @@ def main(
         str, typer.Option(help="cosine, llm, hybrid or rllib-dqn, separated by commas")
     ] = "cosine,llm,hybrid",
     judge: Annotated[str, typer.Option(help="vllm, vllm:CONFIG.yaml, ledger:PATH or a URL")] = "vllm",
+    calibrate: Annotated[str | None, typer.Option(help=judge_check.HELP)] = None,
     budget: Annotated[int | None, typer.Option(min=1, help="judgements per applicant")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="runs of every strategy, from --seed on")] = 1,
     qrels: Annotated[str | None, typer.Option(help="relevance file; default: the store's")] = None,
@@ -82,13 +84,16 @@ def main(
 ) -> None:
     """Compare strategies and settings on one cohort."""
     settings = DynaQConfig.load(config, {"budget": budget, "seed": seed})
+    judge_check.check_mode(calibrate)
     names = _strategies(strategies, settings)
     plan = _plan(names, settings, seeds, read_space(space, settings), samples, search, scheduler)
     callbacks = trackers(mlflow, wandb, Path(out).name or "dynaq")
     prepared = prepare(store, cohort, layout, qrels)
     backend = judge_backend(judge)
     folder = RunFolder.at(out)
+    refuse_other_run(folder, resume=resume)
     with ray_session(address):
+        backend = judge_check.usable_judge(judge, backend, prepared, folder, calibrate)
         result = compare(
             plan,
             prepared,

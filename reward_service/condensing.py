@@ -44,23 +44,25 @@ HEADINGS = {heading_key(name): rank for rank, names in _HEADINGS.items() for nam
 
 _BOILERPLATE = re.compile(
     r"equal opportunity|equal employment|regardless of|without regard to|\bveterans?\b|reasonable accommodation|"
-    r"\b401\s?\(?k\b|dental|health insurance|paid (?:time off|leave|vacation)|\bPTO\b|apply (?:now|today|here|online)|"
-    r"send (?:us )?your (?:cv|resume|résumé)|we offer|competitive salary|privacy|our (?:company|clients|mission|values)|"
-    r"about us|is looking for|https?:|www\.|\bбенефит|\bДМС\b|трудоустройство по ТК|официальн\w+ трудоустройств|"
+    r"\b401\s?\(?k\b|dental|health insurance|paid (?:time off|leave|vacation)|\bPTO\b|"
+    r"apply (?:now|today|here|online)|send (?:us )?your (?:cv|resume|résumé)|we offer|competitive salary|privacy|"
+    r"our (?:company|clients|mission|values)|about us|is looking for|https?:|www\.|\bбенефит|\bДМС\b|трудоустройство по ТК|"
+    r"официальн\w+ трудоустройств|"
     r"мы предлагаем|график работы|заработн|wir bieten|bewerbung|nous offrons|ofrecemos|oferecemos",
     re.IGNORECASE,
 )
 _CUES = re.compile(
-    r"\b(?:experience|experienced|knowledge|skills?|skilled|proficien\w+|familiar\w*|expertise|degree|certifi\w+|licen[cs]e|"
-    r"ability to|able to|must (?:have|be)|required?|requirements?|years|fluent|you (?:bring|know|have)|understanding of|"
-    r"опыт\w*|знани\w*|умени\w*|навык\w*|владени\w*|образовани\w*|понимани\w*|требу\w+|"
+    r"\b(?:experience|experienced|knowledge|skills?|skilled|proficien\w+|familiar\w*|expertise|degree|"
+    r"certifi\w+|licen[cs]e|ability to|able to|must (?:have|be)|required?|requirements?|years|fluent|"
+    r"you (?:bring|know|have)|understanding of|опыт\w*|знани\w*|умени\w*|навык\w*|владени\w*|образовани\w*|понимани\w*|требу\w+|"
     r"erfahrung\w*|kenntniss\w*|ausbildung|studium|expérience|connaissances?|maîtrise|diplôme|"
     r"experiencia|conocimientos?|dominio|titulaci\w+|experiência|conhecimentos?|досвід\w*|знання)\b",
     re.IGNORECASE,
 )
 # How a requirement begins, before it comes to what is required. Left out, so that the few tokens go to the latter.
 _LEAD = re.compile(
-    r"^(?:(?:ideal candidate (?:has|is)|you (?:bring|know|have|are|will (?:have|need))|we (?:expect|require)|candidates? (?:must|should) have|"
+    r"^(?:(?:ideal candidate (?:has|is)|you (?:bring|know|have|are|will (?:have|need))|we (?:expect|require)|"
+    r"candidates? (?:must|should) have|"
     r"must (?:have|be)|required?|requirements?|qualifications?|minimum|at least|strong|solid|good|excellent|proven|"
     r"demonstrated|deep|basic|working|practical|hands-on|relevant|professional|prior|previous|the|an?|and|of|with|in|"
     r"using|(?:\d+\s?\+?|two|three|five)(?:\s?[-–to]+\s?\d+)?\+?\s?(?:years?|yrs?)['’]?|experience|knowledge|"

@@ -36,7 +36,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Fields of one applicant or job, ready for a prompt; whether they were cut to fit, and condensed rather than cut."""
+    """Fields of one applicant or job, ready for a prompt; whether they were shortened, and if by condensing."""
 
     fields: tuple[Field, ...]
     was_cut: bool

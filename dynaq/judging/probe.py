@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -38,7 +39,7 @@ def probe_slates(cache: TensorCache, cohort: Sequence[str], *, seed: int = 0) ->
     for applicant_id in (cohort[i] for i in chosen):
         order = np.argsort(-cache.calculate_cosine_similarities(applicant_id), kind="stable")
         edges = np.unique([*(round(share * len(order)) for share in STRATA), len(order)])
-        places = [0, *(int(rng.integers(low, high)) for low, high in zip(edges[1:-1], edges[2:], strict=True))]
+        places = [0, *(int(rng.integers(low, high)) for low, high in pairwise(edges[1:]))]
         slates.append(Slate(applicant_id, tuple(cache.job_ids[order[place]] for place in places)))
     return slates
 

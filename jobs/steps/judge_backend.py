@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -13,6 +14,7 @@ from dynaq.errors import InputError
 from dynaq.judging.judgement import JUDGEMENT_SCHEMA, AsyncJudge, Judgement
 from dynaq.judging.ledger_file import LEDGER, ReplayJudge, ledger_fingerprint, read_ledger
 from dynaq.records import Candidate, Job
+from reward_service.client import ServeJudge
 from reward_service.config import JudgeConfig
 from reward_service.judge_by_url import judge_at
 
@@ -35,15 +37,28 @@ class Replay:
 def judge_backend(judge: str) -> JudgeBackend:
     """The judge of `vllm`, `vllm:CONFIG.yaml`, `ledger:PATH` or a URL, not started yet. Raises InputError on others."""
     kind, _, path = judge.partition(":")
-    if kind == VLLM:
-        config = JudgeConfig.load(path or None)
-        return JudgeBackend(config.fingerprint, partial(_start_engine, config), cpus=config.num_cpus * config.replicas)
+    config = engine_config(judge)
+    if config is not None:
+        return engine_backend(config)
     if judge.startswith(LEDGER) and path:
         replay = str(Path(path).resolve())
         return JudgeBackend(ReplayJudge(replay).fingerprint, partial(Replay, replay), keep=False)
     if kind in ("http", "https"):
         return JudgeBackend(*judge_at(judge))
     raise InputError(f"judge {judge!r} does not exist; use vllm, vllm:CONFIG.yaml, ledger:PATH or a URL")
+
+
+def engine_config(judge: str) -> JudgeConfig | None:
+    """The configuration of `vllm` or `vllm:CONFIG.yaml`; None for other judges."""
+    kind, _, path = judge.partition(":")
+    return JudgeConfig.load(path or None) if kind == VLLM else None
+
+
+def engine_backend(config: JudgeConfig, calibration: Mapping[str, Any] | None = None) -> JudgeBackend:
+    """The judge of an engine; `calibration`: fields that replace the configuration's, answered on the same engine."""
+    judge = JudgeConfig(**(config.model_dump(exclude_none=True) | dict(calibration or {})))
+    start = partial(_start_judge, config, calibration)
+    return JudgeBackend(judge.fingerprint, start, cpus=config.num_cpus * config.replicas)
 
 
 def read_gold(path: str | None) -> tuple[pa.Table | None, str | None]:
@@ -70,7 +85,13 @@ def check_feedback(strategy: str, judge: str, feedback: bool) -> None:
         raise InputError("--judge none learns from logged events alone; add --feedback, or name a judge")
 
 
-def _start_engine(config: JudgeConfig) -> AsyncJudge:
+def start_engine(config: JudgeConfig) -> ServeJudge:
+    """The engine on the Ray cluster of this process, started unless it runs already."""
     from reward_service.app import start_judge
 
     return start_judge(config)
+
+
+def _start_judge(config: JudgeConfig, calibration: Mapping[str, Any] | None) -> AsyncJudge:
+    engine = start_engine(config)
+    return engine.variant(config, **calibration) if calibration else engine

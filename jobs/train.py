@@ -20,6 +20,7 @@ from dynaq.errors import InputError
 from dynaq.pretraining.prior import Pretrained
 from dynaq.runs.folder import RunFolder
 from jobs.cli import run_verb
+from jobs.reporting.judge_health import remarks_line
 from jobs.reporting.page import write_report
 from jobs.reporting.tensorboard import RunEvents
 from jobs.reporting.training_summary import training_summary, training_table
@@ -35,7 +36,7 @@ from jobs.steps.prepare import (
     report_failures,
     run_config,
 )
-from jobs.terminal.console import LiveTable, console
+from jobs.terminal.console import LiveTable, console, say
 from jobs.terminal.tables import number
 
 
@@ -124,11 +125,14 @@ def main(
         open_run(folder, {"strategy": strategy, **shown}, resume=resume)
         result, paid = _train(prepared, backend, job, size)
     failures = prepared.failures | result.failures
-    summary = training_summary(write_report(folder, prepared.store_uri, qrels), failures, paid, result.seconds)
+    report = write_report(folder, prepared.store_uri, qrels)
+    summary = training_summary(report, failures, paid, result.seconds)
     if as_json:
         print(json.dumps(summary))
     else:
         console.print(training_table(summary))
+        if remarks := remarks_line(report.health):
+            say(remarks)
     report_failures(failures)
 
 

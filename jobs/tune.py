@@ -19,6 +19,7 @@ from dynaq.errors import InputError
 from dynaq.pretraining.prior import Pretrained
 from dynaq.runs.folder import REPORT, RunFolder
 from jobs.cli import run_verb
+from jobs.reporting.judge_health import remarks_line
 from jobs.reporting.page import write_report
 from jobs.steps import judge_check
 from jobs.steps.compare import compare
@@ -109,12 +110,14 @@ def main(
             resume=resume,
             threshold=threshold,
         )
-    write_report(folder, prepared.store_uri, qrels)
+    report = write_report(folder, prepared.store_uri, qrels)
     if as_json:
         trials = [{"trial": one.trial.name, "status": one.status, "error": one.error or None} for one in result.results]
         print(json.dumps({"run": folder.uri, "best": result.best, "trials": trials, **result.statistics}))
     else:
         show_comparison(result)
+        if remarks := remarks_line(report.health):
+            say(remarks)
         say(f"Best by judge reward: {result.best}. Report: {folder.uri}/{REPORT}")
     report_failed_trials(result.results)
     report_failures(result.failures)

@@ -46,16 +46,16 @@ _BOILERPLATE = re.compile(
     r"equal opportunity|equal employment|regardless of|without regard to|\bveterans?\b|reasonable accommodation|"
     r"\b401\s?\(?k\b|dental|health insurance|paid (?:time off|leave|vacation)|\bPTO\b|"
     r"apply (?:now|today|here|online)|send (?:us )?your (?:cv|resume|résumé)|we offer|competitive salary|privacy|"
-    r"our (?:company|clients|mission|values)|about us|is looking for|https?:|www\.|\bбенефит|\bДМС\b|трудоустройство по ТК|"
-    r"официальн\w+ трудоустройств|"
+    r"our (?:company|clients|mission|values)|about us|is looking for|https?:|www\.|\bбенефит|\bДМС\b|"
+    r"трудоустройство по ТК|официальн\w+ трудоустройств|"
     r"мы предлагаем|график работы|заработн|wir bieten|bewerbung|nous offrons|ofrecemos|oferecemos",
     re.IGNORECASE,
 )
 _CUES = re.compile(
     r"\b(?:experience|experienced|knowledge|skills?|skilled|proficien\w+|familiar\w*|expertise|degree|"
     r"certifi\w+|licen[cs]e|ability to|able to|must (?:have|be)|required?|requirements?|years|fluent|"
-    r"you (?:bring|know|have)|understanding of|опыт\w*|знани\w*|умени\w*|навык\w*|владени\w*|образовани\w*|понимани\w*|требу\w+|"
-    r"erfahrung\w*|kenntniss\w*|ausbildung|studium|expérience|connaissances?|maîtrise|diplôme|"
+    r"you (?:bring|know|have)|understanding of|опыт\w*|знани\w*|умени\w*|навык\w*|владени\w*|образовани\w*|понимани\w*|"
+    r"требу\w+|erfahrung\w*|kenntniss\w*|ausbildung|studium|expérience|connaissances?|maîtrise|diplôme|"
     r"experiencia|conocimientos?|dominio|titulaci\w+|experiência|conhecimentos?|досвід\w*|знання)\b",
     re.IGNORECASE,
 )

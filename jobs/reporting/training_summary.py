@@ -31,6 +31,7 @@ def training_summary(report: Report, failures: Mapping[str, str], paid: int, sec
         "judgements_used": stats["judgements_used"],
         "judgements_paid": paid,
         "judgements_per_applicant": stats["judgements_per_applicant"],
+        "judge_remarks": dict(report.health["notes"]) if report.health else {},
         "seconds": round(seconds, 3),
         **metrics,
     }

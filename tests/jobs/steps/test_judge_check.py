@@ -147,7 +147,7 @@ def test_a_blind_judge_with_chosen_thresholds_stops_with_the_command_that_mends_
 def test_check_refuses_the_packaged_judge_instead_of_calibrating_it(
     prepared: Prepared, engine: CosineEngine, tmp_path: Path
 ) -> None:
-    with pytest.raises(JudgeError, match="--calibrate judge.yaml"):
+    with pytest.raises(JudgeError, match=r"--calibrate judge\.yaml"):
         checked(prepared, tmp_path / "run", mode="check")
 
 
@@ -155,7 +155,7 @@ def test_thresholds_of_another_scorer_are_refused_before_anything_is_asked(
     prepared: Prepared, engine: CosineEngine, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.yaml").write_text("profile_tokens: 50\nthresholds: {click: 0, save: 1, apply: 2, scale: 0.1}\n")
-    with pytest.raises(JudgeError, match="not fitted for it.*--calibrate judge.yaml"):
+    with pytest.raises(JudgeError, match=r"not fitted for it.*--calibrate judge\.yaml"):
         checked(prepared, tmp_path / "run", f"vllm:{tmp_path}/mine.yaml")
     assert engine.counts == {"judged": 0, "scored": 0}
     (tmp_path / "mine.yaml").write_text("profile_tokens: 50\n")

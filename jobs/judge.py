@@ -30,11 +30,11 @@ from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from jobs.cli import run_verb
 from jobs.steps.cohort import relevance
-from jobs.steps.judge_backend import VLLM, MaxCost, PriceIn, PriceOut, Samples, judge_backend
+from jobs.steps.judge_backend import VLLM, MaxCost, PriceIn, PriceOut, Samples, engine_config, judge_backend
 from jobs.terminal.console import console, say, step
 from jobs.terminal.judge_check import BELIEFS, check_table, say_standing, say_trust
 from jobs.terminal.tables import number
-from reward_service.calibration import calibrated, fit_thresholds
+from reward_service.calibration import PAIRS, fit_judge
 from reward_service.check import METHODS, check_method, draw_samples, recommend
 from reward_service.config import SECRETS, JudgeConfig
 from reward_service.costs import Costs, costs_line
@@ -59,7 +59,7 @@ def main(
     calibrate: Annotated[
         str | None, typer.Option(metavar="FILE", help="fit the thresholds on the store; write a judge configuration")
     ] = None,
-    pairs: Annotated[int, typer.Option(min=50, help="random pairs for --calibrate")] = 400,
+    pairs: Annotated[int, typer.Option(min=50, help="random pairs for --calibrate")] = PAIRS,
     export: Annotated[str | None, typer.Option("--export", metavar="FILE", help="write the ledger as Parquet")] = None,
     take: Annotated[str | None, typer.Option("--import", metavar="FILE", help="add a ledger file to the store")] = None,
     address: Annotated[
@@ -96,10 +96,10 @@ def _needed(store: str | None) -> str:
 
 
 def _engine_config(judge: str) -> JudgeConfig:
-    kind, _, path = judge.partition(":")
-    if kind != VLLM:
+    config = engine_config(judge)
+    if config is None:
         raise InputError(f"--judge {judge}: only an engine can be measured or calibrated; use vllm or vllm:CONFIG.yaml")
-    return JudgeConfig.load(path or None)
+    return config
 
 
 def _ask(store_uri: str, applicant: str, job_ids: list[str], backend: JudgeBackend, address: str | None) -> None:
@@ -210,8 +210,8 @@ def _calibrate(store_uri: str | None, out: Path, config: JudgeConfig, pairs: int
         with step("Starting the judge"):
             judge = start_judge(config)
         with step(f"Scoring {pairs} random pairs"):
-            cut = asyncio.run(fit_thresholds(judge.scores, config.scorer, candidates, jobs, pairs=pairs))
-    fitted = calibrated(config, cut)
+            fitted = asyncio.run(fit_judge(judge, config, candidates, jobs, pairs))
+    cut = fitted.cut_points
     fields: dict[str, Any] = fitted.model_dump(mode="json", exclude_unset=True, exclude=set(SECRETS))
     out.write_text(f"# thresholds fitted on {pairs} random pairs\n{yaml.safe_dump(fields, sort_keys=False)}")
     say(f"CLICK from {cut.click:.3f}, SAVE from {cut.save:.3f}, APPLY from {cut.apply:.3f} nats per token")

@@ -22,9 +22,11 @@ from dynaq.errors import InputError
 from dynaq.pretraining.prior import Pretrained
 from dynaq.runs.folder import GOLD, RunFolder
 from jobs.cli import run_verb
+from jobs.reporting.judge_health import remarks_line
 from jobs.reporting.page import write_report
 from jobs.reporting.tensorboard import RunEvents
 from jobs.reporting.training_summary import training_summary, training_table
+from jobs.steps import judge_check
 from jobs.steps.feedback_answers import describe_feedback, learn_from_events
 from jobs.steps.judge_backend import (
     NO_JUDGE,
@@ -38,7 +40,15 @@ from jobs.steps.judge_backend import (
     quote,
     read_gold,
 )
-from jobs.steps.prepare import Prepared, check_strategies, open_run, prepare, report_failures, run_config
+from jobs.steps.prepare import (
+    Prepared,
+    check_strategies,
+    open_run,
+    prepare,
+    refuse_other_run,
+    report_failures,
+    run_config,
+)
 from jobs.terminal.console import LiveTable, console, say
 from jobs.terminal.tables import gain_of, number
 from reward_service.costs import Costs
@@ -56,6 +66,7 @@ def main(
     price_in: PriceIn = None,
     price_out: PriceOut = None,
     max_cost: MaxCost = None,
+    calibrate: Annotated[str | None, typer.Option(help=judge_check.HELP)] = None,
     budget: Annotated[int | None, typer.Option(min=1, help="judgements per applicant")] = None,
     layout: Annotated[str | None, typer.Option(help="classic or extended; default: the store's")] = None,
     config: Annotated[str | None, typer.Option(help="YAML with the agents' settings")] = None,
@@ -89,6 +100,7 @@ def main(
 ) -> None:
     """Train one Dyna-Q agent per applicant."""
     settings = DynaQConfig.load(config, {"budget": budget, "seed": seed})
+    judge_check.check_mode(calibrate)
     needs_judge = check_strategies([strategy], settings)
     prepared = prepare(store, cohort, layout, qrels)
     from_events = feedback or feedback_until is not None
@@ -96,20 +108,17 @@ def main(
     folder = RunFolder.at(out)
     terms = {"samples": judge_samples, "price_in": price_in, "price_out": price_out, "max_cost": max_cost}
     backend = judge_backend(judge, folder, **terms) if needs_judge and judge != NO_JUDGE else None
-    fingerprint = backend.fingerprint if backend else None
     networks = Pretrained.load(pretrained) if pretrained else None
     if networks is not None and networks.falls_back:
         say(f"{pretrained}: {gain_of(networks)}")
     recorded = offline_ledger(judge, strategy) if offline or (needs_judge and judge == NO_JUDGE) else None
-    shown = {"strategy": strategy, **run_config(prepared, settings, judge if backend else None, fingerprint, networks)}
+    shown = {"strategy": strategy, **run_config(prepared, settings, judge if backend else None, None, networks)}
     shown["offline"] = offline
     labels, shown["gold"] = read_gold(gold)
     answers = None
     if from_events:
         answers, shown["feedback"] = _learn_from_events(folder, prepared, settings, feedback_until, judge)
-    open_run(folder, shown, resume=resume)
-    if labels is not None:
-        folder.write_table(GOLD, labels)
+    refuse_other_run(folder, resume=resume)
     if backend and (cost := quote(backend, store, prepared.cohort, settings.budget * len(prepared.cohort))):
         say(f"judge: {cost}")
     make_job = partial(
@@ -124,6 +133,12 @@ def main(
     )
     size = ActorSize(actor_cpus, actor_gpus, actors, backend.cpus if backend else 0.0)
     with ray_session(address):
+        if backend and recorded is None:
+            backend = judge_check.usable_judge(judge, backend, prepared, folder, calibrate)
+        shown["judge_fingerprint"] = backend.fingerprint if backend else None
+        open_run(folder, shown, resume=resume)
+        if labels is not None:
+            folder.write_table(GOLD, labels)
         result, paid = _train(prepared, backend, make_job, size)
     _report(folder, prepared, qrels, result, paid, as_json)
 
@@ -181,6 +196,8 @@ def _report(
         print(json.dumps(summary))
     else:
         console.print(training_table(summary))
+        if remarks := remarks_line(report.health):
+            say(remarks)
     report_failures(failures)
 
 

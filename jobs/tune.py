@@ -20,10 +20,12 @@ from dynaq.evaluation.run_quality import K
 from dynaq.pretraining.prior import Pretrained
 from dynaq.runs.folder import REPORT, RunFolder
 from jobs.cli import run_verb
-from jobs.reporting.page import write_report
+from jobs.reporting.judge_health import remarks_line
+from jobs.reporting.page import Report, write_report
+from jobs.steps import judge_check
 from jobs.steps.compare import compare
 from jobs.steps.judge_backend import MaxCost, PriceIn, PriceOut, Samples, judge_backend, quote
-from jobs.steps.prepare import check_strategies, prepare, report_failures
+from jobs.steps.prepare import check_strategies, prepare, refuse_other_run, report_failures
 from jobs.terminal.comparison_table import Comparison, report_failed_trials, show_comparison
 from jobs.terminal.console import say
 from reward_service.costs import Costs, costs_line
@@ -43,6 +45,7 @@ def main(
     price_in: PriceIn = None,
     price_out: PriceOut = None,
     max_cost: MaxCost = None,
+    calibrate: Annotated[str | None, typer.Option(help=judge_check.HELP)] = None,
     budget: Annotated[int | None, typer.Option(min=1, help="judgements per applicant")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="runs of every strategy, from --seed on")] = 1,
     qrels: Annotated[str | None, typer.Option(help="relevance file; default: the store's")] = None,
@@ -88,11 +91,13 @@ def main(
 ) -> None:
     """Compare strategies and settings on one cohort."""
     settings = DynaQConfig.load(config, {"budget": budget, "seed": seed})
+    judge_check.check_mode(calibrate)
     names = _strategies(strategies, settings)
     plan = _plan(names, settings, seeds, read_space(space, settings), samples, search, scheduler)
     callbacks = trackers(mlflow, wandb, Path(out).name or "dynaq")
     prepared = prepare(store, cohort, layout, qrels)
     folder = RunFolder.at(out)
+    refuse_other_run(folder, resume=resume)
     backend = judge_backend(
         judge, folder, samples=judge_samples, price_in=price_in, price_out=price_out, max_cost=max_cost
     )
@@ -101,6 +106,7 @@ def main(
     if cost := quote(backend, store, prepared.cohort, most):
         say(f"judge: {cost}")
     with ray_session(address):
+        backend = judge_check.usable_judge(judge, backend, prepared, folder, calibrate)
         result = compare(
             plan,
             prepared,
@@ -116,11 +122,11 @@ def main(
             resume=resume,
             threshold=threshold,
         )
-    write_report(folder, prepared.store_uri, qrels)
-    _show(folder, result, as_json)
+    report = write_report(folder, prepared.store_uri, qrels)
+    _show(folder, result, report, as_json)
 
 
-def _show(folder: RunFolder, result: Comparison, as_json: bool) -> None:
+def _show(folder: RunFolder, result: Comparison, report: Report, as_json: bool) -> None:
     """Print the comparison. Raises DynaqError when a trial or an applicant failed."""
     if as_json:
         trials = [{"trial": one.trial.name, "status": one.status, "error": one.error or None} for one in result.results]
@@ -129,6 +135,8 @@ def _show(folder: RunFolder, result: Comparison, as_json: bool) -> None:
         show_comparison(result)
         if costs := Costs.of(folder):
             say(f"Judge's endpoint: {costs_line(costs)}.")
+        if remarks := remarks_line(report.health):
+            say(remarks)
         say(f"Best by judge reward: {result.best}. Report: {folder.uri}/{REPORT}")
     report_failed_trials(result.results)
     report_failures(result.failures)

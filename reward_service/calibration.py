@@ -15,11 +15,13 @@ import numpy as np
 
 from dynaq.errors import InputError
 from dynaq.records import Candidate, Job
+from reward_service.client import ServeJudge
 from reward_service.config import JudgeConfig, Thresholds
 
 Scorer = Callable[[Candidate, Sequence[Job]], Awaitable[list[float]]]
 
 SHARES = {"apply": 0.05, "save": 0.10, "click": 0.15}
+PAIRS = 400
 FEWEST = 50  # with fewer scores, the top 5 % would be only one or two pairs
 
 
@@ -51,7 +53,13 @@ def thresholds_from_scores(scores: Sequence[float], scorer: str) -> Thresholds:
 
 
 async def fit_thresholds(
-    score: Scorer, scorer: str, candidates: Sequence[Candidate], jobs: Sequence[Job], *, pairs: int = 400, seed: int = 0
+    score: Scorer,
+    scorer: str,
+    candidates: Sequence[Candidate],
+    jobs: Sequence[Job],
+    *,
+    pairs: int = PAIRS,
+    seed: int = 0,
 ) -> Thresholds:
     """Fit thresholds on random pairs.
 
@@ -66,3 +74,15 @@ async def fit_thresholds(
 def calibrated(config: JudgeConfig, thresholds: Thresholds) -> JudgeConfig:
     """The configuration with these cut points. Its fingerprint differs, so its judgements are not mixed with others."""
     return config.model_copy(update={"thresholds": thresholds})
+
+
+async def fit_judge(
+    judge: ServeJudge, config: JudgeConfig, candidates: Sequence[Candidate], jobs: Sequence[Job], pairs: int = PAIRS
+) -> JudgeConfig:
+    """The judge that `config` becomes for these applicants and jobs: long postings condensed, thresholds fitted.
+
+    judge: runs `config`. Raises InputError on too few scores, JudgeError.
+    """
+    condensing = config.model_copy(update={"condense": True})
+    score = judge.variant(config, condense=True).scores
+    return calibrated(condensing, await fit_thresholds(score, condensing.scorer, candidates, jobs, pairs=pairs))

@@ -16,6 +16,7 @@ from reward_service.model import model_identity
 SECRETS = {"api_key": "DYNAQ_API_KEY", "endpoint_key": "DYNAQ_ENDPOINT_KEY"}  # field -> environment variable
 ENDPOINT_FIELDS = ("request", "samples", "price_in", "price_out", "max_cost")  # meaningless for our own engine
 PROMPT_VERSION = 1  # increment with every change of prompts.py or untrusted_text.py that changes judgements
+CONDENSING_VERSION = 1  # the same for condensing.py, which changes only the judgements of judges with `condense`
 
 INSTRUCTION = (
     "You play a job seeker. You are shown your own profile and one job posting, and you say what you would do with "
@@ -78,6 +79,9 @@ class JudgeConfig(BaseModel):
             for `choice`. Longer texts are cut, and the judgement says so. With `choice` the one with the larger limit
             comes first in the prompt, where prefix caching saves most; with equal limits it is the profile, which all
             jobs of a call share.
+        condense: shorten a long posting to the requirements in its prose instead of cutting it where the limit is. A
+            posting within the limit is shown the same either way. Off by default, so that the answers in existing
+            ledgers stay those of the same judge; `dynaq judge --calibrate` turns it on.
         dtype, quantization, tensor_parallel_size, gpu_memory_utilization, max_model_len: as in vLLM.
         kv_cache_gib: memory of the KV cache on CPU, in GiB.
         prefix_caching: reuse shared prefixes of prompts; turn it off only to measure its gain.
@@ -111,6 +115,7 @@ class JudgeConfig(BaseModel):
     thresholds: Thresholds | None = None
     profile_tokens: Positive | None = None
     job_tokens: Positive | None = None
+    condense: bool = False
     dtype: str = "bfloat16"
     quantization: str | None = None
     tensor_parallel_size: Positive = 1
@@ -228,6 +233,8 @@ class JudgeConfig(BaseModel):
             "profile_tokens": self.profile_limit,
             "job_tokens": self.job_limit,
         }
+        if self.condense:
+            parts["condense"] = CONDENSING_VERSION
         if self.endpoint:
             parts["endpoint"] = mask_uri(self.endpoint)
         # Only where they are set, so that judges from before these settings keep their fingerprints.

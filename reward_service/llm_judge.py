@@ -101,14 +101,16 @@ class LLMJudge:
 
     def _job_text(self, job: Job) -> Text:
         prose = self.config.method_name == "choice"  # on prose, `likelihood` would measure style rather than fit
-        return job_text(job, self.config.job_limit, self.engine.offsets, description=prose)
+        limit, offsets = self.config.job_limit, self.engine.offsets
+        return job_text(job, limit, offsets, description=prose, condense=self.config.condense)
 
     def _note(self, profile: Text, job: Text) -> str:
         notes = [self._uncalibrated] if self._uncalibrated else []
         if profile.was_cut:
             notes.append(f"profile cut to {self.config.profile_limit} tokens")
         if job.was_cut:
-            notes.append(f"job cut to {self.config.job_limit} tokens")
+            done = "condensed" if job.was_condensed else "cut"
+            notes.append(f"job {done} to {self.config.job_limit} tokens")
         return "; ".join(notes)
 
     async def _score(self, profile: Text, job: Text) -> float:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from dynaq.judging.judgement import LABELS, Label
 from dynaq.records import Candidate, Job
+from reward_service.condensing import condensed
 from reward_service.untrusted_text import Field, Offsets, fit, neutralise
 
 MEANINGS: dict[Label, str] = {
@@ -35,10 +36,11 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Fields of one applicant or job, ready for a prompt, and whether they were cut to fit."""
+    """Fields of one applicant or job, ready for a prompt; whether they were shortened, and if by condensing."""
 
     fields: tuple[Field, ...]
     was_cut: bool
+    was_condensed: bool = False
 
     @property
     def empty(self) -> bool:
@@ -63,19 +65,31 @@ def profile_text(applicant: Candidate, limit: int, offsets: Offsets) -> Text:
     )
 
 
-def job_text(job: Job, limit: int, offsets: Offsets, *, description: bool = True) -> Text:
+def job_text(job: Job, limit: int, offsets: Offsets, *, description: bool = True, condense: bool = False) -> Text:
     """Title and skills of a job, with `description` also experience and description, in at most `limit` tokens.
 
-    A job without skills always includes its description, as its title alone says too little.
+    A job without skills always includes its description, as its title alone says too little. With `condense`, prose
+    that does not fit is condensed to what counts; a job that fits has the same text with it and without.
     """
     skills = [neutralise(skill) for skill in (*job.technical_skills, *job.soft_skills)]
+    experience = "; ".join(filter(None, map(neutralise, job.experience_requirements)))
     fields = [Field("Title", neutralise(job.title)), Field("Skills required", ", ".join(filter(None, skills)))]
     if description:
-        experience = "; ".join(filter(None, map(neutralise, job.experience_requirements)))
         fields.append(Field("Experience required", experience))
     if description or not skills:
         fields.append(Field("Description", neutralise(job.description)))
-    return _text(fields, limit, offsets)
+    text = _text(fields, limit, offsets)
+    if not (condense and text.was_cut and fields[-1].label == "Description"):
+        return text
+    fields.pop()
+    if description:
+        room = limit - sum(len(offsets(field.text)) for field in fields)
+        fields.append(Field("Description", condensed(job.description, max(room, limit // 4), offsets)))
+    else:  # for `likelihood`, which compares lists of skills
+        prose = "\n".join((*job.experience_requirements, job.description))
+        room = limit - min(len(offsets(fields[0].text)), limit // 2)
+        fields[1:] = [Field("Skills required", condensed(prose, room, offsets, bare=True))]
+    return Text(_text(fields, limit, offsets).fields, was_cut=True, was_condensed=True)
 
 
 def _text(fields: Sequence[Field], limit: int, offsets: Offsets) -> Text:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,14 @@ def judge_health(judgements: pa.Table, lines: Sequence[Line]) -> dict[str, Any] 
         "shares": shares(judgements),
         "notes": notes.most_common(MAX_NOTES),
     }
+
+
+def remarks_line(health: Mapping[str, Any] | None) -> str:
+    """The judge's remarks on its answers, such as texts that it saw only in part, in one line; "" for none."""
+    if not health or not health["notes"]:
+        return ""
+    counts = ", ".join(f"{note} {count:,} times" for note, count in health["notes"])
+    return f"Judge's remarks on {health['judgements']:,} answers: {counts}"
 
 
 def shares(judgements: pa.Table) -> list[float]:

@@ -37,13 +37,17 @@ JUDGE_CURVES = {"mean_reward", "cumulative_reward", "cumulative_regret"}
 
 @dataclass(frozen=True)
 class Report:
-    """The page that was written: its URI and size, how many of the applicants it shows, and its comparison."""
+    """The page that was written: its URI and size, how many of the applicants it shows, and its comparison.
+
+    health: `judge_health` of the answers that it rests on; None without a judge.
+    """
 
     uri: str
     bytes: int
     applicants: int
     shown: int
     comparison: Mapping[str, Any]
+    health: Mapping[str, Any] | None = None
 
 
 def write_report(folder: RunFolder, store_uri: str | None = None, qrels: str | None = None) -> Report:
@@ -93,7 +97,7 @@ def write_report(folder: RunFolder, store_uri: str | None = None, qrels: str | N
     )
     folder.write_bytes(REPORT, page.encode())
     applicants = len(lines[0].runs[0].ranked)
-    return Report(f"{folder.uri}/{REPORT}", len(page.encode()), applicants, applicants - hidden, comparison)
+    return Report(f"{folder.uri}/{REPORT}", len(page.encode()), applicants, applicants - hidden, comparison, health)
 
 
 def _environment() -> Environment:

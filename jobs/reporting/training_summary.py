@@ -43,6 +43,7 @@ def training_summary(
         "judgements_paid": paid,
         "judgements_per_applicant": stats["judgements_per_applicant"],
         "judge_costs": asdict(costs) if costs else None,
+        "judge_remarks": dict(report.health["notes"]) if report.health else {},
         "seconds": round(seconds, 3),
         **metrics,
     }

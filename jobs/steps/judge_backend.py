@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pyarrow as pa
 import typer
@@ -18,6 +18,7 @@ from dynaq.judging.ledger_file import LEDGER, ReplayJudge, ledger_fingerprint, r
 from dynaq.records import Candidate, Job
 from dynaq.runs.folder import RunFolder
 from dynaq.stores import mask_uri, open_store
+from reward_service.client import ServeJudge
 from reward_service.config import JudgeConfig
 from reward_service.judge_by_url import Endpoint, judge_at
 
@@ -60,7 +61,7 @@ def judge_backend(judge: str, folder: RunFolder | None = None, **terms: float | 
         config = JudgeConfig.load(path or None, **given)
         if config.endpoint is not None:
             return JudgeBackend(config.fingerprint, _probed(config, folder))
-        return JudgeBackend(config.fingerprint, partial(_start_engine, config), cpus=config.num_cpus * config.replicas)
+        return engine_backend(config)
     if judge.startswith(LEDGER) and path:
         if given:
             raise InputError(f"{', '.join(given)}: a recorded ledger costs nothing; leave it out")
@@ -88,6 +89,19 @@ def quote(backend: JudgeBackend, store_uri: str, applicants: Sequence[str], judg
     return backend.start.quote(list(zip(people, jobs, strict=False)), judgements)
 
 
+def engine_config(judge: str) -> JudgeConfig | None:
+    """The configuration of `vllm` or `vllm:CONFIG.yaml`; None for other judges."""
+    kind, _, path = judge.partition(":")
+    return JudgeConfig.load(path or None) if kind == VLLM else None
+
+
+def engine_backend(config: JudgeConfig, calibration: Mapping[str, Any] | None = None) -> JudgeBackend:
+    """The judge of an engine; `calibration`: fields that replace the configuration's, answered on the same engine."""
+    judge = JudgeConfig(**(config.model_dump(exclude_none=True) | dict(calibration or {})))
+    start = partial(_start_judge, config, calibration)
+    return JudgeBackend(judge.fingerprint, start, cpus=config.num_cpus * config.replicas)
+
+
 def read_gold(path: str | None) -> tuple[pa.Table | None, str | None]:
     """Labels of `--gold FILE` with the columns of JUDGEMENT_SCHEMA, and what tells two such files apart."""
     return (read_ledger(path), ledger_fingerprint(path)) if path else (None, None)
@@ -112,7 +126,13 @@ def check_feedback(strategy: str, judge: str, feedback: bool) -> None:
         raise InputError("--judge none learns from logged events alone; add --feedback, or name a judge")
 
 
-def _start_engine(config: JudgeConfig) -> AsyncJudge:
+def start_engine(config: JudgeConfig) -> ServeJudge:
+    """The engine on the Ray cluster of this process, started unless it runs already."""
     from reward_service.app import start_judge
 
     return start_judge(config)
+
+
+def _start_judge(config: JudgeConfig, calibration: Mapping[str, Any] | None) -> AsyncJudge:
+    engine = start_engine(config)
+    return engine.variant(config, **calibration) if calibration else engine

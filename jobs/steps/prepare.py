@@ -104,6 +104,14 @@ MUST_MATCH = (
 )
 
 
+def refuse_other_run(folder: RunFolder, *, resume: bool) -> None:
+    """Raises InputError when the folder holds a run and `resume` is not set: before anything is paid for."""
+    if not resume and folder.exists(CONFIG):
+        raise InputError(
+            f"run folder {folder.uri!r} already holds a run; add --resume to continue it, or choose another --out"
+        )
+
+
 def open_run(folder: RunFolder, settings: dict[str, Any], *, resume: bool) -> None:
     """Write config.yaml into a new run folder, or check that the run found there is this one.
 
@@ -112,10 +120,7 @@ def open_run(folder: RunFolder, settings: dict[str, Any], *, resume: bool) -> No
     if not folder.exists(CONFIG):
         folder.write_yaml(CONFIG, settings)
         return
-    if not resume:
-        raise InputError(
-            f"run folder {folder.uri!r} already holds a run; add --resume to continue it, or choose another --out"
-        )
+    refuse_other_run(folder, resume=resume)
     found = folder.read_yaml(CONFIG)
     if "config" in found:
         found["config"] = without_retired(found["config"])

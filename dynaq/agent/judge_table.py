@@ -105,6 +105,14 @@ class Answers:
 
 
 @dataclass(frozen=True)
+class Acts:
+    """What applicants did themselves: phi `[rows, width]`, and LABELS as distributions `[rows, 4]`."""
+
+    phi: Array
+    done: Array
+
+
+@dataclass(frozen=True)
 class JudgeModel:
     """State of the estimate: theta `[3, width]`, confusion `[4, 4]`, and the share of answers that are errors."""
 
@@ -143,22 +151,25 @@ def estimate(
     start: JudgeModel,
     taste: Array | None = None,
     beyond: Array | None = None,
+    acts: Acts | None = None,
     iterations: int = ITERATIONS,
 ) -> tuple[JudgeModel, JudgeTable, Array]:
     """The judge, its table, and P(k | everything) `[rows, 4]` of every pair.
 
     start: where the iteration begins. taste `[rows, 4]`: per label, the chance that an answer has nothing to do with
-    this applicant. beyond `[rows, 4]`: log-odds that the applicant's other answers add to those of phi.
+    this applicant. beyond `[rows, 4]`: log-odds that the applicant's other answers add to those of phi. acts: what
+    applicants did; it tells how often jobs fit, and nothing about the judge.
     """
     answers, rows = pairs.answers, len(pairs.answers)
     taste = np.zeros((rows, LEVELS)) if taste is None else taste
     beyond = np.zeros((rows, LEVELS)) if beyond is None else beyond
     pooled = (answers.sum(0) + 1.0) / (rows + LEVELS)
     model = start
+    acts = Acts(pairs.phi[:0], answers[:0]) if acts is None else acts
     truth = np.zeros((rows, LEVELS))
     for _ in range(iterations):
         truth = _truth(pairs, model, taste, beyond)
-        model = _maximised(pairs, model, truth, taste, beyond, pooled)
+        model = _maximised(pairs, model, truth, taste, beyond, pooled, acts)
     return model, table_of(model, truth, pairs), truth
 
 
@@ -182,7 +193,7 @@ def answer_likelihood(answers: Array, confusion: Array, taste: Array) -> Array:
 
 
 def _maximised(
-    pairs: Answers, model: JudgeModel, truth: Array, taste: Array, beyond: Array, pooled: Array
+    pairs: Answers, model: JudgeModel, truth: Array, taste: Array, beyond: Array, pooled: Array, acts: Acts
 ) -> JudgeModel:
     genuine = 1.0 - taste.sum(1)
     counts = (truth * genuine[:, None]).T @ pairs.answers  # [k, l]
@@ -199,7 +210,9 @@ def _maximised(
     confusion = _ordered(confusion, truth.sum(0))
     # Labels are made of chosen pairs, so their shares tell nothing about how often a job fits.
     drawn = np.isnan(pairs.known)
-    return JudgeModel(_newton(pairs.phi[drawn], truth[drawn], model.theta, beyond[drawn]), confusion, error)
+    phi, known = np.concatenate([pairs.phi[drawn], acts.phi]), np.concatenate([truth[drawn], acts.done])
+    offset = np.concatenate([beyond[drawn], np.zeros_like(acts.done)])
+    return JudgeModel(_newton(phi, known, model.theta, offset), confusion, error)
 
 
 def _validity(fit: Array, not_ignored: Array, expected: float) -> float:

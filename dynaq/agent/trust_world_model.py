@@ -29,7 +29,17 @@ import numpy.typing as npt
 import torch
 
 from dynaq.agent.bayes_world_model import LEAST_INFORMATION, OBSERVATION_VARIANCE, condition, deviation_of
-from dynaq.agent.judge_table import LEVELS, NOTHING, Answers, Array, JudgeModel, JudgeTable, estimate, unknown_judge
+from dynaq.agent.judge_table import (
+    LEVELS,
+    NOTHING,
+    Acts,
+    Answers,
+    Array,
+    JudgeModel,
+    JudgeTable,
+    estimate,
+    unknown_judge,
+)
 from dynaq.agent.replay_buffer import JudgedPairs
 
 TASTE_SCALE = 0.7  # length scale over which a taste extends to similar jobs
@@ -198,18 +208,27 @@ class TrustWorldModel:
         if self.gold is not None:
             rows = joined(rows, self.gold)
             beyond = np.concatenate([beyond, np.zeros((len(self.gold.answers), LEVELS))])
-        if not len(rows.answers):
+        acts = self._acts(pairs)
+        if not len(rows.answers) and not len(acts.done):
             return taste
-        judge, _, _ = estimate(rows, self._judge, beyond=beyond)
+        judge, _, _ = estimate(rows, self._judge, beyond=beyond, acts=acts)
+        if not len(rows.answers):
+            self._follow(judge)
+            return taste
         distinct, where = np.unique(rows.job, return_inverse=True)
         embedding = self._embedding[torch.from_numpy(distinct).to(self._embedding.device)]
         near = torch.exp(torch.cdist(embedding, embedding).square() / (-2.0 * TASTE_SCALE**2)).double().cpu().numpy()
         recommended = 1.0 - np.exp(judge.static(rows.phi)[:, -1])
         spread = tastes(rows, where, near, recommended, judge.confusion[-1])
-        judge, self.table, _ = estimate(rows, judge, spread, beyond)
+        judge, self.table, _ = estimate(rows, judge, spread, beyond, acts)
         self._follow(judge)
         taste[asked] = torch.from_numpy(spread[: len(agents)]).to(taste)
         return taste
+
+    def _acts(self, pairs: _Judged) -> Acts:
+        done = pairs.valid & pairs.real
+        agents = torch.arange(len(done), device=done.device)[:, None].expand_as(done)[done].cpu().numpy()
+        return Acts(self._phi[agents, pairs.jobs[done].cpu().numpy()], pairs.answers[done].double().cpu().numpy())
 
     def anchor(self, gold: Answers | None) -> None:
         """Pairs of known truth that the judge answered, of any applicant; they anchor the estimate."""

@@ -136,3 +136,21 @@ def test_a_small_block_works(plain: ToyMarket, agents: int) -> None:
     block = trained(plain, GradeSource(plain.grades), agents=agents)
     assert not block.failures
     assert np.isfinite(block.q_values()).all()
+
+
+def test_what_applicants_did_outweighs_the_texts_for_jobs_that_nobody_told_of(market: ToyMarket) -> None:
+    """Applicants here look like one topic and want the next, so all that the texts say is wrong."""
+    names, jobs = market.cache.applicant_ids, market.cache.job_ids
+    told = {a: set(np.random.default_rng(i).permutation(jobs)[:20].tolist()) for i, a in enumerate(names)}
+    feedback = [grade_judgement(a, j, market.grades[a].get(j, 0.0)) for a, own in told.items() for j in sorted(own)]
+    config = small_config(world_model="trust", weighting="trust")
+    block = DynaQBlock(market.cache, names, make_strategy("llm", config), config, feedback=feedback)
+    block.learn_offline([])
+
+    def quality_of(ranked: list[str], a: str) -> float:
+        left = {j: g for j, g in market.grades[a].items() if j not in told[a]}
+        return ndcg_at_k([j for j in ranked if j not in told[a]][:10], left)
+
+    learned = [quality_of([j for j, _ in r], a) for a, r in zip(names, block.recommendations(len(jobs)), strict=True)]
+    texts = [quality_of([jobs[i] for i in market.cache.top_k(a, len(jobs))[0]], a) for a in names]
+    assert np.nanmean(learned) > np.nanmean(texts) + 0.2

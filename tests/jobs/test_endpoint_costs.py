@@ -26,6 +26,7 @@ def test_a_run_stops_at_max_cost_and_resumes_without_paying_twice(
         url = server.url.replace("://", "://me:pass-word@")
         terms = ["--judge", url, "--price-in", "2", "--price-out", "8", "--max-cost"]
         arguments = ["train", "--store", str(store), "--strategy", "llm", "--budget", str(BUDGET), "--json"]
+        arguments += ["--calibrate", "off"]
         arguments += ["--config", str(tmp_path / "config.yaml"), "--out", str(out), *terms]
         assert run([*arguments, "0.008"]) == 1
         said = capsys.readouterr().err
@@ -55,6 +56,7 @@ def test_a_limit_that_no_applicant_is_finished_with_is_named(
     with openai_server("plain") as server:
         terms = ["--judge", server.url, "--judge-samples", "2", "--price-in", "2", "--price-out", "8"]
         arguments = ["train", "--store", str(store), "--strategy", "llm", "--budget", "5", *terms, "--out", str(out)]
+        arguments += ["--calibrate", "off"]
         assert run([*arguments, "--max-cost", "0.001"]) == 1
     said = capsys.readouterr().err
     assert "max_cost 0.001 is reached" in said

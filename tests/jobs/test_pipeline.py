@@ -24,7 +24,8 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("market")
     make_store(str(folder / "store"))
     make_ledger(folder / "ledger.parquet")
-    (folder / "config.yaml").write_text("block_size: 3\n")
+    # Its answers have nothing to do with the texts: only agents that believe every answer learn from it.
+    (folder / "config.yaml").write_text("block_size: 3\nworld_model: bayes\n")
     return folder
 
 

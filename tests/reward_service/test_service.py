@@ -320,14 +320,14 @@ def test_an_engine_that_dies_is_replaced_and_callers_may_ask_again(
     replica = psutil.Process(_status(judge_service)["process"])
     impatient = ServeJudge(judge_service.judge._handle, judge_service.judge.fingerprint, patience=0.0)
     request = stored(applicant, jobs[:30])
+    engines = [process for process in replica.children(recursive=True) if "EngineCore" in process.name()]
     with ThreadPoolExecutor(3) as pool:
         failing = pool.submit(lambda: impatient.judge(applicant, jobs))
         waiting = pool.submit(lambda: judge_service.judge.judge(applicant, jobs[:5]))
         over_http = pool.submit(lambda: http.post("/v1/judgements", json=request))
         _until(lambda: _status(judge_service)["pending_pairs"] > len(jobs) + 5)
-        for process in replica.children(recursive=True):
-            if "EngineCore" in process.name():
-                process.kill()
+        for process in engines:  # found before, so that the kill comes while all three are waiting
+            process.kill()
         with pytest.raises(JudgeUnavailable, match="try again"):
             failing.result(60)
         refused = over_http.result(60)

@@ -1,6 +1,6 @@
 """Judges of a known quality: what they say of every pair is made from the relevance and one kind of error.
 
-`dynaq.judging.simulated` says how the errors become answers. Each kind of error is a score of its own, with mean 0 and
+`dynaq.evaluation.simulated` says how the errors become answers. Each kind of error is a score of its own, with mean 0 and
 deviation 1:
 
     random    a standard normal number for each pair: errors that nobody can foresee
@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from dynaq.agent.pair_features import job_embedding
 from dynaq.evaluation.ranking import auc
-from dynaq.judging.simulated import CUTS, VALUES, LabelJudge, labels_of_quality
+from dynaq.evaluation.simulated import CUTS, VALUES, LabelJudge, labels_of_quality
 from dynaq.qrels import Qrels
 from dynaq.tensor_cache import TensorCache
 

@@ -22,8 +22,8 @@ from dynaq.agent.pair_features import scaled_cosines, similarity_features
 from dynaq.agent.reward_strategy import make_strategy
 from dynaq.evaluation.intervals import Interval, paired_difference
 from dynaq.evaluation.ranking import ndcg_at_k
+from dynaq.evaluation.simulated import LabelJudge, labels_of_quality
 from dynaq.judging.judgement import LABELS, Judgement
-from dynaq.judging.simulated import LabelJudge, labels_of_quality
 from dynaq.qrels import Qrels
 from dynaq.tensor_cache import TensorCache
 

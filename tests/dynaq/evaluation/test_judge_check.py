@@ -5,8 +5,8 @@ import pytest
 
 from dynaq.evaluation.intervals import Interval
 from dynaq.evaluation.judge_check import QualityCurve, check_table, gain_by_quality, standing
+from dynaq.evaluation.simulated import LabelJudge, labels_of_quality
 from dynaq.judging.judgement import LABELS, Judgement, abstention
-from dynaq.judging.simulated import LabelJudge, labels_of_quality
 from dynaq.qrels import Qrels
 from tests.support.toy_market import ToyMarket, small_config, toy_market
 

@@ -11,8 +11,8 @@ import pytest
 
 from cluster.broker import JudgeBackend
 from dynaq.errors import InputError, JudgeError
+from dynaq.evaluation.probe import PROBE_PAIRS, examine, probe_slates
 from dynaq.judging.judgement import Judgement, judgement_from_probabilities
-from dynaq.judging.probe import PROBE_PAIRS, examine, probe_slates
 from dynaq.records import Candidate, Job
 from dynaq.runs.folder import CONFIG, RunFolder
 from dynaq.stores import open_store

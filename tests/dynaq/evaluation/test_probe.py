@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from dynaq.evaluation.probe import PROBE_PAIRS, examine, probe_slates
 from dynaq.judging.judgement import Judgement, abstention, judgement_from_probabilities
-from dynaq.judging.probe import PROBE_PAIRS, examine, probe_slates
 from tests.support.toy_market import ToyMarket, toy_market
 
 CERTAIN = {"APPLY": (1, 0, 0, 0), "CLICK": (0, 0, 1, 0), "IGNORE": (0, 0, 0, 1)}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dynaq.evaluation.ranking import auc
+from dynaq.evaluation.simulated import VALUES, LabelJudge, labels_of_quality
 from dynaq.judging.judgement import Slate
-from dynaq.judging.simulated import VALUES, LabelJudge, labels_of_quality
 from tests.support.toy_market import toy_market
 
 

@@ -1,7 +1,7 @@
 """Judges of a known quality: what they say of every pair is made from the relevance and one kind of error.
 
-`dynaq.evaluation.simulated` says how the errors become answers. Each kind of error is a score of its own, with mean 0 and
-deviation 1:
+`dynaq.evaluation.simulated` says how the errors become answers. Each kind of error is a score of its own, with mean 0
+and deviation 1:
 
     random    a standard normal number for each pair: errors that nobody can foresee
     family    a liking for the jobs that are nearest to one random job (a tenth of the catalogue)

@@ -61,7 +61,7 @@ def new_pairs(pairs: Pairs) -> list[tuple[Candidate, Job]]:
 
 def prompts(config: JudgeConfig, tokens: Any, pairs: Pairs) -> tuple[list[list[int]], list[list[int]]]:
     """Token ids of every pair's prompt, and for `likelihood` of every job's baseline."""
-    from reward_service.prompts import CONTENT_FREE, choice_prompt, job_text, likelihood_prefix, likelihood_suffix
+    from reward_service.prompts import CONTENT_FREE, configured_prompt, job_text, likelihood_prefix, likelihood_suffix
     from reward_service.prompts import profile_text as profile_of
 
     given: list[list[int]] = []
@@ -75,15 +75,7 @@ def prompts(config: JudgeConfig, tokens: Any, pairs: Pairs) -> tuple[list[list[i
                 given.append([*tokens.untrusted(likelihood_prefix(profile)), *tokens.untrusted(suffix)])
                 baseline[suffix] = [*tokens.untrusted(CONTENT_FREE), *tokens.untrusted(suffix)]
             else:
-                prompt = choice_prompt(
-                    profile,
-                    text,
-                    instruction=config.instruction,
-                    question=config.question,
-                    applicant_first=config.applicant_first,
-                    rotation=0,
-                )
-                given.append(tokens.chat(prompt))
+                given.append(tokens.chat(configured_prompt(config, profile, text)))
     return given, list(baseline.values())
 
 

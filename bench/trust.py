@@ -16,6 +16,7 @@ applicants 48 to 72. The kind `title` was not looked at during development.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import multiprocessing
@@ -23,8 +24,6 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache as once
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +74,7 @@ def embed(name: str, onet: Path, folder: Path) -> None:
         ingest_market(store, market(name, onet), encoder=Encoder(), layout="extended")
 
 
-@once
+@functools.cache
 def arena(name: str, onet: Path, folder: Path) -> Arena:
     """What `embed` has stored; any number of processes may read it."""
     with open_store(str(folder / STORES[name]), read_only=True) as store:
@@ -226,7 +225,7 @@ def main() -> None:
     cells = list(itertools.product(MARKETS, args.kinds.split(","), map(float, args.aucs.split(","))))
     records = []
     with ProcessPoolExecutor(args.workers, multiprocessing.get_context("spawn")) as pool:
-        work = partial(measure, args.onet, args.store, args.seeds, not args.no_gold)
+        work = functools.partial(measure, args.onet, args.store, args.seeds, not args.no_gold)
         for record in pool.map(work, cells):
             records.append(record)
             print(markdown([record]).splitlines()[-1], flush=True)

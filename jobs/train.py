@@ -106,6 +106,7 @@ def main(
     from_events = feedback or feedback_until is not None
     check_feedback(strategy, judge, from_events)
     folder = RunFolder.at(out)
+    refuse_other_run(folder, resume=resume)
     terms = {"samples": judge_samples, "price_in": price_in, "price_out": price_out, "max_cost": max_cost}
     backend = judge_backend(judge, folder, **terms) if needs_judge and judge != NO_JUDGE else None
     networks = Pretrained.load(pretrained) if pretrained else None
@@ -118,7 +119,6 @@ def main(
     answers = None
     if from_events:
         answers, shown["feedback"] = _learn_from_events(folder, prepared, settings, feedback_until, judge)
-    refuse_other_run(folder, resume=resume)
     if backend and (cost := quote(backend, store, prepared.cohort, settings.budget * len(prepared.cohort))):
         say(f"judge: {cost}")
     make_job = partial(

@@ -16,7 +16,7 @@ from reward_service.prompts import (
     CONTENT_FREE,
     ChatPrompt,
     Text,
-    choice_prompt,
+    configured_prompt,
     job_text,
     likelihood_prefix,
     likelihood_suffix,
@@ -142,14 +142,7 @@ class LLMJudge:
         return (apply, save, click, ignore), sum(mass for _, mass in parts) / n
 
     def _prompt(self, profile: Text, job: Text, rotation: int) -> ChatPrompt:
-        return choice_prompt(
-            profile,
-            job,
-            instruction=self.config.instruction,
-            question=self.config.question,
-            applicant_first=self.config.applicant_first,
-            rotation=rotation,
-        )
+        return configured_prompt(self.config, profile, job, rotation)
 
 
 def _letters_to_labels(prompt: ChatPrompt, answer: Mapping[str, float]) -> tuple[Probabilities, float]:

@@ -35,7 +35,7 @@ from reward_service.prompts import (
     CONTENT_FREE,
     LETTERS,
     ChatPrompt,
-    choice_prompt,
+    configured_prompt,
     job_text,
     profile_text,
 )
@@ -330,14 +330,7 @@ def probe_prompt(config: JudgeConfig) -> ChatPrompt:
     """A prompt like the real ones."""
     profile = profile_text(PROBE_APPLICANT, config.profile_limit, pieces)
     posting = job_text(PROBE_JOB, config.job_limit, pieces)
-    return choice_prompt(
-        profile,
-        posting,
-        instruction=config.instruction,
-        question=config.question,
-        applicant_first=config.applicant_first,
-        rotation=0,
-    )
+    return configured_prompt(config, profile, posting)
 
 
 def characters(prompt: ChatPrompt) -> int:

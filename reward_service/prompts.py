@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dynaq.judging.judgement import LABELS, Label
 from dynaq.records import Candidate, Job
 from reward_service.condensing import condensed
 from reward_service.untrusted_text import Field, Offsets, fit, neutralise
+
+if TYPE_CHECKING:
+    from reward_service.config import JudgeConfig
 
 MEANINGS: dict[Label, str] = {
     "APPLY": "apply for it",
@@ -129,6 +133,18 @@ def choice_prompt(
     letters = dict(zip(LETTERS, order, strict=True))
     options = "\n".join(f"{letter}) {label}: {MEANINGS[label]}" for letter, label in letters.items())
     return ChatPrompt(instruction, (*first, *second, Segment(f"{options}\n{question}")), letters)
+
+
+def configured_prompt(config: JudgeConfig, profile: Text, job: Text, rotation: int = 0) -> ChatPrompt:
+    """The `choice` question as a judge's configuration words it."""
+    return choice_prompt(
+        profile,
+        job,
+        instruction=config.instruction,
+        question=config.question,
+        applicant_first=config.applicant_first,
+        rotation=rotation,
+    )
 
 
 def _section(name: str, text: Text) -> tuple[Segment, ...]:

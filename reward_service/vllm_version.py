@@ -26,8 +26,8 @@ def installed_vllm() -> tuple[str, str] | None:
     return None
 
 
-def check_vllm() -> None:
-    """Raises JudgeError, naming the range, when vLLM is missing or of another version."""
+def check_vllm() -> tuple[str, str]:
+    """Package and version of the installed vLLM. Raises JudgeError, naming the range, for none or another version."""
     found = installed_vllm()
     if found is None:
         raise JudgeError(
@@ -39,3 +39,4 @@ def check_vllm() -> None:
             f"{package} {have} is here, and the judge's engine was tested with {SUPPORTED}; "
             f"`pip install '{package}{SUPPORTED}'`, or {ELSEWHERE}"
         )
+    return found

@@ -78,8 +78,9 @@ def load_block(
     block.judged.load_state(tensors)
     block.round, block.cumulative, block.failures = record["round"], record["cumulative"], record["failures"]
     # A block that asks no judge keeps cosines in its replay, which its world model has never observed.
-    empty = JudgedPairs(len(block.applicant_ids), len(cache.job_ids), 0, block.device)
-    block.model.load_state(tensors, block.judged if block.strategy.needs_judge else empty)
+    asks = block.strategy.needs_judge
+    observed = block.judged if asks else JudgedPairs(len(block.applicant_ids), len(cache.job_ids), 0, block.device)
+    block.model.load_state(tensors, observed)
     for i, generator in enumerate(block.generators):
         generator.set_state(tensors[f"generator.{i}"])
         if (finished := tensors.get(f"finished.{i}")) is not None:

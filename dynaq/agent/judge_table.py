@@ -19,7 +19,7 @@ classifier as one of the annotators, Raykar et al. 2010). It never sees relevanc
 - P(fits | answer) never rises from APPLY to IGNORE, so a judge who contradicts the texts is not believed in reverse;
 - the texts can be wrong about a job: some pairs have any truth whatever their similarities, and a judge who hardly errs
   elsewhere is believed there too; for one who errs often, the errors explain such answers (`_surprising`);
-- pairs whose truth is known (hand-made labels, what applicants did) are fixed at that truth, for the confusion alone.
+- hand-made labels are fixed at their truth, for the confusion alone; what applicants did counts for theta alone.
 """
 
 from __future__ import annotations

@@ -196,8 +196,7 @@ class TrustWorldModel:
         """Update the judge and its table. Returns each judged pair's taste `[agents, n, 4]`."""
         asked = pairs.valid & ~pairs.real
         taste = torch.zeros(*asked.shape, LEVELS, device=asked.device, dtype=self._values.dtype)
-        agents = torch.arange(len(asked), device=asked.device)[:, None].expand_as(asked)[asked].cpu().numpy()
-        jobs = pairs.jobs[asked].cpu().numpy()
+        agents, jobs = _agents_and_jobs(pairs, asked)
         answers = pairs.answers[asked].double().cpu().numpy()
         rows = Answers(self._phi[agents, jobs], answers, agents, jobs, np.full(len(agents), np.nan))
         # f at these pairs from the last round: an applicant's other answers are evidence, too.
@@ -227,8 +226,7 @@ class TrustWorldModel:
 
     def _acts(self, pairs: _Judged) -> Acts:
         done = pairs.valid & pairs.real
-        agents = torch.arange(len(done), device=done.device)[:, None].expand_as(done)[done].cpu().numpy()
-        return Acts(self._phi[agents, pairs.jobs[done].cpu().numpy()], pairs.answers[done].double().cpu().numpy())
+        return Acts(self._phi[_agents_and_jobs(pairs, done)], pairs.answers[done].double().cpu().numpy())
 
     def anchor(self, gold: Answers | None) -> None:
         """Pairs of known truth that the judge answered, of any applicant; they anchor the estimate."""
@@ -256,6 +254,11 @@ class TrustWorldModel:
         self._follow(JudgeModel(theta, confusion, float(state["trust.error"])))
         self._left_out = state["trust.left_out"].to(self._values)
         self.observe(judged)
+
+
+def _agents_and_jobs(pairs: _Judged, some: torch.Tensor) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Indices of the pairs that the mask `some` `[agents, n]` picks."""
+    return some.nonzero()[:, 0].cpu().numpy(), pairs.jobs[some].cpu().numpy()
 
 
 def tastes(rows: Answers, where: npt.NDArray[np.int64], near: Array, fit: Array, usual: Array) -> Array:

@@ -57,8 +57,8 @@ def judge_backend(judge: str, folder: RunFolder | None = None, **terms: float | 
     given = {name: value for name, value in terms.items() if value is not None}
     if given and not path:
         raise InputError(f"{', '.join(given)}: only for an endpoint, and --judge {judge} is none")
-    if kind == VLLM:
-        config = JudgeConfig.load(path or None, **given)
+    config = engine_config(judge, **given)
+    if config is not None:
         if config.endpoint is not None:
             return JudgeBackend(config.fingerprint, _probed(config, folder))
         return engine_backend(config)
@@ -89,10 +89,10 @@ def quote(backend: JudgeBackend, store_uri: str, applicants: Sequence[str], judg
     return backend.start.quote(list(zip(people, jobs, strict=False)), judgements)
 
 
-def engine_config(judge: str) -> JudgeConfig | None:
-    """The configuration of `vllm` or `vllm:CONFIG.yaml`; None for other judges."""
+def engine_config(judge: str, **terms: float | None) -> JudgeConfig | None:
+    """The configuration of `vllm` or `vllm:CONFIG.yaml`, with other terms where given; None for other judges."""
     kind, _, path = judge.partition(":")
-    return JudgeConfig.load(path or None) if kind == VLLM else None
+    return JudgeConfig.load(path or None, **terms) if kind == VLLM else None
 
 
 def engine_backend(config: JudgeConfig, calibration: Mapping[str, Any] | None = None) -> JudgeBackend:

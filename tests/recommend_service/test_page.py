@@ -147,6 +147,7 @@ def test_what_goes_wrong_is_said(browser: Browser, site: Site) -> None:
     page.get_by_label("Applicant").fill("nobody")
     page.get_by_role("button", name="Show jobs").click()
     expect(page.get_by_role("alert")).to_contain_text("applicant 'nobody' is not in the store")
+    assert titles(page) == []
 
 
 def test_with_a_key_the_page_asks_for_it(browser: Browser, tmp_path: Path) -> None:

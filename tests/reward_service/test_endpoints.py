@@ -108,13 +108,18 @@ def test_a_server_of_several_models_wants_one_named() -> None:
         assert fingerprint == JudgeConfig(endpoint=server.url, model="b", method="choice").fingerprint
 
 
+def judge_into(folder: RunFolder, server: Server, jobs: list[Job], **terms: Any) -> None:
+    """Judge at PRICES, and leave the costs in the run folder."""
+    _, start = judge_at(server.url, folder, **PRICES, **terms)
+    judge: Any = start()
+    asyncio.run(judge.judge_async(ANN, jobs))
+    judge.costs()
+
+
 def test_costs_are_what_the_server_reports(tmp_path: Path) -> None:
     folder = RunFolder.at(tmp_path / "run")
     with openai_server("plain") as server:
-        _, start = judge_at(server.url, folder, samples=10, **PRICES)
-        judge: Any = start()
-        asyncio.run(judge.judge_async(ANN, JOBS[:3]))
-        judge.costs()
+        judge_into(folder, server, JOBS[:3], samples=10)
         kept = Costs.of(folder)
         assert kept is not None
         assert kept.calls == len(server.requests)
@@ -324,10 +329,7 @@ def test_terms_are_for_endpoints(judge: str) -> None:
 def test_the_costs_file_holds_the_terms(tmp_path: Path) -> None:
     folder = RunFolder.at(tmp_path / "run")
     with openai_server("vllm") as server:
-        _, start = judge_at(server.url, folder, max_cost=1.0, **PRICES)
-        judge: Any = start()
-        asyncio.run(judge.judge_async(ANN, JOBS[:1]))
-        judge.costs()
+        judge_into(folder, server, JOBS[:1], max_cost=1.0)
     found = folder.read_json(COSTS)
     assert {name: found[name] for name in ("price_in", "price_out", "max_cost")} == {**PRICES, "max_cost": 1.0}
     assert math.isfinite(found["cost"])

@@ -28,7 +28,7 @@ def test_the_extras_and_the_documentation_name_the_range() -> None:
 @pytest.mark.parametrize("version", ["0.32.0", "0.32.1", "0.32.0+cu129"])
 def test_a_tested_version_is_accepted(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm_version, "installed_vllm", lambda: ("vllm", version))
-    check_vllm()
+    assert check_vllm() == ("vllm", version)
 
 
 @pytest.mark.parametrize("version", ["0.29.1", "0.31.0", "0.33.0", "1.0.0"])

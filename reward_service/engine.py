@@ -139,7 +139,7 @@ class VllmEngine:
         self._llm = AsyncLLM.from_engine_args(
             AsyncEngineArgs(
                 model=resolve_model(config.model),
-                dtype=_dtype(config),  # type: ignore[arg-type]
+                dtype=compute_dtype(config),  # type: ignore[arg-type]
                 quantization=config.quantization,
                 tensor_parallel_size=config.tensor_parallel_size,
                 distributed_executor_backend="mp" if config.tensor_parallel_size > 1 else None,
@@ -261,7 +261,7 @@ class VllmEngine:
         self._llm.shutdown()
 
 
-def _dtype(config: JudgeConfig) -> str:
+def compute_dtype(config: JudgeConfig) -> str:
     """As configured, but float32 on a CPU without bfloat16 instructions, where it is five times faster and as exact.
 
     The weights are the configured ones; only the arithmetic differs, as it does between any two devices.

@@ -6,8 +6,9 @@ fit. It is hidden, and two annotators give evidence of it, the similarities of a
     P(k | phi) = softmax_k(theta_k · phi)                       theta of IGNORE is 0
     P(answer = l | k) = confusion[k, l]
 
-Expectation-maximisation finds theta and the confusion from the answers of a block of agents (Dawid & Skene 1979; with a
-classifier as one of the annotators, Raykar et al. 2010). It never sees relevance grades. These rules keep it sound:
+An answer that is a distribution is first read as the label it points to (`sharpened`). Expectation-maximisation finds
+theta and the confusion from the answers of a block of agents (Dawid & Skene 1979; with a classifier as one of the
+annotators, Raykar et al. 2010). It never sees relevance grades. These rules keep it sound:
 
 - theta has a prior from other markets (how the chance to fit depends on the cosine there) and departs from it only on
   evidence: few jobs of a catalogue fit, so a judge who says APPLY of many dissimilar jobs is in error;
@@ -45,6 +46,7 @@ VALIDITY_PSEUDO = 1.0  # added to the variance of the chance to fit, summed over
 SURPRISING = 0.03  # share of pairs whose truth has nothing to do with their similarities, if the judge never errs
 SURPRISING_ERROR = 0.15  # estimated error from which on no answer is explained in this way
 VALID = 0.5  # below this validity the answers are not believed about degrees of fit either, which nothing else checks
+SHARPENING = 6.0  # see `sharpened`
 LEAST = 1e-4
 LONGEST_STEP = 2.0  # of the Newton iteration, in log-odds
 
@@ -102,6 +104,25 @@ class Answers:
     agent: npt.NDArray[np.int64]
     job: npt.NDArray[np.int64]
     known: Array
+
+
+def usual_mix(answers: Array) -> Array:
+    """The judge's mean answer `[4]` to `[rows, 4]`, with one more answer that says nothing."""
+    mix: Array = (answers.sum(0) + 1.0 / LEVELS) / (len(answers) + 1.0)
+    return mix
+
+
+def sharpened(answers: Array, mix: Array) -> Array:
+    """Which label each answer `[rows, 4]` points to, against the judge's usual `mix` `[4]`: distributions `[rows, 4]`.
+
+    A judge's probabilities say how sure it is, and hardly vary between pairs of one truth; read as labels drawn at
+    random they would look like errors. So the log-odds by which an answer departs from the mix count SHARPENING-fold.
+    An answer that is a label stays what it is.
+    """
+    logits = SHARPENING * np.log(np.maximum(answers, 1e-12)) - (SHARPENING - 1.0) * np.log(mix)
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    found: Array = p / p.sum(1, keepdims=True)
+    return found
 
 
 @dataclass(frozen=True)

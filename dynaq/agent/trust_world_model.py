@@ -22,7 +22,7 @@ agent believes of a judged pair combines, by Bayes' rule, the posterior from all
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +38,9 @@ from dynaq.agent.judge_table import (
     JudgeModel,
     JudgeTable,
     estimate,
+    sharpened,
     unknown_judge,
+    usual_mix,
 )
 from dynaq.agent.replay_buffer import JudgedPairs
 
@@ -87,6 +89,7 @@ class TrustWorldModel:
         self._distances: list[torch.Tensor] = []  # per slot: [agents, n_jobs] squared distance to that slot's job
         self._seen = torch.zeros(len(phi), dtype=torch.int64, device=phi.device)
         self._left_out = values.new_zeros(len(phi), 0)  # f at judged pairs without their own answers
+        self._mix = usual_mix(self._phi[0, :0, :LEVELS])
         self.gold: Answers | None = None
         self.table: JudgeTable | None = NOTHING
         self._follow(unknown_judge(phi.shape[-1]))
@@ -145,7 +148,12 @@ class TrustWorldModel:
         jobs = judged.jobs[:, :n]
         cross = torch.stack(self._distances[:n], dim=1)
         among = cross.gather(2, jobs[:, None, :].expand(-1, n, -1))
-        return _Judged(jobs, judged.valid(), judged.real(), judged.probabilities[:, :n], cross, among)
+        valid, real, answers = judged.valid(), judged.real(), judged.probabilities[:, :n].clone()
+        asked = valid & ~real
+        said = answers[asked].double().cpu().numpy()
+        self._mix = usual_mix(said)
+        answers[asked] = torch.from_numpy(sharpened(said, self._mix)).to(answers)
+        return _Judged(jobs, valid, real, answers, cross, among)
 
     def _borne_out(
         self, pairs: _Judged, taste: torch.Tensor, log_static: torch.Tensor, u: torch.Tensor
@@ -205,7 +213,7 @@ class TrustWorldModel:
         beyond = (f[..., None] * self._tilt(pairs.jobs))[asked].double().cpu().numpy()
         beyond -= beyond[:, -1:]
         if self.gold is not None:
-            rows = joined(rows, self.gold)
+            rows = joined(rows, replace(self.gold, answers=sharpened(self.gold.answers, self._mix)))
             beyond = np.concatenate([beyond, np.zeros((len(self.gold.answers), LEVELS))])
         acts = self._acts(pairs)
         if not len(rows.answers) and not len(acts.done):

@@ -17,7 +17,7 @@ import numpy as np
 
 from dynaq.agent.config import DynaQConfig
 from dynaq.agent.dyna_q import DynaQBlock
-from dynaq.agent.judge_table import Answers, JudgeTable, estimate, unknown_judge
+from dynaq.agent.judge_table import Answers, JudgeTable, estimate, sharpened, unknown_judge, usual_mix
 from dynaq.agent.pair_features import scaled_cosines, similarity_features
 from dynaq.agent.reward_strategy import make_strategy
 from dynaq.evaluation.intervals import Interval, paired_difference
@@ -64,6 +64,7 @@ def check_table(cache: TensorCache, judgements: Iterable[Judgement], qrels: Qrel
     agent = np.array([applicants.index(j.applicant_id) for j in kept], np.int64)
     job = np.array([cache.job_index(j.job_id) for j in kept], np.int64)
     answers = np.array([j.probabilities for j in kept], np.float64)
+    answers = sharpened(answers, usual_mix(answers))
     pairs = Answers(phi[agent, job], answers, agent, job, np.full(len(kept), np.nan))
     _, estimated, _ = estimate(pairs, unknown_judge(phi.shape[2]), iterations=ITERATIONS)
     said = tuple(answers[fits].mean(0).tolist()), tuple(answers[~fits].mean(0).tolist())

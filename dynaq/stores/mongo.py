@@ -44,7 +44,7 @@ from dynaq.stores.base import (
     check_vectors,
     new_judgements,
 )
-from dynaq.stores.documents import FROM_DOCUMENT, TO_DOCUMENT, id_forms, vector_batch, vector_length
+from dynaq.stores.mongo_documents import FROM_DOCUMENT, TO_DOCUMENT, id_forms, vector_batch, vector_length
 from dynaq.stores.raw_bson import OPTIONS, read_reply
 
 DATABASE = "rl_jobsdb"

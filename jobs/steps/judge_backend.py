@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pyarrow as pa
-import typer
 
 from cluster.broker import JudgeBackend
 from dynaq.errors import InputError, JudgeError
@@ -18,6 +17,8 @@ from dynaq.judging.ledger_file import LEDGER, ReplayJudge, ledger_fingerprint, r
 from dynaq.records import Candidate, Job
 from dynaq.runs.folder import RunFolder
 from dynaq.stores import mask_uri, open_store
+from jobs.steps.prepare import Prepared
+from jobs.terminal.console import say
 from reward_service.client import ServeJudge
 from reward_service.config import JudgeConfig
 from reward_service.judge_by_url import Endpoint, judge_at
@@ -37,15 +38,6 @@ class Replay:
         """The recorded judgements, in order. Raises JudgeError for a pair that is not in the ledger."""
         answers: list[Judgement] = self._judge.judge(applicant, jobs)
         return answers
-
-
-Samples = Annotated[
-    int | None,
-    typer.Option(help="endpoints without log-probabilities: answers drawn per question, at that many times the cost"),
-]
-PriceIn = Annotated[float | None, typer.Option(min=0, help="endpoints: price of a million prompt tokens")]
-PriceOut = Annotated[float | None, typer.Option(min=0, help="endpoints: price of a million completion tokens")]
-MaxCost = Annotated[float | None, typer.Option(help="endpoints: ask nothing more when this would be exceeded")]
 
 
 def judge_backend(judge: str, folder: RunFolder | None = None, **terms: float | None) -> JudgeBackend:
@@ -77,6 +69,16 @@ def _probed(config: JudgeConfig, folder: RunFolder | None) -> Endpoint:
         return Endpoint.probed(config, folder)
     except JudgeError as error:
         raise InputError(f"{mask_uri(str(config.endpoint))} is no judge: {error}") from error
+
+
+def quoted_backend(
+    judge: str, folder: RunFolder, prepared: Prepared, judgements: int, terms: Mapping[str, float | None]
+) -> JudgeBackend:
+    """The judge of a run (see `judge_backend`). Where calls cost money, prints the most that `judgements` can cost."""
+    backend = judge_backend(judge, folder, **terms)
+    if cost := quote(backend, prepared.store_uri, prepared.cohort, judgements):
+        say(f"judge: {cost}")
+    return backend
 
 
 def quote(backend: JudgeBackend, store_uri: str, applicants: Sequence[str], judgements: int) -> str | None:

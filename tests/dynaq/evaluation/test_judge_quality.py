@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dynaq.evaluation.intervals import Interval
-from dynaq.evaluation.judge_check import QualityCurve, check_table, gain_by_quality, standing
+from dynaq.evaluation.judge_quality import QualityCurve, check_table, gain_by_quality, standing
 from dynaq.evaluation.simulated import LabelJudge, labels_of_quality
 from dynaq.judging.judgement import LABELS, Judgement, abstention
 from dynaq.qrels import Qrels

@@ -7,8 +7,8 @@ from typing import Literal
 
 from rich.table import Table
 
-from dynaq.evaluation.judge_check import QualityCurve, TableCheck, standing
-from dynaq.evaluation.judge_check import check_table as check_judge_table
+from dynaq.evaluation.judge_quality import QualityCurve, TableCheck, standing
+from dynaq.evaluation.judge_quality import check_table as check_judge_table
 from dynaq.judging.judgement import LABELS
 from dynaq.qrels import Qrels
 from dynaq.tensor_cache import TensorCache

@@ -33,7 +33,7 @@ from jobs.steps.cohort import relevance
 from jobs.steps.judge_backend import VLLM, engine_config, judge_backend
 from jobs.steps.options import Address, MaxCost, PriceIn, PriceOut, Samples
 from jobs.terminal.console import console, say, step
-from jobs.terminal.method_checks import BELIEFS, check_table, say_standing, say_trust
+from jobs.terminal.method_checks import BELIEFS, check_table, say_quality_curve, say_trust
 from jobs.terminal.tables import number
 from reward_service.calibration import PAIRS, fit_judge
 from reward_service.check import METHODS, check_method, draw_samples, recommend
@@ -194,7 +194,7 @@ def _check(store_uri: str | None, qrels: str | None, config: JudgeConfig, addres
     say_trust(checks, cache, grades)
     with step("What learning is worth on this catalogue, with simulated judges"):
         curves = {name: gain_by_quality(cache, grades, DynaQConfig(world_model=name)) for name in BELIEFS}
-    say_standing(checks, curves)
+    say_quality_curve(checks, curves)
 
 
 def _calibrate(store_uri: str | None, out: Path, config: JudgeConfig, pairs: int, address: str | None) -> None:

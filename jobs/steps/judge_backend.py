@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from cluster.broker import JudgeBackend
 from dynaq.errors import InputError, JudgeError
-from dynaq.judging.judgement import JUDGEMENT_SCHEMA, AsyncJudge, Judgement
+from dynaq.judging.judgement import JUDGEMENT_SCHEMA, AsyncJudge
 from dynaq.judging.ledger_file import LEDGER, ReplayJudge, ledger_fingerprint, read_ledger
-from dynaq.records import Candidate, Job
+from dynaq.judging.ledger_first import InlineJudge
 from dynaq.runs.folder import RunFolder
 from dynaq.stores import mask_uri, open_store
 from jobs.steps.prepare import Prepared
@@ -26,18 +26,6 @@ from reward_service.judge_by_url import Endpoint, judge_at
 VLLM = "vllm"
 NO_JUDGE = "none"
 QUOTED = 50  # applicants whose texts stand for all in a quote
-
-
-class Replay:
-    """A recorded ledger as the broker's judge."""
-
-    def __init__(self, path: str) -> None:
-        self._judge = ReplayJudge(path)
-
-    async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
-        """The recorded judgements, in order. Raises JudgeError for a pair that is not in the ledger."""
-        answers: list[Judgement] = self._judge.judge(applicant, jobs)
-        return answers
 
 
 def judge_backend(judge: str, folder: RunFolder | None = None, **terms: float | None) -> JudgeBackend:
@@ -58,10 +46,14 @@ def judge_backend(judge: str, folder: RunFolder | None = None, **terms: float | 
         if given:
             raise InputError(f"{', '.join(given)}: a recorded ledger costs nothing; leave it out")
         replay = str(Path(path).resolve())
-        return JudgeBackend(ReplayJudge(replay).fingerprint, partial(Replay, replay), keep=False)
+        return JudgeBackend(ReplayJudge(replay).fingerprint, partial(_replay, replay), keep=False)
     if kind in ("http", "https"):
         return JudgeBackend(*judge_at(judge, folder, **given))
     raise InputError(f"judge {judge!r} does not exist; use vllm, vllm:CONFIG.yaml, ledger:PATH or a URL")
+
+
+def _replay(path: str) -> AsyncJudge:
+    return InlineJudge(ReplayJudge(path))
 
 
 def _probed(config: JudgeConfig, folder: RunFolder | None) -> Endpoint:

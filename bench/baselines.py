@@ -44,7 +44,7 @@ def _best(scores: Array, asked: list[int]) -> list[int]:
 
 
 def cosine_ranking(view: View, judge: JudgeJobs, budgets: Sequence[int], rng: np.random.Generator) -> dict[int, Array]:
-    """Asks nobody."""
+    """The ranking by cosine, which needs no judgement."""
     return dict.fromkeys(budgets, view.cosine)
 
 
@@ -93,7 +93,7 @@ def lin_ucb(view: View, judge: JudgeJobs, budgets: Sequence[int], rng: np.random
 
 
 PROCESS_VARIANCE, OBSERVATION_VARIANCE, COSINE_SLOPE = 0.1, 0.01, 1.5
-NOISE_STEPS = 3  # of weighing the answers by what the others predict
+NOISE_STEPS = 3  # iterations in which each answer is weighted by what the others predict
 
 
 def gaussian_process(

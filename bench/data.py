@@ -100,7 +100,7 @@ def load_obvious(uri: str) -> int:
 
 
 def _measured(way: Callable[[str], int], uri: str, results: Any) -> None:
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the kernel's record of the peak
     before = _peak()
     started, cpu = time.perf_counter(), time.process_time()
     nbytes = way(uri)
@@ -151,7 +151,7 @@ def bench_load(n: int, folder: Path) -> None:
 
 def bench_obvious(n: int, folder: Path) -> None:
     """The same from a database filled by hand, arrays of numbers and all, beside the obvious program."""
-    n = min(n, 5000)  # its join is quadratic
+    n = min(n, 5000)  # the obvious program's join is quadratic
     rng = np.random.default_rng(0)
     with running_mongod(folder / "mongod-obvious") as server:
         uri = f"{server}/bench"

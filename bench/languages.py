@@ -37,7 +37,7 @@ LANGUAGES = {
     "ita": "Italian", "jpn": "Japanese", "nld": "Dutch", "pol": "Polish", "por": "Portuguese", "spa": "Spanish",
     "swe": "Swedish", "ces": "Czech", "dan": "Danish", "slk": "Slovak", "slv": "Slovenian", "tur": "Turkish",
 }  # fmt: skip
-# Words for people at work and for nothing else: what is also a thing (drawer, server) a dictionary translates as that.
+# Words that mean only a person at work. One that is also a thing (drawer, server) would be translated as the thing.
 WORDS = """
 accountant, acrobat, actor, actress, actuary, agronomist, anthropologist, archaeologist, archeologist, architect,
 astronaut, astronomer, auctioneer, author, baker, banker, barber, bartender, beautician, biochemist, biologist,
@@ -97,7 +97,7 @@ def translated(path: Path, known: Occupations) -> list[tuple[str, str]]:
             if PRONUNCIATION.search(line):
                 title = only_meaning(lines)
                 if title in known.titles and word and word.lower() != title:
-                    pairs[title] = min(word, pairs.get(title, word), key=len)  # the longer are rarer
+                    pairs[title] = min(word, pairs.get(title, word), key=len)  # longer words are rarer
                 noun = not re.search("<(v|adj|adv|vt|vi|N, pl|pl)>", line)
                 word = plain(PRONUNCIATION.split(line, maxsplit=1)[0]).split(",")[0] if noun else ""
                 lines = []

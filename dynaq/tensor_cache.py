@@ -25,7 +25,7 @@ from dynaq.tensor_cache_loading import Arrays, Dtype, load_arrays, unpack, unpac
 
 Indices = npt.NDArray[np.int64]
 Span = tuple[slice, slice]
-ROWS = 8192  # rows converted to float32 at once
+ROWS_AT_ONCE = 8192  # rows converted to float32 at once
 
 
 P = ParamSpec("P")
@@ -110,7 +110,7 @@ class TensorCache:
         layout = get_layout(layout if isinstance(layout, str) else layout.name, store.dimension())
         if dtype not in ("float32", "float16"):
             raise InputError(f"TensorCache dtype {dtype!r} is not one of float32, float16")
-        only = {"applicant": _named(applicant_ids), "job": _named(job_ids)}
+        only = {"applicant": applicant_ids, "job": job_ids}
         arrays = load_arrays(store, layout, dtype, text, previous=None, only=only)
         self._hold(layout, 1, meta.get("encoder_revision"), arrays)
         return self
@@ -148,7 +148,7 @@ class TensorCache:
     def refresh(self, store: Store) -> TensorCache:
         """A new version with what the store now holds. Records with an unchanged content hash are not read again.
 
-        After `--re-embed` all are: a hash tells of the text alone.
+        After `--re-embed` all of them are read again, because a hash covers only the text.
         """
         dtype: Dtype = "float16" if self.jobs.dtype == np.float16 else "float32"
         encoder = store.meta().get("encoder_revision")
@@ -332,7 +332,7 @@ class TensorCache:
         """Dot products `[len(spans), n_jobs]` of state columns with action columns."""
         jobs = self.jobs
         out = np.empty((len(spans), len(jobs)), np.float32)
-        rows = ROWS if jobs.dtype != np.float32 else max(1, len(jobs))
+        rows = ROWS_AT_ONCE if jobs.dtype != np.float32 else max(1, len(jobs))
         for start in range(0, len(jobs), rows):
             block = jobs[start : start + rows].astype(np.float32, copy=False)
             for i, (state_columns, action_columns) in enumerate(spans):
@@ -348,7 +348,8 @@ class TensorCache:
 def check_encoder_of(what: str, record: Mapping[str, Any], cache: TensorCache) -> None:
     """Raises InputError when what was learned is about another encoder's vectors than the cache holds.
 
-    what: for the message. record: `block_dim` and `encoder`; one of before they were recorded is of 384 numbers.
+    what: the message's subject. record: `block_dim` and `encoder`; a record that lacks them is from an older version,
+    in which all vectors had 384 numbers.
     """
     dimension, encoder = record.get("block_dim", BLOCK_DIM), record.get("encoder")
     if dimension != cache.layout.block_dim:
@@ -379,16 +380,6 @@ def _inverse(norms: npt.ArrayLike) -> FloatArray:
     """1 / norm, or 0 for a missing vector, so that its cosine with anything is 0."""
     values = np.asarray(norms, np.float32)
     return np.divide(1.0, values, out=np.zeros_like(values), where=values > 0)
-
-
-def _named(ids: Iterable[str] | None) -> list[str] | None:
-    """The ids without duplicates, None for all. Raises InputError for a text or an empty list."""
-    if isinstance(ids, str):
-        raise InputError(f"ids must be a list, got the text {ids!r}; name a layout by keyword: layout={ids!r}")
-    named = None if ids is None else list(dict.fromkeys(ids))
-    if named == []:
-        raise InputError("the list of ids is empty; name at least one, or leave it out for all")
-    return named
 
 
 def _usable(device: str | torch.device) -> torch.device:

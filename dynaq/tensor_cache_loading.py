@@ -49,7 +49,7 @@ def load_arrays(
     dtype: Dtype,
     text: bool,
     previous: Mapping[str, Any] | None,
-    only: Mapping[str, Sequence[str] | None] | None = None,
+    only: Mapping[str, Iterable[str] | None] | None = None,
 ) -> Arrays:
     """All arrays of a cache.
 
@@ -61,11 +61,12 @@ def load_arrays(
         previous: arrays of an older version; rows with the same content hash are copied from there.
         only: `job` and `applicant` -> ids to load; None or missing means all.
 
-    Raises InputError when no job or no applicant has usable vectors.
+    Raises InputError for ids that are a text or an empty list, and when no job or no applicant has usable vectors.
     """
     arrays: Arrays = {}
+    wanted_ids = {name: _named(ids) for name, ids in (only or {}).items()}
     for side in sides(layout):
-        named = (only or {}).get(side.name)
+        named = wanted_ids.get(side.name)
         ids = named if named is not None else store.ids(side.kind)
         loading = _Loading(side, ids, np.dtype(dtype), layout.block_dim)
         if previous is not None:
@@ -79,6 +80,16 @@ def load_arrays(
             side_arrays |= _texts(store, side, unpack(side_arrays, f"{side.name}_id"), previous, loading.kept)
         arrays |= side_arrays
     return arrays
+
+
+def _named(ids: Iterable[str] | None) -> list[str] | None:
+    """The ids without duplicates, None for all. Raises InputError for a text or an empty list."""
+    if isinstance(ids, str):
+        raise InputError(f"ids must be a list, got the text {ids!r}; name a layout by keyword: layout={ids!r}")
+    named = None if ids is None else list(dict.fromkeys(ids))
+    if named == []:
+        raise InputError("the list of ids is empty; name at least one, or leave it out for all")
+    return named
 
 
 class _Loading:

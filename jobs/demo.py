@@ -12,6 +12,7 @@ from cluster.session import ray_session
 from cluster.trainer import ActorSize
 from cluster.tuning.plan import Plan
 from dynaq.agent.config import DynaQConfig
+from dynaq.agent.reward_strategy import STRATEGIES
 from dynaq.ingest import ingest_market
 from dynaq.markets import esco_market
 from dynaq.runs.folder import REPORT, RunFolder
@@ -31,7 +32,6 @@ STORE = "data/esco"
 OUT = "runs/demo"
 APPLICANTS = 8
 BUDGET = 30
-STRATEGIES = ("cosine", "llm", "hybrid")
 
 
 def main(

@@ -19,7 +19,7 @@ from cluster.session import ray_session
 from dynaq.agent.config import DynaQConfig
 from dynaq.encoder import Encoder
 from dynaq.errors import DynaqError, InputError
-from dynaq.evaluation.judge_check import gain_by_quality
+from dynaq.evaluation.judge_quality import gain_by_quality
 from dynaq.ingest import ingest_market
 from dynaq.judging.judgement import JUDGEMENT_SCHEMA, LABELS, Judgement, Slate
 from dynaq.judging.ledger_file import read_ledger
@@ -30,9 +30,10 @@ from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from jobs.cli import run_verb
 from jobs.steps.cohort import relevance
-from jobs.steps.judge_backend import VLLM, MaxCost, PriceIn, PriceOut, Samples, engine_config, judge_backend
+from jobs.steps.judge_backend import VLLM, engine_config, judge_backend
+from jobs.steps.options import Address, MaxCost, PriceIn, PriceOut, Samples
 from jobs.terminal.console import console, say, step
-from jobs.terminal.judge_check import BELIEFS, check_table, say_standing, say_trust
+from jobs.terminal.method_checks import BELIEFS, check_table, say_quality_curve, say_trust
 from jobs.terminal.tables import number
 from reward_service.calibration import PAIRS, fit_judge
 from reward_service.check import METHODS, check_method, draw_samples, recommend
@@ -62,9 +63,7 @@ def main(
     pairs: Annotated[int, typer.Option(min=50, help="random pairs for --calibrate")] = PAIRS,
     export: Annotated[str | None, typer.Option("--export", metavar="FILE", help="write the ledger as Parquet")] = None,
     take: Annotated[str | None, typer.Option("--import", metavar="FILE", help="add a ledger file to the store")] = None,
-    address: Annotated[
-        str | None, typer.Option(help="running Ray cluster; default: RAY_ADDRESS, else a local one")
-    ] = None,
+    address: Address = None,
 ) -> None:
     """Ask or examine the judge."""
     asked = applicant is not None or jobs is not None
@@ -195,7 +194,7 @@ def _check(store_uri: str | None, qrels: str | None, config: JudgeConfig, addres
     say_trust(checks, cache, grades)
     with step("What learning is worth on this catalogue, with simulated judges"):
         curves = {name: gain_by_quality(cache, grades, DynaQConfig(world_model=name)) for name in BELIEFS}
-    say_standing(checks, curves)
+    say_quality_curve(checks, curves)
 
 
 def _calibrate(store_uri: str | None, out: Path, config: JudgeConfig, pairs: int, address: str | None) -> None:

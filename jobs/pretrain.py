@@ -15,12 +15,13 @@ from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from jobs.cli import run_verb
 from jobs.steps.cohort import read_cohort
+from jobs.steps.options import Layout, Store
 from jobs.terminal.console import say
 from jobs.terminal.tables import gain_of
 
 
 def main(
-    store: Annotated[str, typer.Option(help="folder or mongodb:// URI")],
+    store: Store,
     out: Annotated[str, typer.Option(help="folder for the networks")],
     judge: Annotated[
         str | None,
@@ -29,7 +30,7 @@ def main(
     exclude: Annotated[
         str | None, typer.Option(help="applicants whose judgements must not be used: a file with ids, or id,id")
     ] = None,
-    layout: Annotated[str | None, typer.Option(help="classic or extended; default: the store's")] = None,
+    layout: Layout = None,
     seed: Annotated[int, typer.Option(min=0, help="of weights and batches")] = 0,
 ) -> None:
     """Fit the networks on the ledger. No agent starts from networks that saw its own applicant's judgements."""

@@ -49,22 +49,22 @@ def main(
         _show(place.promote(ServedRun.open(before.run), ROLLBACK), None, None, as_json)
         return
     assert run is not None
-    candidate = ServedRun.open(run)
-    config = candidate.folder.read_yaml(CONFIG)
+    new = ServedRun.open(run)
+    config = new.folder.read_yaml(CONFIG)
     current = place.current()
-    if current is not None and current.run_id == candidate.run_id:
-        raise InputError(f"run {candidate.run_id} serves already in {serving!r}")
+    if current is not None and current.run_id == new.run_id:
+        raise InputError(f"run {new.run_id} serves already in {serving!r}")
     with open_store(store or config["store"], read_only=True) as opened:
-        _check(candidate, opened)
+        _check(new, opened)
         if current is None:
             verdict, reason, found, lists = NOTHING_SERVES, "nothing served before", None, None
         else:
-            verdict, reason, found, lists = _compare(candidate, config, current, opened, sharpness)
+            verdict, reason, found, lists = _compare(new, config, current, opened, sharpness)
     if verdict == "worse" or (verdict == CANNOT_TELL and not untested):
-        _show(None, found, lists, as_json, candidate.run_id)
+        _show(None, found, lists, as_json, new.run_id)
         way_out = "" if verdict == "worse" else "; wait for more lists, or add --untested to promote it without knowing"
-        raise DynaqError(f"run {candidate.run_id} is not promoted: {reason}{way_out}")
-    _show(place.promote(candidate, verdict=verdict, reason=reason), found, lists, as_json)
+        raise DynaqError(f"run {new.run_id} is not promoted: {reason}{way_out}")
+    _show(place.promote(new, verdict=verdict, reason=reason), found, lists, as_json)
 
 
 def _check(run: ServedRun, store: Store) -> None:
@@ -109,9 +109,9 @@ def _check_agent(run: ServedRun, applicant_id: str, best: list[str]) -> None:
 
 
 def _compare(
-    candidate: ServedRun, config: dict[str, Any], serves: Promotion, store: Store, sharpness: float
+    new: ServedRun, config: dict[str, Any], serves: Promotion, store: Store, sharpness: float
 ) -> tuple[str, str, OffPolicyEvaluation | None, LoggedLists | None]:
-    """Verdict and reason, from lists that were shown after the last feedback that the candidate learned from."""
+    """Verdict and reason, from lists that were shown after the last feedback that the new run learned from."""
     try:
         current = ServedRun.open(serves.run)
     except DynaqError as error:
@@ -121,7 +121,7 @@ def _compare(
     lists = logged_lists(
         store.exposures(),
         store.feedback(),
-        list(candidate.places),
+        list(new.places),
         values,
         datetime.fromisoformat(until) if until else None,
     )
@@ -132,7 +132,7 @@ def _compare(
     )
     found = evaluate(
         log,
-        RankingPolicy(lists.rankings(_by_q(candidate), numbers), sharpness),
+        RankingPolicy(lists.rankings(_by_q(new), numbers), sharpness),
         RankingPolicy(lists.rankings(_by_q(current), numbers), sharpness, own),
     )
     return found.verdict, found.reason, found, lists
@@ -179,14 +179,14 @@ def _show_evaluation(found: OffPolicyEvaluation, lists: LoggedLists) -> None:
         return
     table = Table()
     table.add_column("reward per list")
-    for name in ("now", "candidate", "difference (95 %)"):
+    for name in ("now", "new run", "difference (95 %)"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, title in (("dr", "doubly robust"), ("ips", "weighted, clipped"), ("snips", "self-normalised")):
         apart = found.difference[name]
         interval = f"{apart.value:+.3f} ({apart.low:+.3f} to {apart.high:+.3f})"
         table.add_row(title, f"{found.current[name].value:.3f}", f"{found.candidate[name].value:.3f}", interval)
     console.print(table)
-    say(f"  coverage {found.coverage:.0%}, worth {found.effective:.0f} lists of the candidate's own", "dim")
+    say(f"  coverage {found.coverage:.0%}, worth {found.effective:.0f} lists of the new run's own", "dim")
 
 
 def _as_json(

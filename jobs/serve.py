@@ -12,6 +12,7 @@ import typer
 from cluster.session import ray_session
 from dynaq.errors import InputError
 from jobs.cli import run_verb
+from jobs.steps.options import Address
 from jobs.terminal.console import say, step
 
 
@@ -30,9 +31,7 @@ def main(
     serving: Annotated[
         str | None, typer.Option(help="--recommend: folder in which dynaq promote names the run")
     ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="running Ray cluster; default: RAY_ADDRESS, else a local one")
-    ] = None,
+    address: Address = None,
 ) -> None:
     """Serve over HTTP."""
     if reward == recommend:

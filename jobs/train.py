@@ -26,19 +26,31 @@ from jobs.reporting.judge_health import remarks_line
 from jobs.reporting.page import write_report
 from jobs.reporting.tensorboard import RunEvents
 from jobs.reporting.training_summary import training_summary, training_table
-from jobs.steps import judge_check
 from jobs.steps.feedback_answers import describe_feedback, learn_from_events
 from jobs.steps.judge_backend import (
     NO_JUDGE,
+    check_feedback,
+    offline_ledger,
+    quoted_backend,
+    read_gold,
+)
+from jobs.steps.options import (
+    ActorCpus,
+    ActorGpus,
+    Address,
+    AgentConfig,
+    Budget,
+    Calibrate,
+    Cohort,
+    Gold,
+    Layout,
     MaxCost,
+    Out,
+    PretrainedFolder,
     PriceIn,
     PriceOut,
     Samples,
-    check_feedback,
-    judge_backend,
-    offline_ledger,
-    quote,
-    read_gold,
+    Store,
 )
 from jobs.steps.prepare import (
     Prepared,
@@ -49,15 +61,16 @@ from jobs.steps.prepare import (
     report_failures,
     run_config,
 )
+from jobs.steps.usable_judge import check_mode, usable_judge
 from jobs.terminal.console import LiveTable, console, say
 from jobs.terminal.tables import gain_of, number
 from reward_service.costs import Costs
 
 
 def main(
-    store: Annotated[str, typer.Option(help="folder or mongodb:// URI")],
-    out: Annotated[str, typer.Option(help="run folder: a path, s3:// or gs:// URI")],
-    cohort: Annotated[str, typer.Option(help="all, a file with ids, or id,id")] = "all",
+    store: Store,
+    out: Out,
+    cohort: Cohort = "all",
     strategy: Annotated[str, typer.Option(help="cosine, llm or hybrid")] = "hybrid",
     judge: Annotated[
         str, typer.Option(help="vllm, vllm:CONFIG.yaml, ledger:PATH or a URL; none: learn from --feedback alone")
@@ -66,13 +79,13 @@ def main(
     price_in: PriceIn = None,
     price_out: PriceOut = None,
     max_cost: MaxCost = None,
-    calibrate: Annotated[str | None, typer.Option(help=judge_check.HELP)] = None,
-    budget: Annotated[int | None, typer.Option(min=1, help="judgements per applicant")] = None,
-    layout: Annotated[str | None, typer.Option(help="classic or extended; default: the store's")] = None,
-    config: Annotated[str | None, typer.Option(help="YAML with the agents' settings")] = None,
+    calibrate: Calibrate = None,
+    budget: Budget = None,
+    layout: Layout = None,
+    config: AgentConfig = None,
     seed: Annotated[int | None, typer.Option(help="of all agents")] = None,
     qrels: Annotated[str | None, typer.Option(help="relevance file for the learning curves")] = None,
-    pretrained: Annotated[str | None, typer.Option(help="folder that dynaq pretrain wrote")] = None,
+    pretrained: PretrainedFolder = None,
     offline: Annotated[
         bool, typer.Option("--offline", help="do not act; learn from the pairs of --judge ledger:PATH")
     ] = False,
@@ -83,16 +96,11 @@ def main(
         str | None,
         typer.Option(help="only events before this time, e.g. 2026-03-01T12:00:00Z; later ones test the run"),
     ] = None,
-    gold: Annotated[
-        str | None,
-        typer.Option(help="hand-made labels (applicant_id, job_id, label) that tell how far the judge can be believed"),
-    ] = None,
+    gold: Gold = None,
     actors: Annotated[int | None, typer.Option(min=1, help="default: as many as fit")] = None,
-    actor_cpus: Annotated[float, typer.Option(min=0, help="CPUs per actor")] = 1.0,
-    actor_gpus: Annotated[float, typer.Option(min=0, help="GPUs per actor, may be a fraction")] = 0.0,
-    address: Annotated[
-        str | None, typer.Option(help="running Ray cluster; default: RAY_ADDRESS, else a local one")
-    ] = None,
+    actor_cpus: ActorCpus = 1.0,
+    actor_gpus: ActorGpus = 0.0,
+    address: Address = None,
     resume: Annotated[bool, typer.Option("--resume", help="continue the run in --out")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="print one JSON object at the end, the rest to stderr")
@@ -100,7 +108,7 @@ def main(
 ) -> None:
     """Train one Dyna-Q agent per applicant."""
     settings = DynaQConfig.load(config, {"budget": budget, "seed": seed})
-    judge_check.check_mode(calibrate)
+    check_mode(calibrate)
     needs_judge = check_strategies([strategy], settings)
     prepared = prepare(store, cohort, layout, qrels)
     from_events = feedback or feedback_until is not None
@@ -108,19 +116,17 @@ def main(
     folder = RunFolder.at(out)
     refuse_other_run(folder, resume=resume)
     terms = {"samples": judge_samples, "price_in": price_in, "price_out": price_out, "max_cost": max_cost}
-    backend = judge_backend(judge, folder, **terms) if needs_judge and judge != NO_JUDGE else None
-    networks = Pretrained.load(pretrained) if pretrained else None
-    if networks is not None and networks.falls_back:
-        say(f"{pretrained}: {gain_of(networks)}")
+    most = settings.budget * len(prepared.cohort)
+    asks = needs_judge and judge != NO_JUDGE
+    backend = quoted_backend(judge, folder, prepared, most, terms) if asks else None
+    networks = _pretrained(pretrained)
     recorded = offline_ledger(judge, strategy) if offline or (needs_judge and judge == NO_JUDGE) else None
+    labels, digest = read_gold(gold)
     shown = {"strategy": strategy, **run_config(prepared, settings, judge if backend else None, None, networks)}
-    shown["offline"] = offline
-    labels, shown["gold"] = read_gold(gold)
+    shown |= {"offline": offline, "gold": digest}
     answers = None
     if from_events:
         answers, shown["feedback"] = _learn_from_events(folder, prepared, settings, feedback_until, judge)
-    if backend and (cost := quote(backend, store, prepared.cohort, settings.budget * len(prepared.cohort))):
-        say(f"judge: {cost}")
     make_job = partial(
         TrainingJob,
         strategy=strategy,
@@ -134,13 +140,21 @@ def main(
     size = ActorSize(actor_cpus, actor_gpus, actors, backend.cpus if backend else 0.0)
     with ray_session(address):
         if backend and recorded is None:
-            backend = judge_check.usable_judge(judge, backend, prepared, folder, calibrate)
+            backend = usable_judge(judge, backend, prepared, folder, calibrate)
         shown["judge_fingerprint"] = backend.fingerprint if backend else None
         open_run(folder, shown, resume=resume)
         if labels is not None:
             folder.write_table(GOLD, labels)
         result, paid = _train(prepared, backend, make_job, size)
     _report(folder, prepared, qrels, result, paid, as_json)
+
+
+def _pretrained(folder: str | None) -> Pretrained | None:
+    """The networks to start from, after saying so when they fall back to the cosine prior."""
+    networks = Pretrained.load(folder) if folder else None
+    if networks is not None and networks.falls_back:
+        say(f"{folder}: {gain_of(networks)}")
+    return networks
 
 
 def _learn_from_events(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -22,10 +23,28 @@ from dynaq.runs.folder import REPORT, RunFolder
 from jobs.cli import run_verb
 from jobs.reporting.judge_health import remarks_line
 from jobs.reporting.page import Report, write_report
-from jobs.steps import judge_check
 from jobs.steps.compare import compare
-from jobs.steps.judge_backend import MaxCost, PriceIn, PriceOut, Samples, judge_backend, quote
+from jobs.steps.judge_backend import quoted_backend
+from jobs.steps.options import (
+    ActorCpus,
+    ActorGpus,
+    Address,
+    AgentConfig,
+    Budget,
+    Calibrate,
+    Cohort,
+    Gold,
+    Layout,
+    MaxCost,
+    Out,
+    PretrainedFolder,
+    PriceIn,
+    PriceOut,
+    Samples,
+    Store,
+)
 from jobs.steps.prepare import check_strategies, prepare, refuse_other_run, report_failures
+from jobs.steps.usable_judge import check_mode, usable_judge
 from jobs.terminal.comparison_table import Comparison, report_failed_trials, show_comparison
 from jobs.terminal.console import say
 from reward_service.costs import Costs, costs_line
@@ -34,9 +53,9 @@ DEFAULT_SAMPLES = 10  # when the space has something to draw
 
 
 def main(
-    store: Annotated[str, typer.Option(help="folder or mongodb:// URI")],
-    out: Annotated[str, typer.Option(help="run folder: a path, s3:// or gs:// URI")],
-    cohort: Annotated[str, typer.Option(help="all, a file with ids, or id,id")] = "all",
+    store: Store,
+    out: Out,
+    cohort: Cohort = "all",
     strategies: Annotated[
         str, typer.Option(help="cosine, llm, hybrid or rllib-dqn, separated by commas")
     ] = "cosine,llm,hybrid",
@@ -45,8 +64,8 @@ def main(
     price_in: PriceIn = None,
     price_out: PriceOut = None,
     max_cost: MaxCost = None,
-    calibrate: Annotated[str | None, typer.Option(help=judge_check.HELP)] = None,
-    budget: Annotated[int | None, typer.Option(min=1, help="judgements per applicant")] = None,
+    calibrate: Calibrate = None,
+    budget: Budget = None,
     seeds: Annotated[int, typer.Option(min=1, help="runs of every strategy, from --seed on")] = 1,
     qrels: Annotated[str | None, typer.Option(help="relevance file; default: the store's")] = None,
     space: Annotated[str | None, typer.Option(help="YAML: setting -> values to try or to draw from")] = None,
@@ -65,25 +84,20 @@ def main(
         float | None,
         typer.Option(help="the report says how many judgements reach it; default: nDCG@10 of 0.9, or a reward of 0.5"),
     ] = None,
-    layout: Annotated[str | None, typer.Option(help="classic or extended; default: the store's")] = None,
-    config: Annotated[str | None, typer.Option(help="YAML with the agents' settings")] = None,
+    layout: Layout = None,
+    config: AgentConfig = None,
     seed: Annotated[int | None, typer.Option(help="the first seed")] = None,
-    pretrained: Annotated[str | None, typer.Option(help="folder that dynaq pretrain wrote")] = None,
-    gold: Annotated[
-        str | None,
-        typer.Option(help="hand-made labels (applicant_id, job_id, label) that tell how far the judge can be believed"),
-    ] = None,
+    pretrained: PretrainedFolder = None,
+    gold: Gold = None,
     actors: Annotated[int | None, typer.Option(min=1, help="per trial; default: as many as fit")] = None,
-    actor_cpus: Annotated[float, typer.Option(min=0, help="CPUs per actor")] = 1.0,
-    actor_gpus: Annotated[float, typer.Option(min=0, help="GPUs per actor, may be a fraction")] = 0.0,
+    actor_cpus: ActorCpus = 1.0,
+    actor_gpus: ActorGpus = 0.0,
     concurrent: Annotated[
         int | None, typer.Option(min=1, help="trials at once; default: as CPUs, GPUs and memory allow")
     ] = None,
     mlflow: Annotated[str | None, typer.Option(help="MLflow's tracking URI, such as http://127.0.0.1:5000")] = None,
     wandb: Annotated[str | None, typer.Option(help="project of Weights & Biases; the key is WANDB_API_KEY")] = None,
-    address: Annotated[
-        str | None, typer.Option(help="running Ray cluster; default: RAY_ADDRESS, else a local one")
-    ] = None,
+    address: Address = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="continue the comparison in --out; only for a folder that you trust")
     ] = False,
@@ -91,22 +105,18 @@ def main(
 ) -> None:
     """Compare strategies and settings on one cohort."""
     settings = DynaQConfig.load(config, {"budget": budget, "seed": seed})
-    judge_check.check_mode(calibrate)
+    check_mode(calibrate)
     names = _strategies(strategies, settings)
     plan = _plan(names, settings, seeds, read_space(space, settings), samples, search, scheduler)
     callbacks = trackers(mlflow, wandb, Path(out).name or "dynaq")
     prepared = prepare(store, cohort, layout, qrels)
     folder = RunFolder.at(out)
     refuse_other_run(folder, resume=resume)
-    backend = judge_backend(
-        judge, folder, samples=judge_samples, price_in=price_in, price_out=price_out, max_cost=max_cost
-    )
-    asking = plan.size * sum(name != "cosine" for name in names) // len(names)
-    most = len(prepared.cohort) * (settings.budget * asking + K * plan.size)
-    if cost := quote(backend, store, prepared.cohort, most):
-        say(f"judge: {cost}")
+    terms = {"samples": judge_samples, "price_in": price_in, "price_out": price_out, "max_cost": max_cost}
+    most = len(prepared.cohort) * _most_judgements(plan, names, settings.budget)
+    backend = quoted_backend(judge, folder, prepared, most, terms)
     with ray_session(address):
-        backend = judge_check.usable_judge(judge, backend, prepared, folder, calibrate)
+        backend = usable_judge(judge, backend, prepared, folder, calibrate)
         result = compare(
             plan,
             prepared,
@@ -140,6 +150,12 @@ def _show(folder: RunFolder, result: Comparison, report: Report, as_json: bool) 
         say(f"Best by judge reward: {result.best}. Report: {folder.uri}/{REPORT}")
     report_failed_trials(result.results)
     report_failures(result.failures)
+
+
+def _most_judgements(plan: Plan, names: Sequence[str], budget: int) -> int:
+    """Judgements per applicant at most: the budgets of the trials that ask, and the top K of every trial."""
+    asking = plan.size * sum(name != "cosine" for name in names) // len(names)
+    return budget * asking + K * plan.size
 
 
 def _strategies(text: str, settings: DynaQConfig) -> list[str]:

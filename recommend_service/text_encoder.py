@@ -20,7 +20,7 @@ from dynaq.records import Candidate
 from dynaq.stores import FloatArray, open_store
 
 logger = logging.getLogger(__name__)
-REMEMBERED = 2000  # preferences whose vectors are cached
+PREFERENCES_KEPT = 2000  # preferences whose vectors are cached
 
 
 class Texts:
@@ -28,7 +28,7 @@ class Texts:
 
     def __init__(self, store_uri: str, encoder: Embedder) -> None:
         self._thread = ThreadPoolExecutor(1, "encoder")
-        self._known: LRUCache[str, FloatArray] = LRUCache(REMEMBERED)
+        self._known: LRUCache[str, FloatArray] = LRUCache(PREFERENCES_KEPT)
         self._encoder = self._thread.submit(_load, store_uri, encoder)
 
     async def preference(self, text: str) -> FloatArray:

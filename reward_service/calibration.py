@@ -22,7 +22,7 @@ Scorer = Callable[[Candidate, Sequence[Job]], Awaitable[list[float]]]
 
 SHARES = {"apply": 0.05, "save": 0.10, "click": 0.15}
 PAIRS = 400
-FEWEST = 50  # with fewer scores, the top 5 % would be only one or two pairs
+LEAST_SCORES = 50  # with fewer scores, the top 5 % would be only one or two pairs
 
 
 def random_pairs(
@@ -44,8 +44,8 @@ def thresholds_from_scores(scores: Sequence[float], scorer: str) -> Thresholds:
     The scale of the logistic steps is half the narrowest band between cut points, so that each label is the likeliest
     one for some scores. Raises InputError on too few scores.
     """
-    if len(scores) < FEWEST:
-        raise InputError(f"calibration has {len(scores)} scores; at least {FEWEST} are needed")
+    if len(scores) < LEAST_SCORES:
+        raise InputError(f"calibration has {len(scores)} scores; at least {LEAST_SCORES} are needed")
     apply, save, click = np.quantile(scores, 1 - np.cumsum(list(SHARES.values())))
     scale = max(float(min(apply - save, save - click)) / 2, 0.01)
     cuts = {"apply": float(apply), "save": float(save), "click": float(click), "scale": scale}

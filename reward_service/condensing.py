@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 
-from dynaq.ingest.words import heading_key
+from dynaq.ingest.resume_words import heading_key
 from reward_service.untrusted_text import Offsets, cut, neutralise
 
 READ_CHARS = 20_000  # of a posting; longer than any real one
@@ -19,7 +19,7 @@ MOST_PARTS = 400
 # Ranks, best first.
 REQUIREMENT, DUTY, OTHER, BOILERPLATE = range(4)
 
-_HEADINGS: dict[int, str] = {
+_HEADINGS_BY_RANK: dict[int, str] = {
     REQUIREMENT: "requirements, job requirements, qualifications, minimum qualifications, preferred qualifications, "
     "required qualifications, basic qualifications, skills, required skills, key skills, skills and experience, "
     "experience, required experience, knowledge, you bring, what you bring, what you will bring, your profile, "
@@ -40,7 +40,7 @@ _HEADINGS: dict[int, str] = {
     "kontakt, à propos, qui sommes nous, nous offrons, avantages, sobre nosotros, ofrecemos, beneficios, "
     "sobre nós, oferecemos, ми пропонуємо",
 }
-HEADINGS = {heading_key(name): rank for rank, names in _HEADINGS.items() for name in names.split(", ")}
+HEADING_RANKS = {heading_key(name): rank for rank, names in _HEADINGS_BY_RANK.items() for name in names.split(", ")}
 
 _BOILERPLATE = re.compile(
     r"equal opportunity|equal employment|regardless of|without regard to|\bveterans?\b|reasonable accommodation|"
@@ -110,7 +110,7 @@ def _parts(text: str) -> Iterator[tuple[int, str]]:
     for piece in islice(_BREAKS.split(text), MOST_PARTS):
         part = neutralise(_BULLET.sub("", piece))
         head, colon, rest = part.partition(":")
-        rank = HEADINGS.get(heading_key(head)) if len(head) < 50 else None
+        rank = HEADING_RANKS.get(heading_key(head)) if len(head) < 50 else None
         if rank is not None and (colon or len(part) < 50):
             above, part = rank, rest.strip()
         if part:

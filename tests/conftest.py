@@ -38,11 +38,11 @@ def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def ray_session_fixture() -> Iterator[None]:
     """One Ray for the whole run, on loopback with token authentication, as the commands start it."""
     patch = pytest.MonkeyPatch()
-    # Workers have the environment in which Ray was started, and the tests on S3 train in them.
+    # Workers inherit the environment in which Ray was started; those of the S3 tests need these variables.
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         patch.setenv(name, "testing")
     patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    patch.setenv("RAY_metrics_report_interval_ms", "2000")  # ten seconds else, for which a test would wait
+    patch.setenv("RAY_metrics_report_interval_ms", "2000")  # the default is 10 s, for which a test would wait
     with ray_session(num_cpus=8, object_store_gib=0.5):
         yield
     patch.undo()

@@ -23,7 +23,7 @@ ARITY = {"uniform": 2, "loguniform": 2, "randint": 2, "lograndint": 2, "quniform
 INTEGERS = ("randint", "lograndint", "qrandint")
 DISTRIBUTIONS = (*ARITY, "choice")
 EXAMPLE = "such as `gamma: [0.8, 0.9]` or `learning_rate: {loguniform: [1e-4, 1e-2]}`"
-OPTIONS = ("seed", "budget")  # fields that the comparison's options --seeds and --budget set
+SET_BY_OPTIONS = ("seed", "budget")  # fields that the comparison's options --seeds and --budget set
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def read_space(path: str | None, config: DynaQConfig) -> Space:
         raise InputError(f"space file {path} must map settings to values to try, {EXAMPLE}")
     fields = {str(name): _checked(path, str(name), values) for name, values in found.items()}
     for name, values in fields.items():
-        if name in OPTIONS:
+        if name in SET_BY_OPTIONS:
             raise InputError(f"space file {path}: {name} cannot be searched; use --seeds and --budget")
         for value in _extremes(values):
             try:

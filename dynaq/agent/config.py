@@ -50,7 +50,7 @@ class DynaQConfig(BaseModel):
     double_q: bool = Field(default=False, description="pick the maximising action by Q, value it by the target network")
     target_action: Literal["max", "same"] = Field(
         default="max",
-        description="bootstrap on the best candidate action; `same` is the known mistake, kept to compare",
+        description="bootstrap on the best action; `same`, the action just taken, is a known mistake to compare with",
     )
     target_sync: int = Field(default=1, ge=1, description="rounds between two copies into the target network")
     tau: float = Field(default=1.0, gt=0, le=1, description="share of Q that goes into the target at a sync")

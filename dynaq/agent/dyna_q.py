@@ -150,15 +150,16 @@ class DynaQBlock:
     @property
     def done(self) -> bool:
         """True when every agent has spent its budget, got as many abstentions, asked about all jobs, or failed."""
-        return not any(self._rooms())
+        return not any(self._remaining())
 
-    def _rooms(self) -> list[int]:
+    def _remaining(self) -> list[int]:
         """Pairs that each agent may still ask about."""
         asked = self.judged.asked.sum(1)
-        # Abstentions cost no budget but calls; without this a judge that always abstains is asked about every job.
+        # An abstention costs a call but no budget; without this limit, a judge that always abstains would be asked
+        # about every job.
         patience = self._budget - (asked - self.judged.counts)
         left = torch.minimum(torch.minimum(self._budget - self.judged.spent, patience), self._n_jobs - asked).tolist()
-        return [0 if a in self.failures else room for a, room in zip(self.applicant_ids, left, strict=True)]
+        return [0 if a in self.failures else pairs for a, pairs in zip(self.applicant_ids, left, strict=True)]
 
     @property
     def epsilon(self) -> torch.Tensor:
@@ -280,8 +281,8 @@ class DynaQBlock:
         """Keep the Q of agents that have just finished: it must not depend on how long the others take."""
         new = [
             i
-            for i, (room, applicant_id) in enumerate(zip(self._rooms(), self.applicant_ids, strict=True))
-            if room <= 0 and i not in self.finished and applicant_id not in self.failures
+            for i, (remaining, applicant_id) in enumerate(zip(self._remaining(), self.applicant_ids, strict=True))
+            if remaining <= 0 and i not in self.finished and applicant_id not in self.failures
         ]
         if new:
             values = self.q.values()
@@ -328,12 +329,12 @@ class DynaQBlock:
         """Agent → catalogue indices of its next slate: best Q (plus ucb·deviation) first, some at random."""
         scores = (self.q.values() + self.config.ucb * self.model.deviation).masked_fill(self.judged.asked, -math.inf)
         best = torch.topk(scores, min(self.config.slate_size, self._n_jobs), dim=1).indices.tolist()
-        epsilon, rooms = self.epsilon.tolist(), self._rooms()
+        epsilon, remaining = self.epsilon.tolist(), self._remaining()
         slates = {}
         for i, generator in enumerate(self.generators):
-            if rooms[i] <= 0:
+            if remaining[i] <= 0:
                 continue
-            slate: list[int] = best[i][: rooms[i]]
+            slate: list[int] = best[i][: remaining[i]]
             if probes := self._probes(slate):
                 slate = probe(slate, torch.nonzero(~self.judged.asked[i]).squeeze(1).cpu(), probes, generator)
             if epsilon[i] > 0:

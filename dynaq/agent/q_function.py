@@ -1,7 +1,7 @@
 """Q of a block of agents and its updates.
 
     Q(s, a) = V(s) + f(s, a; θ) + T(s, a)
-    y       = r + γ · max over candidate actions a' of Q(s', a'; θ⁻)          (Watkins 1989; Mnih et al. 2015)
+    y       = r + γ · max over all actions a' of Q(s', a'; θ⁻)                (Watkins 1989; Mnih et al. 2015)
 
 f is a stacked network that generalises over jobs, T is one learned value per job as in tabular Dyna-Q (Sutton 1990),
 and V is the state's value (dueling, Wang et al. 2016). An applicant's state does not change within a run (s' = s), so

@@ -18,7 +18,7 @@ from dynaq.tensor_cache import TensorCache
 
 PROBE_PAIRS = 64
 PROBE_APPLICANTS = 8
-FEWEST = 8  # answers from which on a verdict is given
+LEAST_PAIRS = 8  # answers from which on a verdict is given
 BLIND_SHARE = 0.95
 # Where an applicant's strata of jobs begin, as shares of the catalogue ordered by falling cosine. They are narrow at
 # the top, where a judge that sees anything must answer otherwise than at the bottom.
@@ -66,12 +66,12 @@ class Finding:
     @property
     def enough(self) -> bool:
         """Whether there are enough pairs for a verdict."""
-        return self.asked >= FEWEST
+        return self.asked >= LEAST_PAIRS
 
     @property
     def blind(self) -> bool:
         """Whether the judge gives (nearly) all pairs one answer, or none."""
-        return self.enough and (self.answered < FEWEST / 2 or self.share >= BLIND_SHARE)
+        return self.enough and (self.answered < LEAST_PAIRS / 2 or self.share >= BLIND_SHARE)
 
     @property
     def implausible(self) -> bool:
@@ -79,7 +79,7 @@ class Finding:
         return self.enough and not PLAUSIBLE[0] <= self.above_ignore <= PLAUSIBLE[1]
 
     def __str__(self) -> str:
-        if self.answered < FEWEST / 2:
+        if self.answered < LEAST_PAIRS / 2:
             return f"answers {self.answered} of {self.asked} pairs" + (f" ({self.note})" if self.note else "")
         return f"answers {self.label} to {round(self.share * self.answered)} of {self.answered} pairs"
 

@@ -20,7 +20,7 @@ Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
 CUTS = (2.5, 1.5, 0.5)
-STEPS = 30  # of the bisection
+BISECTIONS = 30  # of the bisection
 STRENGTHS = (-6.0, 6.0)  # logarithms of the weakest and the strongest error
 VALUES = np.array([LABEL_VALUES[label] for label in LABELS])
 
@@ -33,7 +33,7 @@ def labels_of_quality(signal: Array, error: Array, relevant: npt.NDArray[np.bool
     if target <= 0.5:
         return _rounded(np.exp(2.0) * error)
     low, high = STRENGTHS
-    for _ in range(STEPS):
+    for _ in range(BISECTIONS):
         middle = (low + high) / 2.0
         values = VALUES[_rounded(signal + np.exp(middle) * error)]
         low, high = (middle, high) if auc(values[relevant], values[~relevant]) > target else (low, middle)

@@ -6,9 +6,9 @@ event that it led to and that stands for the pair (`dynaq.feedback.answers.stand
 An event that stood when the list was shown is not credited again: saving or opening a job that is already saved earns
 nothing, because otherwise a list would be rewarded for repeating what an earlier one had found.
 
-Lists re-ranked by a preference are left out, because it is unknown how the candidate policy would have used the
+Lists re-ranked by a preference are left out, because it is unknown how the new policy would have used the
 preference. Jobs to which the applicant had applied, or that they had declined, when a list was shown are removed from
-the candidate's ranking as well, as the service does.
+the new policy's ranking as well, as the service does.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def logged_lists(
         events: with the columns of FEEDBACK_SCHEMA.
         applicants: applicants whose lists are used.
         values: reward of each label.
-        after: lists shown up to this time are left out, because the candidate may have learned from their events.
+        after: lists shown up to this time are left out, because the new policy may have learned from their events.
     """
     ours = shown.filter(pc.is_in(shown.column("applicant_id"), pa.array(list(applicants), pa.string())))
     plain = ours.filter(pc.is_null(ours.column("preference")))

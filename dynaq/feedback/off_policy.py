@@ -1,12 +1,12 @@
-"""Off-policy evaluation: how a candidate policy would have done, estimated from lists that another policy drew.
+"""Off-policy evaluation: how a new policy would have done, estimated from lists that another policy drew.
 
 Lists were drawn with known probabilities (`dynaq.feedback.exposure_policy`), so what a logged list earned can be
-weighted by how much likelier the candidate policy is to show the same job at the same rank:
+weighted by how much likelier the new policy is to show the same job at the same rank:
 
-    w_ir = P_candidate(job_ir at rank r) / P_logged(job_ir at rank r)
+    w_ir = P_new(job_ir at rank r) / P_logged(job_ir at rank r)
     IPS     1/n · sum over lists i, ranks r of w_ir·y_ir                      (Li et al. 2018, item-position model)
     SNIPS   per rank: sum of w·y over sum of w                                (Swaminathan & Joachims 2015)
-    DR      1/n · sum of E_candidate[q(x, j, r)] + w_ir·(y_ir - q_ir)         (Dudík et al. 2011)
+    DR      1/n · sum of E_new[q(x, j, r)] + w_ir·(y_ir - q_ir)               (Dudík et al. 2011)
 
 Assumptions: the reward of a job depends on the applicant, the job and its rank, but not on the other jobs of the list;
 it is zero without an event; the logged propensities are those with which the lists were drawn. q is a ridge regression
@@ -14,10 +14,10 @@ on the job's place in both rankings and on the rank. It is cross-fitted: predict
 without that applicant, so that DR is unbiased even if q is poor, and less uncertain than IPS if q is good.
 
 Weights are clipped at the square root of the number of lists (Ionides 2008). `coverage` is the mean clipped weight: the
-share of the candidate's lists on which the log has information. It is low when the candidate shows jobs that were never
-shown, or when the log has no exploration; the verdict is then "cannot tell". Intervals are percentile bootstraps over
-applicants, because the lists of one applicant are not independent, with the percentiles widened as Student's t widens
-the normal quantile (expanded percentile interval, Hesterberg 2015, arXiv 1411.5279).
+share of the new policy's lists on which the log has information. It is low when the new policy shows jobs that were
+never shown, or when the log has no exploration; the verdict is then "cannot tell". Intervals are percentile bootstraps
+over applicants, because the lists of one applicant are not independent, with the percentiles widened as Student's t
+widens the normal quantile (expanded percentile interval, Hesterberg 2015, arXiv 1411.5279).
 
 Libraries: obp 0.5.7 (2023) does not install on Python 3.11 and needs older dependencies; scope-rl 0.2.1 (2023) is about
 sequences of states. Neither is maintained, hence these few estimators of our own.
@@ -137,13 +137,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class OffPolicyEvaluation:
-    """What the log says about a candidate policy compared with the current one.
+    """What the log says about a new policy compared with the current one. `dynaq promote --json` prints these fields.
 
     Args:
         slates, people: number of lists and of applicants in the log.
-        candidate, current: estimator (`ips`, `snips`, `dr`) → mean reward per list.
-        difference: candidate minus current, by the same estimators.
-        coverage: share of the candidate's lists on which the log has information; 1 if it has it on all of them.
+        candidate, current: estimator (`ips`, `snips`, `dr`) → mean reward per list of the new and the current policy.
+        difference: new minus current, by the same estimators.
+        coverage: share of the new policy's lists on which the log has information; 1 if it has it on all of them.
         effective: effective number of lists after weighting.
         verdict: better, worse, no difference, or cannot tell.
         reason: the verdict in a sentence.
@@ -161,7 +161,7 @@ class OffPolicyEvaluation:
 
 
 def evaluate(
-    log: SlateLog, candidate: RankingPolicy, current: RankingPolicy, *, confidence: float = 0.95, seed: int = 0
+    log: SlateLog, new: RankingPolicy, current: RankingPolicy, *, confidence: float = 0.95, seed: int = 0
 ) -> OffPolicyEvaluation:
     """Compare two policies on one log. The verdict depends on the interval of the difference by DR."""
     applicants = len(np.unique(log.applicants))
@@ -172,8 +172,8 @@ def evaluate(
         )
         return OffPolicyEvaluation(len(log), applicants, {}, {}, {}, np.nan, np.nan, "cannot tell", reason)
     discount = 1.0 / np.log2(np.arange(2, log.shown.shape[1] + 2))
-    model = _Regression(log, (candidate.rankings, current.rankings), discount)
-    parts = {name: _Contributions(log, policy, model) for name, policy in (("a", candidate), ("b", current))}
+    model = _Regression(log, (new.rankings, current.rankings), discount)
+    parts = {name: _Contributions(log, policy, model) for name, policy in (("a", new), ("b", current))}
     totals = np.concatenate([parts["a"].per_applicant, parts["b"].per_applicant], axis=1)
     width = parts["a"].per_applicant.shape[1]
     point = totals.sum(0)[None]
@@ -206,19 +206,19 @@ def _verdict(
         )
     if coverage < MIN_COVERAGE:
         return "cannot tell", (
-            f"the log covers {coverage:.1%} of what the candidate would show, and {MIN_COVERAGE:.0%} are needed"
+            f"the log covers {coverage:.1%} of what the new run would show, and {MIN_COVERAGE:.0%} are needed"
         )
     if effective < MIN_EFFECTIVE:
         return "cannot tell", (
-            f"the weighted lists are worth {effective:.0f} of the candidate's own, and {MIN_EFFECTIVE:.0f} are needed"
+            f"the weighted lists are worth {effective:.0f} of the new run's own, and {MIN_EFFECTIVE:.0f} are needed"
         )
     figures = (
         f"{difference.value:+.3f} per list ({confidence:.0%} interval {difference.low:+.3f} to {difference.high:+.3f})"
     )
     if difference.high < 0.0:
-        return "worse", f"the candidate earns less than what serves now: {figures}"
+        return "worse", f"the new run earns less than what serves now: {figures}"
     if difference.low > 0.0:
-        return "better", f"the candidate earns more than what serves now: {figures}"
+        return "better", f"the new run earns more than what serves now: {figures}"
     return "no difference", f"the difference to what serves now cannot be told from chance: {figures}"
 
 

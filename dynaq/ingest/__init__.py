@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dynaq.ingest.columns import parse_mappings
 from dynaq.ingest.embedding import Progress, embed_pending, re_embed
-from dynaq.ingest.reading import InputOptions
+from dynaq.ingest.record_reader import InputOptions
 from dynaq.ingest.report import Counts, IngestReport, NothingAccepted, Rejection
 from dynaq.ingest.run import ingest_files, ingest_market, require_records
 

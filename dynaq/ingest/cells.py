@@ -13,7 +13,7 @@ from dynaq.ingest.html import has_html, html_to_text
 from dynaq.ingest.limits import CELL_CHARS, LIST_ITEMS, LITERAL_CHARS
 
 # What programs write into an empty cell. Compared with whole cells, and only in tables of text.
-NOTHING = frozenset({"nan", "none", "null", "n/a", "#n/a", "#ref!", "#value!", "#name?", "#div/0!", "nat", "<na>"})
+EMPTY_CELLS = frozenset({"nan", "none", "null", "n/a", "#n/a", "#ref!", "#value!", "#name?", "#div/0!", "nat", "<na>"})
 
 NOTE_HTML = "HTML turned into text"
 NOTE_CUT = f"a text longer than {CELL_CHARS:,} characters cut there"
@@ -43,7 +43,7 @@ def mend(record: Mapping[str, Any], *, table: bool) -> tuple[dict[str, Any], set
     notes: set[str] = set()
     mended: dict[str, Any] = {}
     for name, value in record.items():
-        if table and isinstance(value, str) and value.strip().casefold() in NOTHING:
+        if table and isinstance(value, str) and value.strip().casefold() in EMPTY_CELLS:
             notes.add(NOTE_NOTHING)
         elif name in LIST_FIELDS:
             mended[name] = _list(value, name, notes)

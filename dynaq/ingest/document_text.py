@@ -17,7 +17,7 @@ from dynaq.ingest.limits import DOCUMENT_BYTES, DOCUMENT_CHARS, DOCUMENT_PAGES
 from dynaq.ingest.page_layout import COLUMN_MARK, page_lines
 from dynaq.ingest.zips import check_zip
 
-SUFFIXES = (".pdf", ".docx", ".txt", ".html", ".htm")
+DOCUMENT_SUFFIXES = (".pdf", ".docx", ".txt", ".html", ".htm")
 NOTE_PAGES = f"only the first {DOCUMENT_PAGES} pages of a document read"
 NOTE_CHARS = f"a document cut after {DOCUMENT_CHARS:,} characters"
 _PAGE_NUMBER = re.compile(r"\d+")

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from dynaq.errors import InputError
-from dynaq.ingest.document_text import SUFFIXES
+from dynaq.ingest.document_text import DOCUMENT_SUFFIXES
 from dynaq.ingest.document_worker import DocumentWorker
+from dynaq.ingest.file_formats import TABLE_SUFFIXES, format_of
 from dynaq.ingest.personal import document_without_personal_data
-from dynaq.ingest.readers import SUFFIXES as TABLE_SUFFIXES
-from dynaq.ingest.readers import format_of
 from dynaq.ingest.report import replace_file
 from dynaq.ingest.resume import resume_fields
 from dynaq.ingest.tables import Unreadable
@@ -62,7 +61,7 @@ class Document:
 
 def is_document(path: Path) -> bool:
     """Whether an input is a document or a folder of documents, rather than a table."""
-    return path.is_dir() or path.suffix.lower() in SUFFIXES
+    return path.is_dir() or path.suffix.lower() in DOCUMENT_SUFFIXES
 
 
 def read_documents(path: Path, *, keep_personal: bool) -> Iterator[Document]:
@@ -78,7 +77,9 @@ def read_documents(path: Path, *, keep_personal: bool) -> Iterator[Document]:
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file() and not _ignored(file.relative_to(path)))
         if not files:
-            raise InputError(f"folder {path} holds no documents; one of {', '.join(SUFFIXES)} per person is expected")
+            raise InputError(
+                f"folder {path} holds no documents; one of {', '.join(DOCUMENT_SUFFIXES)} per person is expected"
+            )
     with DocumentWorker() as worker:
         for file in files:
             yield _read(file, worker, keep_personal=keep_personal)
@@ -94,7 +95,7 @@ def _ignored(relative: Path) -> bool:
 
 def _read(file: Path, worker: DocumentWorker, *, keep_personal: bool) -> Document:
     suffix = file.suffix.lower()
-    if suffix not in SUFFIXES:
+    if suffix not in DOCUMENT_SUFFIXES:
         return Document(file, Unreadable(_unknown(file, suffix)))
     try:
         lines, notes = worker.lines(file)
@@ -117,7 +118,7 @@ def _unknown(file: Path, suffix: str) -> str:
         return "a picture; run OCR over it first (for example ocrmypdf)"
     if format_of(file) in TABLE_SUFFIXES:
         return "a table; name the file itself instead of its folder"
-    return f"extension {suffix!r} is not one of {', '.join(SUFFIXES)}"
+    return f"extension {suffix!r} is not one of {', '.join(DOCUMENT_SUFFIXES)}"
 
 
 def _id(file: Path, lines: list[str], *, keep_personal: bool) -> str:

@@ -25,7 +25,7 @@ from dynaq.stores import FloatArray, Kind, Store
 
 CHUNK = 1024  # records embedded and committed together: the most that an interruption loses
 CHUNK_CHARS = 16 << 20
-REMEMBERED = 1 << 16  # texts whose vectors are kept during a run: 100 MB at 384 dimensions
+TEXTS_KEPT = 1 << 16  # texts whose vectors are kept during a run: 100 MB at 384 dimensions
 
 Progress = Callable[[str, int, int | None], None]
 """Called with (the current step, done so far, total if known)."""
@@ -159,7 +159,7 @@ class _Remembering:
 
     def __init__(self, encode: Callable[[list[str]], FloatArray]) -> None:
         self._encode = encode
-        self._known: LRUCache[str, FloatArray] = LRUCache(REMEMBERED)
+        self._known: LRUCache[str, FloatArray] = LRUCache(TEXTS_KEPT)
 
     def __call__(self, texts: list[str]) -> FloatArray:
         """`[len(texts), dimension]`."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from dynaq.errors import InputError
-from dynaq.ingest.limits import RATIO_FROM_BYTES, SAMPLE_BYTES, UNPACKED_BYTES, UNPACKED_RATIO
+from dynaq.ingest.limits import GZIP_BYTES, GZIP_RATIO, RATIO_FROM_BYTES, SAMPLE_BYTES
 
 _PIECE = 1 << 20
 # The encodings of real exports. Without this list, detection picks exotic ones for short texts.
@@ -50,7 +50,7 @@ def _unpack(path: Path, file: BinaryIO, out: BinaryIO) -> None:
         with gzip.open(file) as inner:
             while piece := inner.read(_PIECE):
                 size += len(piece)
-                if size > UNPACKED_BYTES or (size > RATIO_FROM_BYTES and size > UNPACKED_RATIO * packed):
+                if size > GZIP_BYTES or (size > RATIO_FROM_BYTES and size > GZIP_RATIO * packed):
                     raise InputError(
                         f"input file {path} unpacks to over {size >> 20} MiB from {packed >> 10} KiB; "
                         "if it is meant to, unpack it yourself"

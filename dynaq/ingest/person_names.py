@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from dynaq.ingest.personal_patterns import WORD
-from dynaq.ingest.words import HEADINGS, OCCUPATION, TITLES, heading_key
+from dynaq.ingest.resume_words import HEADINGS, OCCUPATION, TITLES, heading_key
 
 # Occupations that are also common surnames; such a word alone does not confirm a name.
 SURNAMES = frozenset(

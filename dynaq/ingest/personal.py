@@ -30,7 +30,7 @@ from dynaq.ingest.personal_patterns import (
     REGIONS,
     SAID_NAME,
 )
-from dynaq.ingest.words import HEADINGS, OCCUPATION, heading_key
+from dynaq.ingest.resume_words import HEADINGS, OCCUPATION, heading_key
 from dynaq.records import Candidate, Experience
 
 _HEAD_LINES = 15

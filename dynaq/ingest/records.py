@@ -10,8 +10,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from dynaq.ingest.columns import FIELDS
+from dynaq.ingest.file_formats import parse_json, plain
 from dynaq.ingest.limits import MAX_RECORD_BYTES
-from dynaq.ingest.readers import parse_json, plain
 from dynaq.layout import BLOCK_DIM, CANDIDATE_BLOCKS, JOB_BLOCKS
 from dynaq.records import Candidate, Job
 from dynaq.stores import FloatArray

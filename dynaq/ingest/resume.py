@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dynaq.ingest.page_layout import COLUMN_MARK
-from dynaq.ingest.words import COMPANY, HEADINGS, OCCUPATION, TITLES, heading_key
+from dynaq.ingest.resume_words import COMPANY, HEADINGS, OCCUPATION, TITLES, heading_key
 
 BIO_CHARS = 20_000
 _SKILL_WORDS = 7

@@ -27,7 +27,7 @@ from dynaq.ingest.embedding import (
     record_encoder,
 )
 from dynaq.ingest.known_skills import add_known_skills
-from dynaq.ingest.reading import InputOptions, RecordReader
+from dynaq.ingest.record_reader import InputOptions, RecordReader
 from dynaq.ingest.records import Parsed, parse_candidate, parse_job
 from dynaq.ingest.report import Counts, IngestReport, NothingAccepted, RejectedRecords, advice
 from dynaq.layout import BLOCK_DIM, Layout, get_layout
@@ -36,7 +36,7 @@ from dynaq.records import Candidate, Job
 from dynaq.stores import Store
 
 BATCH_RECORDS = 1024
-BATCH_CHARS = 32 << 20
+RECORD_BATCH_CHARS = 32 << 20
 
 
 def ingest_files(
@@ -255,7 +255,7 @@ def _batches(parsed: Iterator[Parsed]) -> Iterator[list[Parsed]]:
     for item in parsed:
         batch.append(item)
         chars += len(item.record.description if isinstance(item.record, Job) else item.record.bio)
-        if len(batch) >= BATCH_RECORDS or chars >= BATCH_CHARS:
+        if len(batch) >= BATCH_RECORDS or chars >= RECORD_BATCH_CHARS:
             yield batch
             batch, chars = [], 0
     if batch:

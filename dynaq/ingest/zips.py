@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dynaq.errors import InputError
+from dynaq.ingest.limits import RATIO_FROM_BYTES, ZIP_BYTES, ZIP_MEMBERS, ZIP_RATIO
 
-UNPACKED_BYTES = 1 << 30
-UNPACKED_RATIO = 200  # spreadsheets pack 10 to 60 times; zip's maximum is 1032
-RATIO_FROM_BYTES = 64 << 20
-MAX_MEMBERS = 20_000
 OLE_MAGIC = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # old Office formats, and encrypted new ones
 
 
@@ -31,7 +28,7 @@ def check_zip(file: BinaryIO, path: Path, what: str) -> None:
         members = container.infolist()
     file.seek(0)
     size, packed = sum(m.file_size for m in members), max(1, sum(m.compress_size for m in members))
-    if len(members) > MAX_MEMBERS or size > UNPACKED_BYTES or (
-        size > RATIO_FROM_BYTES and size > UNPACKED_RATIO * packed
+    if len(members) > ZIP_MEMBERS or size > ZIP_BYTES or (
+        size > RATIO_FROM_BYTES and size > ZIP_RATIO * packed
     ):  # fmt: skip
         raise InputError(f"{what} {path} would unpack to {size >> 20} MiB from {packed >> 10} KiB; it is not read")

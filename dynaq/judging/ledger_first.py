@@ -315,7 +315,7 @@ class LedgerJudge:
     """
 
     def __init__(self, store: LedgerStore, judge: Judge) -> None:
-        self._judge = LedgerFirst(store, _Inline(judge), judge.fingerprint)
+        self._judge = LedgerFirst(store, InlineJudge(judge), judge.fingerprint)
         self._thread = ThreadPoolExecutor(1, "judge")  # a notebook's main thread already runs an event loop
         self.used = 0
 
@@ -331,11 +331,12 @@ class LedgerJudge:
         return answers
 
 
-class _Inline:
-    """Calls a judge in the event loop, one call at a time, because it need not be thread-safe."""
+class InlineJudge:
+    """A Judge as an AsyncJudge: called in the event loop, one call at a time, because it need not be thread-safe."""
 
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
 
     async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
+        """One judgement per job, in order. Raises as the judge does."""
         return self._judge.judge(applicant, jobs)

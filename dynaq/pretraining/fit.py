@@ -177,11 +177,11 @@ def _gain(
     cosines: torch.Tensor,
     values: torch.Tensor,
 ) -> Gain:
-    """What the networks gain on the applicants of each fold, which those of that fold have not seen.
+    """nDCG@10 gained over the cosine on the applicants of each fold, with networks that have not seen that fold.
 
     The whole catalogue is ranked, and jobs that were not judged count as irrelevant. The ledger's pairs were mostly
-    chosen by the cosine, so this favours the cosine; among judged pairs alone the networks would be favoured, because
-    of what the cosine says they show only the top.
+    chosen by the cosine, so this favours the cosine. Ranking only the judged pairs would favour the networks: nearly
+    all of these pairs have a high cosine, so the cosine could hardly tell them apart.
     """
     static = networks.prior(cache, pairs.applicants, torch.device("cpu"), features).static
     grades = (pairs.answers @ torch.arange(len(LABELS) - 1, -1, -1.0)).tolist()

@@ -17,7 +17,7 @@ from torch import nn
 
 from dynaq.judging.judgement import LABELS
 
-STEPS = 2000
+TRAINING_STEPS = 2000
 BATCH_SIZE = 512
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 0.3
@@ -181,7 +181,7 @@ def fit_classifier(
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     train, check = torch.nonzero(~held).squeeze(1), torch.nonzero(held).squeeze(1)
     best, best_state, best_step = float("inf"), copy.deepcopy(model.state_dict()), 0
-    for step in range(STEPS):
+    for step in range(TRAINING_STEPS):
         if step % CHECK_EVERY == 0:
             with torch.no_grad():
                 predicted = torch.cat([predict(rows) for rows in torch.split(check, CHECK_ROWS)])

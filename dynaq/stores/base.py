@@ -171,7 +171,7 @@ class Store(FeedbackStore, Protocol):
         ...
 
     def clear_vectors(self) -> None:
-        """Forget the vectors of all records, whose text stays. What is interrupted can be repeated."""
+        """Delete the vectors of all records and keep the records. Can be repeated after an interruption."""
         ...
 
     def judgements(self, judge: str | None = None, applicants: Sequence[str] | None = None) -> pa.Table:

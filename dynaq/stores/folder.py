@@ -53,7 +53,7 @@ CANDIDATES_TEXT_SCHEMA = pa.schema(
 )
 LEDGER_KEYS = ("applicant_id", "job_id", "judge")
 BATCH_ROWS = 4096
-BATCH_CHARS = 64 << 20  # a batch of very long texts has fewer rows
+WRITE_BATCH_CHARS = 64 << 20  # a batch of very long texts has fewer rows
 
 
 class FolderStore(Store):
@@ -77,7 +77,7 @@ class FolderStore(Store):
 
     def put_records(self, kind: Kind, records: Iterable[Job] | Iterable[Candidate]) -> None:
         schema = TEXT_SCHEMAS[kind]
-        self._folder.append(COLLECTIONS[kind].text, _text_batches(records, ROWS[kind], schema), schema)
+        self._folder.append(COLLECTIONS[kind].text, _text_batches(records, ROW_OF[kind], schema), schema)
 
     def delete_records(self, kind: Kind, ids: Sequence[str]) -> None:
         names, gone = COLLECTIONS[kind], set(ids)
@@ -282,7 +282,7 @@ def _text_batches(
     for record in records:
         rows.append(row(record))
         chars += sum(len(value) for value in rows[-1].values())
-        if len(rows) >= BATCH_ROWS or chars >= BATCH_CHARS:
+        if len(rows) >= BATCH_ROWS or chars >= WRITE_BATCH_CHARS:
             yield pa.RecordBatch.from_pylist(rows, schema=schema)
             rows, chars = [], 0
     if rows:
@@ -335,5 +335,5 @@ def _candidate(row: dict[str, Any]) -> Candidate:
 
 
 TEXT_SCHEMAS: Mapping[Kind, pa.Schema] = {"job": JOBS_TEXT_SCHEMA, "candidate": CANDIDATES_TEXT_SCHEMA}
-ROWS: Mapping[Kind, Callable[[Any], dict[str, Any]]] = {"job": _job_row, "candidate": _candidate_row}
+ROW_OF: Mapping[Kind, Callable[[Any], dict[str, Any]]] = {"job": _job_row, "candidate": _candidate_row}
 RECORDS: Mapping[Kind, Callable[[dict[str, Any]], Job | Candidate]] = {"job": _job, "candidate": _candidate}

@@ -44,8 +44,8 @@ from dynaq.stores.base import (
     check_vectors,
     new_judgements,
 )
-from dynaq.stores.documents import FROM_DOCUMENT, TO_DOCUMENT, id_forms, vector_batch, vector_length
-from dynaq.stores.raw_bson import OPTIONS, read_reply
+from dynaq.stores.mongo_documents import FROM_DOCUMENT, TO_DOCUMENT, id_forms, vector_batch, vector_length
+from dynaq.stores.raw_bson import CODEC_OPTIONS, read_reply
 
 DATABASE = "rl_jobsdb"
 BATCH = 1024
@@ -90,7 +90,7 @@ class MongoStore(Store):
             name = self._client.get_default_database(DATABASE).name
         except (InvalidURI, ConfigurationError, ValueError, TypeError) as error:
             raise InputError(f"store {self.uri}: not a usable MongoDB URI ({scrub(str(error), uri)})") from None
-        self._database = self._client.get_database(name, codec_options=OPTIONS)
+        self._database = self._client.get_database(name, codec_options=CODEC_OPTIONS)
         try:
             present = set(self._database.list_collection_names())
         except PyMongoError as error:

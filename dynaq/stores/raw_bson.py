@@ -26,7 +26,7 @@ STRING, ARRAY, BINARY, OBJECT_ID, NULL, INT32, INT64 = 0x02, 0x04, 0x05, 0x07, 0
 VECTORS = (ARRAY, BINARY)
 DOUBLE = 0x01
 FIXED = {OBJECT_ID: 12, NULL: 0, INT32: 4, INT64: 8}
-OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions(
+CODEC_OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions(
     document_class=dict[str, Any], tz_aware=True, unicode_decode_error_handler="replace"
 )
 
@@ -99,11 +99,11 @@ def read_reply(
         rows = np.frombuffer(reply if documents is None else b"".join(documents), np.uint8).reshape(-1, length)
         spans = _spans(rows[0].tobytes(), keys, vectors, form)
         if spans is None:
-            yield bson.decode_all(rows.tobytes(), OPTIONS)
+            yield bson.decode_all(rows.tobytes(), CODEC_OPTIONS)
             continue
         alike = _alike(rows, spans, form)
         if not alike.all():
-            yield bson.decode_all(rows[~alike].tobytes(), OPTIONS)
+            yield bson.decode_all(rows[~alike].tobytes(), CODEC_OPTIONS)
             rows = rows[alike]
         yield Table(
             len(rows),

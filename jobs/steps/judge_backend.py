@@ -6,18 +6,19 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pyarrow as pa
-import typer
 
 from cluster.broker import JudgeBackend
 from dynaq.errors import InputError, JudgeError
-from dynaq.judging.judgement import JUDGEMENT_SCHEMA, AsyncJudge, Judgement
+from dynaq.judging.judgement import JUDGEMENT_SCHEMA, AsyncJudge
 from dynaq.judging.ledger_file import LEDGER, ReplayJudge, ledger_fingerprint, read_ledger
-from dynaq.records import Candidate, Job
+from dynaq.judging.ledger_first import InlineJudge
 from dynaq.runs.folder import RunFolder
 from dynaq.stores import mask_uri, open_store
+from jobs.steps.prepare import Prepared
+from jobs.terminal.console import say
 from reward_service.client import ServeJudge
 from reward_service.config import JudgeConfig
 from reward_service.judge_by_url import Endpoint, judge_at
@@ -25,27 +26,6 @@ from reward_service.judge_by_url import Endpoint, judge_at
 VLLM = "vllm"
 NO_JUDGE = "none"
 QUOTED = 50  # applicants whose texts stand for all in a quote
-
-
-class Replay:
-    """A recorded ledger as the broker's judge."""
-
-    def __init__(self, path: str) -> None:
-        self._judge = ReplayJudge(path)
-
-    async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
-        """The recorded judgements, in order. Raises JudgeError for a pair that is not in the ledger."""
-        answers: list[Judgement] = self._judge.judge(applicant, jobs)
-        return answers
-
-
-Samples = Annotated[
-    int | None,
-    typer.Option(help="endpoints without log-probabilities: answers drawn per question, at that many times the cost"),
-]
-PriceIn = Annotated[float | None, typer.Option(min=0, help="endpoints: price of a million prompt tokens")]
-PriceOut = Annotated[float | None, typer.Option(min=0, help="endpoints: price of a million completion tokens")]
-MaxCost = Annotated[float | None, typer.Option(help="endpoints: ask nothing more when this would be exceeded")]
 
 
 def judge_backend(judge: str, folder: RunFolder | None = None, **terms: float | None) -> JudgeBackend:
@@ -66,10 +46,14 @@ def judge_backend(judge: str, folder: RunFolder | None = None, **terms: float | 
         if given:
             raise InputError(f"{', '.join(given)}: a recorded ledger costs nothing; leave it out")
         replay = str(Path(path).resolve())
-        return JudgeBackend(ReplayJudge(replay).fingerprint, partial(Replay, replay), keep=False)
+        return JudgeBackend(ReplayJudge(replay).fingerprint, partial(_replay, replay), keep=False)
     if kind in ("http", "https"):
         return JudgeBackend(*judge_at(judge, folder, **given))
     raise InputError(f"judge {judge!r} does not exist; use vllm, vllm:CONFIG.yaml, ledger:PATH or a URL")
+
+
+def _replay(path: str) -> AsyncJudge:
+    return InlineJudge(ReplayJudge(path))
 
 
 def _probed(config: JudgeConfig, folder: RunFolder | None) -> Endpoint:
@@ -77,6 +61,16 @@ def _probed(config: JudgeConfig, folder: RunFolder | None) -> Endpoint:
         return Endpoint.probed(config, folder)
     except JudgeError as error:
         raise InputError(f"{mask_uri(str(config.endpoint))} is no judge: {error}") from error
+
+
+def quoted_backend(
+    judge: str, folder: RunFolder, prepared: Prepared, judgements: int, terms: Mapping[str, float | None]
+) -> JudgeBackend:
+    """The judge of a run (see `judge_backend`). Where calls cost money, prints the most that `judgements` can cost."""
+    backend = judge_backend(judge, folder, **terms)
+    if cost := quote(backend, prepared.store_uri, prepared.cohort, judgements):
+        say(f"judge: {cost}")
+    return backend
 
 
 def quote(backend: JudgeBackend, store_uri: str, applicants: Sequence[str], judgements: int) -> str | None:

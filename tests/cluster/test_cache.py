@@ -43,7 +43,7 @@ class Reader:
     """An actor with the cache attached."""
 
     def __init__(self, cache: CacheRef) -> None:
-        # What the first use of BLAS takes is not the cache's.
+        # BLAS allocates memory on its first use, which must not count as the cache's.
         np.dot(np.ones((2000, 768), np.float32), np.ones(768, np.float32)).sum()
         self._pss_before = _pss()
         self._cache = cache.attach()
@@ -115,7 +115,7 @@ def test_four_actors_share_one_copy(shared: Shared) -> None:
     sums = ray.get([actor.read_all.remote() for actor in shared.actors])
     assert len(set(sums)) == 1
     growth = ray.get([actor.pss_growth.remote() for actor in shared.actors])
-    # Each has every page mapped; were they private, the four would hold four times the cache.
+    # Every actor has mapped every page; private copies would add up to four times the cache.
     assert sum(growth) < 1.5 * shared.cache.nbytes
     assert max(growth) < 0.5 * shared.cache.nbytes
 

@@ -37,7 +37,7 @@ GRAFANA, DOCS = ROOT / "cluster" / "grafana", ROOT / "docs"
 def test_prometheus_sees_what_a_run_asked_spent_and_reached(tmp_path: Path, ray_session_fixture: None) -> None:
     make_store(str(tmp_path / "store"))
     rule = RuleJudge(tmp_path / "asked.log", abstaining=("j003", "j004", "j005"))
-    judge, run = f"rule-{tmp_path.name}", f"run-{tmp_path.name}"  # others train in the same Ray
+    judge, run = f"rule-{tmp_path.name}", f"run-{tmp_path.name}"  # other tests train in the same Ray
     broker = start_broker(str(tmp_path / "store"), replace(rule.backend(), fingerprint=judge))
     with open_store(tmp_path / "store", read_only=True) as opened:
         cache = put_cache(TensorCache.copy_from_database(opened))
@@ -52,13 +52,13 @@ def test_prometheus_sees_what_a_run_asked_spent_and_reached(tmp_path: Path, ray_
     abstained = sum(job_id in rule.abstaining for _, job_id in rule.answered)
     fetched = [Slate(one, tuple(f"j{i:03d}" for i in range(6, 40))) for one in COHORT]
     known = {(one, job_id) for one, job_id in rule.answered} & {(s.applicant_id, j) for s in fetched for j in s.job_ids}
-    BrokerClient(broker).fetch(fetched)  # what training bought comes from the ledger now
+    BrokerClient(broker).fetch(fetched)  # the pairs that training paid for now come from the ledger
 
     def all_there() -> bool:
         return value(scrape(), "ray_dynaq_judgements_total", judge=judge, source="judge") == len(rule.answered)
 
     wait_until(all_there)
-    time.sleep(5)  # Ray forgets a gauge that nobody set for two of its reports, every two seconds here; ours stay
+    time.sleep(5)  # Ray drops a gauge that is not set for two reports (4 s here); ours must stay
     wait_until(lambda: value(scrape(), "ray_dynaq_applicants", run=run, strategy="llm", state="done") == APPLICANTS)
     seen = scrape()
     assert value(seen, "ray_dynaq_judgements_total", judge=judge, source="judge") == len(rule.answered)

@@ -256,7 +256,7 @@ class RuleReplica:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("judge_service")  # Serve has its address from its first start on, and that is this fixture's
+@pytest.mark.usefixtures("judge_service")  # Serve keeps the address of its first start, which this fixture makes
 def test_a_serve_replica_that_is_killed_is_waited_for(store: str, tmp_path: Path, undisturbed: pa.Table) -> None:
     handle = serve.run(RuleReplica.bind(tmp_path / "asked.log"), name="rule", route_prefix=None)
     replica = handle.pid.remote().result()

@@ -90,7 +90,7 @@ def test_a_model_of_another_dimension_is_an_encoder_too(encoder: Encoder, tmp_pa
     small = Encoder(str(folder))
     assert small.dimension == 64
     assert small.encode(TEXTS).shape == (len(TEXTS), 64)
-    # Its name is that of an E5 model, whose copies mostly do not say that they want these.
+    # E5 models need these prefixes, but most copies of them do not configure any.
     assert small.prompts == {"query": "query: ", "passage": "passage: "}
     expected = small._model.encode(["query: nurse"], prompt="", normalize_embeddings=True)
     np.testing.assert_allclose(small.encode_queries(["nurse"]), expected, atol=1e-6)

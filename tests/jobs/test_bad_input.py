@@ -104,6 +104,7 @@ def test_input_files_that_are_not_there(capsys: pytest.CaptureFixture[str], tmp_
     assert "nothing to ingest" in one_line(capsys, "ingest", "--store", str(tmp_path / "store"))
 
 
+@pytest.mark.slow
 def test_the_console_script_prints_no_traceback_unless_asked(tmp_path: Path) -> None:
     script = Path(sys.executable).with_name("dynaq")
     command = [str(script), "report", "--run", str(tmp_path)]

@@ -121,7 +121,7 @@ def test_the_page_renders_without_a_fault_a_request_or_scrolling_sideways(
     ground = seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert ground == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(15, 18, 22)")
     assert seen.page.locator("svg").first.bounding_box()["width"] > 250
-    for link in seen.page.locator("nav a").all():  # the bar stays on top and must not cover what it leads to
+    for link in seen.page.locator("nav a").all():  # the fixed bar must not cover the heading that a link leads to
         link.click()
         seen.page.wait_for_function(
             "y => { const now = scrollY; return (window.last ?? -1) === (window.last = now) }", polling=150
@@ -163,7 +163,7 @@ def test_the_numbers_of_a_comparison_are_those_of_its_statistics(browser: Browse
     assert shown["llm ndcg@10"] == "0.712"
     assert shown["cosine ndcg@10"] == "0.812"
     assert shown[f"llm gamma={HOSTILE} ndcg@10"] == "0.912"
-    assert not any("mrr" in name for name in shown)  # nobody knows it
+    assert not any("mrr" in name for name in shown)  # no run has a value of it
     assert page.locator(".verdicts li").all_inner_texts() == ["llm is better than cosine."]
     text = page.locator("body").inner_text()
     assert "0.762 to 0.852" in text

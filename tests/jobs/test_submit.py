@@ -43,7 +43,7 @@ cluster.shutdown()
 @pytest.fixture(scope="module")
 def dashboard() -> Iterator[str]:
     """URL of a cluster that runs beside the test session's Ray."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # jobs run `python`, the cluster's own
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # jobs run the first `python` in it
     command = [sys.executable, "-c", HEAD]
     head = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"PATH": path}
@@ -123,7 +123,7 @@ def test_ctrl_c_ends_the_view_and_the_job_only_when_asked(dashboard: str, tmp_pa
     job = next(line.split()[1] for line in view.stdout if line.startswith("job "))
     client = JobSubmissionClient(dashboard)
     _until(lambda: client.get_job_status(job) == JobStatus.RUNNING)
-    time.sleep(1.0)  # until the output is followed
+    time.sleep(1.0)  # until the command follows the output
     view.send_signal(signal.SIGINT)
     said = view.communicate(timeout=60)[0]
     assert view.returncode == 130

@@ -65,7 +65,7 @@ def test_a_comparison_with_rllibs_dqn_over_seeds(
     assert found["seeds"] == [0, 1]
     trials = {row["trial"]: row for row in pq.read_table(out / "trials.parquet").to_pylist()}
     assert {row["judgements_used"] for row in trials.values()} == {10 * APPLICANTS}
-    # One judge and one ledger: a pair is paid for once, whoever needs it.
+    # Trials share one judge and one ledger, so a pair is paid for once.
     curves = pq.read_table(out / "curves.parquet").to_pylist()
     assert {row["trial"] for row in curves} == set(names)
     paid, used = found["judgements_paid"], found["judgements_used"]
@@ -160,7 +160,7 @@ def test_a_trial_that_fails_is_tried_again_and_pays_for_nothing_twice(tmp_path: 
     assert killed
     assert (result.status, result.failures, result.judgements) == ("done", {}, 20 * APPLICANTS)
     assert len(judge.answered) == len(set(judge.answered)) == 20 * APPLICANTS
-    assert result.paid >= 20 * APPLICANTS  # and what was asked for while the judge was away
+    assert result.paid >= 20 * APPLICANTS  # pairs requested while the judge was down are billed, too
 
 
 @pytest.mark.usefixtures("ray_session_fixture")

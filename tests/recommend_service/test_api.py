@@ -133,7 +133,7 @@ def test_an_explanation_says_cosine_q_judge_and_shared_skills(store: str, run: P
 
 
 def test_a_preference_orders_the_shortlist_anew(store: str, run: Path) -> None:
-    wish = make_job(17).description  # the hash encoder knows equal texts only
+    wish = make_job(17).description  # for the hash encoder, only equal texts are similar
     with serving(config(store, run)) as client:
         body = answer(client, k=3, preference=wish, explain=True)
         first = body["recommendations"][0]
@@ -151,10 +151,10 @@ def test_what_was_applied_to_or_declined_leaves_the_list_and_what_was_saved_stay
     assert send(client, "j03", "ignore").status_code == 201
     assert send(client, "j11", "save").status_code == 201
     assert send(client, "j00", "click").status_code == 201
-    assert send(client, "j20", "click").status_code == 201  # an application is not undone by a look
+    assert send(client, "j20", "click").status_code == 201  # a click does not undo an application
     body = answer(client, k=2)
     assert [(item["job_id"], item["marked"]) for item in body["recommendations"]] == [("j11", "save"), ("j00", "click")]
-    assert send(client, "j03", "save").status_code == 201  # changed their mind
+    assert send(client, "j03", "save").status_code == 201  # the applicant changed their mind
     assert listed(client, k=2) == ["j03", "j11"]
     assert listed(client, "a1", k=1) == ["j05"]
 
@@ -225,7 +225,7 @@ def test_a_repeated_request_is_kept_once(client: TestClient, store: str) -> None
     assert len({send(client, "j02", "click", at=at).json()["keys"][0] for _ in range(3)}) == 1
     assert send(client, "j02", "save", headers=key).json()["keys"] != answers[0]["keys"]
     send(client, "j04", "click")
-    send(client, "j04", "click")  # neither key nor time: two looks
+    send(client, "j04", "click")  # without a key or a time these are two events
     with reading(store) as opened:
         assert opened.feedback().num_rows == 5
 
@@ -265,7 +265,7 @@ def test_exposures_are_kept_with_policy_and_propensities(store: str, run: Path) 
     with serving(config(store, run, explore=True)) as client:
         by_agent, warm = answer(client, k=5, preference="by the sea"), answer(client, "a4", k=3)
         again = answer(client, k=5, preference="by the sea")
-    assert again["recommendations"] == by_agent["recommendations"]  # reloading does not shuffle
+    assert again["recommendations"] == by_agent["recommendations"]  # reloading a page does not change the list
     with reading(store) as opened:
         kept = {one.key: one for one in exposures(opened.exposures())}
     assert set(kept) == {body["exposure"] for body in (by_agent, warm, again)}
@@ -343,7 +343,7 @@ def test_a_new_run_is_picked_up_without_a_restart(client: TestClient, run: Path,
     after = make_run(run, {"a0": prefers(8), "a2": prefers(9)})
     until(lambda: client.get("/readyz").json()["run_id"] == after != before)
     assert (listed(client, k=1), listed(client, "a2", k=1)) == (["j08"], ["j09"])
-    assert answer(client, "a1")["source"] == "warm-start"  # the new run has no agent of theirs
+    assert answer(client, "a1")["source"] == "warm-start"  # the new run has no agent for a1
 
 
 def test_a_promoted_run_is_picked_up_and_a_broken_one_refused(store: str, tmp_path: Path) -> None:
@@ -387,7 +387,7 @@ def test_a_run_of_another_store_is_refused(store: str, run: Path, tmp_path: Path
 def test_an_agent_whose_run_was_removed_is_replaced_by_the_warm_start(client: TestClient, run: Path) -> None:
     assert answer(client)["source"] == "agent"
     shutil.rmtree(run)
-    assert answer(client)["source"] == "agent"  # in memory
+    assert answer(client)["source"] == "agent"  # its ranking is still in memory
     body = answer(client, "a1")
     assert (body["source"], len(body["recommendations"])) == ("warm-start", 10)
     assert "recommend_unreadable_agents 1.0" in client.get("/metrics").text
@@ -396,14 +396,14 @@ def test_an_agent_whose_run_was_removed_is_replaced_by_the_warm_start(client: Te
 def test_the_list_follows_the_catalogue(client: TestClient, store: str) -> None:
     with open_store(store) as opened:
         opened.delete_records("job", ["j20"])
-        # It came after training and reads like the agent's second: it takes a place beside it.
+        # Added after training, with the text of the agent's second job, so it is ranked beside that one.
         opened.put_records("job", [make_job(3, id="new")])
         embed_pending(opened, HashEmbedder(), EXTENDED)
     until(lambda: client.get("/readyz").json()["jobs"] == len(JOB_IDS) and "j20" not in listed(client))
     items = answer(client, k=4, explain=True)["recommendations"]
     estimated = {item["job_id"]: item["explanation"]["q_is_estimated"] for item in items}
     assert estimated == {"j03": False, "j11": False, "new": True, "j00": False}
-    assert send(client, "j20", "apply").status_code == 201  # it was on somebody's screen
+    assert send(client, "j20", "apply").status_code == 201  # it may still be on somebody's screen
 
 
 def test_only_so_many_events_are_taken_from_one_caller(store: str, run: Path) -> None:

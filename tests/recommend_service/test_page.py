@@ -100,7 +100,7 @@ def test_everything_is_done_with_the_keyboard_alone(browser: Browser, site: Site
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Apply: Job <b>20</b>"
     page.keyboard.press("Enter")
-    # A screen reader says what happened, and the focus is not lost with the button.
+    # The button is gone: a screen reader hears what happened, and the focus moves to the heading.
     expect(page.get_by_role("status")).to_have_text("Applied to Job <b>20</b>. 10 jobs for a0.")
     assert focused() == "list-heading"
     page.keyboard.press("Tab")
@@ -126,7 +126,7 @@ def test_on_a_phone_nothing_sticks_out_and_axe_finds_nothing(browser: Browser, s
     heights = seen.page.evaluate(
         "[...document.querySelectorAll('button,input')].filter(e => e.offsetParent).map(e => e.offsetHeight)"
     )
-    assert min(heights) >= 44  # a finger
+    assert min(heights) >= 44  # CSS pixels that a finger needs (WCAG 2.5.5)
     assert violations(seen.page) == []
 
 

@@ -50,7 +50,7 @@ def test_requirements_come_through_and_boilerplate_does_not() -> None:
     )
     assert "Python, SQL and Airflow" in suffix(RUN_ON)
     assert "dental" not in suffix(RUN_ON)
-    assert "Python" not in suffix(RUN_ON, condense=False)  # it was cut before
+    assert "Python" not in suffix(RUN_ON, condense=False)  # without condensing, the cut comes before it
 
 
 def test_requirements_in_a_column_of_their_own_are_used() -> None:
@@ -70,7 +70,7 @@ def test_what_fits_is_the_same_byte_for_byte(description: bool) -> None:
         limit = 512 if description else 32
         before = job_text(job, limit, tokens, description=description)
         after = job_text(job, limit, tokens, description=description, condense=True)
-        assert after == before  # cut or not: ESCO's postings have skills, which `likelihood` shows instead of prose
+        assert after == before  # also when cut: for ESCO's postings, `likelihood` shows skills, not prose
 
 
 def test_choice_gets_the_sentences_that_count() -> None:
@@ -97,6 +97,6 @@ def test_no_attack_leaves_a_marker(attack: Attack) -> None:
 
 
 def test_it_is_another_judge_only_where_it_is_turned_on() -> None:
-    assert JudgeConfig().scorer == "likelihood-2c34b5a8798d"  # as in 0.1.0: existing ledgers are this judge's
+    assert JudgeConfig().scorer == "likelihood-2c34b5a8798d"  # as in 0.1.0, so that existing ledgers stay this judge's
     assert JudgeConfig(condense=True).fingerprint != JudgeConfig().fingerprint
     assert JudgeConfig(condense=True).scorer != JudgeConfig().scorer

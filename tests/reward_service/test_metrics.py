@@ -13,7 +13,7 @@ OUTCOMES = ("apply", "save", "click", "ignore", "abstained")
 
 
 def test_prometheus_sees_what_the_judge_answered_and_the_engine_read(judge_service: JudgeService) -> None:
-    variant = judge_service.judge.variant(judge_service.config, job_tokens=31)  # whom no other test asks
+    variant = judge_service.judge.variant(judge_service.config, job_tokens=31)  # a judge that no other test asks
     judge = variant.fingerprint
 
     def pairs() -> float:

@@ -65,7 +65,7 @@ def test_the_prefix_cache_does_not_change_a_judgement(judge_service: JudgeServic
     again = judge_service.judge.judge(applicant, [*own, *other])  # now profile and jobs are cached
     alone = [judge_service.judge.judge(applicant, [job])[0] for job in own]
     for a, b in [*zip(first, again, strict=True), *zip(first, alone, strict=False)]:
-        assert a.probabilities == pytest.approx(b.probabilities, abs=0.03)  # bfloat16 in batches of other sizes
+        assert a.probabilities == pytest.approx(b.probabilities, abs=0.03)  # bfloat16 varies with the batch size
 
 
 def test_scores_are_those_of_the_model_itself(judge_service: JudgeService) -> None:
@@ -198,7 +198,7 @@ def test_past_its_limit_the_judge_says_429_and_a_client_waits(judge_service: Jud
             impatient.judge(applicant, many)
         patient = HttpJudge(judge_service.url, api_key=judge_service.api_key)
         assert len(patient.judge(applicant, many[:50])) == 50
-        assert long_call.result().status_code == 200  # what was accepted is answered
+        assert long_call.result().status_code == 200  # calls that were accepted are still answered
 
 
 def test_a_client_that_goes_away_cancels_its_work(judge_service: JudgeService) -> None:
@@ -215,7 +215,7 @@ def test_a_client_that_goes_away_cancels_its_work(judge_service: JudgeService) -
             call.cancel()
 
     asyncio.run(leave())
-    _until(lambda: _status(judge_service)["pending_pairs"] == 0, seconds=3.0)  # answering all would take longer
+    _until(lambda: _status(judge_service)["pending_pairs"] == 0, seconds=3.0)  # judging all would take longer
     assert _status(judge_service)["judged_pairs"] == before
 
 
@@ -293,7 +293,7 @@ def test_an_api_that_dies_in_a_call_is_replaced_and_no_judgement_is_written_twic
         call = pool.submit(lambda: http.post("/v1/judgements", json=request))
         _until(lambda: _status(judge_service)["pending_pairs"] > 0)
         api.kill()
-        assert call.result(60).status_code == 500  # Serve's proxy has no other word for it; our clients ask again
+        assert call.result(60).status_code == 500  # what Serve's proxy answers when the process dies; our clients retry
     client = HttpJudge(judge_service.url, api_key=judge_service.api_key)
     answer = client._run(client._retried(lambda: client._request("POST", "/v1/judgements", request)))
     assert [row["job_id"] for row in answer["judgements"]] == [job.id for job in jobs]

@@ -12,7 +12,7 @@ from packaging.specifiers import SpecifierSet
 from dynaq.errors import JudgeError
 from jobs.doctor import engine
 from reward_service import vllm_version
-from reward_service.vllm_version import PACKAGES, SUPPORTED, check_vllm
+from reward_service.vllm_version import SUPPORTED, VLLM_PACKAGES, check_vllm
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 def test_the_extras_and_the_documentation_name_the_range() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     wanted = [Requirement(line) for name in ("gpu", "cpu") for line in extras[name]]
-    assert [one.name for one in wanted] == list(PACKAGES)
+    assert [one.name for one in wanted] == list(VLLM_PACKAGES)
     assert {one.specifier for one in wanted} == {SpecifierSet(SUPPORTED)}
     assert f"vLLM {SUPPORTED} " in (ROOT / "docs" / "judges.md").read_text()
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,7 @@ def block_of(market: ToyMarket, strategy: str = "hybrid", **values: Any) -> Dyna
 
 
 def records(block: DynaQBlock, source: GradeSource, rounds: int = 100) -> list[str]:
-    done = []
-    while not block.done and rounds > 0:
-        done += [repr(r) for r in block.step(source)]
-        rounds -= 1
-    return done
+    return [repr(record) for one in islice(block.rounds(source), rounds) for record in one]
 
 
 @pytest.mark.parametrize("after", [1, 3, 4])
@@ -148,4 +145,4 @@ def test_a_checkpoint_of_another_encoder_is_refused(market: ToyMarket, tmp_path:
     for key in ("block_dim", "encoder"):
         del record[key]
     (tmp_path / "block" / f"{NAME}.json").write_text(json.dumps(record))
-    load_block(tmp_path / "block", market.cache)  # of before this was recorded
+    load_block(tmp_path / "block", market.cache)  # as written before these fields were recorded

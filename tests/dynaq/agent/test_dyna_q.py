@@ -88,9 +88,7 @@ def test_abstentions_are_neither_rewards_nor_learned_nor_counted(market: ToyMark
     abstains = {(name, job_id) for job_id in market.cache.job_ids[::2]}
     source = GradeSource(market.grades, abstains)
     block = block_of(market, 2, preset=preset)
-    records = []
-    while not block.done:
-        records += [r for r in block.step(source) if r.applicant_id == name]
+    records = [record for one in block.rounds(source) for record in one if record.applicant_id == name]
     asked = source.asked_of(name)
     unanswered = [job_id for job_id in asked if (name, job_id) in abstains]
     assert unanswered, "the test needs an abstention"

@@ -86,7 +86,7 @@ def test_dropout_scales_what_it_keeps_and_leaves_predictions_alone() -> None:
     stacked = StackedMLP(torch.zeros(3, 1, 0), [7, 6], generators(), 0.01, dropout=0.5)
     x = torch.randn(3, 4, 7, generator=torch.Generator().manual_seed(4))
     draws = torch.stack([stacked.forward(x) for _ in range(4000)])
-    assert draws.std(0).median() > 0.01  # an input that opens no hidden unit has none
+    assert draws.std(0).median() > 0.01  # the median, because an input that activates no hidden unit does not vary
     torch.testing.assert_close(draws.mean(0), stacked.predict(x), atol=0.03, rtol=0)
     assert torch.equal(stacked.predict(x), stacked.predict(x))
 
@@ -114,7 +114,7 @@ def test_initial_weights_depend_on_seed_and_applicant_alone() -> None:
 
 def test_initial_weights_have_pytorchs_spread() -> None:
     stacked = StackedMLP(torch.zeros(1, 1, 60), [40, 50], generators(1), 0.01)
-    bound = 1 / 10  # 100 inputs in all
+    bound = 1 / 10  # the state's 60 inputs and the action's 40
     assert bound * 0.95 < float(stacked.parameters.weights[0].abs().max()) <= bound
 
 

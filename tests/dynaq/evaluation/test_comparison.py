@@ -61,10 +61,10 @@ def test_final_values_by_hand(run: Run) -> None:
     [row] = final_rows(TRIAL, run, KNOWN, Qrels({"ann": {"c": 3.0, "z": 1.0}}))
     assert (row["trial"], row["setting"], row["seed"]) == ("llm-seed1", '{"gamma": 0.9}', 1)
     assert row["judgements_used"] == 4
-    assert row["mean_reward@10"] == pytest.approx(0.2)  # of b and c; nobody judged x
+    assert row["mean_reward@10"] == pytest.approx(0.2)  # mean of b and c; x is not judged
     assert row["judged@10"] == pytest.approx(2 / 3)
     assert (row["apply_rate@10"], row["save_rate@10"], row["ignore_rate@10"]) == (0.0, 0.5, 0.5)
-    assert row["regret@10"] == pytest.approx((1.0 + 0.5) / 2 - 0.2)  # against the two best known
+    assert row["regret@10"] == pytest.approx((1.0 + 0.5) / 2 - 0.2)  # against the applicant's two best known jobs
     assert row["cumulative_reward"] == pytest.approx(2 * 0.45 + 2 * 0.25)
     assert (row["mrr"], row["recall@10"]) == (0.5, 0.5)
     assert row["ndcg@10"] == pytest.approx((3 / math.log2(3)) / (3 + 1 / math.log2(3)))
@@ -76,7 +76,7 @@ def test_curves_by_hand(run: Run) -> None:
     assert (first["mean_reward"], first["cumulative_reward"]) == (0.45, pytest.approx(0.9))
     assert first["cumulative_regret"] == pytest.approx(1.5 - 0.9)
     assert (first["apply_rate"], first["ignore_rate"]) == (0.5, 0.5)
-    assert second["cumulative_regret"] == pytest.approx(1.4 - 1.4)  # all four known were bought by then
+    assert second["cumulative_regret"] == pytest.approx(1.4 - 1.4)  # all four known pairs were judged by then
     assert second["apply_rate"] == 0.25
     assert math.isnan(second["q_loss"])
     assert as_table([first, second], CURVE_SCHEMA).column("q_loss").null_count == 2

@@ -151,7 +151,7 @@ def test_a_candidate_that_shows_what_was_never_shown_cannot_be_told() -> None:
     stranger = RankingPolicy(one.candidate.rankings + JOBS)
     found = evaluate(one.log, stranger, one.current)
     assert (found.verdict, found.coverage) == ("cannot tell", 0.0)
-    assert "0.0% of what the candidate would show" in found.reason
+    assert "0.0% of what the new run would show" in found.reason
 
 
 def test_too_few_people_make_no_number() -> None:

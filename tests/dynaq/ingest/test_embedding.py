@@ -209,7 +209,7 @@ def test_re_embedding_gives_the_store_that_the_new_encoder_would_have_made(store
     for name in expected:
         np.testing.assert_array_equal(got[name], expected[name], err_msg=name)
     assert store.meta() == meta
-    # The texts, and so the hashes, are those of before: what was loaded must be read again all the same.
+    # The texts have not changed, nor have their hashes; the vectors must be read again nevertheless.
     refreshed = old.refresh(store)
     np.testing.assert_array_equal(refreshed.jobs, expected["jobs"])
     assert re_embed(store, HashEmbedder("two", "r2", 96), EXTENDED)["jobs"].embedded == 0

@@ -32,7 +32,7 @@ def test_relevance_is_that_of_related_occupations(market: Market) -> None:
         f"job-{CODES[1]}": 2.0,
         f"job-{CODES[2]}": 1.0,
     }
-    # Of an occupation that was left out nobody is an applicant, and nothing is relevant.
+    # An occupation that was left out has no applicant and no relevant jobs.
     assert f"job-{TOO_THIN}" not in market.qrels.grades(f"applicant-{CODES[5]}")
 
 

@@ -23,7 +23,7 @@ from dynaq.tensor_cache import TensorCache
 from tests.support.toy_market import ToyMarket, small_config, toy_market
 
 CPU = torch.device("cpu")
-STEPS = "dynaq.pretraining.label_networks.STEPS"
+TRAINING_STEPS = "dynaq.pretraining.label_networks.TRAINING_STEPS"
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> ToyMarket:
 def quick() -> Iterator[None]:
     """Enough steps to tell two fits apart; what is learned is tested with more."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(STEPS, 20)
+        patch.setattr(TRAINING_STEPS, 20)
         patch.setattr("dynaq.pretraining.label_networks.CHECK_EVERY", 5)
         patch.setattr("dynaq.pretraining.label_networks.BATCH_SIZE", 256)
         patch.setattr(module, "MEMBERS", 1)
@@ -93,7 +93,7 @@ def test_excluded_applicants_change_nothing_for_anybody(market: ToyMarket) -> No
 def test_others_judgements_rank_better_than_the_cosine_for_a_newcomer(
     market: ToyMarket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(STEPS, 80)
+    monkeypatch.setattr(TRAINING_STEPS, 80)
     everyone = list(market.cache.applicant_ids)
     newcomers, others = everyone[:12], everyone[12:]
     networks = pretrain(market.cache, ledger(market, others))

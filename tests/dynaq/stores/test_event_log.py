@@ -51,9 +51,10 @@ def test_a_line_torn_at_any_byte_costs_itself_only(tmp_path: Path) -> None:
     first = whole.index(b"\n") + 1
     for length in range(first, len(whole)):
         log.write_bytes(whole[:length])
-        # A line that lacks nothing but its end is whole: its sum says so.
+        # A line that lacks only its line break is complete, as its checksum shows.
         assert keys(uri) == (["k0"] if length < len(whole) - 1 else ["k0", "k1", "k2"])
-    log.write_bytes(whole[:first] + bytes(len(whole) - first))  # a file system that had only made room
+    # A file system may have allocated the blocks but not written them.
+    log.write_bytes(whole[:first] + bytes(len(whole) - first))
     assert keys(uri) == ["k0"]
 
 
@@ -162,4 +163,4 @@ def test_whatever_was_acknowledged_before_a_kill_is_there_once(tmp_path: Path) -
     assert len(acknowledged) > 100
     assert len(stored) == len(set(stored))
     assert set(acknowledged) <= set(stored)
-    assert len(stored) - len(acknowledged) <= 5 * 3  # written, and killed before saying so
+    assert len(stored) - len(acknowledged) <= 5 * 3  # written, but killed before it was acknowledged

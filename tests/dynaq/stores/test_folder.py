@@ -84,7 +84,7 @@ def test_a_killed_writer_leaves_the_last_commit_whole(tmp_path: Path, delay: flo
         assert len(store.ids("job")) == 500
         values = [np.unique(b.blocks["title"]) for b in store.vectors("job", ["title"])]
         assert len(np.unique(np.concatenate(values))) == 1
-        # The lock of the dead is free, and what it left half-written is gone.
+        # The dead process's lock is free, and its unfinished files are removed.
         store.put_records("job", jobs(1, title="after"))
         assert not list(Path(uri).rglob("*.tmp"))
     with open_store(uri, read_only=True) as store:

@@ -29,7 +29,7 @@ def test_a_terminal_shows_one_table_with_a_row_per_run(terminal: io.StringIO) ->
     shown = terminal.getvalue()
     lines = [line for line in shown.splitlines() if "/80" in line]
     assert [line.split()[0] for line in lines][:2] == ["llm", "hybrid"]
-    assert "hybrid [b]" in shown  # a name is no markup
+    assert "hybrid [b]" in shown  # brackets in a name are not read as markup
     assert "mean reward" in shown
     assert "9 s" in shown
 

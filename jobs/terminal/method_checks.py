@@ -7,8 +7,7 @@ from typing import Literal
 
 from rich.table import Table
 
-from dynaq.evaluation.judge_check import QualityCurve, TableCheck, standing
-from dynaq.evaluation.judge_check import check_table as check_judge_table
+from dynaq.evaluation.judge_quality import QualityCurve, TableCheck, check_judge_table, place_on_curve
 from dynaq.judging.judgement import LABELS
 from dynaq.qrels import Qrels
 from dynaq.tensor_cache import TensorCache
@@ -72,7 +71,7 @@ def trust_table(method: str, found: TableCheck) -> Table:
     return table
 
 
-def say_standing(checks: Sequence[MethodCheck], curves: Mapping[Literal["bayes", "trust"], QualityCurve]) -> None:
+def say_quality_curve(checks: Sequence[MethodCheck], curves: Mapping[Literal["bayes", "trust"], QualityCurve]) -> None:
     """The gain over the cosine by the judge's quality, and where each method stands."""
     some = next(iter(curves.values()))
     table = Table(
@@ -88,5 +87,5 @@ def say_standing(checks: Sequence[MethodCheck], curves: Mapping[Literal["bayes",
     console.print(table)
     for check in checks:
         for name, curve in curves.items():
-            say(f"Method {check.method}, {BELIEFS[name]}: {standing(curve, check.low, check.high)}.")
+            say(f"Method {check.method}, {BELIEFS[name]}: {place_on_curve(curve, check.low, check.high)}.")
     say("Errors that are not random, such as a liking for long texts, cost more than the AUC says.")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dynaq.evaluation.intervals import Interval
-from dynaq.evaluation.judge_check import QualityCurve, check_table, gain_by_quality, standing
+from dynaq.evaluation.judge_quality import QualityCurve, check_judge_table, gain_by_quality, place_on_curve
 from dynaq.evaluation.simulated import LabelJudge, labels_of_quality
 from dynaq.judging.judgement import LABELS, Judgement, abstention
 from dynaq.qrels import Qrels
@@ -30,8 +30,8 @@ def judged(market: ToyMarket, target: float) -> list[Judgement]:
 
 
 def test_the_estimate_without_labels_is_near_the_truth_for_good_and_bad_judges(market: ToyMarket) -> None:
-    good = check_table(market.cache, judged(market, 0.95), relevance(market))
-    coin = check_table(market.cache, judged(market, 0.5), relevance(market))
+    good = check_judge_table(market.cache, judged(market, 0.95), relevance(market))
+    coin = check_judge_table(market.cache, judged(market, 0.5), relevance(market))
     assert good is not None
     assert coin is not None
     assert good.error < 0.06
@@ -47,13 +47,13 @@ def test_the_true_table_counts_answers_and_leaves_abstentions_out(market: ToyMar
     judge = LabelJudge(market.cache, [ann], np.array([[0 if j in fits[1:] else 3 for j in market.cache.job_ids]]))
     answers = [judge.judgement(ann, j) for j in [*fits, *others]]
     away = [abstention(ann, others[0], judge="t", note="away"), abstention(ann, "unknown", judge="t", note="")]
-    found = check_table(market.cache, [*answers, *away], relevance(market))
+    found = check_judge_table(market.cache, [*answers, *away], relevance(market))
     assert found is not None
     assert found.true.fits == pytest.approx((1 - 1 / len(fits), 0, 0, 1 / len(fits)))
     assert found.true.not_fits == (0, 0, 0, 1)
     assert found.true.answers == len(market.cache.job_ids)
     assert found.error == pytest.approx(np.abs(found.estimated.rows() - found.true.rows()).mean())
-    assert check_table(market.cache, answers[:1], relevance(market)) is None
+    assert check_judge_table(market.cache, answers[:1], relevance(market)) is None
 
 
 def test_the_gain_over_the_cosine_rises_with_the_quality_of_the_judge(market: ToyMarket) -> None:
@@ -77,11 +77,13 @@ def test_learning_helps_from_the_auc_above_which_every_gain_is_positive() -> Non
 
 def test_a_judge_stands_below_above_or_too_close_to_tell() -> None:
     curve = curve_of(-0.1, 0.1, 0.2)
-    assert standing(curve, 0.4, 0.6).startswith("below the point from which learning from it helps on your catalogue")
-    assert standing(curve, 0.7, 0.9).startswith("learning from it helps")
-    assert standing(curve, 0.6, 0.7).startswith("too close to tell")
-    assert "0.60 or less" in standing(curve_of(0.1, 0.1, 0.1), 0.7, 0.9)
-    assert "not even a judge of AUC 0.8" in standing(curve_of(0, 0, 0), 0.7, 0.9)
+    assert place_on_curve(curve, 0.4, 0.6).startswith(
+        "below the point from which learning from it helps on your catalogue"
+    )
+    assert place_on_curve(curve, 0.7, 0.9).startswith("learning from it helps")
+    assert place_on_curve(curve, 0.6, 0.7).startswith("too close to tell")
+    assert "0.60 or less" in place_on_curve(curve_of(0.1, 0.1, 0.1), 0.7, 0.9)
+    assert "not even a judge of AUC 0.8" in place_on_curve(curve_of(0, 0, 0), 0.7, 0.9)
 
 
 def test_a_grade_is_the_label_of_a_judge_who_never_errs() -> None:

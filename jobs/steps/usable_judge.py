@@ -23,10 +23,6 @@ from reward_service.calibration import PAIRS, fit_judge
 from reward_service.config import JudgeConfig
 
 MODES = ("auto", "check", "off")
-HELP = (
-    "what to do before the first round about a judge that gives all pairs one answer: auto fits its thresholds to the "
-    "store, check stops, off does not look; default: auto for the packaged judge, else check"
-)
 META = "judges"  # store meta: fingerprint of a judge -> the fields that calibration replaced in its configuration
 LONG_PROSE = 400  # characters of a posting's text, beyond which most of it does not fit into a `likelihood` prompt
 

@@ -29,9 +29,9 @@ from dynaq.ingest.columns import (
 from dynaq.ingest.documents import Document, is_document, read_documents
 from dynaq.ingest.duplicates import Duplicates
 from dynaq.ingest.embedding import Progress
+from dynaq.ingest.file_formats import open_table
 from dynaq.ingest.limits import SAMPLE_RECORDS
 from dynaq.ingest.personal import names_in_columns, without_personal_data
-from dynaq.ingest.readers import open_table
 from dynaq.ingest.records import Parsed, Rejected
 from dynaq.ingest.report import RejectedRecords
 from dynaq.ingest.tables import ReadOptions, Table, Unreadable

@@ -139,7 +139,7 @@ def decode_vectors(
 
 
 def vector_length(value: Any) -> int | None:
-    """How many numbers a stored vector has; None when it is none."""
+    """How many numbers a stored vector has; None when it is not a vector."""
     try:
         vector = _decode_one(value)
     except (ValueError, TypeError, OverflowError):

@@ -1,6 +1,7 @@
 """Can a judge be believed, and is it good enough to learn from? Two answers, on a market whose relevance is known.
 
-`check_table` puts the table that agents would estimate from the judge's answers, without labels, beside the true one.
+`check_judge_table` puts the table that agents would estimate from the judge's answers, without labels, beside the true
+one.
 
 `gain_by_quality` finds out what learning is worth here: on the given catalogue and applicants it trains agents with
 simulated judges of several AUCs, whose errors are random, and compares the nDCG@10 of their rankings with the cosine's.
@@ -22,6 +23,7 @@ from dynaq.agent.pair_features import scaled_cosines, similarity_features
 from dynaq.agent.reward_strategy import make_strategy
 from dynaq.evaluation.intervals import Interval, paired_difference
 from dynaq.evaluation.ranking import ndcg_at_k
+from dynaq.evaluation.run_quality import K
 from dynaq.evaluation.simulated import LabelJudge, labels_of_quality
 from dynaq.judging.judgement import LABELS, Judgement
 from dynaq.qrels import Qrels
@@ -31,7 +33,6 @@ QUALITIES = (0.6, 0.7, 0.8, 0.9, 0.95)
 JUDGEMENTS = 30  # per applicant
 MOST_APPLICANTS = 16
 ITERATIONS = 40  # of the estimate, until it no longer moves
-K = 10
 BELOW = "below the point from which learning from it helps on your catalogue"
 
 
@@ -49,7 +50,7 @@ class TableCheck:
     error: float
 
 
-def check_table(cache: TensorCache, judgements: Iterable[Judgement], qrels: Qrels) -> TableCheck | None:
+def check_judge_table(cache: TensorCache, judgements: Iterable[Judgement], qrels: Qrels) -> TableCheck | None:
     """Both tables on the judged pairs; None unless there are answers on jobs that fit and on jobs that do not.
 
     Abstentions, and pairs that the cache lacks, are left out.
@@ -134,7 +135,7 @@ def gain_by_quality(
     return QualityCurve(tuple(aucs), tuple(gains), float(np.mean(cosine)), len(cohort), JUDGEMENTS)
 
 
-def standing(curve: QualityCurve, low: float, high: float) -> str:
+def place_on_curve(curve: QualityCurve, low: float, high: float) -> str:
     """Where a judge whose AUC lies between `low` and `high` is on the curve, in words."""
     point = curve.break_even
     if point is None:

@@ -23,7 +23,7 @@ from dynaq.ingest.limits import JSON_BYTES, MAX_RECORD_BYTES
 from dynaq.ingest.tables import Raw, ReadOptions, Table, Unreadable
 from dynaq.ingest.workbooks import open_workbook
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
+TABLE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
 _ADVICE = {
     ".xls": "save it as .xlsx",
     ".ods": "save it as .xlsx",
@@ -43,13 +43,13 @@ def open_table(path: Path, options: ReadOptions) -> Iterator[Table]:
     """Open an input file. Raises InputError on one that cannot be read at all."""
     suffix = format_of(path)
     if path.is_dir():
-        raise InputError(f"input {path} is a folder; give a {', '.join(SUFFIXES)} file")
+        raise InputError(f"input {path} is a folder; give a {', '.join(TABLE_SUFFIXES)} file")
     if not path.is_file():
         raise InputError(f"input file {path} does not exist")
-    if suffix not in SUFFIXES:
+    if suffix not in TABLE_SUFFIXES:
         advice = f"; {_ADVICE[suffix]}" if suffix in _ADVICE else ""
         raise InputError(
-            f"input file {path}: extension {suffix!r} is not one of {', '.join(SUFFIXES)} (or .gz){advice}"
+            f"input file {path}: extension {suffix!r} is not one of {', '.join(TABLE_SUFFIXES)} (or .gz){advice}"
         )
     try:
         with ExitStack() as stack:

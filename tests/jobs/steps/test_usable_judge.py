@@ -19,8 +19,8 @@ from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from jobs.steps import judge_backend
 from jobs.steps.judge_backend import engine_backend
-from jobs.steps.judge_check import META, usable_judge
 from jobs.steps.prepare import Prepared
+from jobs.steps.usable_judge import META, usable_judge
 from reward_service.calibration import PAIRS
 from reward_service.config import JudgeConfig
 from reward_service.llm_judge import label_probabilities

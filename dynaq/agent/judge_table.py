@@ -105,6 +105,10 @@ class Answers:
     job: npt.NDArray[np.int64]
     known: Array
 
+    def only(self, some: npt.NDArray[np.bool_]) -> Answers:
+        """The rows that the mask `some` `[rows]` picks."""
+        return Answers(self.phi[some], self.answers[some], self.agent[some], self.job[some], self.known[some])
+
 
 def usual_mix(answers: Array) -> Array:
     """The judge's mean answer `[4]` to `[rows, 4]`, with one more answer that says nothing."""

@@ -9,6 +9,7 @@ import torch
 from dynaq.agent.checkpoint import load_block, save_block
 from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.agent.reward_strategy import make_strategy
+from dynaq.agent.trust_world_model import MOST_SHIFT, TrustWorldModel
 from dynaq.evaluation.ranking import ndcg_at_k
 from dynaq.judging.judgement import Judgement, judgement_from_probabilities
 from tests.support.toy_market import GradeSource, ToyMarket, grade_judgement, small_config, toy_market
@@ -170,3 +171,19 @@ def test_what_applicants_did_outweighs_the_texts_for_jobs_that_nobody_told_of(ma
     learned = [quality_of([j for j, _ in r], a) for a, r in zip(names, block.recommendations(len(jobs)), strict=True)]
     texts = [quality_of([jobs[i] for i in market.cache.top_k(a, len(jobs))[0]], a) for a in names]
     assert np.nanmean(learned) > np.nanmean(texts) + 0.2
+
+
+def test_the_judge_is_estimated_from_the_first_answers_of_each_applicant(
+    plain: ToyMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dynaq.agent.trust_world_model.TELLING", 10)
+    block = trained(plain, GradeSource(plain.grades), agents=4, budget=20)
+    assert block.trust is not None
+    assert block.trust.answers == 4 * 10
+
+
+def test_what_neighbours_add_to_an_unlikely_job_is_bounded() -> None:
+    """Where a job's reward hardly varies a priori, one deviation of it is many log-odds."""
+    u = torch.tensor([10.0, 5.0, 1.0, -0.1]).expand(1, 3, 4)
+    added = TrustWorldModel._shifted(torch.full((1, 3), 50.0), u)
+    assert added[0, 0].tolist() == [MOST_SHIFT, MOST_SHIFT, MOST_SHIFT, 0.0]

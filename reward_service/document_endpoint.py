@@ -29,12 +29,11 @@ class DocumentEndpoint:
 
     Args:
         url: base URL of the server, with `#MODEL` where it serves several. The key is read from $DYNAQ_ENDPOINT_KEY.
-        seconds: how long one document may take.
 
     Raises InputError when the URL is none, or when the server must be asked for its model and does not answer.
     """
 
-    def __init__(self, url: str, seconds: float = ANSWER_SECONDS) -> None:
+    def __init__(self, url: str) -> None:
         base, _, model = url.partition("#")
         check_url(url)
         try:
@@ -44,7 +43,6 @@ class DocumentEndpoint:
         except (JudgeError, httpx.InvalidURL) as error:
             raise InputError(f"--resume-endpoint: {error}") from error
         self.name = f"{model} at {mask_uri(base)}"
-        self._seconds = seconds
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="document-endpoint", daemon=True).start()
 
@@ -62,10 +60,10 @@ class DocumentEndpoint:
         text = "\n".join(neutralise(line.replace("\t", " | ")) for line in document.split("\n"))
         prompt = ChatPrompt(instructions, (Segment(f"<document>\n{text}\n</document>"),), {})
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(ANSWER_SECONDS):
                 answer = await self._engine.reply(prompt, ANSWER_TOKENS)
         except TimeoutError as error:
-            raise Unanswered(f"no answer within {self._seconds:g} s") from error
+            raise Unanswered(f"no answer within {ANSWER_SECONDS:g} s") from error
         except PairError as error:
             raise Unanswered(str(error)) from error
         except (httpx.HTTPError, AttributeError, TypeError, ValueError) as error:

@@ -117,7 +117,10 @@ def test_prose_around_the_object_does_not_matter(store: Store, folder: Path) -> 
         (said('{"bio": "Baker with'), "no JSON"),
         (said("I'm sorry, I can't help with that."), "no JSON"),
         (said(""), "no JSON"),
-        ((400, {}, {"error": {"message": f"the prompt is too long, {KEY}"}}), r"refused the prompt: .*too long, \*\*\*"),
+        (
+            (400, {}, {"error": {"message": f"the prompt is too long, {KEY}"}}),
+            r"refused the prompt: .*too long, \*\*\*",
+        ),
         ((200, {}, {"choices": [{"message": {"content": "{"}, "finish_reason": "length"}]}), "longer than 4,096"),
         ((200, {}, {"choices": ["what"]}), "no known form"),
         ((403, {}, {"error": {"message": "forbidden"}}), "403"),

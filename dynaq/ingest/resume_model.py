@@ -68,16 +68,16 @@ class Unanswered(DynaqError):
 
 
 def _or_empty(value: Any) -> Any:
-    """Models write null, or leave a string empty in a list, where there is nothing."""
+    """Models write null, or an empty text for a list, where there is nothing."""
     return "" if value is None else value
 
 
-def _or_none(value: Any) -> Any:
+def _or_nothing(value: Any) -> Any:
     return [] if value is None or value == "" else value
 
 
 _Phrase = Annotated[str, BeforeValidator(_or_empty)]
-_Skills = Annotated[list[_Phrase], BeforeValidator(_or_none), Field(max_length=300)]
+_Skills = Annotated[list[_Phrase], BeforeValidator(_or_nothing), Field(max_length=300)]
 
 
 class _Position(BaseModel):
@@ -90,7 +90,7 @@ class _Answer(BaseModel):
     bio: Annotated[str, BeforeValidator(_or_empty)] = ""
     hard_skills: _Skills = []
     soft_skills: _Skills = []
-    experience: Annotated[list[_Position], BeforeValidator(_or_none), Field(max_length=100)] = []
+    experience: Annotated[list[_Position], BeforeValidator(_or_nothing), Field(max_length=100)] = []
 
 
 @dataclass

@@ -178,9 +178,7 @@ def test_an_endpoint_that_refuses_the_key_is_wrong_usage_and_the_store_stays(
 
 def test_a_dry_run_asks_no_endpoint(tmp_path: Path, resumes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["ingest", "--store", f"{tmp_path}/store", "--candidates", str(resumes), "--dry-run"]
-    with openai_server("vllm") as server:
-        assert run([*command, "--resume-endpoint", server.url]) == 0
-    assert server.requests == server.headers == []
+    assert run([*command, "--resume-endpoint", "http://127.0.0.1:9/v1"]) == 0  # nothing listens on port 9
     said = capsys.readouterr().out
     assert "candidates: 1 accepted" in said
     assert "a dry run asks no endpoint; the documents were read by the rules" in said

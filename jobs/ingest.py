@@ -23,16 +23,22 @@ from dynaq.ingest import (
     parse_mappings,
     require_records,
 )
+from dynaq.ingest.documents import is_document
 from dynaq.markets import Market, onet_market
 from dynaq.stores import Store, open_store
 from jobs.cli import run_verb
 from jobs.steps.embed import change_encoder, embedding_with, language_lines
 from jobs.terminal.console import say
+from reward_service.document_endpoint import DocumentEndpoint, check_url
 
 SHOWN_GROUPS = 6
 ENCODER_HELP = (
     "multilingual, the folder of a sentence-transformers model, or one in the Hugging Face cache; "
     "default: the store's, else all-MiniLM-L6-v2, which reads English"
+)
+RESUME_HELP = (
+    "URL#MODEL of an OpenAI-compatible server that finds the fields of documents in place of our rules; "
+    "its key is read from $DYNAQ_ENDPOINT_KEY"
 )
 _TABLES = ".jsonl, .json, .csv, .tsv, .parquet, .xlsx, each also as .gz"
 
@@ -69,6 +75,7 @@ def main(
     keep_personal: Annotated[
         bool, typer.Option("--keep-personal", help="leave people's names, addresses and the like in their texts")
     ] = False,
+    resume_endpoint: Annotated[str | None, typer.Option(help=RESUME_HELP)] = None,
     encoder: Annotated[str | None, typer.Option(help=ENCODER_HELP)] = None,
     layout: Annotated[str | None, typer.Option(help="classic or extended; default: the store's, else extended")] = None,
     onet: Annotated[str | None, typer.Option(help="folder of O*NET tables (Parquet, or text as published)")] = None,
@@ -81,6 +88,10 @@ def main(
     Without files, the records that are already in the store are embedded, such as those of a database filled by hand.
     """
     named = Encoder(encoder) if encoder else None  # a wrong name ends here, before a store is made
+    if resume_endpoint:
+        if re_embed or not any(is_document(Path(path)) for path in candidates or ()):
+            raise InputError("--resume-endpoint reads documents, and --candidates names none")
+        check_url(resume_endpoint)
     if re_embed:
         if jobs or candidates or onet or dry_run:
             raise InputError(
@@ -103,12 +114,15 @@ def main(
             _dry_run_market(onet, applicants)
         else:
             _dry_run_files(store if there else None, files, options, named)
+            if resume_endpoint:
+                say("a dry run asks no endpoint; the documents were read by the rules")
         say("nothing was written")
         return
     market = onet_market(onet, applicants=applicants) if onet else None
     if market is None and not there:
         _explained(require_records, **files, encoder=named, options=options)
-    _ingest(store, files, options, market, encoder, layout)
+    with _reading_at(resume_endpoint) as resume_model:
+        _ingest(store, files, options, market, encoder, layout, resume_model)
 
 
 def _ingest(
@@ -118,6 +132,7 @@ def _ingest(
     market: Market | None,
     encoder: str | None,
     layout: str | None,
+    resume_model: DocumentEndpoint | None,
 ) -> None:
     """Ingest files or a market into the store, and print the outcome."""
     with _made_or_removed(store) as opened, embedding_with(opened, encoder) as (embedder, progress):
@@ -132,6 +147,7 @@ def _ingest(
                 layout=layout,
                 options=options,
                 progress=progress,
+                resume_model=resume_model,
             )
         shown, languages = opened.uri, language_lines(opened)
     _say(report)
@@ -140,6 +156,25 @@ def _ingest(
     if market is not None:
         say(market.attribution)
     say(f"store: {shown}")
+
+
+@contextmanager
+def _reading_at(url: str | None) -> Iterator[DocumentEndpoint | None]:
+    """The endpoint that reads documents; what it cost is said even when the command fails."""
+    if url is None:
+        yield None
+        return
+    endpoint = DocumentEndpoint(url)
+    try:
+        yield endpoint
+    finally:
+        if endpoint.costs.calls:
+            c = endpoint.costs
+            estimated = f" ({c.estimated_calls:,} calls estimated)" if c.estimated_calls else ""
+            say(
+                f"{endpoint.name}: {c.calls:,} calls, {c.prompt_tokens:,} tokens in, {c.completion_tokens:,} out"
+                + estimated
+            )
 
 
 def _is_there(store: str) -> bool:

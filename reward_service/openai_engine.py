@@ -98,7 +98,8 @@ class OpenAIEngine:
         self._config = config
         self.capabilities = capabilities or Capabilities()
         self.bill = Bill(config, folder, costs)
-        self._patience = patience
+        self.patience = patience
+        self._replied = False  # whether `limit_field` is what the server wants
         self._answered = self._resume_at = -math.inf  # on the monotonic clock
         self._limit = asyncio.Semaphore(config.max_ongoing_requests)
         self._client = httpx.AsyncClient(
@@ -221,6 +222,33 @@ class OpenAIEngine:
         choices = await self._chat(prompt, body, self._sample_tokens, n)
         return [str((choice.get("message") or {}).get("content") or "") for choice in choices[:n]]
 
+    async def reply(self, prompt: ChatPrompt, tokens: int) -> str:
+        """The model's likeliest answer in free text.
+
+        Raises PairError when the server refuses the prompt, or when the answer has more than so many tokens.
+        """
+        before = self.capabilities
+        try:
+            choice = await self._reply(prompt, tokens)
+        except _Refused as refusal:
+            if self._replied:  # then it is the prompt that is refused, not the request's form
+                raise
+            self.capabilities = replace(before, limit_field=LIMIT_FIELDS[1])
+            try:
+                choice = await self._reply(prompt, tokens)
+            except _Refused:
+                self.capabilities = before
+                raise refusal from None
+        self._replied = True
+        if choice.get("finish_reason") == "length":
+            raise PairError(f"the model's answer is longer than {tokens:,} tokens")
+        return str((choice.get("message") or {}).get("content") or "")
+
+    async def _reply(self, prompt: ChatPrompt, tokens: int) -> Any:
+        # The models that want the newer name for the limit refuse every temperature but their own, too.
+        body = {"temperature": 0} if self.capabilities.limit_field == LIMIT_FIELDS[0] else {}
+        return (await self._chat(prompt, body, tokens))[0]
+
     @property
     def _sample_tokens(self) -> int:
         """Most tokens of a drawn answer; `request` may allow more, for a model that must think."""
@@ -287,7 +315,7 @@ class OpenAIEngine:
                 # Half of the pause is random, so that requests refused together do not return together.
                 wait = failure.retry_after + pause * (0.5 + random.random() / 2)
                 now = time.monotonic()
-                if now + wait > max(began, self._answered) + self._patience:
+                if now + wait > max(began, self._answered) + self.patience:
                     raise failure
                 self._resume_at = max(self._resume_at, now + failure.retry_after)
                 await asyncio.sleep(wait)

@@ -51,12 +51,14 @@ class Document:
         fields: id, bio, skills and experience, or the reason why the document cannot be used.
         notes: what the user should know.
         personal: kinds of personal data that were removed.
+        lines: the text that the fields were found in.
     """
 
     path: Path
     fields: dict[str, Any] | Unreadable
     notes: list[str] = field(default_factory=list)
     personal: set[str] = field(default_factory=set)
+    lines: list[str] = field(default_factory=list)
 
 
 def is_document(path: Path) -> bool:
@@ -73,16 +75,21 @@ def read_documents(path: Path, *, keep_personal: bool) -> Iterator[Document]:
 
     Raises InputError when a folder holds no files.
     """
-    files = [path]
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file() and not _ignored(file.relative_to(path)))
-        if not files:
-            raise InputError(
-                f"folder {path} holds no documents; one of {', '.join(DOCUMENT_SUFFIXES)} per person is expected"
-            )
     with DocumentWorker() as worker:
-        for file in files:
+        for file in document_files(path):
             yield _read(file, worker, keep_personal=keep_personal)
+
+
+def document_files(path: Path) -> list[Path]:
+    """The files that `read_documents` reads. Raises InputError when a folder holds none."""
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.rglob("*") if file.is_file() and not _ignored(file.relative_to(path)))
+    if not files:
+        raise InputError(
+            f"folder {path} holds no documents; one of {', '.join(DOCUMENT_SUFFIXES)} per person is expected"
+        )
+    return files
 
 
 def _ignored(relative: Path) -> bool:
@@ -108,7 +115,7 @@ def _read(file: Path, worker: DocumentWorker, *, keep_personal: bool) -> Documen
     fields = resume_fields(lines)
     if not fields:
         return Document(file, Unreadable("no text in it but personal data"))
-    return Document(file, {"id": id_, **fields}, notes, personal)
+    return Document(file, {"id": id_, **fields}, notes, personal, lines)
 
 
 def _unknown(file: Path, suffix: str) -> str:

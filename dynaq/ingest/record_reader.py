@@ -26,7 +26,7 @@ from dynaq.ingest.columns import (
     plan_columns,
     shown,
 )
-from dynaq.ingest.documents import Document, is_document, read_documents
+from dynaq.ingest.documents import Document, document_files, is_document, read_documents
 from dynaq.ingest.duplicates import Duplicates
 from dynaq.ingest.embedding import Progress
 from dynaq.ingest.file_formats import open_table
@@ -34,6 +34,7 @@ from dynaq.ingest.limits import SAMPLE_RECORDS
 from dynaq.ingest.personal import names_in_columns, without_personal_data
 from dynaq.ingest.records import Parsed, Rejected
 from dynaq.ingest.report import RejectedRecords
+from dynaq.ingest.resume_model import ResumeReader
 from dynaq.ingest.tables import ReadOptions, Table, Unreadable
 from dynaq.records import Candidate, Job
 
@@ -75,6 +76,7 @@ class RecordReader:
         rejected_records: collects records that cannot be used.
         options: what the user chose.
         progress: called as the work goes on.
+        resumes: asks a model about documents; None leaves them to the rules.
     """
 
     kind: RecordKind
@@ -82,6 +84,7 @@ class RecordReader:
     rejected_records: RejectedRecords
     options: InputOptions
     progress: Progress | None = None
+    resumes: ResumeReader | None = None
     accepted: int = 0
     rejected: int = 0
     mended: int = 0
@@ -211,11 +214,23 @@ class RecordReader:
         return _Mended(fields, frozenset(notes), make_ids)
 
     def _documents(self, path: Path) -> Iterator[tuple[Path, int, _Mended | Unreadable]]:
-        for document in read_documents(path, keep_personal=self.options.keep_personal):
+        documents = read_documents(path, keep_personal=self.options.keep_personal)
+        if self.resumes is not None:
+            documents = self._asked(documents, len(document_files(path)))
+        for document in documents:
             if isinstance(document.fields, Unreadable):
                 yield document.path, 1, document.fields
             else:
                 yield document.path, 1, _of_document(document, self.options.keep_personal)
+
+    def _asked(self, documents: Iterator[Document], total: int) -> Iterator[Document]:
+        assert self.resumes is not None
+        # The reader looks ahead, and must not ask about documents beyond the limit.
+        total = total if self.options.limit is None else min(total, self.options.limit)
+        for done, document in enumerate(self.resumes.read(itertools.islice(documents, total)), start=1):
+            if self.progress is not None:
+                self.progress("asking about documents", done, total)
+            yield document
 
     def _known_names(self) -> frozenset[str]:
         named = {normalise(column) for columns in self.mapping.sources.values() for column in columns}

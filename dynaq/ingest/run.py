@@ -14,7 +14,7 @@ import numpy as np
 from dynaq.encoder import Embedder
 from dynaq.errors import InputError
 from dynaq.ingest.columns import NO_MAPPING, RecordKind, shown
-from dynaq.ingest.documents import write_document_ids
+from dynaq.ingest.documents import is_document, write_document_ids
 from dynaq.ingest.embedding import (
     Embedded,
     Progress,
@@ -30,6 +30,7 @@ from dynaq.ingest.known_skills import add_known_skills
 from dynaq.ingest.record_reader import InputOptions, RecordReader
 from dynaq.ingest.records import Parsed, parse_candidate, parse_job
 from dynaq.ingest.report import Counts, IngestReport, NothingAccepted, RejectedRecords, advice
+from dynaq.ingest.resume_model import ResumeModel, ResumeReader
 from dynaq.layout import BLOCK_DIM, Layout, get_layout
 from dynaq.markets import Market
 from dynaq.records import Candidate, Job
@@ -49,6 +50,7 @@ def ingest_files(
     dry_run: bool = False,
     options: InputOptions | None = None,
     progress: Progress | None = None,
+    resume_model: ResumeModel | None = None,
 ) -> IngestReport:
     """Read input files into a store and embed what is new or changed there.
 
@@ -62,13 +64,18 @@ def ingest_files(
         dry_run: read and check only; nothing is written, not even `rejected.jsonl`.
         options: how to read the files; None detects everything.
         progress: called as the work goes on.
+        resume_model: finds the fields of documents; None leaves that to the rules, and so does a dry run.
 
     Records that cannot be used are listed in `rejected.jsonl` beside their file, the ids of documents in
     `ingested.csv` beside them. Raises InputError on a file that cannot be read at all, or when the store holds another
-    encoder's vectors; NothingAccepted, before anything is written, when no record of a kind can be used.
+    encoder's vectors; before anything is written, InputError when `resume_model` cannot be asked, and NothingAccepted
+    when no record of a kind can be used.
     """
     how = _with_saved_columns(options or InputOptions(), store)
-    inputs = _Inputs.of(jobs, candidates, how, _dimension(store, encoder), progress)
+    asking = ResumeReader(resume_model) if resume_model is not None and not dry_run else None
+    if asking is not None:  # documents first, so that a model that cannot be asked is found before anything is written
+        candidates = sorted(candidates, key=lambda path: not is_document(Path(path)))
+    inputs = _Inputs.of(jobs, candidates, how, _dimension(store, encoder), progress, asking)
     if dry_run or store is None:
         inputs.drain()
         return inputs.report(None)
@@ -140,6 +147,7 @@ class _Inputs:
         options: InputOptions,
         dimension: int,
         progress: Progress | None,
+        resumes: ResumeReader | None = None,
     ) -> _Inputs:
         job_paths, candidate_paths = [Path(p) for p in jobs], [Path(p) for p in candidates]
         for path in (*job_paths, *candidate_paths):
@@ -148,7 +156,9 @@ class _Inputs:
         rejected = RejectedRecords()
         return cls(
             RecordReader("jobs", partial(parse_job, dimension=dimension), rejected, options, progress),
-            RecordReader("candidates", partial(parse_candidate, dimension=dimension), rejected, options, progress),
+            RecordReader(
+                "candidates", partial(parse_candidate, dimension=dimension), rejected, options, progress, resumes
+            ),
             job_paths,
             candidate_paths,
             rejected,
@@ -193,7 +203,9 @@ class _Inputs:
     def report(self, embedded: dict[str, Embedded] | None) -> IngestReport:
         """The outcome of reading, and of embedding if that was done."""
         embedded = embedded or {"jobs": Embedded(0, 0), "candidates": Embedded(0, 0)}
-        readers = (self.jobs, self.candidates)
+        notes = [*self.jobs.notes, *self.candidates.notes]
+        if self.candidates.resumes is not None:
+            notes += self.candidates.resumes.notes()
         return IngestReport(
             _counts(self.jobs, embedded["jobs"]),
             _counts(self.candidates, embedded["candidates"]),
@@ -201,7 +213,7 @@ class _Inputs:
             rejected_files=tuple(sorted(self.rejected.written)),
             groups=self.rejected.groups(),
             mended=tuple((self.jobs.mendings + self.candidates.mendings).most_common()),
-            notes=tuple(note for reader in readers for note in reader.notes),
+            notes=tuple(notes),
             personal=tuple(self.candidates.personal.most_common()),
         )
 

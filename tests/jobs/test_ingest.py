@@ -10,9 +10,11 @@ import pytest
 from pymongo import MongoClient
 
 from dynaq.ingest import ingest_files
+from dynaq.records import Candidate
 from dynaq.stores import open_store
 from jobs.cli import run
 from tests.support.occupations import RUSSIAN
+from tests.support.openai_server import openai_server
 from tests.support.postings import hh_vacancies, kaggle_postings
 
 
@@ -142,3 +144,71 @@ def test_a_database_filled_by_hand_is_embedded_without_files(mongo_uri: str) -> 
     assert run(["ingest", "--store", mongo_uri]) == 0
     with open_store(mongo_uri, read_only=True) as opened:
         assert (len(opened.hashes("job")), len(opened.hashes("candidate"))) == (1, 1)
+
+
+@pytest.fixture
+def resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DYNAQ_ENDPOINT_KEY", "sk-secret-key")
+    folder = tmp_path / "people"
+    folder.mkdir()
+    (folder / "resume-1.txt").write_text("Summary\nBaker in hotels.\nSkills\nbread, cakes, menus\n")
+    return folder
+
+
+@pytest.mark.slow
+def test_an_endpoint_that_refuses_the_key_is_wrong_usage_and_the_store_stays(
+    tmp_path: Path, resumes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["ingest", "--candidates", str(resumes), "--store"]
+    told = (401, {}, {"error": {"message": "Incorrect API key provided: sk-secret-key"}})
+    with open_store(tmp_path / "there", create=True) as store:
+        store.put_records("candidate", [Candidate(id="before", bio="I was here.")])
+    with openai_server("vllm", interrupt=lambda n: told) as server:
+        for name in ("new", "there"):
+            assert run([*command, f"{tmp_path}/{name}", "--resume-endpoint", f"{server.url}#small"]) == 2
+            said = capsys.readouterr()
+            assert "answered 401: Incorrect API key provided: ***; nothing was written" in said.err
+            assert len(said.err.strip().splitlines()) == 1
+            assert "sk-secret" not in said.out + said.err
+    assert not (tmp_path / "new").exists()
+    assert [path.name for path in resumes.iterdir()] == ["resume-1.txt"]
+    with open_store(tmp_path / "there", read_only=True) as store:
+        assert (store.ids("candidate"), store.hashes("candidate")) == (["before"], {})
+
+
+def test_a_dry_run_asks_no_endpoint(tmp_path: Path, resumes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["ingest", "--store", f"{tmp_path}/store", "--candidates", str(resumes), "--dry-run"]
+    assert run([*command, "--resume-endpoint", "http://127.0.0.1:9/v1"]) == 0  # nothing listens on port 9
+    said = capsys.readouterr().out
+    assert "candidates: 1 accepted" in said
+    assert "a dry run asks no endpoint; the documents were read by the rules" in said
+
+
+def test_an_endpoint_needs_documents_and_a_url(
+    tmp_path: Path, resumes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.csv").write_text("id,bio\n1,I cook.\n")
+    for candidates, url, said in (
+        (f"{tmp_path}/a.csv", "http://localhost/v1#small", "--candidates names none"),
+        (str(resumes), "localhost#small", "expected https://host/v1#MODEL"),
+    ):
+        command = ["ingest", "--store", f"{tmp_path}/s", "--candidates", candidates, "--resume-endpoint", url]
+        assert run(command) == 2
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_endpoints_reading_and_its_tokens_are_said_and_the_key_is_not(
+    tmp_path: Path, resumes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = json.dumps({"bio": "Baker in hotels.", "hard_skills": ["bread", "cakes", "menus", "robots"]})
+    usage = {"prompt_tokens": 1200, "completion_tokens": 34}
+    answer = (200, {}, {"choices": [{"message": {"content": content}}], "usage": usage})
+    command = ["ingest", "--store", f"{tmp_path}/store", "--candidates", str(resumes)]
+    with openai_server("vllm", interrupt=lambda n: answer) as server:
+        assert run([*command, "--resume-endpoint", f"{server.url}#small"]) == 0
+        assert server.headers[0]["Authorization"] == "Bearer sk-secret-key"
+    said = capsys.readouterr()
+    assert "documents: 1 read by the model, 0 by the rules; 1 phrase that does not stand in its" in said.out
+    assert f"small at {server.url}: 1 calls, 1,200 tokens in, 34 out" in said.out
+    assert "sk-secret" not in said.out + said.err

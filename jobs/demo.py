@@ -30,7 +30,7 @@ from jobs.terminal.tables import recommendation_table
 
 STORE = "data/esco"
 OUT = "runs/demo"
-APPLICANTS = 8
+APPLICANTS = 16
 BUDGET = 30
 
 

@@ -46,7 +46,7 @@ VALIDITY_PSEUDO = 1.0  # added to the variance of the chance to fit, summed over
 SURPRISING = 0.03  # share of pairs whose truth has nothing to do with their similarities, if the judge never errs
 SURPRISING_ERROR = 0.15  # estimated error from which on no answer is explained in this way
 VALID = 0.5  # below this validity the answers are not believed about degrees of fit either, which nothing else checks
-SHARPENING = 6.0  # see `sharpened`
+SHARPENING = 4.0  # see `sharpened`
 LEAST = 1e-4
 LONGEST_STEP = 2.0  # of the Newton iteration, in log-odds
 

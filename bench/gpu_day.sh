@@ -13,7 +13,8 @@
 #   Python: `uv pip compile pyproject.toml --extra cluster --extra demo --extra gpu --constraint
 #   requirements/constraints.txt --override requirements/overrides.txt --output-file all.txt`, then
 #   `pip download --no-deps --only-binary=:all: --dest wheels --requirement all.txt`.
-# --store FOLDER: O*NET embedded on an earlier day, brought along; OUT/onet if not given, which takes minutes on a CPU.
+# --store FOLDER: O*NET embedded on an earlier day, brought along, in a folder named onet; OUT/onet if not given, which
+#   takes minutes on a CPU.
 # --model FOLDER: a rung of the ladder beside the packaged model; may be repeated.
 # --minutes N: for everything, 25 if not given. Steps that would not fit are left out and named.
 set -uo pipefail
@@ -109,15 +110,15 @@ step versions 60 "$python" -c "$versions" && [ -z "$dry" ] && cat "$out/versions
 command -v nvidia-smi >/dev/null && step nvidia-smi 20 nvidia-smi -q
 
 if [ -n "$small" ]; then
-    device=cpu applicants=4 judgements=10 soak=5
+    device=cpu applicants=4 judgements=10 block=16 soak=5
 else
-    device=cuda applicants=1000 judgements=50 soak=300
+    device=cuda applicants=1000 judgements=50 block=128 soak=300 # a GPU wants wider blocks than a core
 fi
 # What needs no engine first: it is short, and its figures are kept whatever the engine does.
 embed='import sys; from pathlib import Path; from bench.quality import load; load(Path(sys.argv[1]), Path(sys.argv[2]))'
 step embed 300 "$python" -c "$embed" "$onet" "${store:-$out/onet}"
 step cohort 180 "$python" -m bench.cohort --onet "$onet" --store "${store:-$out/onet}" --device $device \
-    --applicants $applicants --judgements $judgements --textbook-applicants 0
+    --applicants $applicants --judgements $judgements --block-size $block --textbook-applicants 0
 step quality-cpu 180 "$python" -m bench.cohort --onet "$onet" --store "${store:-$out/onet}" --device cpu \
     --applicants $((applicants < 32 ? applicants : 32)) --judgements $judgements --textbook-applicants 0
 
@@ -130,11 +131,14 @@ else
     for model in ${models[@]+"${models[@]}"}; do
         step "judge-$(basename "$model")" 600 "$python" -m bench.judge --model "$model" --seconds 20
     done
-    if [ -f bench/judge_ladder.py ]; then
-        step ladder 600 "$python" -m bench.judge_ladder --onet "$onet" ${models[@]+"${models[@]}"}
-    else
-        note "ladder: left out, bench/judge_ladder.py is not there"
-    fi
+    ladder=(-m bench.judge_questions --store "${store:-$out/onet}" --applicants 16)
+    step questions 300 "$python" "${ladder[@]}" --out "$out/onet.smollm2-135m.0.npz"
+    for model in ${models[@]+"${models[@]}"}; do
+        step "questions-$(basename "$model")" 300 "$python" "${ladder[@]}" --model "$model" \
+            --out "$out/onet.$(basename "$model").0.npz"
+    done
+    step ladder 600 "$python" -m bench.judge_ladder --onet "$onet" --answers "$out" --agents --out "$out" \
+        --store "$(dirname "${store:-$out/onet}")"
 fi
 [ -n "$dry" ] || note "all steps: $SECONDS s; logs in $out"
 exit $failed

@@ -213,7 +213,7 @@ def _calibrate(store_uri: str | None, out: Path, config: JudgeConfig, pairs: int
     cut = fitted.cut_points
     fields: dict[str, Any] = fitted.model_dump(mode="json", exclude_unset=True, exclude=set(SECRETS))
     out.write_text(f"# thresholds fitted on {pairs} random pairs\n{yaml.safe_dump(fields, sort_keys=False)}")
-    say(f"CLICK from {cut.click:.3f}, SAVE from {cut.save:.3f}, APPLY from {cut.apply:.3f} nats per token")
+    say(f"CLICK from {cut.click:.3f}, SAVE from {cut.save:.3f}, APPLY from {cut.apply:.3f}")
     say(f"judge {fitted.fingerprint} is in {out}; use it with --judge vllm:{out}")
 
 

@@ -79,10 +79,14 @@ def calibrated(config: JudgeConfig, thresholds: Thresholds) -> JudgeConfig:
 async def fit_judge(
     judge: ServeJudge, config: JudgeConfig, candidates: Sequence[Candidate], jobs: Sequence[Job], pairs: int = PAIRS
 ) -> JudgeConfig:
-    """The judge that `config` becomes for these applicants and jobs: long postings condensed, thresholds fitted.
+    """The judge that `config` becomes for these applicants and jobs.
+
+    Long postings are condensed, title and skills are scored apart where the engine is our own, and the thresholds are
+    fitted on these scores.
 
     judge: runs `config`. Raises InputError on too few scores, JudgeError.
     """
-    condensing = config.model_copy(update={"condense": True})
-    score = judge.variant(config, condense=True).scores
-    return calibrated(condensing, await fit_thresholds(score, condensing.scorer, candidates, jobs, pairs=pairs))
+    fields = {"condense": True, "halves": config.endpoint is None}
+    prepared = config.model_copy(update=fields)
+    score = judge.variant(config, **fields).scores
+    return calibrated(prepared, await fit_thresholds(score, prepared.scorer, candidates, jobs, pairs=pairs))

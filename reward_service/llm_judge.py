@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from array import array
 from collections.abc import Mapping, Sequence
 
 from cachetools import FIFOCache
@@ -21,17 +22,22 @@ from reward_service.prompts import (
     likelihood_prefix,
     likelihood_suffix,
     profile_text,
+    title_line,
 )
 
 Probabilities = tuple[float, float, float, float]
 
-UNCONDITIONAL_KEPT = 200_000  # jobs whose likelihood without a profile is cached: about 20 MB
+UNCONDITIONAL_KEPT = 200_000  # jobs whose likelihood without a profile is cached: about 70 MB
 
 
 def label_probabilities(score: float, cut: Thresholds) -> Probabilities:
     """Ordinal logistic model (McCullagh 1980): p over LABELS from one score and three rising cut points."""
     apply, save, click = (_sigmoid((score - point) / cut.scale) for point in (cut.apply, cut.save, cut.click))
     return (apply, save - apply, click - save, 1.0 - click)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _sigmoid(x: float) -> float:
@@ -46,7 +52,7 @@ class LLMJudge:
         self.engine = engine
         self.fingerprint = config.fingerprint
         self._uncalibrated = "" if config.calibrated else "thresholds not fitted for this judge"
-        self._unconditional: FIFOCache[str, asyncio.Task[float]] = FIFOCache(UNCONDITIONAL_KEPT)
+        self._unconditional: FIFOCache[str, asyncio.Task[array[float]]] = FIFOCache(UNCONDITIONAL_KEPT)
 
     async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
         """One judgement per job, in order; an abstention for a pair that cannot be answered.
@@ -114,23 +120,32 @@ class LLMJudge:
         return "; ".join(notes)
 
     async def _score(self, profile: Text, job: Text) -> float:
-        """Mean over the job's tokens of log p(token | profile) - log p(token | content-free profile), in nats."""
-        suffix = likelihood_suffix(job)
-        given = self._mean_logprob(likelihood_prefix(profile), suffix)
-        conditional, unconditional = await wait_for_all([given, self._baseline(suffix)])
-        return float(conditional - unconditional)
+        """How much likelier the profile makes the job's text than a content-free profile does, in nats.
 
-    async def _baseline(self, suffix: str) -> float:
-        """Mean log p of a job's text after the content-free profile: computed once per job and shared."""
+        The mean gain of a token. With `halves`, the gains of the title and of the rest are summed and divided by the
+        root of their number of tokens, as sums of equally noisy gains are, and added.
+        """
+        suffix = likelihood_suffix(job)
+        given = self.engine.continuation(likelihood_prefix(profile), suffix)
+        conditional, unconditional = await wait_for_all([given, self._baseline(suffix)])
+        if not self.config.halves:
+            return float(_mean(conditional) - _mean(unconditional))
+        gains = [a - b for a, b in zip(conditional, unconditional, strict=True)]
+        end = len(title_line(job.fields[0]))
+        head = sum(start < end for start, _ in self.engine.offsets(suffix))
+        halves = (half for half in (gains[:head], gains[head:]) if half)
+        return float(sum(sum(half) / math.sqrt(len(half)) for half in halves))
+
+    async def _baseline(self, suffix: str) -> array[float]:
+        """Log-probabilities of a job's tokens after the content-free profile: computed once per job and shared."""
         task = self._unconditional.get(suffix)
         if task is None or (task.done() and (task.cancelled() or task.exception())):
-            task = asyncio.ensure_future(self._mean_logprob(CONTENT_FREE, suffix))
+            task = asyncio.ensure_future(self._without_profile(suffix))
             self._unconditional[suffix] = task
         return await asyncio.shield(task)
 
-    async def _mean_logprob(self, prefix: str, suffix: str) -> float:
-        values = await self.engine.continuation(prefix, suffix)
-        return sum(values) / len(values)
+    async def _without_profile(self, suffix: str) -> array[float]:
+        return array("d", await self.engine.continuation(CONTENT_FREE, suffix))
 
     async def _choice(self, profile: Text, job: Text) -> tuple[Probabilities, float]:
         """Distribution over LABELS averaged over the rotations, and the mean probability mass on the letters."""

@@ -111,7 +111,12 @@ def likelihood_prefix(profile: Text) -> str:
 def likelihood_suffix(job: Text) -> str:
     """The job's side of the `likelihood` prompt, whose log-probability is measured."""
     title, *rest = job.fields
-    return f" {title.text}\n" + "".join(f"{field.label}: {field.text}\n" for field in rest)
+    return title_line(title) + "".join(f"{field.label}: {field.text}\n" for field in rest)
+
+
+def title_line(title: Field) -> str:
+    """The head of a `likelihood_suffix`."""
+    return f" {title.text}\n"
 
 
 @dataclass(frozen=True, slots=True)

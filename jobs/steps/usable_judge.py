@@ -131,7 +131,11 @@ def _calibrate(config: JudgeConfig, backend: JudgeBackend, judge: str, prepared:
     with step(f"Fitting its thresholds on {PAIRS} random pairs"):
         engine = judge_backend.start_engine(config)
         fitted = asyncio.run(fit_judge(engine, config, candidates, jobs))
-    fields: dict[str, Any] = {"condense": True, "thresholds": fitted.cut_points.model_dump()}
+    fields: dict[str, Any] = {
+        "condense": fitted.condense,
+        "halves": fitted.halves,
+        "thresholds": fitted.cut_points.model_dump(),
+    }
     made = engine_backend(config, fields)
     finding = _probe(prepared, made)
     _refuse_blind(finding, made, judge, fitted, prepared)

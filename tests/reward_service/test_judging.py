@@ -74,6 +74,34 @@ def test_a_jobs_baseline_is_computed_once_for_all_applicants() -> None:
     assert [n for (prefix, _), n in engine.asked.items() if prefix == CONTENT_FREE] == [1, 1, 1]
 
 
+class HalvesEngine(KnownEngine):
+    """One token for the title and four for the skills; the profile makes the two differently likely."""
+
+    def offsets(self, text: str) -> Sequence[tuple[int, int]]:
+        title = text.index("\n") + 1 if "\n" in text else len(text)
+        return [(0, title), *((start, start + 1) for start in range(title, len(text))[:4])]
+
+    async def continuation(self, prefix: str, text: str) -> list[float]:
+        title, rest = (-3.0, -2.0) if prefix == CONTENT_FREE else (-1.0, -1.0)
+        return [title, *[rest] * (len(self.offsets(text)) - 1)]
+
+
+def test_halves_count_by_the_root_of_their_tokens() -> None:
+    jobs = [Job(id="1", title="nurse", technical_skills=("x",)), Job(id="2", title="clerk")]
+    both, alone = asyncio.run(judge(HalvesEngine(), halves=True).scores(APPLICANT, jobs))
+    assert both == pytest.approx(2.0 + 4.0 / math.sqrt(4))
+    assert alone == pytest.approx(2.0)
+
+
+def test_halves_are_part_of_the_judges_identity_and_without_them_it_is_as_it_was() -> None:
+    plain, apart = JudgeConfig(), JudgeConfig(halves=True)
+    assert JudgeConfig(halves=False).fingerprint == plain.fingerprint
+    assert apart.fingerprint != plain.fingerprint
+    assert not apart.calibrated  # the packaged thresholds were fitted on other scores
+    with pytest.raises(InputError, match="halves is for likelihood"):
+        JudgeConfig.load(None, method="choice", halves=True)
+
+
 def test_the_ordinal_model_is_a_distribution_that_rises_with_the_score() -> None:
     rewards = []
     for score in (-40.0, -1.0, 0.0, 0.5, 1.0, 2.0, 3.0, 40.0):

@@ -1,7 +1,7 @@
 """The data plane beside the bare libraries: loading, attaching, top-k, embedding. Prints ratios, one run.
 
-    python -m bench.data                       everything, 100,000 jobs x 1536
-    python -m bench.data --jobs 10000 load     a part, smaller
+    python -m bench.data_plane                       everything, 100,000 jobs x 1536
+    python -m bench.data_plane --jobs 10000 load     a part, smaller
 
 Loads run in a process of their own, so that their peak memory is theirs alone. Times of two ways that are compared
 are taken in turns, and the best of each counts.

@@ -81,20 +81,25 @@ def test_scores_are_those_of_the_model_itself(judge_service: JudgeService) -> No
     tokens = Tokens(AutoTokenizer.from_pretrained(default_model_path()))
     config, jobs = judge_service.config, judge_service.market.jobs[:60:20]
 
-    def mean_logprob(prefix: str, text: str) -> float:
+    def logprobs(prefix: str, text: str) -> torch.Tensor:
         before, after = tokens.untrusted(prefix), tokens.untrusted(text)
         with torch.inference_mode():
-            logprobs = model(torch.tensor([[*before, *after]])).logits[0].log_softmax(-1)
-        rows = logprobs[len(before) - 1 : -1]
-        return float(rows.gather(1, torch.tensor(after)[:, None]).mean())
+            rows = model(torch.tensor([[*before, *after]])).logits[0].log_softmax(-1)[len(before) - 1 : -1]
+        return rows.gather(1, torch.tensor(after)[:, None])[:, 0]
 
     applicant = judge_service.market.candidates[3]
     profile = likelihood_prefix(profile_text(applicant, config.profile_limit, tokens.offsets))
     texts = [likelihood_suffix(job_text(job, config.job_limit, tokens.offsets, description=False)) for job in jobs]
-    expected = [mean_logprob(profile, text) - mean_logprob(CONTENT_FREE, text) for text in texts]
+    gains = [logprobs(profile, text) - logprobs(CONTENT_FREE, text) for text in texts]
     for _ in range(2):
         scores = judge_service.judge._run(judge_service.judge.scores(applicant, jobs))
-        assert scores == pytest.approx(expected, abs=0.08)  # 0.03 is what bfloat16 costs; scores span 3
+        assert scores == pytest.approx([float(gain.mean()) for gain in gains], abs=0.08)  # bfloat16 costs 0.03 of 3
+
+    titles = [len(tokens.untrusted(f" {job.title}\n")) for job in jobs]  # a line break ends a token
+    halves = [(gain[:n], gain[n:]) for gain, n in zip(gains, titles, strict=True)]
+    apart = judge_service.judge.variant(config, halves=True)
+    expected = [sum(float(half.sum()) / len(half) ** 0.5 for half in both) for both in halves]
+    assert apart._run(apart.scores(applicant, jobs)) == pytest.approx(expected, abs=0.3)  # a sum of gains, not a mean
 
 
 def test_http_answers_what_the_handle_answers(judge_service: JudgeService, http: httpx.Client) -> None:

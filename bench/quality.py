@@ -255,9 +255,11 @@ def show(title: str, table: dict[str, Scores], size: int) -> None:
     for name, scores in table.items():
         cells = []
         for budget in BUDGETS:
-            values = scores.get(budget, [])
+            if not (values := scores.get(budget)):
+                cells.append("–")
+                continue
             found = interval(by_ledger(values, size), within=(0.0, 1.0))
-            cells.append(f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]" if values else "–")
+            cells.append(f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]")
         print(f"{name:<30}" + "".join(f"{cell:>24}" for cell in cells), flush=True)
 
 
@@ -320,10 +322,10 @@ def main() -> None:
         runs = {title: pool.submit(run, bench, noise) for title, noise in judges.items()}
         for title, future in runs.items():
             tables[title], seconds = future.result()
+            (args.out / "quality.json").write_text(json.dumps(tables, indent=1), encoding="utf-8")
             show(title, tables[title], bench.size)
             show_changes(tables[title], bench.size)
             print("seconds: " + ", ".join(f"{name.strip()} {value:.0f}" for name, value in seconds.items()), flush=True)
-    (args.out / "quality.json").write_text(json.dumps(tables, indent=1), encoding="utf-8")
     plot(tables, args.out / "quality.svg")
 
 

@@ -17,7 +17,8 @@ from tests.support.judge_service import free_port
 def live(app: FastAPI) -> Iterator[str]:
     """Serve on a free loopback port; its URL."""
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
+    # Configuring logging would close the handlers that are there, and absl's closes stderr with itself.
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", log_config=None))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 30

@@ -65,9 +65,9 @@ def test_calibrate_writes_a_configuration_that_counts_as_calibrated(store: str, 
     config = JudgeConfig.load(out)
     assert config.calibrated
     assert config.thresholds is not None
-    assert config.thresholds.scorer == JudgeConfig(condense=True).scorer
+    assert config.thresholds.scorer == JudgeConfig(condense=True, halves=True).scorer
     assert config.fingerprint != JudgeConfig().fingerprint
-    assert set(yaml.safe_load(out.read_text())) == {"condense", "thresholds"}
+    assert set(yaml.safe_load(out.read_text())) == {"condense", "halves", "thresholds"}
 
 
 def test_a_ledger_moves_from_store_to_store_and_twice_adds_nothing(

@@ -39,8 +39,9 @@ from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.agent.reward_strategy import make_strategy
 from dynaq.encoder import Encoder
 from dynaq.evaluation.ranking import auc, ndcg_at_k
+from dynaq.evaluation.simulated import LabelJudge
 from dynaq.ingest import ingest_market
-from dynaq.judging.judgement import LABEL_VALUES, LABELS, Judgement, Slate, judgement_from_probabilities
+from dynaq.judging.judgement import LABEL_VALUES, LABELS, Judgement, judgement_from_probabilities
 from dynaq.markets import Market as Generated
 from dynaq.markets import esco_market, onet_market
 from dynaq.qrels import Qrels
@@ -137,11 +138,15 @@ def corrected(answers: Answers, name: str) -> Array:
     return np.asarray(found, np.float64)
 
 
+def shares(answers: Answers) -> Array:
+    """P over LABELS of `choice` under each order of the options, `[orders, applicants, jobs, 4]`."""
+    p = np.exp(answers["choice"].astype(np.float64))
+    return np.asarray(p / p.sum(-1, keepdims=True))
+
+
 def letters(answers: Answers) -> Array:
     """Expected reward of the four letters, mean over the orders."""
-    p = np.exp(answers["choice"].astype(np.float64))
-    p /= p.sum(-1, keepdims=True)
-    return np.asarray(p.mean(0) @ np.array([LABEL_VALUES[label] for label in LABELS]))
+    return np.asarray(shares(answers).mean(0) @ np.array([LABEL_VALUES[label] for label in LABELS]))
 
 
 METHODS: dict[str, Callable[[Answers], Array]] = {
@@ -215,19 +220,16 @@ def calibration_error(p: Array, relevant: npt.NDArray[np.bool_]) -> float:
     return float(sum(gaps))
 
 
-class ReplayedJudge:
+class ReplayedJudge(LabelJudge):
     """A `JudgementSource` that answers with saved distributions `[applicants, jobs, 4]`."""
 
     def __init__(self, market: Market, p: Array) -> None:
-        self._market, self._p = market, p
-        self._row = {applicant: row for row, applicant in enumerate(market.applicants)}
+        super().__init__(market.cache, market.applicants, p.argmax(-1))
+        self._p = p
 
-    def fetch(self, slates: Sequence[Slate]) -> list[list[Judgement]]:
-        return [[self._judgement(slate.applicant_id, job) for job in slate.job_ids] for slate in slates]
-
-    def _judgement(self, applicant: str, job: str) -> Judgement:
-        p = self._p[self._row[applicant], self._market.cache.job_index(job)]
-        return judgement_from_probabilities(applicant, job, p.tolist(), judge="replayed")
+    def judgement(self, applicant_id: str, job_id: str) -> Judgement:
+        p = self._p[self._row[applicant_id], self._cache.job_index(job_id)]
+        return judgement_from_probabilities(applicant_id, job_id, p.tolist(), judge="replayed")
 
 
 def trained(market: Market, p: Array, strategy: str) -> float:
@@ -252,7 +254,7 @@ def rows(market: Market, answers: Answers, agents: bool, wanted: Sequence[str] =
         except KeyError:  # not asked
             continue
     for name, parts in COMBINATIONS.items():
-        if all(part in scores for part in parts):
+        if (not wanted or name in wanted) and all(part in scores for part in parts):
             scores[name] = combined(market, [scores[part] for part in parts])
     found = []
     for name, values in scores.items():
@@ -274,15 +276,16 @@ def rows(market: Market, answers: Answers, agents: bool, wanted: Sequence[str] =
 
 def costs(name: str, answers: Answers, pairs: int) -> dict[str, float]:
     """What the question behind a method took; nothing for combinations."""
-    question = next((q for word, q in QUESTIONS.items() if word in name), None)
     found: dict[str, float] = {}
-    if question is None or f"seconds_{question}" not in answers:
+    if name in COMBINATIONS:
+        return found
+    question = next(question for word, question in QUESTIONS.items() if word in name)
+    if f"seconds_{question}" not in answers:
         return found
     if f"{question}_mass" in answers:
         found["mass"] = float(answers[f"{question}_mass"])
     if question == "choice":
-        p = np.exp(answers["choice"].astype(np.float64))
-        p /= p.sum(-1, keepdims=True)
+        p = shares(answers)
         found["order"] = float(np.abs(p[0] - p[1]).mean())
     found["pairs/s"] = pairs / float(answers[f"seconds_{question}"])
     if f"joules_{question}" in answers:

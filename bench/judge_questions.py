@@ -42,7 +42,16 @@ from dynaq.records import Candidate, Job
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from reward_service.model import resolve_model
-from reward_service.prompts import LETTERS, MEANINGS, job_text, likelihood_prefix, likelihood_suffix, profile_text
+from reward_service.prompts import (
+    LETTERS,
+    MEANINGS,
+    Text,
+    job_text,
+    likelihood_prefix,
+    likelihood_suffix,
+    profile_text,
+    title_line,
+)
 
 Array = npt.NDArray[np.float32]
 
@@ -179,7 +188,7 @@ class Questions:
         scorer = self._scorer
         texts = [job_text(job, TITLE_TOKENS, scorer.offsets, description=False) for job in self._jobs]
         rows = [scorer.ids(likelihood_suffix(text)) for text in texts]
-        split = [len(scorer.ids(f" {text.fields[0].text}\n")) for text in texts]
+        split = [len(scorer.ids(title_line(text.fields[0]))) for text in texts]
 
         def halves(applicant: Candidate) -> Array:
             found = scorer.text(self._likelihood_prefix(applicant), rows)
@@ -192,9 +201,8 @@ class Questions:
         self.found["forward_title"], self.found["forward_rest"] = values[..., 0], values[..., 1]
 
     def _likelihood_prefix(self, applicant: Candidate) -> list[int]:
-        profile = profile_text(applicant, PROFILE_TOKENS, self._scorer.offsets)
-        if applicant is NOBODY:
-            profile = type(profile)((), was_cut=False)
+        nothing = Text((), was_cut=False)
+        profile = nothing if applicant is NOBODY else profile_text(applicant, PROFILE_TOKENS, self._scorer.offsets)
         return self._scorer.ids(likelihood_prefix(profile))
 
     def reverse(self) -> None:

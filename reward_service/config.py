@@ -82,7 +82,7 @@ class JudgeConfig(BaseModel):
             comes first in the prompt, where prefix caching saves most; with equal limits it is the profile, which all
             jobs of a call share.
         halves: score a job's title and the rest apart with `likelihood`, so that three words of title count beside
-            thirty of skills: AUC 0.89 instead of 0.84 on O*NET, 0.90 with both on ESCO (docs/judges.md). Off by
+            thirty of skills: AUC 0.83 instead of 0.77 on O*NET, 0.93 with both on ESCO (docs/judges.md). Off by
             default, so that the answers in existing ledgers stay those of the same judge; `dynaq judge --calibrate`
             turns it on. Not for endpoints, whose tokens are not known.
         condense: shorten a long posting to the requirements in its prose instead of cutting it where the limit is. A

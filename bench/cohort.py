@@ -21,10 +21,8 @@ import numpy as np
 import torch
 
 from bench.quality import TEXTBOOK, GradedJudge, load
+from bench.training import learning_curve
 from dynaq.agent.config import DynaQConfig
-from dynaq.agent.dyna_q import DynaQBlock
-from dynaq.agent.reward_strategy import make_strategy
-from dynaq.evaluation.ranking import ndcg_at_k
 from dynaq.qrels import Qrels
 from dynaq.tensor_cache import TensorCache
 
@@ -35,15 +33,9 @@ def train(
     """Seconds and mean nDCG@10 of training the applicants block by block."""
     config = DynaQConfig.load(None, settings)
     judge = GradedJudge(cache, qrels, noise=0.0, seed=0)
-    scores = []
     started = time.perf_counter()
-    for start in range(0, len(applicants), config.block_size):
-        members = applicants[start : start + config.block_size]
-        block = DynaQBlock(cache, members, make_strategy("llm", config), config, device=device)
-        block.fit(judge)
-        for applicant, ranked in zip(members, block.recommendations(10), strict=True):
-            scores.append(ndcg_at_k([job for job, _ in ranked], qrels.grades(applicant)))
-    return time.perf_counter() - started, float(np.mean(scores))
+    scores = learning_curve(cache, qrels, applicants, judge, "llm", config, [config.budget], device=device)
+    return time.perf_counter() - started, float(np.mean(scores[config.budget]))
 
 
 def main() -> None:

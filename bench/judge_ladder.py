@@ -34,9 +34,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from bench.training import learning_curve
 from dynaq.agent.config import DynaQConfig
-from dynaq.agent.dyna_q import DynaQBlock
-from dynaq.agent.reward_strategy import make_strategy
 from dynaq.encoder import Encoder
 from dynaq.evaluation.ranking import auc, ndcg_at_k
 from dynaq.evaluation.simulated import LabelJudge
@@ -235,14 +234,9 @@ class ReplayedJudge(LabelJudge):
 def trained(market: Market, p: Array, strategy: str) -> float:
     """Mean nDCG@10 of agents after BUDGET judgements."""
     config = DynaQConfig.load(None, {"budget": BUDGET})
-    found = []
-    for start in range(0, len(market.applicants), config.block_size):
-        members = market.applicants[start : start + config.block_size]
-        block = DynaQBlock(market.cache, members, make_strategy(strategy, config), config)
-        block.fit(ReplayedJudge(market, p))
-        for applicant, ranked in zip(members, block.recommendations(10), strict=True):
-            found.append(ndcg_at_k([job for job, _ in ranked], market.qrels.grades(applicant)))
-    return float(np.mean(found))
+    judge = ReplayedJudge(market, p)
+    scores = learning_curve(market.cache, market.qrels, market.applicants, judge, strategy, config, [BUDGET])
+    return float(np.mean(scores[BUDGET]))
 
 
 def rows(market: Market, answers: Answers, agents: bool, wanted: Sequence[str] = ()) -> list[dict[str, Any]]:

@@ -18,11 +18,11 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain, pairwise
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -33,13 +33,12 @@ import pyarrow as pa
 import torch
 
 from bench.baselines import BASELINES, View
+from bench.training import Scores, learning_curve, score
 from dynaq.agent.config import DynaQConfig
 from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.agent.pair_features import job_embedding
-from dynaq.agent.reward_strategy import make_strategy
 from dynaq.encoder import Encoder
 from dynaq.evaluation.intervals import interval
-from dynaq.evaluation.ranking import ndcg_at_k
 from dynaq.ingest import ingest_market
 from dynaq.judging.judgement import (
     JUDGEMENT_SCHEMA,
@@ -62,7 +61,10 @@ TARGETS = (0.65, 0.90, 0.96, 0.98, 0.99)
 APPLICANTS, EVALUATED = 512, 96
 NOISE = 0.3
 Values = npt.NDArray[np.int64]
-Scores = dict[int, list[float]]  # budget -> nDCG@10 of every applicant and seed
+
+
+def modelled_rewards(block: DynaQBlock) -> npt.NDArray[Any]:
+    return block.model.mean.numpy()
 
 
 class GradedJudge:
@@ -107,9 +109,6 @@ class Bench:
     def cohort(self, seed: int) -> list[str]:
         return list(self.qrels.applicants[seed * self.size : (seed + 1) * self.size])
 
-    def score(self, applicant: str, ranked: Iterable[str]) -> float:
-        return ndcg_at_k(list(ranked), self.qrels.grades(applicant))
-
     def agents(
         self,
         judge: GradedJudge,
@@ -124,21 +123,10 @@ class Bench:
         by_model: rank by the world model's mean instead of Q, which shows what Q adds to it.
         """
         config = DynaQConfig.load(None, {"budget": BUDGETS[-1], **settings})
-        scores: Scores = {}
-        for start in range(0, len(cohort), config.block_size):
-            members = cohort[start : start + config.block_size]
-            block = DynaQBlock(self.cache, members, make_strategy(strategy, config), config, pretrained)
-            for rounds, _ in enumerate(chain([None], block.rounds(judge))):
-                judged = rounds * config.slate_size
-                if judged in BUDGETS:
-                    values = block.model.mean.numpy() if by_model else block.q_values()
-                    for applicant, own in zip(members, values, strict=True):
-                        scores.setdefault(judged, []).append(self.score_of(applicant, own))
-        return scores
-
-    def score_of(self, applicant: str, values: npt.NDArray[Any]) -> float:
-        """nDCG@10 of ranking the catalogue by values `[n_jobs]`; ties go to the earlier job."""
-        return self.score(applicant, (self.cache.job_ids[j] for j in np.argsort(-values, kind="stable")[:10]))
+        values = modelled_rewards if by_model else DynaQBlock.q_values
+        return learning_curve(
+            self.cache, self.qrels, cohort, judge, strategy, config, BUDGETS, values=values, pretrained=pretrained
+        )
 
     def baseline(self, name: str, judge: GradedJudge, cohort: Sequence[str], seed: int, networks: Pretrained) -> Scores:
         embedding = job_embedding(self.cache)
@@ -158,7 +146,7 @@ class Bench:
             rng = np.random.default_rng([seed, self.cache.applicant_index(applicant)])
             rankings = BASELINES[name](view, lambda jobs, a=applicant: judge.rewards(a, jobs), BUDGETS, rng)
             for budget, values in rankings.items():
-                scores.setdefault(budget, []).append(self.score_of(applicant, values))
+                scores.setdefault(budget, []).append(score(self.cache, self.qrels, applicant, values))
         return scores
 
 
@@ -195,8 +183,10 @@ ABLATIONS: dict[str, tuple[dict[str, Any], bool]] = {
 PLAIN = {**NO_PLANNING, "tabular": False}
 
 
-def one_seed(bench: Bench, ledger: pa.Table, noise: float, seed: int, textbook: bool) -> dict[str, Scores]:
-    """Every method on one cohort."""
+def one_seed(
+    bench: Bench, ledger: pa.Table, noise: float, seed: int, textbook: bool, wanted: Sequence[str]
+) -> dict[str, Scores]:
+    """Every method on one cohort; those whose names are wanted, if any are."""
     cohort = bench.cohort(seed)
     judge = GradedJudge(bench.cache, bench.qrels, noise, seed)
     networks = pretrain(bench.cache, ledger, exclude=cohort, seed=seed)
@@ -217,20 +207,22 @@ def one_seed(bench: Bench, ledger: pa.Table, noise: float, seed: int, textbook: 
         methods["textbook Dyna-Q"] = partial(bench.agents, judge, few, strategy="llm", pretrained=None, **settings)
     scores = {}
     for name, method in methods.items():
+        if wanted and name.strip() not in wanted:
+            continue
         started = time.perf_counter()
         scores[name] = method()
         bench.seconds[name] = bench.seconds.get(name, 0.0) + time.perf_counter() - started
     return scores
 
 
-def run(bench: Bench, noise: float) -> tuple[dict[str, Scores], dict[str, float]]:
-    """Every method on every seed with one judge, and the seconds of each."""
+def run(bench: Bench, noise: float, wanted: Sequence[str] = ()) -> tuple[dict[str, Scores], dict[str, float]]:
+    """Every method, or those wanted, on every seed with one judge, and the seconds of each."""
     torch.set_num_threads(1)
     table: dict[str, Scores] = {}
     for seed in range(bench.seeds):
         # One ledger per seed, so that intervals include the variation between ledgers.
         ledger = earlier_cohorts(bench, noise, seed)
-        for name, scores in one_seed(bench, ledger, noise, seed, textbook=seed == 0 and noise == 0.0).items():
+        for name, scores in one_seed(bench, ledger, noise, seed, seed == 0 and noise == 0.0, wanted).items():
             for budget, values in scores.items():
                 table.setdefault(name, {}).setdefault(budget, []).extend(values)
     return table, bench.seconds
@@ -266,7 +258,7 @@ def show(title: str, table: dict[str, Scores], size: int) -> None:
 def show_changes(table: dict[str, Scores], size: int) -> None:
     """How the same applicants' nDCG@10 changes from one budget to the next: a curve that falls is seen here first."""
     print("change from the budget before, same applicants [95 % interval over applicants and ledgers]")
-    for name in ("Dyna-Q, llm", "Dyna-Q, hybrid"):
+    for name in [name for name in ("Dyna-Q, llm", "Dyna-Q, hybrid") if name in table]:
         cells = ["–"]
         for before, after in pairwise(BUDGETS):
             change = (np.array(table[name][after]) - np.array(table[name][before])).tolist()
@@ -309,6 +301,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, default=Path("data/onet"), help="where the embedded market is kept")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--applicants", type=int, default=32)
+    parser.add_argument("--method", action="append", default=[], help="only this row; may be repeated")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-quality"))
     args = parser.parse_args()
     cache, qrels = load(args.onet, args.store)
@@ -319,7 +312,7 @@ def main() -> None:
     judges = {"clean judge": 0.0, f"noisy judge ({NOISE:.0%} random)": NOISE}
     tables = {}
     with ProcessPoolExecutor(len(judges), mp_context=get_context("spawn")) as pool:
-        runs = {title: pool.submit(run, bench, noise) for title, noise in judges.items()}
+        runs = {title: pool.submit(run, bench, noise, args.method) for title, noise in judges.items()}
         for title, future in runs.items():
             tables[title], seconds = future.result()
             (args.out / "quality.json").write_text(json.dumps(tables, indent=1), encoding="utf-8")

@@ -31,9 +31,9 @@ import numpy as np
 import torch
 
 from bench.simulated_judges import KINDS, Pairs, SimulatedJudge
+from bench.training import Scores, learning_curve
 from dynaq.agent.config import DynaQConfig
 from dynaq.agent.dyna_q import DynaQBlock
-from dynaq.agent.reward_strategy import make_strategy
 from dynaq.encoder import Encoder
 from dynaq.evaluation.intervals import paired_difference
 from dynaq.evaluation.ranking import ndcg_at_k
@@ -100,21 +100,19 @@ def gold_labels(arena: Arena, applicants: Sequence[str], seed: int) -> list[Judg
 
 def train(
     arena: Arena, judge: SimulatedJudge, strategy: str, gold: list[Judgement] | None, seed: int
-) -> tuple[dict[int, list[float]], float, float]:
+) -> tuple[Scores, float, float]:
     """nDCG@10 of each applicant by budget, error of the estimated table, mean trust at the end."""
     config = DynaQConfig.load(None, {"budget": BUDGETS[-1], "seed": seed})
-    scores: dict[int, list[float]] = {budget: [] for budget in BUDGETS}
     errors, trusts = [], []
-    for start in range(0, len(arena.cohort), config.block_size):
-        members = arena.cohort[start : start + config.block_size]
-        block = DynaQBlock(arena.cache, members, make_strategy(strategy, config), config, gold=gold)
-        for _ in block.rounds(judge):
-            if (used := block.round * config.slate_size) in BUDGETS:
-                for applicant, ranked in zip(members, block.recommendations(10), strict=True):
-                    scores[used].append(arena.score(applicant, [job for job, _ in ranked]))
+
+    def note_trust(block: DynaQBlock) -> None:
         if block.trust is not None:
             errors.append(float(np.abs(block.trust.rows() - judge.table()).mean()))
             trusts.append(block.trust.trust)
+
+    scores = learning_curve(
+        arena.cache, arena.qrels, arena.cohort, judge, strategy, config, BUDGETS, finished=note_trust, gold=gold
+    )
     return scores, float(np.mean(errors)), float(np.mean(trusts))
 
 

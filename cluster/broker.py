@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar, overload, runtime_checkable
 
@@ -187,6 +187,10 @@ class PatientStore:
         if kind == "job":
             return self._patiently(lambda store: iter(list(store.records("job", ids))))
         return self._patiently(lambda store: iter(list(store.records("candidate", ids))))
+
+    def meta(self) -> Mapping[str, Any]:
+        """As `Store.meta`."""
+        return self._patiently(lambda store: store.meta())
 
     def close(self) -> None:
         """Let another process write the store; it is opened again on the next use."""

@@ -74,8 +74,13 @@ def main(
         int | None, typer.Option(min=1, help="read so many records of each kind, for a first look")
     ] = None,
     keep_personal: Annotated[
-        bool, typer.Option("--keep-personal", help="leave people's names, addresses and the like in their texts")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--keep-personal/--remove-personal",
+            help="whether people's names, addresses and the like stay in their texts; default: as the store was "
+            "told before, else they are removed",
+        ),
+    ] = None,
     resume_endpoint: Annotated[str | None, typer.Option(help=RESUME_HELP)] = None,
     encoder: Annotated[str | None, typer.Option(help=ENCODER_HELP)] = None,
     layout: Annotated[str | None, typer.Option(help="classic or extended; default: the store's, else extended")] = None,
@@ -98,7 +103,7 @@ def main(
             raise InputError(
                 "--re-embed changes the vectors of what the store holds; ingest files in a run of their own"
             )
-        change_encoder(store, encoder, layout)
+        change_encoder(store, encoder, layout, keep_personal)
         return
     there = _is_there(store)
     if not (jobs or candidates or onet or there):

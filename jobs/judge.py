@@ -21,6 +21,7 @@ from dynaq.encoder import Encoder
 from dynaq.errors import DynaqError, InputError
 from dynaq.evaluation.judge_quality import gain_by_quality
 from dynaq.ingest import ingest_market
+from dynaq.ingest.personal import judged_candidates
 from dynaq.judging.judgement import JUDGEMENT_SCHEMA, LABELS, Judgement, Slate
 from dynaq.judging.ledger_file import read_ledger
 from dynaq.markets import esco_market
@@ -149,7 +150,7 @@ def _market(store_uri: str | None, qrels: str | None) -> tuple[list[Candidate], 
         market = esco_market(applicants=DEMO_APPLICANTS)
         return list(market.candidates), list(market.jobs), market.qrels
     with open_store(store_uri, read_only=True) as opened:
-        return list(opened.records("candidate")), list(opened.records("job")), relevance(qrels, opened)
+        return list(judged_candidates(opened)), list(opened.records("job")), relevance(qrels, opened)
 
 
 def _vectors(store_uri: str | None) -> TensorCache:

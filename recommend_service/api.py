@@ -170,7 +170,11 @@ def _routes(service: Recommender) -> APIRouter:
 
     @router.post("/v1/applicants", status_code=201, responses=documented(400, 409, 413, 422, 429, 503))
     async def create_applicant(request: Request, response: Response, body: ApplicantIn) -> ApplicantCreated:
-        """Create an applicant. Recommendations are available at once."""
+        """Create an applicant. Recommendations are available at once.
+
+        Names, contact details and other personal data in the texts are neither stored nor used, unless the store was
+        made to keep them (`dynaq ingest --keep-personal`).
+        """
         _take(profiles, request, 1)
         candidate = _candidate(body)
         await service.create(candidate)

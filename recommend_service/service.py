@@ -22,6 +22,7 @@ from dynaq.feedback.answers import StandingEvents
 from dynaq.feedback.events import WARM_START, Exposure, FeedbackEvent
 from dynaq.feedback.exposure_policy import POOL, rank_probabilities
 from dynaq.ingest.embedding import candidate_texts, content_hash, stored_encoder
+from dynaq.ingest.personal import keeps_personal_data, says_something, without_personal_data
 from dynaq.records import Candidate, Job
 from dynaq.stores import FloatArray, open_feedback, open_store
 from recommend_service.catalogue import ApplicantVectors, Catalogue, applicant_vectors
@@ -262,8 +263,15 @@ class Recommender:
             raise Problem(422, "invalid-request", f"{place}at {one.at.isoformat()} lies in the future")
 
     async def create(self, candidate: Candidate) -> None:
-        """Embed and store a profile; its recommendations are available when this returns. Raises Problem."""
+        """Embed and store a profile; its recommendations are available when this returns. Raises Problem.
+
+        Personal data is removed first, unless the store keeps it.
+        """
         layout = self.ranker.catalogue.layout
+        if not keeps_personal_data(await self._read(self._store.meta)):
+            candidate, _ = without_personal_data(candidate)
+            if not says_something(candidate):
+                raise Problem(422, "invalid-request", "without personal data, bio, skills and experience are all empty")
         try:
             blocks = await self._texts.profile(candidate, layout)
         except InputError as error:

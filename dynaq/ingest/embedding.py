@@ -18,6 +18,7 @@ from cachetools import LRUCache
 
 from dynaq.encoder import PACKAGED, Embedder, Encoder, Watch
 from dynaq.errors import InputError
+from dynaq.ingest.personal import KEPT, PERSONAL_DATA, REMOVED, REMOVING, without_personal_data
 from dynaq.languages import record_language
 from dynaq.layout import LAYOUTS, Layout
 from dynaq.records import Candidate, Job
@@ -33,10 +34,14 @@ Progress = Callable[[str, int, int | None], None]
 
 @dataclass(frozen=True)
 class Embedded:
-    """How many records got vectors and how many had them already."""
+    """How many records got vectors and how many had them already.
+
+    personal: those of the embedded whose stored texts have personal data, which was left out.
+    """
 
     embedded: int
     unchanged: int
+    personal: int = 0
 
 
 def job_texts(job: Job) -> dict[str, str]:
@@ -97,26 +102,45 @@ def check_encoder(store: Store, encoder: Embedder) -> None:
 
 
 def embed_pending(
-    store: Store, encoder: Embedder, layout: Layout, progress: Progress | None = None
+    store: Store,
+    encoder: Embedder,
+    layout: Layout,
+    progress: Progress | None = None,
+    *,
+    keep_personal: bool | None = None,
 ) -> dict[str, Embedded]:
     """Embed every record of the store whose vectors are missing, outdated, or lack a block of the layout.
+
+    keep_personal: embed and judge applicants' texts with the personal data in them; None does as the store did
+    before. The store remembers it for judges and for the service. Stored texts are not changed.
 
     Returns the counts by "jobs" and "candidates"; counts by language go into the store's meta. Raises InputError when
     the store has another encoder's vectors.
     """
     check_encoder(store, encoder)
     record_encoder(store, encoder, layout)
+    before = store.meta().get(PERSONAL_DATA)
+    kept = before == KEPT if keep_personal is None else keep_personal
+    # Until every record was looked at, unchanged texts do not mean that vectors are without personal data.
+    settled = before == REMOVED and not kept
+    if not settled:
+        store.put_meta(**{PERSONAL_DATA: KEPT if kept else REMOVING})
     sides = (
-        _Side("job", job_texts, layout.action, encoder.encode),
-        _Side("candidate", candidate_texts, layout.state, encoder.encode_queries),
-    )
+        _Side("job", job_texts, job_texts, True, layout.action, encoder.encode),
+        _Side(
+            "candidate", candidate_texts, candidate_texts if kept else _impersonal_texts, kept or settled,
+            layout.state, encoder.encode_queries,
+        ),
+    )  # fmt: skip
     known = store.meta().get("languages", {})
     counted, languages = {}, {}
     for side in sides:
-        before = known.get(f"{side.kind}s", {})
-        counted[f"{side.kind}s"], languages[f"{side.kind}s"] = _embed(store, side, layout, encoder, before, progress)
+        spoken = known.get(f"{side.kind}s", {})
+        counted[f"{side.kind}s"], languages[f"{side.kind}s"] = _embed(store, side, layout, encoder, spoken, progress)
     if languages != known:
         store.put_meta(languages=languages)
+    if not (kept or settled):
+        store.put_meta(**{PERSONAL_DATA: REMOVED})
     return counted
 
 
@@ -128,7 +152,14 @@ def record_encoder(store: Store, encoder: Embedder, layout: Layout) -> None:
     store.put_meta(encoder=encoder.name, encoder_revision=encoder.revision, dimension=dimension, layout=layout.name)
 
 
-def re_embed(store: Store, encoder: Embedder, layout: Layout, progress: Progress | None = None) -> dict[str, Embedded]:
+def re_embed(
+    store: Store,
+    encoder: Embedder,
+    layout: Layout,
+    progress: Progress | None = None,
+    *,
+    keep_personal: bool | None = None,
+) -> dict[str, Embedded]:
     """Change a store's encoder: delete its vectors, embed everything again. Returns counts by "jobs" and "candidates".
 
     Vectors of this encoder are kept, so that an interrupted change continues where it stopped. Vectors are deleted
@@ -136,7 +167,7 @@ def re_embed(store: Store, encoder: Embedder, layout: Layout, progress: Progress
     """
     if store.meta().get("encoder_revision") != encoder.revision:
         store.clear_vectors()
-    return embed_pending(store, encoder, layout, progress)
+    return embed_pending(store, encoder, layout, progress, keep_personal=keep_personal)
 
 
 def stored_encoder(store: Store) -> str | None:
@@ -173,10 +204,21 @@ class _Remembering:
 
 @dataclass(frozen=True)
 class _Side:
-    """How one kind of record is embedded: its texts, its blocks, and the encoder's method."""
+    """How one kind of record is embedded.
+
+    Args:
+        kind: of the records.
+        texts: a record's texts as they are stored.
+        embedded: those that are embedded.
+        settled: whether a record with up-to-date vectors of its stored texts needs no second look.
+        blocks: of the layout.
+        encode: the encoder's method.
+    """
 
     kind: Kind
     texts: Callable[[Any], dict[str, str]]
+    embedded: Callable[[Any], dict[str, str]]
+    settled: bool
     blocks: tuple[str, ...]
     encode: Callable[[list[str]], FloatArray]
 
@@ -195,30 +237,49 @@ def _embed(
     """
     known, ids = store.hashes(side.kind), store.ids(side.kind)
     encode = _Remembering(side.encode)
-    embedded = unchanged = 0
+    embedded = unchanged = personal = 0
     counts = Counter(languages)
     # New records only add to the counts. After a change or an interrupted run, all records are counted again.
     exact = counts.total() == len(known.keys() & set(ids))
-    for chunk in _chunks((record.id, side.texts(record)) for record in store.records(side.kind)):
+    for chunk in _chunks((record, side.texts(record)) for record in store.records(side.kind)):
         # Chunks are cut before unchanged records are dropped, so that a repeated run has the batches of the first.
-        pending = [(id_, texts) for id_, texts in chunk if not is_current(known.get(id_), texts, layout)]
+        pending = [
+            (record.id, texts, stored)
+            for record, stored in chunk
+            if (texts := _outdated(side, record, stored, known.get(record.id), layout)) is not None
+        ]
         if pending:
             encoder.watch = _watch(side, embedded + unchanged, len(pending), len(ids), progress)
-            vectors = encode([texts[block] for block in side.blocks for _, texts in pending])
+            vectors = encode([texts[block] for block in side.blocks for _, texts, _ in pending])
             split = vectors.reshape(len(side.blocks), len(pending), -1)
-            hashes = [content_hash(texts, layout) for _, texts in pending]
+            hashes = [content_hash(texts, layout) for _, texts, _ in pending]
             blocks = dict(zip(side.blocks, split, strict=True))
-            store.put_vectors(side.kind, [id_ for id_, _ in pending], blocks, hashes)
-            exact = exact and not any(id_ in known for id_, _ in pending)
+            store.put_vectors(side.kind, [id_ for id_, _, _ in pending], blocks, hashes)
+            exact = exact and not any(id_ in known for id_, _, _ in pending)
             if exact:
-                counts.update(record_language(texts) for _, texts in pending)
+                counts.update(record_language(stored) for _, _, stored in pending)
+            personal += sum(texts != stored for _, texts, stored in pending)
         embedded += len(pending)
         unchanged += len(chunk) - len(pending)
         if progress is not None:
             progress(f"embedding {side.kind}s", embedded + unchanged, len(ids))
     if not exact:
         counts = Counter(record_language(side.texts(record)) for record in store.records(side.kind))
-    return Embedded(embedded, unchanged), dict(sorted(counts.items()))
+    return Embedded(embedded, unchanged, personal), dict(sorted(counts.items()))
+
+
+def _outdated(
+    side: _Side, record: Any, stored: dict[str, str], known: str | None, layout: Layout
+) -> dict[str, str] | None:
+    """The texts to embed of a record with these stored texts; None if its vectors, of hash `known`, are up to date."""
+    if side.settled and is_current(known, stored, layout):
+        return None
+    texts = side.embedded(record)
+    return None if is_current(known, texts, layout) else texts
+
+
+def _impersonal_texts(candidate: Candidate) -> dict[str, str]:
+    return candidate_texts(without_personal_data(candidate)[0])
 
 
 def _watch(side: _Side, before: int, pending: int, total: int, progress: Progress | None) -> Watch | None:
@@ -228,8 +289,8 @@ def _watch(side: _Side, before: int, pending: int, total: int, progress: Progres
     return lambda share: progress(f"embedding {side.kind}s", before + int(share * pending), total)
 
 
-def _chunks(items: Iterable[tuple[str, dict[str, str]]]) -> Iterator[list[tuple[str, dict[str, str]]]]:
-    chunk: list[tuple[str, dict[str, str]]] = []
+def _chunks(items: Iterable[tuple[Any, dict[str, str]]]) -> Iterator[list[tuple[Any, dict[str, str]]]]:
+    chunk: list[tuple[Any, dict[str, str]]] = []
     chars = 0
     for item in items:
         chunk.append(item)

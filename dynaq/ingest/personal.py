@@ -1,15 +1,18 @@
-"""Removes personal data from applicants' texts before anything is embedded, judged or stored.
+"""Removes personal data from applicants' texts before anything is embedded or judged, and before files are stored.
 
 It works by rules: patterns (e-mail, phone through `phonenumbers`, street addresses), labelled fields ("Date of birth:
 …"), whole sections ("Personal details", "References"), and names that the document or a column states, which are then
 removed everywhere. What no rule matches stays in the text; docs/data.md has the measured recall.
+
+Records that are in a store already, such as those of a database filled by hand, are not changed there:
+`judged_candidates` reads them without personal data.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 import phonenumbers
 
@@ -33,7 +36,21 @@ from dynaq.ingest.personal_patterns import (
 from dynaq.ingest.resume_words import HEADINGS, OCCUPATION, heading_key
 from dynaq.records import Candidate, Experience
 
+PERSONAL_DATA = "personal_data"  # key of a store's meta
+KEPT, REMOVING, REMOVED = "kept", "removing", "removed"
 _HEAD_LINES = 15
+
+
+class Applicants(Protocol):
+    """The part of `dynaq.stores.Store` that applicants are read from."""
+
+    def records(self, kind: Literal["candidate"], ids: Sequence[str] | None = None) -> Iterator[Candidate]:
+        """The records with these ids (None: all)."""
+        ...
+
+    def meta(self) -> Mapping[str, Any]:
+        """Metadata of the store as a whole."""
+        ...
 
 
 def redact(text: str, names: Sequence[str] = ()) -> tuple[str, set[str]]:
@@ -271,3 +288,23 @@ def _position(position: Experience, names: Sequence[str], found: set[str]) -> Ex
         else:
             kept[key] = value
     return Experience.model_validate(kept) if str(kept.get("title", "")).strip() else None
+
+
+def says_something(candidate: Candidate) -> bool:
+    """Whether a record has any text to embed."""
+    texts = [candidate.bio, *candidate.hard_skills, *candidate.soft_skills, *(p.title for p in candidate.experience)]
+    return any(text.strip() for text in texts)
+
+
+def keeps_personal_data(meta: Mapping[str, Any]) -> bool:
+    """Whether a store with this meta has its applicants' texts embedded and judged as they are."""
+    return meta.get(PERSONAL_DATA) == KEPT
+
+
+def judged_candidates(store: Applicants, ids: Sequence[str] | None = None) -> Iterator[Candidate]:
+    """The applicants with these ids (None: all) as judges see them.
+
+    That is without personal data, unless the store keeps it. What the store itself holds is not changed.
+    """
+    records = store.records("candidate", ids)
+    return records if keeps_personal_data(store.meta()) else (without_personal_data(record)[0] for record in records)

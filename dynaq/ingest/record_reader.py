@@ -31,7 +31,7 @@ from dynaq.ingest.duplicates import Duplicates
 from dynaq.ingest.embedding import Progress
 from dynaq.ingest.file_formats import open_table
 from dynaq.ingest.limits import SAMPLE_RECORDS
-from dynaq.ingest.personal import names_in_columns, without_personal_data
+from dynaq.ingest.personal import names_in_columns, says_something, without_personal_data
 from dynaq.ingest.records import Parsed, Rejected
 from dynaq.ingest.report import RejectedRecords
 from dynaq.ingest.resume_model import ResumeReader
@@ -54,7 +54,8 @@ class InputOptions:
         sheet: of workbooks; None takes the one that looks like the table.
         duplicates: keep them, linked to the first, or drop them.
         limit: read this many records of each kind at most.
-        keep_personal: keep names, addresses and the like in applicants' texts.
+        keep_personal: keep names, addresses and the like in applicants' texts; None does as the store did before, and
+            removes them in a new store.
     """
 
     mappings: Mapping[RecordKind, ColumnMapping] = field(default_factory=dict)
@@ -63,7 +64,7 @@ class InputOptions:
     sheet: str | None = None
     duplicates: Literal["keep", "drop"] = "keep"
     limit: int | None = None
-    keep_personal: bool = False
+    keep_personal: bool | None = None
 
 
 @dataclass
@@ -156,7 +157,7 @@ class RecordReader:
     ) -> tuple[Parsed, frozenset[str]]:
         assert isinstance(parsed.record, Candidate)
         record, found = without_personal_data(parsed.record, names_in_columns(fields))
-        if not _says_something(record):
+        if not says_something(record):
             raise Rejected("bio, skills and experience are all empty once personal data is taken out")
         return replace(parsed, record=record), before | found
 
@@ -214,14 +215,14 @@ class RecordReader:
         return _Mended(fields, frozenset(notes), make_ids)
 
     def _documents(self, path: Path) -> Iterator[tuple[Path, int, _Mended | Unreadable]]:
-        documents = read_documents(path, keep_personal=self.options.keep_personal)
+        documents = read_documents(path, keep_personal=bool(self.options.keep_personal))
         if self.resumes is not None:
             documents = self._asked(documents, len(document_files(path)))
         for document in documents:
             if isinstance(document.fields, Unreadable):
                 yield document.path, 1, document.fields
             else:
-                yield document.path, 1, _of_document(document, self.options.keep_personal)
+                yield document.path, 1, _of_document(document)
 
     def _asked(self, documents: Iterator[Document], total: int) -> Iterator[Document]:
         assert self.resumes is not None
@@ -261,14 +262,9 @@ class _Mended:
     document: Path | None = None
 
 
-def _of_document(document: Document, keep_personal: bool) -> _Mended:
+def _of_document(document: Document) -> _Mended:
     assert isinstance(document.fields, dict)
     return _Mended(document.fields, frozenset(document.notes), False, frozenset(document.personal), document.path)
-
-
-def _says_something(candidate: Candidate) -> bool:
-    texts = [candidate.bio, *candidate.hard_skills, *candidate.soft_skills, *(p.title for p in candidate.experience)]
-    return any(text.strip() for text in texts)
 
 
 @dataclass

@@ -143,6 +143,14 @@ def replace_file(target: Path, text: str, otherwise: str) -> bool:
     return True
 
 
+def impersonal_note(count: int) -> str:
+    """What a user should know about stored applicants that were embedded without their personal data."""
+    return (
+        f"the texts of {count} applicants in the store have personal data; they are embedded and judged without it, "
+        "and the store keeps them as they are; --keep-personal uses the whole texts"
+    )
+
+
 def advice(kind: str, columns: Sequence[str], groups: Sequence[RejectionGroup]) -> str:
     """What to type when records were rejected because a field was not found; "" when that is not the reason."""
     reasons = " ".join(group.example.reason for group in groups)

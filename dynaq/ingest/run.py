@@ -27,9 +27,10 @@ from dynaq.ingest.embedding import (
     record_encoder,
 )
 from dynaq.ingest.known_skills import add_known_skills
+from dynaq.ingest.personal import keeps_personal_data
 from dynaq.ingest.record_reader import InputOptions, RecordReader
 from dynaq.ingest.records import Parsed, parse_candidate, parse_job
-from dynaq.ingest.report import Counts, IngestReport, NothingAccepted, RejectedRecords, advice
+from dynaq.ingest.report import Counts, IngestReport, NothingAccepted, RejectedRecords, advice, impersonal_note
 from dynaq.ingest.resume_model import ResumeModel, ResumeReader
 from dynaq.layout import BLOCK_DIM, Layout, get_layout
 from dynaq.markets import Market
@@ -71,7 +72,7 @@ def ingest_files(
     encoder's vectors; before anything is written, InputError when `resume_model` cannot be asked, and NothingAccepted
     when no record of a kind can be used.
     """
-    how = _with_saved_columns(options or InputOptions(), store)
+    how = _with_saved_choices(options or InputOptions(), store)
     asking = ResumeReader(resume_model) if resume_model is not None and not dry_run else None
     if asking is not None:  # documents first, so that a model that cannot be asked is found before anything is written
         candidates = sorted(candidates, key=lambda path: not is_document(Path(path)))
@@ -91,7 +92,7 @@ def ingest_files(
         write_document_ids(inputs.candidates.document_ids)
     finally:
         inputs.rejected.write()
-    return inputs.report(embed_pending(store, embedder, chosen, progress))
+    return inputs.report(embed_pending(store, embedder, chosen, progress, keep_personal=how.keep_personal))
 
 
 def require_records(
@@ -108,18 +109,20 @@ def require_records(
     _Inputs.of(jobs, candidates, options or InputOptions(), _dimension(None, encoder), None).started()
 
 
-def _with_saved_columns(options: InputOptions, store: Store | None) -> InputOptions:
-    """The options with the columns that a store remembers (`meta()["columns"]`) where the user names none."""
-    saved = (store.meta().get("columns") if store is not None else None) or {}
+def _with_saved_choices(options: InputOptions, store: Store | None) -> InputOptions:
+    """The options with what a store remembers where the user says nothing: columns, and whether personal data stays."""
+    meta = store.meta() if store is not None else {}
+    saved = meta.get("columns") or {}
     kinds: tuple[RecordKind, ...] = ("jobs", "candidates")
     mappings = {kind: options.mappings.get(kind, NO_MAPPING).after(saved.get(kind, {})) for kind in kinds}
-    return replace(options, mappings=mappings)
+    keep = keeps_personal_data(meta) if options.keep_personal is None else options.keep_personal
+    return replace(options, mappings=mappings, keep_personal=keep)
 
 
 def _save_columns(store: Store, options: InputOptions | None) -> None:
     if options is None or not any(mapping.explicit for mapping in options.mappings.values()):
         return
-    merged = _with_saved_columns(options, store).mappings
+    merged = _with_saved_choices(options, store).mappings
     store.put_meta(
         columns={
             kind: {field: list(columns) for field, columns in mapping.sources.items()}
@@ -206,6 +209,8 @@ class _Inputs:
         notes = [*self.jobs.notes, *self.candidates.notes]
         if self.candidates.resumes is not None:
             notes += self.candidates.resumes.notes()
+        if count := embedded["candidates"].personal:
+            notes.append(impersonal_note(count))
         return IngestReport(
             _counts(self.jobs, embedded["jobs"]),
             _counts(self.candidates, embedded["candidates"]),

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeVar, overload
+from typing import Any, Literal, Protocol, TypeVar, overload
 
 import pyarrow as pa
 from cachetools import FIFOCache, LRUCache
 
 from dynaq.errors import DynaqError
+from dynaq.ingest.personal import judged_candidates
 from dynaq.judging.judgement import AsyncJudge, Judge, Judgement, Slate, UnfinishedJudgements, check_answers
 from dynaq.judging.ledger_file import judgements
 from dynaq.records import Candidate, Job
@@ -47,6 +48,10 @@ class LedgerStore(Protocol):
     def records(self, kind: Literal["job"], ids: Sequence[str] | None = None) -> Iterator[Job]: ...
     @overload
     def records(self, kind: Literal["candidate"], ids: Sequence[str] | None = None) -> Iterator[Candidate]: ...
+    def meta(self) -> Mapping[str, Any]:
+        """Metadata of the store as a whole: here, whether it keeps personal data."""
+        ...
+
     def close(self) -> None:
         """Finish writing and close."""
         ...
@@ -287,7 +292,7 @@ class LedgerFirst:
                 self._unwritten.pop(pair, None)
 
     def _read_records(self, applicant_id: str | None, job_ids: Sequence[str]) -> Records:
-        applicant = None if applicant_id is None else next(iter(self._store.records("candidate", [applicant_id])), None)
+        applicant = None if applicant_id is None else next(judged_candidates(self._store, [applicant_id]), None)
         return applicant, {job.id: job for job in self._store.records("job", list(job_ids))} if job_ids else {}
 
     def _read_texts(self, applicant_id: str, job_ids: Sequence[str]) -> tuple[Candidate, list[Job]]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynaq.errors import InputError
+from dynaq.ingest.personal import judged_candidates
 from dynaq.judging.judgement import LABELS
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate
@@ -37,7 +38,7 @@ def applicant_entries(
     lists = {(line.name, one): line.runs[0].ranked.get(one, [])[:JOBS_PER_LIST] for line in lines for one in chosen}
     shown = sorted({job_id for ranked in lists.values() for job_id, _ in ranked})
     titles = {job.id: job.title for job in store.records("job", shown)}
-    profiles = {candidate.id: candidate for candidate in store.records("candidate", chosen)}
+    profiles = {candidate.id: candidate for candidate in judged_candidates(store, chosen)}
     cosines = _cosines(store, layout, shown, chosen)
     answers = _answers(judgements, chosen)
 

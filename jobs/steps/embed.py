@@ -9,6 +9,7 @@ from cluster.embedding import parallel_encoder
 from dynaq.encoder import Embedder
 from dynaq.ingest import Progress, re_embed
 from dynaq.ingest.embedding import stored_encoder
+from dynaq.ingest.report import impersonal_note
 from dynaq.ingest.run import resolve_layout
 from dynaq.languages import READS, reading, spelled, total, unread
 from dynaq.stores import Store, open_store
@@ -26,16 +27,18 @@ def embedding_with(store: Store, name: str | None) -> Iterator[tuple[Embedder, P
         yield embedder, progress
 
 
-def change_encoder(uri: str, encoder: str | None, layout: str | None) -> None:
-    """Embed a whole store again. Raises InputError when there is no such store or encoder."""
+def change_encoder(uri: str, encoder: str | None, layout: str | None, keep_personal: bool | None) -> None:
+    """Embed a whole store again, as `embed_pending` does. Raises InputError when there is no such store or encoder."""
     with open_store(uri) as store:
         before = store.meta().get("encoder_revision")
         with embedding_with(store, encoder) as (embedder, progress):
-            counts = re_embed(store, embedder, resolve_layout(store, layout), progress)
+            counts = re_embed(store, embedder, resolve_layout(store, layout), progress, keep_personal=keep_personal)
         lines, dimension = language_lines(store), store.dimension()
         shown, changed = store.uri, before != embedder.revision
     for kind, count in counts.items():
         say(f"{kind}: {count.embedded} embedded, {count.unchanged} had their vectors of {embedder.name}")
+    if people := counts["candidates"].personal:
+        say(impersonal_note(people))
     for line in lines:
         say(line)
     if changed:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from cluster.broker import JudgeBackend
 from dynaq.errors import InputError, JudgeError
+from dynaq.ingest.personal import judged_candidates
 from dynaq.judging.judgement import JUDGEMENT_SCHEMA, AsyncJudge
 from dynaq.judging.ledger_file import LEDGER, ReplayJudge, ledger_fingerprint, read_ledger
 from dynaq.judging.ledger_first import InlineJudge
@@ -78,7 +79,7 @@ def quote(backend: JudgeBackend, store_uri: str, applicants: Sequence[str], judg
     if not isinstance(backend.start, Endpoint):
         return None
     with open_store(store_uri, read_only=True) as store:
-        people = list(store.records("candidate", list(applicants[:QUOTED])))
+        people = list(judged_candidates(store, list(applicants[:QUOTED])))
         jobs = list(islice(store.records("job"), len(people)))
     return backend.start.quote(list(zip(people, jobs, strict=False)), judgements)
 

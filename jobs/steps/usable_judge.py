@@ -11,6 +11,7 @@ import numpy as np
 from cluster.broker import JudgeBackend, LazyJudge
 from dynaq.errors import InputError, JudgeError
 from dynaq.evaluation.probe import Finding, examine, probe_slates
+from dynaq.ingest.personal import judged_candidates
 from dynaq.judging.judgement import Judgement, Slate
 from dynaq.judging.ledger_first import LedgerFirst
 from dynaq.runs.folder import CONFIG, RunFolder
@@ -126,7 +127,7 @@ def _calibrate(config: JudgeConfig, backend: JudgeBackend, judge: str, prepared:
     """Fit the judge to the store, and keep what was fitted there."""
     say(f"Judge {backend.fingerprint} {reason}. It is calibrated for this store (--calibrate off keeps it as it is).")
     with open_store(prepared.store_uri, read_only=True) as store:
-        candidates = list(store.records("candidate", _some(prepared.cohort)))
+        candidates = list(judged_candidates(store, _some(prepared.cohort)))
         jobs = list(store.records("job", _some(prepared.cache.job_ids)))
     with step(f"Fitting its thresholds on {PAIRS} random pairs"):
         engine = judge_backend.start_engine(config)

@@ -47,7 +47,7 @@ def test_a_market_is_written_with_relevance_attribution_and_encoder(store: Store
     assert (report.jobs.accepted, report.jobs.embedded, report.candidates.embedded) == (10, 10, 1)
     assert store.meta() == {
         "attribution": "© us", "encoder": "enc", "encoder_revision": "r1", "layout": "extended", "dimension": 384,
-        "languages": {"jobs": {"und": 10}, "candidates": {"und": 1}},
+        "languages": {"jobs": {"und": 10}, "candidates": {"und": 1}}, "personal_data": "removed",
     }  # fmt: skip
     qrels = store.qrels()
     assert qrels is not None

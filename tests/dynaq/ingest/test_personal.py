@@ -5,17 +5,25 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
-from dynaq.ingest import InputOptions, ingest_files
-from dynaq.ingest.personal import document_without_personal_data, redact, without_personal_data
-from dynaq.records import Candidate, Experience
-from dynaq.stores import open_store
+from dynaq.ingest import InputOptions, embed_pending, ingest_files
+from dynaq.ingest.embedding import Embedded
+from dynaq.ingest.personal import document_without_personal_data, judged_candidates, redact, without_personal_data
+from dynaq.judging.judgement import Judgement, Slate
+from dynaq.judging.ledger_first import LedgerJudge
+from dynaq.layout import EXTENDED
+from dynaq.records import Candidate, Experience, Job
+from dynaq.stores import Store, open_store
 from tests.support.embedders import HashEmbedder
 from tests.support.personal_texts import LabelledText, labelled_texts
 from tests.support.resumes import person, resume_folder
+from tests.support.toy_market import grade_judgement
 
 # Least recall on the labelled set; docs/data.md has the measured figures.
 LEAST = {"names": 0.95, "e-mails": 0.99, "phones": 0.95, "addresses": 0.70, "birth dates": 0.98, "nationalities": 0.98}
@@ -105,6 +113,73 @@ def test_personal_data_is_kept_when_asked(tmp_path: Path) -> None:
         options = InputOptions(keep_personal=True)
         ingest_files(store, candidates=[tmp_path / "c.jsonl"], encoder=HashEmbedder(), options=options)
         assert next(store.records("candidate")).bio == f"{who.email} cooks"
+
+
+PERSONAL_BIO = "I cook soups. Write to jane.doe@example.com."
+
+
+@pytest.fixture
+def by_hand(store_uri: str) -> Iterator[Store]:
+    """A store that somebody filled without `ingest_files`."""
+    with open_store(store_uri, create=True) as store:
+        store.put_records("job", [Job(id="j", title="Cook")])
+        store.put_records("candidate", [Candidate(id="a", bio=PERSONAL_BIO), Candidate(id="b", bio="I bake bread.")])
+        yield store
+
+
+def embedded_by(store: Store, keep_personal: bool | None = None) -> tuple[str, Embedded]:
+    """What an encoder is shown, and the counts of candidates."""
+    encoder = HashEmbedder()
+    counts = embed_pending(store, encoder, EXTENDED, keep_personal=keep_personal)
+    return "\n".join(encoder.texts), counts["candidates"]
+
+
+def test_a_store_filled_by_hand_is_embedded_without_personal_data_and_stays_as_it_is(by_hand: Store) -> None:
+    shown, counts = embedded_by(by_hand)
+    assert "I cook soups. Write to" in shown
+    assert "jane" not in shown
+    assert counts == Embedded(2, 0, personal=1)
+    assert [one.bio for one in by_hand.records("candidate")] == [PERSONAL_BIO, "I bake bread."]
+    assert embedded_by(by_hand) == ("", Embedded(0, 2))
+
+
+def test_a_store_that_keeps_personal_data_does_so_until_it_is_told_otherwise(by_hand: Store) -> None:
+    assert PERSONAL_BIO in embedded_by(by_hand, keep_personal=True)[0]
+    assert embedded_by(by_hand) == ("", Embedded(0, 2))
+    assert next(judged_candidates(by_hand)).bio == PERSONAL_BIO
+    assert embedded_by(by_hand, keep_personal=False)[1] == Embedded(1, 1, personal=1)
+    assert [one.bio for one in judged_candidates(by_hand)] == ["I cook soups. Write to", "I bake bread."]
+
+
+def test_vectors_of_whole_texts_are_replaced_also_after_an_interruption(by_hand: Store) -> None:
+    embedded_by(by_hand, keep_personal=True)
+
+    class Failing(HashEmbedder):
+        def encode_queries(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        embed_pending(by_hand, Failing(), EXTENDED, keep_personal=False)
+    assert embedded_by(by_hand)[1] == Embedded(1, 1, personal=1)
+
+
+def test_a_judge_sees_no_personal_data_of_a_store_that_was_never_ingested(by_hand: Store) -> None:
+    judge = OneAnswer()
+    LedgerJudge(by_hand, judge).fetch([Slate("a", ("j",))])
+    assert judge.applicants == ["I cook soups. Write to"]
+
+
+class OneAnswer:
+    """Applies for everybody and remembers their texts."""
+
+    fingerprint = "one"
+
+    def __init__(self) -> None:
+        self.applicants: list[str] = []
+
+    def judge(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
+        self.applicants.append(applicant.bio)
+        return [grade_judgement(applicant.id, job.id, 3) for job in jobs]
 
 
 if __name__ == "__main__":  # prints the table of docs/data.md

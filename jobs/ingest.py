@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -215,7 +216,7 @@ def _explained(work: Any, *arguments: Any, **options: Any) -> Any:
     try:
         return work(*arguments, **options)
     except NothingAccepted as error:
-        _say(error.report)
+        _say(replace(error.report, advice=()))  # the error itself gives it
         raise
 
 
@@ -227,7 +228,11 @@ def _dry_run_market(onet: str, applicants: int) -> None:
 def _dry_run_files(store: str | None, files: dict[str, Any], options: InputOptions, encoder: Encoder | None) -> None:
     """Print what ingesting would print. An existing store supplies the columns that were named before."""
     with open_store(store, read_only=True) if store else nullcontext() as opened:
-        _say(ingest_files(opened, **files, encoder=encoder, dry_run=True, options=options))
+        report = ingest_files(opened, **files, encoder=encoder, dry_run=True, options=options)
+    _say(report)
+    for kind, counts in (("jobs", report.jobs), ("candidates", report.candidates)):
+        if files[kind] and not (counts.accepted or counts.dropped):
+            raise InputError(f"none of {counts.rejected} {kind} can be used; nothing was written")
 
 
 def _say(report: IngestReport) -> None:
@@ -244,12 +249,17 @@ def _say(report: IngestReport) -> None:
     for name, counts in (("jobs", report.jobs), ("candidates", report.candidates)):
         if counts.exact or counts.near:
             say(f"  {_duplicates(name, counts)}")
+    if report.alike:
+        pairs = ", ".join(f"{one} as {first}" for one, first in report.alike)
+        say(f"  for example {pairs}; candidates' records have no place for a link")
     for group in report.groups[:SHOWN_GROUPS]:
         first = group.example
         say(f"  rejected: {group.count} × {first.reason} (first: {first.file.name} line {first.line})")
     if len(report.groups) > SHOWN_GROUPS:
         rest = sum(group.count for group in report.groups[SHOWN_GROUPS:])
         say(f"  rejected: {rest} more for {len(report.groups) - SHOWN_GROUPS} other reasons")
+    for line in report.advice:
+        say(line)
     for path in report.rejected_files:
         say(f"rejected records are listed in {path}")
 

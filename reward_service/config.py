@@ -86,8 +86,9 @@ class JudgeConfig(BaseModel):
             default, so that the answers in existing ledgers stay those of the same judge; `dynaq judge --calibrate`
             turns it on. Not for endpoints, whose tokens are not known.
         condense: shorten a long posting to the requirements in its prose instead of cutting it where the limit is. A
-            posting within the limit is shown the same either way. Off by default, so that the answers in existing
-            ledgers stay those of the same judge; `dynaq judge --calibrate` turns it on.
+            posting within the limit is shown the same either way. Off by default, so that a configuration and the
+            answers in existing ledgers stay those of the same judge; `--judge URL`, which has no configuration, and
+            `dynaq judge --calibrate` turn it on.
         dtype, quantization, tensor_parallel_size, gpu_memory_utilization, max_model_len: as in vLLM.
         kv_cache_gib: memory of the KV cache on CPU, in GiB.
         prefix_caching: reuse shared prefixes of prompts; turn it off only to measure its gain.

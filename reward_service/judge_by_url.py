@@ -136,7 +136,7 @@ def judge_at(url: str, folder: RunFolder | None = None, **fields: Any) -> tuple[
             service = HttpJudge(url)
             return service.fingerprint, lambda: HttpJudge(url)
         model = model or asyncio.run(served_model(url))
-        config = JudgeConfig.load(None, endpoint=url, model=model, **({"method": "choice"} | fields))
+        config = JudgeConfig.load(None, endpoint=url, model=model, **({"method": "choice", "condense": True} | fields))
         endpoint = Endpoint.probed(config, folder)
     except httpx.HTTPError as error:
         raise InputError(f"no judge answers at {mask_uri(url)} ({error or type(error).__name__})") from error

@@ -7,7 +7,7 @@ import itertools
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from cachetools import LRUCache
 
 from dynaq.ingest.cells import mend
 from dynaq.ingest.columns import (
+    FIELDS,
     NO_MAPPING,
     VECTOR_FIELDS,
     ColumnMapping,
@@ -33,7 +34,7 @@ from dynaq.ingest.file_formats import open_table
 from dynaq.ingest.limits import SAMPLE_RECORDS
 from dynaq.ingest.personal import names_in_columns, says_something, without_personal_data
 from dynaq.ingest.records import Parsed, Rejected
-from dynaq.ingest.report import RejectedRecords
+from dynaq.ingest.report import RejectedRecords, advice, is_unfilled
 from dynaq.ingest.resume_model import ResumeReader
 from dynaq.ingest.tables import ReadOptions, Table, Unreadable
 from dynaq.records import Candidate, Job
@@ -41,6 +42,7 @@ from dynaq.records import Candidate, Job
 logger = logging.getLogger(__name__)
 
 PROGRESS_RECORDS = 1024
+SHOWN_ALIKE = 3
 
 
 @dataclass(frozen=True)
@@ -96,12 +98,15 @@ class RecordReader:
     personal: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
     columns: dict[str, None] = field(default_factory=dict)
+    sources: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    unfilled: int = 0
+    alike: list[tuple[str, str]] = field(default_factory=list)
     document_ids: dict[Path, str] = field(default_factory=dict)
     _seen: dict[str, str] = field(default_factory=dict)
     _ignored: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self._duplicates = Duplicates(near=self.kind == "jobs")
+        self.duplicates = Duplicates(near=self.kind == "jobs")
 
     @property
     def mapping(self) -> ColumnMapping:
@@ -126,6 +131,15 @@ class RecordReader:
                 "%s: fields that have no place were ignored: %s", self.kind, ", ".join(sorted(self._ignored))
             )
 
+    def advice(self) -> str:
+        """What to do about columns that were not understood; "" when they are not why records were rejected."""
+        needed: Collection[str] = ("title",) if self.kind == "jobs" else set(FIELDS["candidates"]) - {"id"}
+        found = any(name in self.sources for name in needed)
+        # Some empty cells in the right column are no reason to look for another one.
+        if not self.unfilled or not self.columns or (found and self.unfilled <= self.accepted):
+            return ""
+        return advice(self.kind, list(self.columns), self.sources)
+
     def _checked(self, path: Path, line: int, raw: _Mended | Unreadable) -> tuple[Parsed | None, set[str]]:
         """The record and notes on what was mended in it; None for the record when it was rejected."""
         given = raw.fields if isinstance(raw, _Mended) else raw
@@ -144,6 +158,7 @@ class RecordReader:
                 raise Rejected(f"id {parsed.record.id!r} is there already, in {first}")
         except Rejected as rejection:
             self.rejected += 1
+            self.unfilled += is_unfilled(self.kind, str(rejection))
             self.rejected_records.add(path, line, str(rejection), given)
             return None, set()
         self._seen[parsed.record.id] = f"{path.name} line {line}"
@@ -163,7 +178,7 @@ class RecordReader:
 
     def _compared(self, parsed: Parsed) -> Parsed | None:
         """The record, with a link to the earlier one if it is a duplicate; None for a duplicate that is dropped."""
-        found = self._duplicates.find(parsed.record)
+        found = self.duplicates.find(parsed.record)
         if found is None:
             return parsed
         first, similarity = found
@@ -172,7 +187,9 @@ class RecordReader:
         if self.options.duplicates == "drop":
             self.dropped += 1
             return None
-        if not isinstance(parsed.record, Job):
+        if not isinstance(parsed.record, Job):  # whose schema has no place for a link
+            if len(self.alike) < SHOWN_ALIKE:
+                self.alike.append((parsed.record.id, first))
             return parsed
         metadata = parsed.record.metadata | {"duplicate_of": first}
         return replace(parsed, record=parsed.record.model_copy(update={"metadata": metadata}))
@@ -204,6 +221,7 @@ class RecordReader:
                 plan.apply(raw).get("id") is not None for _, raw in sample if not isinstance(raw, Unreadable)
             )
             self.columns |= dict.fromkeys(columns)
+            self.sources |= plan.sources
             self._note(path, table, plan, make_ids)
             plans = _Plans(columns, plan, self.kind, self.mapping, whole_header=table.columns is not None)
             for line, raw in itertools.chain(sample, table.records):

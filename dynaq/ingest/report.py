@@ -7,12 +7,13 @@ import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dynaq.errors import InputError
+from dynaq.ingest.columns import FIELDS, RecordKind, shown
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,8 @@ class IngestReport:
         mended: (what was put right, in how many records), the most frequent first.
         notes: what the user should know about how each file was read.
         personal: kind of personal data -> number of candidates from which it was removed.
+        advice: for each kind whose records were rejected because of its columns, what to do about it.
+        alike: (id, id of the earlier one) of the first candidates that say the same and were kept.
     """
 
     jobs: Counts
@@ -85,6 +88,8 @@ class IngestReport:
     mended: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
     personal: tuple[tuple[str, int], ...] = ()
+    advice: tuple[str, ...] = ()
+    alike: tuple[tuple[str, str], ...] = ()
 
 
 class NothingAccepted(InputError):
@@ -151,12 +156,25 @@ def impersonal_note(count: int) -> str:
     )
 
 
-def advice(kind: str, columns: Sequence[str], groups: Sequence[RejectionGroup]) -> str:
-    """What to type when records were rejected because a field was not found; "" when that is not the reason."""
-    reasons = " ".join(group.example.reason for group in groups)
-    names = set(columns)
-    if kind == "jobs" and "title" in reasons and "title" not in names:
-        return "name the column of titles, for example --map title=COLUMN,description=COLUMN"
-    if kind == "candidates" and "all empty" in reasons:
-        return "name the columns of texts and skills, for example --map bio=COLUMN,hard_skills=COLUMN"
-    return ""
+_MAPPED = {
+    "jobs": ("title", "title=COLUMN,description=COLUMN"),
+    "candidates": ("texts and skills", "bio=COLUMN,hard_skills=COLUMN"),
+}
+
+
+def is_unfilled(kind: RecordKind, reason: str) -> bool:
+    """Whether a record was rejected because the fields that it needs have no value, as with unknown columns."""
+    return reason.startswith("title") if kind == "jobs" else "all empty" in reason
+
+
+def advice(kind: RecordKind, columns: Sequence[str], sources: Mapping[str, Sequence[str]]) -> str:
+    """The columns found, which of them were read, and what to type when that is wrong.
+
+    sources: field -> columns that it was read from.
+    """
+    what, mapping = _MAPPED[kind]
+    wanted: Sequence[str] = ("title",) if kind == "jobs" else [field for field in FIELDS[kind] if field != "id"]
+    read = [f"{field} ← {' + '.join(sources[field])}" for field in wanted if field in sources]
+    read_as = f"read as {', '.join(read)}" if read else f"no column was taken for {what}"
+    other = "if others are meant" if read else "to say which one it is"
+    return f"columns found: {shown(columns)}; {read_as}; {other}, name them, for example --map {mapping}"

@@ -30,7 +30,7 @@ from dynaq.ingest.known_skills import add_known_skills
 from dynaq.ingest.personal import keeps_personal_data
 from dynaq.ingest.record_reader import InputOptions, RecordReader
 from dynaq.ingest.records import Parsed, parse_candidate, parse_job
-from dynaq.ingest.report import Counts, IngestReport, NothingAccepted, RejectedRecords, advice, impersonal_note
+from dynaq.ingest.report import Counts, IngestReport, NothingAccepted, RejectedRecords, impersonal_note
 from dynaq.ingest.resume_model import ResumeModel, ResumeReader
 from dynaq.layout import BLOCK_DIM, Layout, get_layout
 from dynaq.markets import Market
@@ -77,6 +77,9 @@ def ingest_files(
     if asking is not None:  # documents first, so that a model that cannot be asked is found before anything is written
         candidates = sorted(candidates, key=lambda path: not is_document(Path(path)))
     inputs = _Inputs.of(jobs, candidates, how, _dimension(store, encoder), progress, asking)
+    if store is not None:
+        inputs.jobs.duplicates.stored = lambda: store.records("job")
+        inputs.candidates.duplicates.stored = lambda: store.records("candidate")
     if dry_run or store is None:
         inputs.drain()
         return inputs.report(None)
@@ -182,7 +185,7 @@ class _Inputs:
     def _first(self, reader: RecordReader, paths: list[Path]) -> Iterator[list[Parsed]]:
         batches = _batches(reader.read(paths))
         first = next(batches, None)
-        if first is None and paths:
+        if first is None and paths and not reader.dropped:
             raise NothingAccepted(self._nothing(reader, paths), self.report(None))
         return itertools.chain([first] if first else [], batches)
 
@@ -196,12 +199,11 @@ class _Inputs:
             f"none of {reader.rejected} {reader.kind} in {names} can be used: {groups[0].count} × {first.reason} "
             f"(first: {first.file.name} line {first.line})"
         )
-        if reader.columns:
-            message += f"; columns found: {shown(list(reader.columns))}"
         if reader.notes:
             message += f"; {'; '.join(reader.notes[:3])}"
-        hint = advice(reader.kind, list(reader.columns), groups)
-        return message + (f"; {hint}" if hint else "") + "; nothing was written"
+        if reader.columns:
+            message += f"; {reader.advice() or 'columns found: ' + shown(list(reader.columns))}"
+        return message + "; nothing was written"
 
     def report(self, embedded: dict[str, Embedded] | None) -> IngestReport:
         """The outcome of reading, and of embedding if that was done."""
@@ -220,6 +222,8 @@ class _Inputs:
             mended=tuple((self.jobs.mendings + self.candidates.mendings).most_common()),
             notes=tuple(notes),
             personal=tuple(self.candidates.personal.most_common()),
+            advice=tuple(filter(None, (self.jobs.advice(), self.candidates.advice()))),
+            alike=tuple(self.candidates.alike),
         )
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pymongo import MongoClient
 
-from dynaq.ingest import ingest_files
+from dynaq.ingest import IngestReport, InputOptions, ingest_files
 from dynaq.records import Candidate
 from dynaq.stores import open_store
 from jobs.cli import run
+from tests.support.embedders import HashEmbedder
 from tests.support.occupations import RUSSIAN
 from tests.support.openai_server import openai_server
 from tests.support.postings import hh_vacancies, kaggle_postings
@@ -42,7 +43,7 @@ def test_nothing_is_made_when_nothing_can_be_used(tmp_path: Path, capsys: pytest
     said = capsys.readouterr()
     assert "jobs: 0 accepted, 4000 rejected" in said.out
     assert said.out.count("Field required") == 1
-    assert "columns found: foo, bar" in said.err
+    assert "columns found: foo, bar; no column was taken for title" in said.err
     assert "--map title=COLUMN" in said.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv"]
 
@@ -62,8 +63,38 @@ def test_a_dry_run_sums_up_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureF
     assert "title ← Job Title, technical_skills ← skills" in said
     assert "jobs: 2 accepted, 30 rejected, 1 mended" in said
     assert "rejected: 30 × title: Field required (first: a.csv line 3)" in said
+    assert "columns found: id, Job Title, skills; read as title ← Job Title; if others are meant, name them" in said
     assert len(said.splitlines()) <= 6
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("header", ["foo,bar", "id,title"])
+def test_a_dry_run_in_which_nothing_can_be_used_says_what_to_type_and_ends_with_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], header: str
+) -> None:
+    (tmp_path / "a.csv").write_text(f"{header},technical_skills,x\n" + "1,,a;b,Cook\n" * 3)
+    assert run(["ingest", "--store", f"{tmp_path}/s", "--jobs", f"{tmp_path}/a.csv", "--dry-run"]) == 2
+    said = capsys.readouterr()
+    assert f"columns found: {header.replace(',', ', ')}, technical_skills, x" in said.out
+    assert said.out.count("--map title=COLUMN") == 1
+    assert "none of 3 jobs can be used; nothing was written" in said.err
+
+
+def test_candidates_without_texts_say_which_columns_were_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.csv").write_text("id,about,essay\n1,I cook.,x\n" + "2,,I bake.\n3,,I weld.\n")
+    assert run(["ingest", "--store", f"{tmp_path}/s", "--candidates", f"{tmp_path}/a.csv", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "candidates: 1 accepted, 2 rejected" in said
+    assert "columns found: id, about, essay; read as bio ← about; if others are meant" in said
+    assert "--map bio=COLUMN,hard_skills=COLUMN" in said
+
+
+def test_a_few_empty_cells_in_the_right_column_call_for_no_advice(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,Job Title\n" + "".join(f"{n},Cook\n" for n in range(9)) + "x,\n")
+    report = ingest_files(None, jobs=[tmp_path / "a.csv"], dry_run=True)
+    assert (report.jobs.rejected, report.advice) == (1, ())
 
 
 @pytest.mark.slow
@@ -119,6 +150,36 @@ def test_postings_that_are_nearly_the_same_are_near_duplicates(tmp_path: Path) -
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"id": i, "title": "t", "description": d}) for i, d in rows))
     report = ingest_files(None, jobs=[tmp_path / "a.jsonl"], dry_run=True)
     assert (report.jobs.exact, report.jobs.near, report.jobs.accepted) == (0, 1, 3)
+
+
+def test_duplicates_of_what_the_store_has_are_linked_and_reading_a_file_again_adds_none(tmp_path: Path) -> None:
+    def read(*rows: tuple[str, str], how: Literal["keep", "drop"] = "keep") -> IngestReport:
+        lines = (json.dumps({"id": i, "title": "t", "description": text}) for i, text in rows)
+        (tmp_path / "a.jsonl").write_text("\n".join(lines))
+        return ingest_files(
+            store, jobs=[tmp_path / "a.jsonl"], encoder=HashEmbedder(), options=InputOptions(duplicates=how)
+        )
+
+    text = " ".join(f"sentence {n} says what the work number {n * n} is about" for n in range(40))
+    near = text.replace("number 9 ", "number nine ")
+    with open_store(tmp_path / "store", create=True) as store:
+        assert read(("m", text)).jobs.exact == 0
+        report = read(("b", near), ("a", text))
+        assert (report.jobs.exact, report.jobs.near) == (1, 1)
+        assert {job.id: job.metadata for job in store.records("job")} == {
+            "m": {}, "a": {"duplicate_of": "m"}, "b": {"duplicate_of": "m"},
+        }  # fmt: skip
+        again = read(("b", near), ("a", text), ("m", text))
+        assert (again.jobs.exact, again.jobs.near, again.jobs.embedded) == (1, 1, 0)
+        dropped = read(("c", text), how="drop")  # all of them, which is no error
+        assert (dropped.jobs.accepted, dropped.jobs.dropped) == (0, 1)
+        assert store.ids("job") == ["a", "b", "m"]
+
+
+def test_candidates_that_say_the_same_are_named(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("id,bio\n1,I cook.\n2,I bake.\n3,I  COOK.\n")
+    report = ingest_files(None, candidates=[tmp_path / "c.csv"], dry_run=True)
+    assert (report.candidates.exact, report.alike) == (1, (("3", "1"),))
 
 
 @pytest.mark.slow

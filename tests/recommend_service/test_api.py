@@ -296,6 +296,24 @@ def test_a_new_applicant_has_recommendations_at_once(client: TestClient, store: 
     assert ids == sorted(["ann / é", anonymous, *(f"a{i}" for i in range(APPLICANTS))])
 
 
+def test_a_new_applicants_personal_data_is_neither_stored_nor_used(store: str, run: Path) -> None:
+    profile = {"id": "p", "bio": "I cook. Write to jane.doe@example.com.", "experience": [{"title": "Cook"}]}
+    with serving(config(store, run)) as client:
+        assert client.post("/v1/applicants", json=profile).status_code == 201
+        only = client.post("/v1/applicants", json={"bio": "jane.doe@example.com"})
+        assert "without personal data" in problem(only, 422, "invalid-request")["detail"]
+    with reading(store) as opened:
+        assert next(opened.records("candidate", ["p"])).bio == "I cook. Write to."
+        [batch] = opened.vectors("candidate", ["profile"], ids=["p"])
+    np.testing.assert_allclose(batch.blocks["profile"], HashEmbedder().encode(["Cook. I cook. Write to."]), atol=1e-6)
+    with open_store(store) as opened:
+        opened.put_meta(personal_data="kept")
+    with serving(config(store, run)) as client:
+        assert client.post("/v1/applicants", json=profile | {"id": "q"}).status_code == 201
+    with reading(store) as opened:
+        assert next(opened.records("candidate", ["q"])).bio == profile["bio"]
+
+
 def test_a_store_that_another_writes_to_is_busy_and_feedback_is_taken_all_the_same(
     client: TestClient, store: str
 ) -> None:

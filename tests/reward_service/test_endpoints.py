@@ -105,7 +105,19 @@ def test_a_server_of_several_models_wants_one_named() -> None:
             judge_at(server.url)
         fingerprint, _ = judge_at(f"{server.url}#b")
         assert server.requests[-1]["model"] == "b"
-        assert fingerprint == JudgeConfig(endpoint=server.url, model="b", method="choice").fingerprint
+        assert fingerprint == JudgeConfig(endpoint=server.url, model="b", method="choice", condense=True).fingerprint
+
+
+def test_a_long_posting_is_condensed_for_a_judge_at_a_url() -> None:
+    prose = "We are a friendly team and like it here very much. " * 300
+    job = Job(
+        id="long", title="Engineer", description=f"{prose}\nRequirements:\nYou must have experience with Airflow.\n"
+    )
+    with openai_server("vllm") as server:
+        _, start = judge_at(server.url)
+        [answer] = asyncio.run(start().judge_async(ANN, [job]))
+        assert "Airflow" in str(server.requests[-1]["messages"])
+    assert "condensed" in answer.note
 
 
 def judge_into(folder: RunFolder, server: Server, jobs: list[Job], **terms: Any) -> None:

@@ -247,6 +247,39 @@ def test_a_single_scan_is_an_input_error_that_says_ocr(store: Store, tmp_path: P
         ingest(store, tmp_path / "scan.pdf")
 
 
+def pdf_of_pages(path: Path, count: int) -> None:
+    """A PDF written by hand, since a library takes long for 10,000 pages: a page of skills, then appendices."""
+    texts = [b"BT /F 12 Tf 40 700 Td (Skills: Python, SQL) Tj ET", b"BT /F 12 Tf 40 700 Td (appendix) Tj ET"]
+    kids = b" ".join(b"%d 0 R" % (6 + number) for number in range(count))
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[%s]/Count %d/MediaBox[0 0 600 800]/Resources<</Font<</F 3 0 R>>>>>>" % (kids, count),
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+        *(b"<</Length %d>>stream\n%s\nendstream" % (len(text), text) for text in texts),
+        *(b"<</Type/Page/Parent 2 0 R/Contents %d 0 R>>" % (4 if number == 0 else 5) for number in range(count)),
+    ]
+    out, places = bytearray(b"%PDF-1.7\n"), []
+    for number, content in enumerate(objects, start=1):
+        places.append(len(out))
+        out += b"%d 0 obj%s\nendobj\n" % (number, content)
+    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    size = len(objects) + 1
+    out += b"xref\n0 %d\n0000000000 65535 f \n%strailer<</Size %d/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF" % (
+        size, table, size, len(out),
+    )  # fmt: skip
+    path.write_bytes(out)
+
+
+@pytest.mark.slow
+def test_of_ten_thousand_pages_the_first_are_read(store: Store, tmp_path: Path) -> None:
+    pdf_of_pages(tmp_path / "cv.pdf", 10_000)
+    report = ingest(store, tmp_path / "cv.pdf")
+    (candidate,) = store.records("candidate")
+    assert candidate.hard_skills == ("Python", "SQL")
+    assert sum(text.count("appendix") for text in texts(candidate)) < DOCUMENT_PAGES
+    assert any("first 50 pages" in note for note, _ in report.mended)
+
+
 def test_of_many_pages_the_first_are_read(store: Store, tmp_path: Path) -> None:
     pdf = FPDF()
     pdf.set_font("Helvetica", size=12)

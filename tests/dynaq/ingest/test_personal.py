@@ -136,7 +136,7 @@ def embedded_by(store: Store, keep_personal: bool | None = None) -> tuple[str, E
 
 def test_a_store_filled_by_hand_is_embedded_without_personal_data_and_stays_as_it_is(by_hand: Store) -> None:
     shown, counts = embedded_by(by_hand)
-    assert "I cook soups. Write to" in shown
+    assert "I cook soups. Write to." in shown
     assert "jane" not in shown
     assert counts == Embedded(2, 0, personal=1)
     assert [one.bio for one in by_hand.records("candidate")] == [PERSONAL_BIO, "I bake bread."]
@@ -148,7 +148,7 @@ def test_a_store_that_keeps_personal_data_does_so_until_it_is_told_otherwise(by_
     assert embedded_by(by_hand) == ("", Embedded(0, 2))
     assert next(judged_candidates(by_hand)).bio == PERSONAL_BIO
     assert embedded_by(by_hand, keep_personal=False)[1] == Embedded(1, 1, personal=1)
-    assert [one.bio for one in judged_candidates(by_hand)] == ["I cook soups. Write to", "I bake bread."]
+    assert [one.bio for one in judged_candidates(by_hand)] == ["I cook soups. Write to.", "I bake bread."]
 
 
 def test_vectors_of_whole_texts_are_replaced_also_after_an_interruption(by_hand: Store) -> None:
@@ -166,7 +166,7 @@ def test_vectors_of_whole_texts_are_replaced_also_after_an_interruption(by_hand:
 def test_a_judge_sees_no_personal_data_of_a_store_that_was_never_ingested(by_hand: Store) -> None:
     judge = OneAnswer()
     LedgerJudge(by_hand, judge).fetch([Slate("a", ("j",))])
-    assert judge.applicants == ["I cook soups. Write to"]
+    assert judge.applicants == ["I cook soups. Write to."]
 
 
 class OneAnswer:

@@ -208,6 +208,7 @@ def test_nothing_from_a_store_becomes_markup(trained: Path, compared: Path) -> N
         assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
 
 
+@pytest.mark.slow
 def test_a_large_cohort_makes_a_bounded_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     everyone = [f"a{i:05d}" for i in range(3000)]
     with open_store(tmp_path / "store", create=True) as store:

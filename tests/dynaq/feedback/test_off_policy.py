@@ -78,12 +78,14 @@ def repeated(noise_now: float = 0.5, noise_candidate: float = 0.3) -> list[tuple
     return [(one, one.evaluate()) for one in worlds]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["ips", "snips", "dr"])
 def test_intervals_hold_the_true_value_about_as_often_as_they_say(estimator: str) -> None:
     held = [found.candidate[estimator].low <= one.worth <= found.candidate[estimator].high for one, found in repeated()]
     assert np.mean(held) >= 0.87
 
 
+@pytest.mark.slow
 def test_the_interval_of_the_difference_holds_the_true_difference() -> None:
     held = []
     for one, found in [*repeated(), *repeated(1.0, 0.3)]:
@@ -92,6 +94,7 @@ def test_the_interval_of_the_difference_holds_the_true_difference() -> None:
     assert np.mean(held) >= 0.87
 
 
+@pytest.mark.slow
 def test_thirty_people_are_enough_for_the_interval_of_the_difference() -> None:
     held = []
     for seed in range(150):
@@ -101,6 +104,7 @@ def test_thirty_people_are_enough_for_the_interval_of_the_difference() -> None:
     assert np.mean(held) >= 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noises", [(0.5, 0.3), (1.0, 0.3)])
 def test_doubly_robust_varies_less_and_errs_less_than_weighting_alone(noises: tuple[float, float]) -> None:
     errors = {

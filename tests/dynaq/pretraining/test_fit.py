@@ -70,6 +70,7 @@ def first_view(market: ToyMarket, networks: Pretrained, applicant: str) -> torch
     return block.model.mean
 
 
+@pytest.mark.slow
 def test_an_agent_starts_from_networks_that_never_saw_its_own_judgements(market: ToyMarket, honest: Pretrained) -> None:
     everyone = list(market.cache.applicant_ids)
     ann = everyone[0]
@@ -79,6 +80,7 @@ def test_an_agent_starts_from_networks_that_never_saw_its_own_judgements(market:
     assert not torch.equal(first_view(market, honest, other), first_view(market, lied, other))
 
 
+@pytest.mark.slow
 def test_excluded_applicants_change_nothing_for_anybody(market: ToyMarket) -> None:
     everyone = list(market.cache.applicant_ids)
     ann = everyone[0]
@@ -115,6 +117,7 @@ def test_networks_that_rank_held_out_applicants_better_are_used(market: ToyMarke
     assert not honest.falls_back
 
 
+@pytest.mark.slow
 def test_without_a_gain_on_held_out_applicants_agents_start_from_the_cosine(market: ToyMarket, tmp_path: Path) -> None:
     """The wishes of each of these applicants are foreign to all others: nothing can be learned from them."""
     rng = np.random.default_rng(5)
@@ -194,6 +197,7 @@ def test_networks_of_another_encoder_are_refused(honest: Pretrained, market: Toy
         loaded.prior(two, two.applicant_ids[:2], torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_networks_are_fitted_to_vectors_of_any_dimension(tmp_path: Path) -> None:
     small = toy_market(tmp_path / "store", jobs=60, applicants=48, dimension=50)
     fitted = pretrain(small.cache, ledger(small, list(small.cache.applicant_ids)))

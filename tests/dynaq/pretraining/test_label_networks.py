@@ -47,6 +47,7 @@ def test_a_correction_is_the_probabilities_themselves_until_it_is_fitted() -> No
     torch.testing.assert_close(network(x), p)
 
 
+@pytest.mark.slow
 def test_rare_answers_stay_rare_though_the_judge_errs() -> None:
     """One pair in two hundred suits, and it can be told from x; nine answers in ten of that label are false."""
     rng = np.random.default_rng(1)
@@ -61,6 +62,7 @@ def test_rare_answers_stay_rare_though_the_judge_errs() -> None:
     assert network(torch.tensor([[7.0]]))[0, 0] > 0.5
 
 
+@pytest.mark.slow
 def test_the_metric_learns_what_the_similarities_do_not_say() -> None:
     """Who suits what depends on the product of one coordinate; the features are random."""
     rng = np.random.default_rng(2)

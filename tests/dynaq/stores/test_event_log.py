@@ -139,6 +139,7 @@ def _write_for_ever(uri: str, turn: int, told: Connection) -> None:
         told.send(batch)
 
 
+@pytest.mark.slow
 def test_whatever_was_acknowledged_before_a_kill_is_there_once(tmp_path: Path) -> None:
     uri = str(tmp_path / "s")
     context = multiprocessing.get_context("fork")

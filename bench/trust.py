@@ -6,8 +6,9 @@ Judges: `bench.simulated_judges`, of every kind and AUC; each seed draws its err
 first 24 applicants) and O*NET (its first 24). Strategies llm and hybrid, without pre-training, without gold and with 50
 gold pairs (half of them relevant, drawn from applicants of the market who are not in the cohort's evaluation); beside
 them the judge's own ranking of the whole catalogue (ties at random) and the cosine. Differences are paired over
-applicants and seeds, with 95 % bootstrap intervals. The table error is the mean absolute error of P(answer | fits) and
-P(answer | does not) as a block estimates them, against the true ones over all pairs of the cohort.
+applicants and seeds, with 95 % intervals (Student's t, `dynaq.evaluation.intervals`). The table error is the mean
+absolute error of P(answer | fits) and P(answer | does not) as a block estimates them, against the true ones over all
+pairs of the cohort.
 
 Developed on applicants that are not measured here: O*NET applicants 96 to 128, and an ESCO market of seed 1, its
 applicants 48 to 72. The kind `title` was not looked at during development.

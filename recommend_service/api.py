@@ -23,7 +23,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from cluster.serve import key_matches
 from dynaq.feedback.events import MAX_TEXT
-from dynaq.ingest.records import Rejected, parse_candidate
+from dynaq.ingest.parse_records import Rejected, parse_candidate
 from dynaq.records import Candidate, Job
 from recommend_service import problems
 from recommend_service.config import MAX_K

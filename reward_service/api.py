@@ -18,7 +18,7 @@ from ray.serve.handle import DeploymentHandle
 
 from cluster.serve import key_matches, refuse_open_address, served_host
 from dynaq.errors import DynaqError, InputError, JudgeError
-from dynaq.ingest.records import Rejected, parse_candidate, parse_job
+from dynaq.ingest.parse_records import Rejected, parse_candidate, parse_job
 from dynaq.judging.judgement import AsyncJudge, Judgement, Label
 from dynaq.judging.ledger_first import LedgerFirst
 from dynaq.records import Candidate, Job

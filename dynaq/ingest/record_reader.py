@@ -31,8 +31,8 @@ from dynaq.ingest.duplicates import Duplicates
 from dynaq.ingest.embedding import Progress
 from dynaq.ingest.file_formats import open_table
 from dynaq.ingest.limits import SAMPLE_RECORDS
+from dynaq.ingest.parse_records import Parsed, Rejected
 from dynaq.ingest.personal import names_in_columns, without_personal_data
-from dynaq.ingest.records import Parsed, Rejected
 from dynaq.ingest.report import RejectedRecords
 from dynaq.ingest.resume_model import ResumeReader
 from dynaq.ingest.tables import ReadOptions, Table, Unreadable

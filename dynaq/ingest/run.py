@@ -27,8 +27,8 @@ from dynaq.ingest.embedding import (
     record_encoder,
 )
 from dynaq.ingest.known_skills import add_known_skills
+from dynaq.ingest.parse_records import Parsed, parse_candidate, parse_job
 from dynaq.ingest.record_reader import InputOptions, RecordReader
-from dynaq.ingest.records import Parsed, parse_candidate, parse_job
 from dynaq.ingest.report import Counts, IngestReport, NothingAccepted, RejectedRecords, advice
 from dynaq.ingest.resume_model import ResumeModel, ResumeReader
 from dynaq.layout import BLOCK_DIM, Layout, get_layout

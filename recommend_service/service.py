@@ -24,11 +24,11 @@ from dynaq.feedback.exposure_policy import POOL, rank_probabilities
 from dynaq.ingest.embedding import candidate_texts, content_hash, stored_encoder
 from dynaq.records import Candidate, Job
 from dynaq.stores import FloatArray, open_feedback, open_store
+from recommend_service.applicant_ranking import Ranker, Ranking
 from recommend_service.catalogue import ApplicantVectors, Catalogue, applicant_vectors
 from recommend_service.config import RecommendConfig
 from recommend_service.metrics import Metrics
 from recommend_service.problems import Problem
-from recommend_service.ranking import Ranker, Ranking
 from recommend_service.recorder import Overloaded, Recorder
 from recommend_service.run_watch import RunWatch
 from recommend_service.schemas import (

@@ -2,11 +2,11 @@
 
     python -m bench.judge_ladder --onet FOLDER [--answers FOLDER] [--first 0] [--agents] [--out FOLDER]
 
-The answers are files MARKET.MODEL.FIRST.npz, of the markets of MARKETS and from their FIRST applicant on; those of two
-models are in bench/data/judges, so no model is needed. Ways of asking were compared on esco-seed1 from 48 and on onet
-from 96; the published figures are of esco-seed0 and onet from 0.
+The answers are files MARKET.MODEL.FIRST.npz, of the markets of LADDER_MARKETS and from their FIRST applicant on; those
+of two models are in bench/data/judges, so no model is needed. Ways of asking were compared on esco-seed1 from 48 and on
+onet from 96; the published figures are of esco-seed0 and onet from 0.
 
-Ways of asking, each a score per pair: see METHODS. A combination is a logistic regression on several of them,
+Ways of asking, each a score per pair: see WAYS_OF_ASKING. A combination is a logistic regression on several of them,
 standardised per market; every applicant's coefficients are fitted on the other folds' applicants. Columns:
 
     AUC       of an applicant's relevant jobs (grade > 0) against the others, mean over applicants
@@ -52,7 +52,7 @@ from reward_service.llm_judge import label_probabilities
 Array = npt.NDArray[np.float64]
 Answers = Mapping[str, Any]
 
-MARKETS: dict[str, Callable[[Path], Generated]] = {
+LADDER_MARKETS: dict[str, Callable[[Path], Generated]] = {
     "esco-seed0": lambda onet: esco_market(applicants=48),
     "esco-seed1": lambda onet: esco_market(applicants=72, seed=1),
     "onet": lambda onet: onet_market(onet, applicants=512),
@@ -75,9 +75,9 @@ class Market:
 
     @classmethod
     def of(cls, name: str, onet: Path, folder: Path, applicants: Sequence[str]) -> Market:
-        """One of MARKETS, embedded into the folder on the first run."""
+        """One of LADDER_MARKETS, embedded into the folder on the first run."""
         with open_store(str(folder / name), create=True) as store:
-            ingest_market(store, MARKETS[name](onet), encoder=Encoder(), layout="extended")
+            ingest_market(store, LADDER_MARKETS[name](onet), encoder=Encoder(), layout="extended")
             cache = TensorCache.copy_from_database(store, text=True)
             qrels = store.qrels()
         assert qrels is not None
@@ -148,7 +148,7 @@ def letters(answers: Answers) -> Array:
     return np.asarray(shares(answers).mean(0) @ np.array([LABEL_VALUES[label] for label in LABELS]))
 
 
-METHODS: dict[str, Callable[[Answers], Array]] = {
+WAYS_OF_ASKING: dict[str, Callable[[Answers], Array]] = {
     "likelihood": per_token,
     "likelihood, title": lambda a: per_token(a, 1, 0),
     "likelihood, skills": lambda a: per_token(a, 0, 1),
@@ -242,7 +242,7 @@ def trained(market: Market, p: Array, strategy: str) -> float:
 def rows(market: Market, answers: Answers, agents: bool, wanted: Sequence[str] = ()) -> list[dict[str, Any]]:
     """One row per way of asking, and per combination of which all parts were asked; only those wanted, if any are."""
     scores: dict[str, Array] = {}
-    for name, method in METHODS.items():
+    for name, method in WAYS_OF_ASKING.items():
         try:
             scores[name] = method(answers)
         except KeyError:  # not asked

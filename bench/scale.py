@@ -33,7 +33,7 @@ from dynaq.runs.folder import RunFolder
 from dynaq.stores import COLLECTIONS, Kind, open_store
 from dynaq.tensor_cache import TensorCache
 
-SIZES = (8, 32, 128, 512)
+COHORT_SIZES = (8, 32, 128, 512)
 JOBS = 800
 ACTORS = 2
 BUDGET = 20
@@ -116,7 +116,7 @@ def line(sizes: Sequence[int], seconds: Sequence[float]) -> tuple[float, float, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--preset", default="default")
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--sizes", type=int, nargs="+", default=COHORT_SIZES)
     arguments = parser.parse_args()
     config = DynaQConfig.load(None, {"preset": arguments.preset, "budget": BUDGET})
     print(f"{JOBS} jobs, {BUDGET} judgements each, blocks of {config.block_size}, {ACTORS} actors, {arguments.preset}")

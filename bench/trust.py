@@ -48,7 +48,7 @@ AUCS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 BUDGETS = (30, 50)
 STORES = {"ESCO": "esco-48", "O*NET": "onet"}
 MARKETS = tuple(STORES)
-SIZE, GOLD = 24, 50
+SIZE, GOLD_LABELS = 24, 50
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def gold_labels(arena: Arena, applicants: Sequence[str], seed: int) -> list[Judg
     """Labels made by hand: half of them of jobs that fit."""
     rng = np.random.default_rng([seed, 50])
     labels = []
-    for n in range(GOLD):
+    for n in range(GOLD_LABELS):
         applicant = applicants[int(rng.integers(len(applicants)))]
         grades = arena.qrels.grades(applicant)
         jobs = sorted(j for j, g in grades.items() if g > 0) if n % 2 else list(arena.cache.job_ids)

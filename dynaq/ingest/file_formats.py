@@ -24,7 +24,7 @@ from dynaq.ingest.tables import Raw, ReadOptions, Table, Unreadable
 from dynaq.ingest.workbooks import open_workbook
 
 TABLE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
-_ADVICE = {
+_TABLE_ADVICE = {
     ".xls": "save it as .xlsx",
     ".ods": "save it as .xlsx",
     ".numbers": "export it as .xlsx or .csv",
@@ -47,7 +47,7 @@ def open_table(path: Path, options: ReadOptions) -> Iterator[Table]:
     if not path.is_file():
         raise InputError(f"input file {path} does not exist")
     if suffix not in TABLE_SUFFIXES:
-        advice = f"; {_ADVICE[suffix]}" if suffix in _ADVICE else ""
+        advice = f"; {_TABLE_ADVICE[suffix]}" if suffix in _TABLE_ADVICE else ""
         raise InputError(
             f"input file {path}: extension {suffix!r} is not one of {', '.join(TABLE_SUFFIXES)} (or .gz){advice}"
         )

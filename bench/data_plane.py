@@ -48,7 +48,7 @@ def best(*ways: Callable[[], Any]) -> list[float]:
 
 
 def fill(store: Store, n: int) -> None:
-    """`n` jobs and one candidate with random vectors in the classic layout."""
+    """`n` jobs and one applicant with random vectors in the classic layout."""
     rng = np.random.default_rng(0)
     ids = [f"job{i:07d}" for i in range(n)]
     store.put_records("job", (Job(id=id_, title=f"Title {id_}", description="x" * 400) for id_ in ids))

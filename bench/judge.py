@@ -48,8 +48,8 @@ def the_pairs() -> Pairs:
     market = esco_market(applicants=APPLICANTS)
     jobs = market.jobs
     return [
-        (candidate, [jobs[(i * 37 + k * 11) % len(jobs)] for k in range(JOBS_EACH)])
-        for i, candidate in enumerate(market.candidates)
+        (applicant, [jobs[(i * 37 + k * 11) % len(jobs)] for k in range(JOBS_EACH)])
+        for i, applicant in enumerate(market.applicants)
     ]
 
 

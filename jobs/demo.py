@@ -66,7 +66,7 @@ def _prepare_market(store_uri: str, layout: str, backend: JudgeBackend) -> tuple
     with step("Data: ESCO's ICT occupations as a job market"), open_store(store_uri, create=True) as store:
         market = esco_market(applicants=APPLICANTS)
         answers = store.judgements(backend.fingerprint).num_rows
-        say(f"  {len(market.jobs)} postings, {len(market.candidates)} applicants, {answers} judgements in the ledger")
+        say(f"  {len(market.jobs)} postings, {len(market.applicants)} applicants, {answers} judgements in the ledger")
         broker = start_broker(store_uri, backend)
         if not answers:
             say("  the judge starts in the background")

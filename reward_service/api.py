@@ -89,7 +89,7 @@ def _job(raw: dict[str, Any], index: int) -> Job:
     return record
 
 
-def _candidate(raw: dict[str, Any]) -> Candidate:
+def _applicant(raw: dict[str, Any]) -> Candidate:
     try:
         record = parse_candidate(raw).record
     except Rejected as error:
@@ -232,7 +232,7 @@ class JudgeApi:
         if len(set(ids)) < len(ids):
             raise InputError(f"job {next(i for i in ids if ids.count(i) > 1)!r} is there twice; send each once")
         return (
-            applicant or _candidate(body.applicant),
+            applicant or _applicant(body.applicant),
             jobs,
             applicant is not None and len(wanted) == len(jobs),
         )

@@ -19,7 +19,6 @@ SHARED = {
     "COSINE_SLOPE",
     "FOLDS",
     "JOBS",
-    "K",
     "MIB",
     "OBSERVATION_VARIANCE",
     "PROCESS_VARIANCE",

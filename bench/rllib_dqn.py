@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from bench.quality import GradedJudge, load
+from bench.training import score
 from cluster.rllib.dqn import RllibDqn, RllibDqnConfig, mean_reward
 from cluster.session import ray_session
-from dynaq.evaluation.ranking import ndcg_at_k
 from dynaq.qrels import Qrels
 from dynaq.tensor_cache import TensorCache
 
-FIRST, COHORTS, SIZE, BUDGET, MEASURED_AT = 96, 3, 32, 50, (10, 25, 50)
+FIRST, COHORTS, SIZE, MEASURED_AT = 96, 3, 32, (10, 25, 50)
 ALONE = 4  # applicants of each cohort for the variant with a network each
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -54,15 +54,12 @@ def one_cohort(
 ) -> tuple[list[float], float]:
     """Mean nDCG@10 at MEASURED_AT, and the mean reward."""
     judge = GradedJudge(cache, qrels, 0.0, 0)
-    learner = RllibDqn(cache, cohort, judge, RllibDqnConfig(**settings), BUDGET, seed)
+    learner = RllibDqn(cache, cohort, judge, RllibDqnConfig(**settings), MEASURED_AT[-1], seed)
     scores = []
-    while learner.spent < learner.budget:
-        learner.step()
-        if learner.spent in MEASURED_AT:
-            order = np.argsort(-learner.q_values(), axis=1, kind="stable")[:, :10]
-            ranked = [[cache.job_ids[j] for j in row] for row in order]
-            found = [ndcg_at_k(jobs, qrels.grades(name)) for jobs, name in zip(ranked, cohort, strict=True)]
-            scores.append(float(np.mean(found)))
+    for spent in MEASURED_AT:
+        learner.learn_until(spent)
+        rows = zip(cohort, learner.q_values(), strict=True)
+        scores.append(float(np.mean([score(cache, qrels, name, values) for name, values in rows])))
     reward = mean_reward([judgement for name in cohort for judgement in learner.answers(name)])
     learner.close()
     return scores, reward

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.simulated_judges import KINDS, Pairs, SimulatedJudge
+from bench.simulated_judges import KINDS, CohortPairs, SimulatedJudge
 from bench.training import Scores, learning_curve
 from dynaq.agent.config import DynaQConfig
 from dynaq.agent.dyna_q import DynaQBlock
@@ -132,7 +132,7 @@ def cell(arena: Arena, kind: str, target: float, seeds: int, with_gold: bool) ->
     found: dict[str, list[list[float]]] = {}
     notes: dict[str, list[float]] = {"auc": [], "error": [], "trust": [], "error, gold": []}
     for seed in range(seeds):
-        pairs = Pairs.of(arena.cache, arena.qrels, [*arena.cohort, *others], seed)
+        pairs = CohortPairs.of(arena.cache, arena.qrels, [*arena.cohort, *others], seed)
         judge = SimulatedJudge(arena.cache, pairs, kind, target, seed)
         notes["auc"].append(judge.reached)
         found.setdefault("judge", []).append(own_ranking(arena, judge, seed))

@@ -114,7 +114,10 @@ def plain(line: str) -> str:
 
 
 def only_meaning(lines: Sequence[str]) -> str:
-    """The one translation of an entry; empty when there are several. Without numbers, what follows is examples."""
+    """An entry's only translation, or "" if it has several.
+
+    In an entry without numbered senses, lines after the first are usage examples and are ignored.
+    """
     senses = lines if any(re.match(r"\d+\.", line) for line in lines) else lines[:1]
     meanings = {
         part.strip().lower()

@@ -107,7 +107,10 @@ def measure(folder: Path, applicants: int, config: DynaQConfig) -> tuple[float, 
 
 
 def line(sizes: Sequence[int], seconds: Sequence[float]) -> tuple[float, float, float]:
-    """Least squares of the relative error: fixed seconds, seconds per applicant, largest deviation as a share."""
+    """Fits seconds = fixed + each · applicants by relative least squares.
+
+    Returns fixed, each, and the largest relative deviation.
+    """
     x, y = np.array(sizes, float), np.array(seconds)
     each, fixed = np.polyfit(x, y, 1, w=1 / y)
     return float(fixed), float(each), float(np.abs(y / (fixed + each * x) - 1).max())

@@ -36,7 +36,9 @@ Array = npt.NDArray[np.float64]
 KINDS = ("random", "family", "length", "echo", "popular", "title")
 GROUP = 0.1  # of the catalogue: a family, or what is pushed
 ALSO_RANDOM = 0.5
-ECHO_SHARE = 3.0  # an echo without noise IGNOREs all but so many times the share of relevant pairs
+# Without noise, an echo answers IGNORE to all but its top pairs, of which there are ECHO_SHARE times as many as
+# relevant ones.
+ECHO_SHARE = 3.0
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,11 @@ def _read_jsonl(file: BinaryIO) -> Iterator[Raw]:
 
 
 def _read_json(path: Path, file: BinaryIO) -> Iterator[Raw]:
-    """Records of a list of objects, an object that holds one, pandas' object of columns, or JSON Lines after all."""
+    """Reads the JSON shapes found in practice.
+
+    These are a list of records, an object containing such a list, pandas' column-wise object, or JSON Lines under a
+    .json name.
+    """
     start = file.tell()
     content = file.read(JSON_BYTES + 1)
     if len(content) > JSON_BYTES:

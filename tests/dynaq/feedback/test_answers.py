@@ -123,7 +123,7 @@ def test_no_events_are_no_answers() -> None:
 
 @pytest.mark.parametrize(("before", "after"), STANDS)
 def test_service_training_and_off_policy_agree_on_what_stands(before: Event, after: Event) -> None:
-    """Else a list would leave out a job that off-policy evaluation thinks it could have shown."""
+    """If they disagreed, a list would leave out a job that off-policy evaluation assumes it could have shown."""
     done = [event(what=before), event(what=after, minute=1)]
     stands = STANDS[before, after]
     assert answers(done).answers.column("note").to_pylist() == [stands]

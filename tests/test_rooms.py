@@ -17,7 +17,7 @@ VERBS |= {"simulate", "submit", "train", "tune"}
 
 
 def imports() -> Iterator[tuple[str, str]]:
-    """Every (module, module of ours that it imports when it runs), wherever in the file the import stands."""
+    """Every (module, module of ours that it imports), wherever in the file it does, for types only included."""
     modules = {}
     for package in FLOORS:
         for file in (ROOT / package).rglob("*.py"):
@@ -25,11 +25,7 @@ def imports() -> Iterator[tuple[str, str]]:
             modules[name.removesuffix(".__init__")] = file
     for module, file in modules.items():
         tree = ast.parse(file.read_text(encoding="utf-8"))
-        # What only the type checker reads is never imported.
-        skipped = {node for one in ast.walk(tree) if _for_types(one) for node in ast.walk(one)}
         for node in ast.walk(tree):
-            if node in skipped:
-                continue
             if isinstance(node, ast.Import):
                 found = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
@@ -39,10 +35,6 @@ def imports() -> Iterator[tuple[str, str]]:
             else:
                 continue
             yield from ((module, name) for name in found if name.partition(".")[0] in FLOORS)
-
-
-def _for_types(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def room(module: str) -> str:

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.simulated_judges import KINDS, Pairs, SimulatedJudge
+from bench.simulated_judges import KINDS, CohortPairs, SimulatedJudge
 from bench.training import Scores, learning_curve
 from dynaq.agent.config import DynaQConfig
 from dynaq.agent.dyna_q import DynaQBlock
@@ -49,7 +49,7 @@ AUCS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 BUDGETS = (30, 50)
 STORES = {"ESCO": "esco-48", "O*NET": "onet"}
 MARKETS = tuple(STORES)
-SIZE, GOLD = 24, 50
+SIZE, GOLD_LABELS = 24, 50
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def gold_labels(arena: Arena, applicants: Sequence[str], seed: int) -> list[Judg
     """Labels made by hand: half of them of jobs that fit."""
     rng = np.random.default_rng([seed, 50])
     labels = []
-    for n in range(GOLD):
+    for n in range(GOLD_LABELS):
         applicant = applicants[int(rng.integers(len(applicants)))]
         grades = arena.qrels.grades(applicant)
         jobs = sorted(j for j, g in grades.items() if g > 0) if n % 2 else list(arena.cache.job_ids)
@@ -133,7 +133,7 @@ def cell(arena: Arena, kind: str, target: float, seeds: int, with_gold: bool) ->
     found: dict[str, list[list[float]]] = {}
     notes: dict[str, list[float]] = {"auc": [], "error": [], "trust": [], "error, gold": []}
     for seed in range(seeds):
-        pairs = Pairs.of(arena.cache, arena.qrels, [*arena.cohort, *others], seed)
+        pairs = CohortPairs.of(arena.cache, arena.qrels, [*arena.cohort, *others], seed)
         judge = SimulatedJudge(arena.cache, pairs, kind, target, seed)
         notes["auc"].append(judge.reached)
         found.setdefault("judge", []).append(own_ranking(arena, judge, seed))

@@ -24,11 +24,11 @@ from dynaq.feedback.exposure_policy import POOL, rank_probabilities
 from dynaq.ingest.embedding import candidate_texts, content_hash, stored_encoder
 from dynaq.records import Candidate, Job
 from dynaq.stores import FloatArray, open_feedback, open_store
+from recommend_service.applicant_ranking import Ranker, Ranking
 from recommend_service.catalogue import ApplicantVectors, Catalogue, applicant_vectors
 from recommend_service.config import RecommendConfig
 from recommend_service.metrics import Metrics
 from recommend_service.problems import Problem
-from recommend_service.ranking import Ranker, Ranking
 from recommend_service.recorder import Overloaded, Recorder
 from recommend_service.run_watch import RunWatch
 from recommend_service.schemas import (
@@ -261,27 +261,27 @@ class Recommender:
         if one.at is not None and one.at > now + FUTURE:
             raise Problem(422, "invalid-request", f"{place}at {one.at.isoformat()} lies in the future")
 
-    async def create(self, candidate: Candidate) -> None:
+    async def create(self, applicant: Candidate) -> None:
         """Embed and store a profile; its recommendations are available when this returns. Raises Problem."""
         layout = self.ranker.catalogue.layout
         try:
-            blocks = await self._texts.profile(candidate, layout)
+            blocks = await self._texts.profile(applicant, layout)
         except InputError as error:
             raise Problem(409, "no-encoder", f"this service cannot create applicants: {error}") from error
-        hash_ = content_hash(candidate_texts(candidate), layout)
+        hash_ = content_hash(candidate_texts(applicant), layout)
 
         def write() -> None:
-            if next(iter(self._store.records("candidate", [candidate.id])), None) is not None:
-                raise Problem(409, "applicant-exists", f"applicant {candidate.id!r} is in the store already")
+            if next(iter(self._store.records("candidate", [applicant.id])), None) is not None:
+                raise Problem(409, "applicant-exists", f"applicant {applicant.id!r} is in the store already")
             with open_store(self.config.store) as store:
-                store.put_records("candidate", [candidate])
-                store.put_vectors("candidate", [candidate.id], {b: v[None] for b, v in blocks.items()}, [hash_])
+                store.put_records("candidate", [applicant])
+                store.put_vectors("candidate", [applicant.id], {b: v[None] for b, v in blocks.items()}, [hash_])
 
         try:
             await self._read(write)
         except DynaqError as error:  # a folder store allows one writer at a time
             raise Problem(503, "store-busy", str(error), retry_after=5) from error
-        self._newcomers[candidate.id] = (applicant_vectors(candidate.id, blocks, layout), candidate)
+        self._newcomers[applicant.id] = (applicant_vectors(applicant.id, blocks, layout), applicant)
 
     # In the background
 
@@ -341,6 +341,6 @@ def _generator(*parts: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest, "big"))
 
 
-def _headline(candidate: Candidate) -> str:
-    titles = ", ".join(position.title for position in candidate.experience[:2])
-    return (titles or candidate.bio or ", ".join(candidate.hard_skills))[:80]
+def _headline(applicant: Candidate) -> str:
+    titles = ", ".join(position.title for position in applicant.experience[:2])
+    return (titles or applicant.bio or ", ".join(applicant.hard_skills))[:80]

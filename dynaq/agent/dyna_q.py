@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -35,15 +34,12 @@ from dynaq.agent.replay_buffer import JudgedPairs, first_of_each
 from dynaq.agent.reward_strategy import RewardStrategy
 from dynaq.agent.round_metrics import RoundMetrics, Update, count_label, mean_loss
 from dynaq.agent.stacked_mlp import agent_generator
-from dynaq.agent.world_model import make_world_model
+from dynaq.agent.world_model import StartingNetworks, make_world_model
 from dynaq.errors import InputError
 from dynaq.feedback.answers import KEPT
 from dynaq.judging.judgement import Judgement, JudgementSource, Slate
 from dynaq.means import mean_known
 from dynaq.tensor_cache import TensorCache
-
-if TYPE_CHECKING:
-    from dynaq.pretraining.prior import Pretrained
 
 
 class DynaQBlock:
@@ -67,7 +63,7 @@ class DynaQBlock:
         applicant_ids: Sequence[str],
         strategy: RewardStrategy,
         config: DynaQConfig,
-        pretrained: Pretrained | None = None,
+        pretrained: StartingNetworks | None = None,
         device: str = "cpu",
         feedback: Iterable[Judgement] | None = None,
         gold: Iterable[Judgement] | None = None,

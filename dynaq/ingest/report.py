@@ -74,7 +74,7 @@ class IngestReport:
         groups: rejections by reason, the most frequent first.
         mended: (what was put right, in how many records), the most frequent first.
         notes: what the user should know about how each file was read.
-        personal: kind of personal data -> number of candidates from which it was removed.
+        personal: kind of personal data -> number of applicants from whose texts it was removed.
     """
 
     jobs: Counts

@@ -99,7 +99,7 @@ class _Priors:
         return p
 
     def scaling(self, networks: Mapping[int, PairClassifier]) -> Scaling:
-        """The scaling that calibrates the networks' predictions for the folds, their keys, that they did not see."""
+        """Calibrates each network on the fold it was not trained on. networks: held-out fold → network."""
         predicted = torch.cat([self.predict(network, self.rows(fold)) for fold, network in networks.items()])
         answers = torch.cat([self.pairs.answers[self.rows(fold)] for fold in networks])
         return Scaling.fitted(predicted, answers, self.noise)

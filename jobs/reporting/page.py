@@ -20,9 +20,9 @@ from dynaq.runs.folder import REPORT, RunFolder
 from dynaq.runs.judgements import judged_pairs, judgement_table
 from dynaq.runs.reading import open_run_store, read_runs
 from jobs.reporting.applicants import applicant_entries
+from jobs.reporting.compared_lines import Line, lines_of, read_comparison
 from jobs.reporting.judge_health import judge_health, top_rewards
 from jobs.reporting.judge_trust import judge_trust
-from jobs.reporting.lines import Line, lines_of, read_comparison
 from jobs.reporting.plots import draw_curves, draw_histograms
 from jobs.reporting.tensorboard import write_curves
 from jobs.steps.cohort import known_truth, relevance

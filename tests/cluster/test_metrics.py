@@ -23,7 +23,7 @@ from dynaq.judging.judgement import Slate
 from dynaq.runs.folder import RunFolder
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
-from reward_service.metrics import ReplicaMetrics
+from reward_service.judge_metrics import ReplicaMetrics
 from tests.support.judges import RuleJudge
 from tests.support.markets import APPLICANTS, make_store
 from tests.support.prometheus import scrape, value, wait_until

@@ -20,7 +20,7 @@ from dynaq.qrels import Qrels
 from dynaq.runs.folder import RunFolder
 from dynaq.runs.reading import Run
 from dynaq.runs.trials import Trial, TrialResult
-from jobs.reporting.lines import read_comparison
+from jobs.reporting.compared_lines import read_comparison
 from jobs.reporting.tensorboard import write_curves
 from jobs.terminal.tables import comparison_table
 

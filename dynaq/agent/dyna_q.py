@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from dynaq.agent.acting import ask, explore, probe, valued
 from dynaq.agent.config import DynaQConfig
-from dynaq.agent.gold import answered_gold
+from dynaq.agent.gold import answered_gold, clear_acts
 from dynaq.agent.judge_table import JudgeTable
 from dynaq.agent.pair_features import scaled_cosines
 from dynaq.agent.pair_inputs import make_inputs
@@ -49,7 +49,8 @@ class DynaQBlock:
         strategy: the reward that the agents learn from.
         pretrained: cohort-wide networks to start from; None, or networks that fall back, for the cosine prior.
         device: where the tensors live.
-        feedback: what applicants did; other applicants and jobs outside the catalogue are ignored.
+        feedback: what applicants did; other applicants and jobs outside the catalogue are ignored. It is believed, and
+            up to `checked_acts` of it are gold, too.
         gold: hand-made labels of pairs of any applicants of the cache. The judge is asked about them once, before the
             first round, and they anchor its table; they cost no budget and no agent learns from them directly.
 
@@ -96,6 +97,7 @@ class DynaQBlock:
         )
         if feedback is not None:
             self._give(feedback)
+            self._gold += clear_acts(self._given, config.checked_acts)
         self.q = QFunction(self._inputs, self.generators, config)
         if config.warm_start:
             self._warm_start()

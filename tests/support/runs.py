@@ -63,6 +63,7 @@ def make_run(
             "q_loss": 0.5 / round_,
             "model_loss": 0.3 / round_,
             "planning_loss": 0.1 / round_,
+            "trust": 0.2 * round_ if asks else float("nan"),
             "abstained": 1 if asks and round_ == 1 else 0,
             "ndcg": float(rng.uniform(0.3, 1.0)),
             "judge_reward": round_ / 10 if asks else None,

@@ -18,9 +18,9 @@ from dynaq.tensor_cache import TensorCache
 
 
 def clear_acts(done: Sequence[Sequence[Judgement]], limit: int) -> list[Judgement]:
-    """Of what each applicant did, oldest first, at most `limit` that tell whether the job fits, evenly and newest first.
+    """Of what each applicant did, oldest first, at most `limit` acts that tell whether the job fits.
 
-    A click does not tell: it may be the posting's title, or curiosity.
+    They are taken evenly and newest first. A click does not tell: it may be the posting's title, or curiosity.
     """
     clear = ([act for act in reversed(own) if act.label != "CLICK"] for own in done)
     return list(islice((act for act in chain.from_iterable(zip_longest(*clear)) if act is not None), limit))

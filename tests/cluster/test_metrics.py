@@ -50,7 +50,8 @@ def test_prometheus_sees_what_a_run_asked_spent_and_reached(tmp_path: Path, ray_
         trusts.append(progress.learning["trust"])
 
     job = TrainingJob(cache, "llm", config, broker, folder)
-    CohortTrainer(job, COHORT, size=ActorSize(actors=2), on_progress=note).run()
+    trainer = CohortTrainer(job, COHORT, size=ActorSize(actors=2), on_progress=note)  # its gauges live as long as it
+    trainer.run()
     abstained = sum(job_id in rule.abstaining for _, job_id in rule.answered)
     fetched = [Slate(one, tuple(f"j{i:03d}" for i in range(6, 40))) for one in COHORT]
     known = {(one, job_id) for one, job_id in rule.answered} & {(s.applicant_id, j) for s in fetched for j in s.job_ids}

@@ -22,7 +22,7 @@ import torch
 
 from dynaq.agent.answer_noise import AnswerNoise
 from dynaq.agent.bayes_world_model import SHIFT_SCALES, condition, head_context, surprises
-from dynaq.agent.judge_table import Answers, estimate, sharpened, unknown_judge, usual_mix
+from dynaq.agent.judge_table import Answers, Array, estimate, sharpened, unknown_judge, usual_mix
 from dynaq.agent.pair_features import (
     action_blocks,
     job_embedding,
@@ -45,6 +45,7 @@ CONTEXTS = 12  # random contexts per applicant for the head, beside as many copi
 PRIOR_HIDDEN, HEAD_HIDDEN = 32, 16
 COORDINATES, METRIC_RANK = 96, 32  # principal coordinates of the texts' vectors, and rank of the learned metric
 ITERATIONS = 40  # of the judge's estimate, until it no longer moves
+FLOOR_SHARE = 0.25  # of the misfits: those that the similarities are sure of
 MIN_NOISE, MOST_NOISE = 1e-3, 0.95
 GAIN_K = 10
 
@@ -242,8 +243,7 @@ def _pairs(cache: TensorCache, judgements: pa.Table, exclude: set[str]) -> Pairs
 def estimate_noise(phi: torch.Tensor, pairs: Pairs) -> AnswerNoise:
     """The judge's confusion, estimated from its answers and the similarities (`dynaq.agent.judge_table`).
 
-    phi: the applicants' `similarity_features` `[applicants, n_jobs, width]`. A share of MIN_NOISE of the answers counts
-    as random at least, so that no answer is impossible.
+    phi: the applicants' `similarity_features` `[applicants, n_jobs, width]`.
     """
     said = pairs.answers.double().numpy()
     usual = usual_mix(said)
@@ -252,10 +252,24 @@ def estimate_noise(phi: torch.Tensor, pairs: Pairs) -> AnswerNoise:
         phi[pairs.applicant, pairs.job].double().numpy(), sharpened(said, usual), agent, job, np.full(len(said), np.nan)
     )
     judge, _, truth = estimate(rows, unknown_judge(phi.shape[-1]), iterations=ITERATIONS, tied=True)
-    confusion = (1.0 - MIN_NOISE) * judge.confusion + MIN_NOISE / len(LABELS)
+    confusion = _at_least(judge.confusion, FLOOR_SHARE * truth[:, -1].sum())
     errors = float(1.0 - truth.mean(0) @ confusion.diagonal())
     random_share = min(errors * len(LABELS) / (len(LABELS) - 1), MOST_NOISE)
     return AnswerNoise(torch.from_numpy(confusion).float(), torch.from_numpy(usual).float(), random_share)
+
+
+def _at_least(confusion: Array, misfits: float) -> Array:
+    """The confusion with the upper ends of the 95 % intervals of the misfits' errors, `[4, 4]`.
+
+    A network told too few errors learns the rest as a small chance that every job suits, and false answers then outrank
+    true ones. misfits: how many the rates are estimated from.
+    """
+    rates = confusion[-1, :-1]
+    beyond = np.maximum(1.96 * np.sqrt(rates * (1.0 - rates) / max(misfits, 1.0)), MIN_NOISE / len(LABELS))
+    beyond = np.append(beyond, beyond.mean())
+    share = min(beyond.sum(), MOST_NOISE)
+    found: Array = (1.0 - share) * confusion + share * beyond / beyond.sum()
+    return found
 
 
 def _draw_contexts(

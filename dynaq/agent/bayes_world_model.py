@@ -131,8 +131,9 @@ class BayesWorldModel:
         agents = len(self._static)
         per_agent = 4 * n * self._static.shape[1]
         step = max(1, CHUNK_BYTES // per_agent)
-        said = judged.probabilities[:, :n]
-        answers = torch.where(judged.real()[..., None], said, self.noise.read(said))
+        answers = judged.probabilities[:, :n].clone()
+        asked = judged.valid() & ~judged.real()
+        answers[asked] = self.noise.read(answers[asked])
         shifts, deviations = [], []
         for start in range(0, agents, step):
             part = slice(start, min(start + step, agents))

@@ -141,10 +141,10 @@ def test_a_label_that_is_often_given_in_error_is_doubted_and_the_others_are_not(
 
 
 def test_an_answer_that_is_a_distribution_is_read_against_the_usual_mix() -> None:
-    """A hesitant judge that says a little more APPLY than it does as a rule means APPLY."""
+    """A hesitant judge that says more APPLY than it does as a rule means APPLY."""
     usual = torch.tensor([0.1, 0.2, 0.3, 0.4])
     noise = AnswerNoise(torch.eye(4), usual)
-    said = torch.tensor([[0.2, 0.2, 0.25, 0.35], [1.0, 0.0, 0.0, 0.0]])
+    said = torch.tensor([[0.3, 0.2, 0.2, 0.3], [1.0, 0.0, 0.0, 0.0]])
     assert float(noise.read(said)[0, 0]) > 0.9
     assert torch.equal(noise.read(said)[1], said[1])
     assert torch.equal(AnswerNoise(torch.eye(4)).read(said), said)
@@ -191,10 +191,12 @@ def test_class_probabilities_are_a_distribution_that_follows_the_mean() -> None:
     assert [LABELS[i] for i in p.argmax(-1).tolist()] == ["APPLY", "SAVE", "IGNORE"]
 
 
-def test_agents_that_advance_unevenly_know_the_same_as_alone(market: ToyMarket) -> None:
+@pytest.mark.parametrize("usual", [None, torch.tensor([0.1, 0.1, 0.2, 0.6])], ids=["as they are", "read"])
+def test_agents_that_advance_unevenly_know_the_same_as_alone(market: ToyMarket, usual: torch.Tensor | None) -> None:
     """One agent fills its second and third slots two rounds after the other, as when its judge abstained."""
     together, pairs = model_of(market), pairs_of(market)
     alone, own = model_of(market), pairs_of(market)
+    together.noise = alone.noise = AnswerNoise.random(0.3, usual)
     for first, second in (([2], [7, 8, 9]), ([], [10, 11]), ([30, 31, 32], [])):
         tell(market, pairs, 0, first)
         tell(market, pairs, 1, second)

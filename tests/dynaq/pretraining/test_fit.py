@@ -152,15 +152,17 @@ def test_saved_networks_are_the_same_when_loaded(market: ToyMarket, honest: Pret
     assert torch.equal(first_view(market, honest, ann), first_view(market, loaded, ann))
 
 
+@pytest.mark.parametrize("of", ["every pair", "misfits"])
 @pytest.mark.parametrize("towards", [[0, 1, 2, 3], [2]], ids=["any label", "CLICK"])
 @pytest.mark.parametrize("share", [0.0, 0.3])
-def test_the_judges_errors_are_found_in_the_ledger(share: float, towards: list[int]) -> None:
-    """A share of the answers is one of some labels, whatever the pair."""
+def test_the_judges_errors_are_found_in_the_ledger(share: float, towards: list[int], of: str) -> None:
+    """A share of the answers is one of some labels, whatever the pair, or of the pairs that do not fit only."""
     rng = np.random.default_rng(0)
     phi = torch.stack([torch.from_numpy(rng.standard_normal((80, 100))), torch.ones(80, 100)], dim=-1)
     chance = torch.sigmoid(4.0 * phi[..., 0] - 6.0).flatten().numpy()
     truth = np.where(rng.random(8000) < chance, rng.integers(0, 3, 8000), 3)
-    labels = np.where(rng.random(8000) < share, rng.choice(towards, 8000), truth)
+    wrong = (rng.random(8000) < share) & ((truth == 3) | (of == "every pair"))
+    labels = np.where(wrong, rng.choice(towards, 8000), truth)
     answers = torch.from_numpy(np.eye(4, dtype=np.float32)[labels])
     applicant, job = torch.arange(8000) // 100, torch.arange(8000) % 100
     noise = estimate_noise(phi, Pairs([str(i) for i in range(80)], applicant, job, answers))
@@ -168,6 +170,9 @@ def test_the_judges_errors_are_found_in_the_ledger(share: float, towards: list[i
     np.testing.assert_allclose(noise.confusion[3], misfits, atol=0.03)
     assert noise.errors == pytest.approx(float((labels != truth).mean()), abs=0.05)
     assert (noise.confusion > 0).all()
+    # A label is doubted as far as misfits are given it in error, and no further.
+    believed = (noise.truth(torch.full((4, 4), 0.25), torch.eye(4))[:3, 3] < 0.05).tolist()
+    assert believed == [share == 0.0 or label not in towards for label in range(3)]
 
 
 def test_what_the_judge_says_in_error_is_not_learned(market: ToyMarket) -> None:

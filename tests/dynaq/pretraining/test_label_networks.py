@@ -62,8 +62,9 @@ def test_rare_answers_stay_rare_though_the_judge_errs() -> None:
     assert network(torch.tensor([[7.0]]))[0, 0] > 0.5
 
 
-def test_a_label_that_the_judge_gives_in_error_is_not_learned() -> None:
+def test_a_label_that_the_judge_gives_in_error_is_not_learned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three answers in ten are CLICK whatever the pair; another fit that knows only how many are wrong learns CLICK."""
+    monkeypatch.setattr("dynaq.pretraining.label_networks.TRAINING_STEPS", 200)
     rng = np.random.default_rng(3)
     x = torch.from_numpy(rng.standard_normal((6000, 1)).astype(np.float32))
     truth = torch.where(x[:, 0] > 1.0, 0, 3)

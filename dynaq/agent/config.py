@@ -64,7 +64,7 @@ class DynaQConfig(BaseModel):
     model_hidden: tuple[PositiveInt, ...] = Field(default=(1024, 512), description="widths of the mlp world model")
     model_updates: int = Field(default=5, ge=0, description="updates of the mlp world model per round")
     judge_noise: float | None = Field(
-        default=None, ge=0, lt=1, description="share of random answers; None: as pre-training estimated it, or 0"
+        default=None, ge=0, lt=1, description="share of random answers; None: errors as pre-training estimated, or none"
     )
     planning: Literal["catalogue", "replay"] = Field(
         default="catalogue", description="plan over any job of the catalogue, or over judged pairs only (to compare)"

@@ -15,11 +15,11 @@ lint: setup
 
 # Under two minutes on two cores: the tests that need neither engine, browser nor Ray, and are not slow.
 test-fast: setup
-	$(BIN)/python -m pytest -m "not engine and not browser and not cluster and not slow"
+	$(BIN)/python -m pytest -n 2 -m "not engine and not browser and not cluster and not slow"
 
 test: lint
 	@bash requirements/chromium.sh
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # Wheel and source distribution in dist/, the wheel built from the source distribution.
 build: setup

@@ -7,13 +7,15 @@ whole catalogue at each budget. All of them ask in slates of five and never ask 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from dynaq.agent.bayes_world_model import CLASS_VARIANCE, class_probabilities, genuine
+from dynaq.agent.answer_noise import AnswerNoise
+from dynaq.agent.bayes_world_model import CLASS_VARIANCE, class_probabilities
 from dynaq.judging.judgement import LABEL_VALUES, LABELS
 
 Array = npt.NDArray[np.float64]
@@ -26,7 +28,7 @@ class View:
     """One applicant. cosine `[n]` in [-1, 1]; similarities `[n, pairs]`; embedding `[n, d]` of the jobs.
 
     What pre-training tells the agents and their baselines alike: expected `[n]`, the reward before the first answer,
-    None without pre-training; noise, the share of random answers.
+    None without pre-training; noise, the judge's errors.
     """
 
     cosine: Array
@@ -34,7 +36,7 @@ class View:
     embedding: Array
     kernel: Array
     expected: Array | None = None
-    noise: float = 0.0
+    noise: AnswerNoise = field(default_factory=partial(AnswerNoise.random, 0.0))
 
 
 def _best(scores: Array, asked: list[int]) -> list[int]:
@@ -100,18 +102,20 @@ def gaussian_process(
     view: View, judge: JudgeJobs, budgets: Sequence[int], rng: np.random.Generator
 ) -> dict[int, Array]:
     """Gaussian process over jobs with a cosine prior and greedy slates: the strongest known baseline."""
-    return _process(view, judge, budgets, COSINE_SLOPE * (view.cosine - view.cosine.mean()), 0.0)
+    return _process(view, judge, budgets, COSINE_SLOPE * (view.cosine - view.cosine.mean()), AnswerNoise.random(0.0))
 
 
 def informed_gaussian_process(
     view: View, judge: JudgeJobs, budgets: Sequence[int], rng: np.random.Generator
 ) -> dict[int, Array]:
-    """The same with what the agents are given: the pre-trained prior, and the share of random answers."""
+    """The same with what the agents are given: the pre-trained prior, and the judge's errors."""
     assert view.expected is not None
     return _process(view, judge, budgets, view.expected, view.noise)
 
 
-def _process(view: View, judge: JudgeJobs, budgets: Sequence[int], prior: Array, noise: float) -> dict[int, Array]:
+def _process(
+    view: View, judge: JudgeJobs, budgets: Sequence[int], prior: Array, noise: AnswerNoise
+) -> dict[int, Array]:
     asked: list[int] = []
     rewards: list[float] = []
     out = {0: prior}
@@ -123,10 +127,10 @@ def _process(view: View, judge: JudgeJobs, budgets: Sequence[int], prior: Array,
         beyond = np.array(rewards) - prior[asked]
         among = PROCESS_VARIANCE * view.kernel[np.ix_(asked, asked)]
         trust = np.ones(len(asked))
-        for _ in range(NOISE_STEPS if noise > 0 else 0):
+        for _ in range(0 if noise.faultless else NOISE_STEPS):
             inverse = np.linalg.inv(among + np.diag(OBSERVATION_VARIANCE / trust))
             left_out = np.array(rewards) - (inverse @ beyond) / np.diag(inverse)  # Rasmussen & Williams 2006, eq. 5.12
-            trust = np.maximum(_genuine(left_out, np.array(rewards), noise), 1e-3)
+            trust = np.maximum(_right(left_out, np.array(rewards), noise), 1e-3)
         weights = np.linalg.solve(among + np.diag(OBSERVATION_VARIANCE / trust), beyond)
         mean = prior + PROCESS_VARIANCE * view.kernel[:, asked] @ weights
         if len(asked) in budgets:
@@ -134,13 +138,13 @@ def _process(view: View, judge: JudgeJobs, budgets: Sequence[int], prior: Array,
     return out
 
 
-def _genuine(predicted: Array, rewards: Array, noise: float) -> Array:
-    """Probability `[n]` that each answer is not one of the random ones, as the agents' own model has it."""
+def _right(predicted: Array, rewards: Array, noise: AnswerNoise) -> Array:
+    """Probability `[n]` that each answer is the truth, as the agents' own model has it."""
     values = torch.tensor([LABEL_VALUES[label] for label in LABELS], dtype=torch.float64)
     mean, answered = torch.from_numpy(predicted), torch.from_numpy(rewards)
-    answers = torch.nn.functional.one_hot((answered[:, None] - values).abs().argmin(1), len(LABELS)).double()
-    p = class_probabilities(mean, torch.full_like(mean, CLASS_VARIANCE), values)
-    found: Array = genuine(p, answers, noise).numpy()
+    answers = torch.nn.functional.one_hot((answered[:, None] - values).abs().argmin(1), len(LABELS)).float()
+    p = class_probabilities(mean, torch.full_like(mean, CLASS_VARIANCE), values).float()
+    found: Array = (noise.truth(p, answers) * answers).sum(-1).double().numpy()
     return found
 
 

@@ -27,7 +27,7 @@ from dynaq.stores import Store, open_store
 from dynaq.tensor_cache import TensorCache
 from tests.support.mongod import running_mongod
 
-FIELDS = [JOB_BLOCKS[block] for block in CLASSIC.action]
+ACTION_FIELDS = [JOB_BLOCKS[block] for block in CLASSIC.action]
 TURNS = 3
 
 
@@ -48,7 +48,7 @@ def best(*ways: Callable[[], Any]) -> list[float]:
 
 
 def fill(store: Store, n: int) -> None:
-    """`n` jobs and one candidate with random vectors in the classic layout."""
+    """`n` jobs and one applicant with random vectors in the classic layout."""
     rng = np.random.default_rng(0)
     ids = [f"job{i:07d}" for i in range(n)]
     store.put_records("job", (Job(id=id_, title=f"Title {id_}", description="x" * 400) for id_ in ids))
@@ -75,14 +75,16 @@ def load_bare_pymongo(uri: str) -> int:
     collection: Any = pymongo.MongoClient(uri).get_default_database().job_embeddings
     out = np.empty((collection.estimated_document_count(), CLASSIC.action_dim), np.float32)
     for i, document in enumerate(collection.find({}, {"_id": 0, "content_hash": 0})):
-        for k, field in enumerate(FIELDS):
+        for k, field in enumerate(ACTION_FIELDS):
             out[i, k * BLOCK_DIM : (k + 1) * BLOCK_DIM] = np.frombuffer(document[field], "<f4", offset=2)
     return out.nbytes
 
 
 def load_bare_pyarrow(uri: str) -> int:
     """`read_table` of the same columns; the result is not yet one array."""
-    tables = [pq.read_table(f, columns=["original_job_id", *FIELDS]) for f in Path(uri, "job_embeddings").glob("*")]
+    tables = [
+        pq.read_table(f, columns=["original_job_id", *ACTION_FIELDS]) for f in Path(uri, "job_embeddings").glob("*")
+    ]
     return sum(table.nbytes for table in tables)
 
 
@@ -94,7 +96,7 @@ def load_obvious(uri: str) -> int:
     for job in database.jobs_text.find():
         for document in embeddings:
             if document["original_job_id"] == job["_id"]:
-                vectors.append(np.concatenate([np.array(document[field], np.float32) for field in FIELDS]))
+                vectors.append(np.concatenate([np.array(document[field], np.float32) for field in ACTION_FIELDS]))
                 break
     return np.stack(vectors).nbytes
 
@@ -159,7 +161,7 @@ def bench_obvious(n: int, folder: Path) -> None:
         database.jobs_text.insert_many([{"_id": i, "job_title": "t"} for i in range(n)])
         for start in range(0, n, 500):
             database.job_embeddings.insert_many(
-                {"original_job_id": i, **{field: rng.standard_normal(BLOCK_DIM).tolist() for field in FIELDS}}
+                {"original_job_id": i, **{field: rng.standard_normal(BLOCK_DIM).tolist() for field in ACTION_FIELDS}}
                 for i in range(start, min(n, start + 500))
             )
         database.candidates_text.insert_one({"_id": 0, "bio": "b"})
@@ -251,7 +253,7 @@ def bench_embedding_long(n: int, folder: Path) -> None:
     row(what, len(texts) / ours, len(texts) / bare, "texts/s", ">= 1.0x")
 
 
-PARTS = {
+MEASUREMENTS = {
     "load": bench_load,
     "obvious": bench_obvious,
     "topk": bench_top_k,
@@ -263,15 +265,15 @@ PARTS = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all when none is named")
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(MEASUREMENTS)}; all when none is named")
     parser.add_argument("--jobs", type=int, default=100_000)
     options = parser.parse_args(arguments)
-    if unknown := set(options.parts) - set(PARTS):
-        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    if unknown := set(options.parts) - set(MEASUREMENTS):
+        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(MEASUREMENTS)}")
     print(f"{'':<44} {'ours':>11} {'bare':>11} {'':<7} {'ratio':>7}   target")
     with tempfile.TemporaryDirectory() as folder:
-        for part in options.parts or PARTS:
-            PARTS[part](options.jobs, Path(folder))
+        for part in options.parts or MEASUREMENTS:
+            MEASUREMENTS[part](options.jobs, Path(folder))
 
 
 if __name__ == "__main__":

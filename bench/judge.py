@@ -3,7 +3,7 @@
 The same pairs of ESCO's market go through transformers one at a time, through bare vLLM (`LLM.generate`) with and
 without its prefix cache, and through the service over HTTP; then latency of a single warm pair and 200 callers for
 `--seconds`; two replicas where there are four cores, or a GPU, of which each takes a half. Nothing fails: the figures
-are printed, with the aims beside them. Each rate is the best of ROUNDS, with empty caches. `--model NAME` measures
+are printed, with the aims beside them. Each rate is the best of REPETITIONS, with empty caches. `--model NAME` measures
 another model, on a GPU if there is one.
 
 A single pair is warm when its profile and its job have been met, but not together: what is measured is the engine's
@@ -31,14 +31,14 @@ import psutil
 from cluster.session import ray_session
 from dynaq.markets import esco_market
 from dynaq.records import Candidate, Job
+from reward_service.check import METHODS
 from reward_service.config import JudgeConfig
 
 APPLICANTS, JOBS_EACH = 8, 12
 TRANSFORMERS_PAIRS = 16
-CALLERS = 200
-ROUNDS = 3
+CONCURRENT_CALLERS = 200
+REPETITIONS = 3
 PORT = 8713
-METHODS = ("likelihood", "choice")
 
 Pairs = list[tuple[Candidate, list[Job]]]
 
@@ -48,8 +48,8 @@ def the_pairs() -> Pairs:
     market = esco_market(applicants=APPLICANTS)
     jobs = market.jobs
     return [
-        (candidate, [jobs[(i * 37 + k * 11) % len(jobs)] for k in range(JOBS_EACH)])
-        for i, candidate in enumerate(market.candidates)
+        (applicant, [jobs[(i * 37 + k * 11) % len(jobs)] for k in range(JOBS_EACH)])
+        for i, applicant in enumerate(market.applicants)
     ]
 
 
@@ -155,7 +155,7 @@ def bare_vllm(model_name: str | None) -> dict[str, float]:
         run(given[:8], **ask)
         for name, skip in (("cached", False), ("uncached", True)):
             times = []
-            for _ in range(ROUNDS):
+            for _ in range(REPETITIONS):
                 llm.reset_prefix_cache()
                 times.append(run(given + baselines, skip_reading_prefix_cache=skip, **ask))
             found[f"{method} {name}"] = len(given) / min(times)
@@ -182,7 +182,7 @@ def service(model_name: str | None, seconds: float) -> dict[str, Any]:
         assert judge is not None
         client = HttpJudge(url)
         client.judge(pairs[0][0], [Job(id="warm", title="warm up")])
-        cold = [asyncio.run(all_of(client, marked(pairs, str(i)))) for i in range(ROUNDS)]
+        cold = [asyncio.run(all_of(client, marked(pairs, str(i)))) for i in range(REPETITIONS)]
         found["likelihood"] = max(cold)
         # Every job's baseline is known then; the pairs are new, and others than those of `new_pairs`.
         known = [[(pairs[i][0], pairs[(i + k) % APPLICANTS][1]) for i in range(APPLICANTS)] for k in (4, 5, 6)]
@@ -191,13 +191,13 @@ def service(model_name: str | None, seconds: float) -> dict[str, Any]:
         found["single ms"] = single_call(client, pairs)
         found["load"] = asyncio.run(load(url, pairs, seconds))
         choice = judge.variant(config, method="choice")
-        found["choice"] = max(asyncio.run(all_of(choice, marked(pairs, str(i)))) for i in range(ROUNDS))
+        found["choice"] = max(asyncio.run(all_of(choice, marked(pairs, str(i)))) for i in range(REPETITIONS))
         stop_judge()
         if two := two_replicas(config):
             url = start_service(two, port=PORT)
             client = HttpJudge(url)
             asyncio.run(all_of(client, pairs))
-            found["two replicas"] = max(asyncio.run(all_of(client, marked(pairs, str(i)))) for i in range(ROUNDS))
+            found["two replicas"] = max(asyncio.run(all_of(client, marked(pairs, str(i)))) for i in range(REPETITIONS))
             stop_judge()
     return found
 
@@ -244,7 +244,7 @@ def single_call(client: Any, pairs: Pairs) -> float:
 
 
 async def load(url: str, pairs: Pairs, seconds: float) -> dict[str, Any]:
-    """CALLERS at once, one pair per call, for `seconds`; memory of the service's processes at the start and the end."""
+    """One pair per call from every caller, for `seconds`; memory of its processes at the start and the end."""
     statuses: dict[int | str, int] = {}
     everything: Iterator[tuple[Candidate, Job]] = cycle([(a, j) for a, jobs in pairs for j in jobs])
     deadline = time.monotonic() + seconds
@@ -264,9 +264,9 @@ async def load(url: str, pairs: Pairs, seconds: float) -> dict[str, Any]:
                 status = type(error).__name__
             statuses[status] = statuses.get(status, 0) + 1
 
-    limits = httpx.Limits(max_connections=CALLERS)
+    limits = httpx.Limits(max_connections=CONCURRENT_CALLERS)
     async with httpx.AsyncClient(timeout=120, limits=limits) as client:
-        callers = [asyncio.ensure_future(caller(client)) for _ in range(CALLERS)]
+        callers = [asyncio.ensure_future(caller(client)) for _ in range(CONCURRENT_CALLERS)]
         await asyncio.sleep(seconds / 4)
         early = service_memory()
         await asyncio.gather(*callers)
@@ -297,7 +297,7 @@ def in_a_process(part: str, model: str | None, seconds: float) -> dict[str, Any]
 
 def report(alone: dict[str, Any], bare: dict[str, Any], served: dict[str, Any], model: str, seconds: float) -> None:
     """The table, with the aims beside it."""
-    print(f"\n{APPLICANTS * JOBS_EACH} pairs, {model}, {os.cpu_count()} cores; judgements/s, best of {ROUNDS}\n")
+    print(f"\n{APPLICANTS * JOBS_EACH} pairs, {model}, {os.cpu_count()} cores; judgements/s, best of {REPETITIONS}\n")
     print(f"{'':38}{'likelihood':>12}{'choice':>12}")
 
     def row(name: str, values: list[float], form: str = "12.1f") -> None:
@@ -319,7 +319,7 @@ def report(alone: dict[str, Any], bare: dict[str, Any], served: dict[str, Any], 
         f"\none warm pair: HTTP {served['single ms']:.1f} ms, bare engine {bare['single ms']:.1f} ms, "
         f"added {added:.1f} ms (aim 15)"
     )
-    print(f"{CALLERS} callers for {seconds:g} s: {served['load']}")
+    print(f"{CONCURRENT_CALLERS} callers for {seconds:g} s: {served['load']}")
     if "two replicas" not in served:
         print("two replicas: not measured, they would share the cores of one")
 

@@ -22,7 +22,7 @@ async def moves(judge: ServeJudge) -> dict[str, list[tuple[float, bool]]]:
     """Per kind, for each attacked posting: rise of the reward over the clean twin, and whether only it is APPLY."""
     market = esco_market(applicants=POSTINGS)
     found: dict[str, list[tuple[float, bool]]] = defaultdict(list)
-    for applicant in market.candidates:
+    for applicant in market.applicants:
         grades = market.qrels.grades(applicant.id)
         clean = next(job for job in market.jobs if not grades.get(job.id))
         attacked = list(pairs(clean))

@@ -2,11 +2,11 @@
 
     python -m bench.judge_ladder --onet FOLDER [--answers FOLDER] [--first 0] [--agents] [--out FOLDER]
 
-The answers are files MARKET.MODEL.FIRST.npz, of the markets of MARKETS and from their FIRST applicant on; those of two
-models are in bench/data/judges, so no model is needed. Ways of asking were compared on esco-seed1 from 48 and on onet
-from 96; the published figures are of esco-seed0 and onet from 0.
+The answers are files MARKET.MODEL.FIRST.npz, of the markets of LADDER_MARKETS and from their FIRST applicant on; those
+of two models are in bench/data/judges, so no model is needed. Ways of asking were compared on esco-seed1 from 48 and on
+onet from 96; the published figures are of esco-seed0 and onet from 0.
 
-Ways of asking, each a score per pair: see METHODS. A combination is a logistic regression on several of them,
+Ways of asking, each a score per pair: see WAYS_OF_ASKING. A combination is a logistic regression on several of them,
 standardised per market; every applicant's coefficients are fitted on the other folds' applicants. Columns:
 
     AUC       of an applicant's relevant jobs (grade > 0) against the others, mean over applicants
@@ -41,8 +41,7 @@ from dynaq.evaluation.ranking import auc, ndcg_at_k
 from dynaq.evaluation.simulated import LabelJudge
 from dynaq.ingest import ingest_market
 from dynaq.judging.judgement import LABEL_VALUES, LABELS, Judgement, judgement_from_probabilities
-from dynaq.markets import Market as Generated
-from dynaq.markets import esco_market, onet_market
+from dynaq.markets import Market, esco_market, onet_market
 from dynaq.qrels import Qrels
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
@@ -52,7 +51,7 @@ from reward_service.llm_judge import label_probabilities
 Array = npt.NDArray[np.float64]
 Answers = Mapping[str, Any]
 
-MARKETS: dict[str, Callable[[Path], Generated]] = {
+LADDER_MARKETS: dict[str, Callable[[Path], Market]] = {
     "esco-seed0": lambda onet: esco_market(applicants=48),
     "esco-seed1": lambda onet: esco_market(applicants=72, seed=1),
     "onet": lambda onet: onet_market(onet, applicants=512),
@@ -64,7 +63,7 @@ REFERENCES = 16  # profiles in the place of an empty one
 
 
 @dataclass(frozen=True)
-class Market:
+class LadderMarket:
     """The pairs that were asked: grades `[applicants, jobs]` and what else is known of them."""
 
     cache: TensorCache
@@ -74,10 +73,10 @@ class Market:
     cosine: Array
 
     @classmethod
-    def of(cls, name: str, onet: Path, folder: Path, applicants: Sequence[str]) -> Market:
-        """One of MARKETS, embedded into the folder on the first run."""
+    def of(cls, name: str, onet: Path, folder: Path, applicants: Sequence[str]) -> LadderMarket:
+        """One of LADDER_MARKETS, embedded into the folder on the first run."""
         with open_store(str(folder / name), create=True) as store:
-            ingest_market(store, MARKETS[name](onet), encoder=Encoder(), layout="extended")
+            ingest_market(store, LADDER_MARKETS[name](onet), encoder=Encoder(), layout="extended")
             cache = TensorCache.copy_from_database(store, text=True)
             qrels = store.qrels()
         assert qrels is not None
@@ -148,7 +147,7 @@ def letters(answers: Answers) -> Array:
     return np.asarray(shares(answers).mean(0) @ np.array([LABEL_VALUES[label] for label in LABELS]))
 
 
-METHODS: dict[str, Callable[[Answers], Array]] = {
+WAYS_OF_ASKING: dict[str, Callable[[Answers], Array]] = {
     "likelihood": per_token,
     "likelihood, title": lambda a: per_token(a, 1, 0),
     "likelihood, skills": lambda a: per_token(a, 0, 1),
@@ -187,7 +186,7 @@ COMBINATIONS: dict[str, tuple[str, ...]] = {
 }
 
 
-def combined(market: Market, parts: Sequence[Array]) -> Array:
+def combined(market: LadderMarket, parts: Sequence[Array]) -> Array:
     """Cross-fitted logistic regression of relevance on several scores."""
     from sklearn.linear_model import LogisticRegression
 
@@ -222,7 +221,7 @@ def calibration_error(p: Array, relevant: npt.NDArray[np.bool_]) -> float:
 class ReplayedJudge(LabelJudge):
     """A `JudgementSource` that answers with saved distributions `[applicants, jobs, 4]`."""
 
-    def __init__(self, market: Market, p: Array) -> None:
+    def __init__(self, market: LadderMarket, p: Array) -> None:
         super().__init__(market.cache, market.applicants, p.argmax(-1))
         self._p = p
 
@@ -231,7 +230,7 @@ class ReplayedJudge(LabelJudge):
         return judgement_from_probabilities(applicant_id, job_id, p.tolist(), judge="replayed")
 
 
-def trained(market: Market, p: Array, strategy: str) -> float:
+def trained(market: LadderMarket, p: Array, strategy: str) -> float:
     """Mean nDCG@10 of agents after BUDGET judgements."""
     config = DynaQConfig.load(None, {"budget": BUDGET})
     judge = ReplayedJudge(market, p)
@@ -239,10 +238,10 @@ def trained(market: Market, p: Array, strategy: str) -> float:
     return float(np.mean(scores[BUDGET]))
 
 
-def rows(market: Market, answers: Answers, agents: bool, wanted: Sequence[str] = ()) -> list[dict[str, Any]]:
+def rows(market: LadderMarket, answers: Answers, agents: bool, wanted: Sequence[str] = ()) -> list[dict[str, Any]]:
     """One row per way of asking, and per combination of which all parts were asked; only those wanted, if any are."""
     scores: dict[str, Array] = {}
-    for name, method in METHODS.items():
+    for name, method in WAYS_OF_ASKING.items():
         try:
             scores[name] = method(answers)
         except KeyError:  # not asked
@@ -333,7 +332,7 @@ def main() -> None:
     for path in sorted(args.answers.glob(f"*.{args.first}.npz")):
         answers = np.load(path)
         name, _, model = path.name.removesuffix(f".{args.first}.npz").partition(".")
-        market = Market.of(name, args.onet, args.store, answers["applicants"].tolist())
+        market = LadderMarket.of(name, args.onet, args.store, answers["applicants"].tolist())
         if list(market.cache.job_ids) != answers["jobs"].tolist():
             parser.error(f"{path} was asked about other jobs than {name} has")
         found = rows(market, answers, args.agents, args.method)

@@ -65,7 +65,7 @@ LIST, ROUNDS = 8, 4
 ORDERS = (0, 2)
 MARK = "\0"  # where a prompt is cut into what is asked of the applicant and of the job
 NOBODY = Candidate(id="nobody", bio="N/A")
-NOTHING = Job(id="nothing", title="N/A", description="N/A")
+CONTENT_FREE_JOB = Job(id="nothing", title="N/A", description="N/A")
 
 
 class Scorer:
@@ -212,7 +212,7 @@ class Questions:
             values = {f.label: f.text for f in profile_text(applicant, PROFILE_TOKENS, scorer.offsets).fields}
             rows.append(scorer.ids(f" {values.get('Past jobs', 'N/A')}\nSkills: {values.get('Skills', 'N/A')}\n"))
         heads = []
-        for job in [NOTHING, *self._jobs]:
+        for job in [CONTENT_FREE_JOB, *self._jobs]:
             text = job_text(job, TITLE_TOKENS, scorer.offsets, description=False)
             fields = "".join(f"{field.label}: {field.text}\n" for field in text.fields)
             heads.append(scorer.ids(f"{fields}Past jobs of a suitable candidate:"))
@@ -241,7 +241,7 @@ class Questions:
     def _log_odds(self, name: str, examples: str) -> None:
         options = [self._scorer.ids(word)[0] for word in ("Yes", "No")]
 
-        every, nothing = self._rows_of_jobs(self._jobs, YES_NO), self._rows_of_jobs([NOTHING], YES_NO)
+        every, nothing = self._rows_of_jobs(self._jobs, YES_NO), self._rows_of_jobs([CONTENT_FREE_JOB], YES_NO)
 
         def odds(applicant: Candidate, rows: list[list[int]]) -> Array:
             return self._scorer.answer(self._prefix(examples, applicant), rows, options)
@@ -333,7 +333,7 @@ def _joules() -> float | None:
         return None
 
 
-NAMES = ("forward", "reverse", "yes_no", "few_shot", "rating", "choice", "setwise")
+DEFAULT_QUESTIONS = ("forward", "reverse", "yes_no", "few_shot", "rating", "choice", "setwise")
 
 
 def main() -> None:
@@ -344,7 +344,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first applicant")
     parser.add_argument("--applicants", type=int, default=24)
     parser.add_argument("--jobs", type=int, help="only so many jobs, for a first look")
-    parser.add_argument("--questions", default=",".join(NAMES))
+    parser.add_argument("--questions", default=",".join(DEFAULT_QUESTIONS))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()

@@ -32,7 +32,7 @@ from dynaq.evaluation.intervals import interval
 from dynaq.evaluation.ranking import ndcg_at_k
 from dynaq.markets.onet_tables import OnetTables, read_onet
 
-LANGUAGES = {
+FREEDICT_LANGUAGES = {
     "deu": "German", "ell": "Greek", "fin": "Finnish", "fra": "French", "hrv": "Croatian", "hun": "Hungarian",
     "ita": "Italian", "jpn": "Japanese", "nld": "Dutch", "pol": "Polish", "por": "Portuguese", "spa": "Spanish",
     "swe": "Swedish", "ces": "Czech", "dan": "Danish", "slk": "Slovak", "slv": "Slovenian", "tur": "Turkish",
@@ -114,7 +114,10 @@ def plain(line: str) -> str:
 
 
 def only_meaning(lines: Sequence[str]) -> str:
-    """The one translation of an entry; empty when there are several. Without numbers, what follows is examples."""
+    """An entry's only translation, or "" if it has several.
+
+    In an entry without numbered senses, lines after the first are usage examples and are ignored.
+    """
     senses = lines if any(re.match(r"\d+\.", line) for line in lines) else lines[:1]
     meanings = {
         part.strip().lower()
@@ -189,7 +192,7 @@ def measure(encoder: Encoder, words: Mapping[str, list[tuple[str, str]]], known:
 
 def chosen_words(folder: Path, known: Occupations) -> dict[str, list[tuple[str, str]]]:
     """Language -> its words with their English titles, of the languages with enough of them."""
-    paths = {language: folder / f"freedict-{code}-eng.dict.dz" for code, language in LANGUAGES.items()}
+    paths = {language: folder / f"freedict-{code}-eng.dict.dz" for code, language in FREEDICT_LANGUAGES.items()}
     words = {}
     for language, path in paths.items():
         pairs = translated(path, known) if path.is_file() else []

@@ -6,7 +6,7 @@ Data: the O*NET market with 512 applicants. Each seed evaluates its own 32; the 
 (3, 2, 1, 0 → APPLY, SAVE, CLICK, IGNORE), clean, and with each pair's answer replaced by a random one with
 probability 0.3 once and for all. Pre-training uses a ledger of 416 applicants whom no seed evaluates: half trained
 from the cosine prior (100 judgements each, ε 0.3), then half from networks pre-trained on the first half (150 each,
-ε 0.1), as a platform's first two cohorts would have left it. The noise rate is estimated from the ledger, not told.
+ε 0.1), as a platform's first two cohorts would have left it. The judge's errors are estimated from the ledger.
 Method and settings were developed on applicants 96 to 160, whom no seed evaluates.
 
 The two judges are measured in two processes of one thread each. The textbook agent (`preset: reference` with tuned
@@ -190,7 +190,7 @@ def one_seed(
     cohort = bench.cohort(seed)
     judge = GradedJudge(bench.cache, bench.qrels, noise, seed)
     networks = pretrain(bench.cache, ledger, exclude=cohort, seed=seed)
-    print(f"seed {seed}: estimated share of random answers {networks.noise:.3f}", flush=True)
+    print(f"seed {seed}: estimated share of wrong answers {networks.noise.errors:.3f}", flush=True)
     agents = partial(bench.agents, judge, cohort, seed=seed)
     methods: dict[str, Callable[[], Scores]] = {
         f"Dyna-Q, {name}": partial(agents, strategy=name, pretrained=networks) for name in ("llm", "hybrid", "cosine")

@@ -45,7 +45,7 @@ from dynaq.runs.folder import RunFolder
 from dynaq.runs.q_table import write_q_values, write_serving
 from dynaq.stores import FloatArray, open_store
 
-CHUNK = 10_000
+WRITTEN_AT_ONCE = 10_000
 BLOCK = 16  # agents of one file
 MIB = 1 << 20
 DUE = {"p50": 30.0, "p99": 150.0}  # ms
@@ -59,8 +59,8 @@ def make_store(folder: Path, jobs: int, applicants: int) -> None:
     rng = np.random.default_rng(SEEDS["vectors"])
     encoder = Encoder()
     with open_store(str(folder), create=True) as store:
-        for start in range(0, jobs, CHUNK):
-            ids = [f"j{i}" for i in range(start, min(jobs, start + CHUNK))]
+        for start in range(0, jobs, WRITTEN_AT_ONCE):
+            ids = [f"j{i}" for i in range(start, min(jobs, start + WRITTEN_AT_ONCE))]
             text = "What is done here. " * 30
             postings = (Job(id=i, title=f"Job {i}", description=text, technical_skills=("Python",)) for i in ids)
             store.put_records("job", postings)

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from bench.quality import GradedJudge, load
+from bench.training import score
 from cluster.rllib.dqn import RllibDqn, RllibDqnConfig, mean_reward
 from cluster.session import ray_session
-from dynaq.evaluation.ranking import ndcg_at_k
 from dynaq.qrels import Qrels
 from dynaq.tensor_cache import TensorCache
 
-FIRST, COHORTS, SIZE, BUDGET, AT = 96, 3, 32, 50, (10, 25, 50)
+FIRST, COHORTS, SIZE, MEASURED_AT = 96, 3, 32, (10, 25, 50)
 ALONE = 4  # applicants of each cohort for the variant with a network each
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -52,17 +52,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def one_cohort(
     cache: TensorCache, qrels: Qrels, cohort: list[str], settings: dict[str, Any], seed: int
 ) -> tuple[list[float], float]:
-    """Mean nDCG@10 at AT, and the mean reward."""
+    """Mean nDCG@10 at MEASURED_AT, and the mean reward."""
     judge = GradedJudge(cache, qrels, 0.0, 0)
-    learner = RllibDqn(cache, cohort, judge, RllibDqnConfig(**settings), BUDGET, seed)
+    learner = RllibDqn(cache, cohort, judge, RllibDqnConfig(**settings), MEASURED_AT[-1], seed)
     scores = []
-    while learner.spent < learner.budget:
-        learner.step()
-        if learner.spent in AT:
-            order = np.argsort(-learner.q_values(), axis=1, kind="stable")[:, :10]
-            ranked = [[cache.job_ids[j] for j in row] for row in order]
-            found = [ndcg_at_k(jobs, qrels.grades(name)) for jobs, name in zip(ranked, cohort, strict=True)]
-            scores.append(float(np.mean(found)))
+    for spent in MEASURED_AT:
+        learner.learn_until(spent)
+        rows = zip(cohort, learner.q_values(), strict=True)
+        scores.append(float(np.mean([score(cache, qrels, name, values) for name, values in rows])))
     reward = mean_reward([judgement for name in cohort for judgement in learner.answers(name)])
     learner.close()
     return scores, reward
@@ -75,7 +72,7 @@ def main() -> None:
     parser.add_argument("variants", nargs="*", help=f"of {', '.join(VARIANTS)}; all when none is named")
     args = parser.parse_args()
     cache, qrels = load(args.onet, args.store)
-    print(f"{'':<20}" + "".join(f"{at:>8}" for at in AT) + f"{'reward':>9}{'seconds':>9}")
+    print(f"{'':<20}" + "".join(f"{at:>8}" for at in MEASURED_AT) + f"{'reward':>9}{'seconds':>9}")
     with ray_session(num_cpus=2, object_store_gib=0.25):
         logging.getLogger("ray").setLevel(logging.ERROR)
         for name in args.variants or VARIANTS:

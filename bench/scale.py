@@ -33,7 +33,7 @@ from dynaq.runs.folder import RunFolder
 from dynaq.stores import COLLECTIONS, Kind, open_store
 from dynaq.tensor_cache import TensorCache
 
-SIZES = (8, 32, 128, 512)
+COHORT_SIZES = (8, 32, 128, 512)
 JOBS = 800
 ACTORS = 2
 BUDGET = 20
@@ -107,7 +107,10 @@ def measure(folder: Path, applicants: int, config: DynaQConfig) -> tuple[float, 
 
 
 def line(sizes: Sequence[int], seconds: Sequence[float]) -> tuple[float, float, float]:
-    """Least squares of the relative error: fixed seconds, seconds per applicant, largest deviation as a share."""
+    """Fits seconds = fixed + each · applicants by relative least squares.
+
+    Returns fixed, each, and the largest relative deviation.
+    """
     x, y = np.array(sizes, float), np.array(seconds)
     each, fixed = np.polyfit(x, y, 1, w=1 / y)
     return float(fixed), float(each), float(np.abs(y / (fixed + each * x) - 1).max())
@@ -116,7 +119,7 @@ def line(sizes: Sequence[int], seconds: Sequence[float]) -> tuple[float, float, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--preset", default="default")
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--sizes", type=int, nargs="+", default=COHORT_SIZES)
     arguments = parser.parse_args()
     config = DynaQConfig.load(None, {"preset": arguments.preset, "budget": BUDGET})
     print(f"{JOBS} jobs, {BUDGET} judgements each, blocks of {config.block_size}, {ACTORS} actors, {arguments.preset}")

@@ -36,11 +36,13 @@ Array = npt.NDArray[np.float64]
 KINDS = ("random", "family", "length", "echo", "popular", "title")
 GROUP = 0.1  # of the catalogue: a family, or what is pushed
 ALSO_RANDOM = 0.5
-ECHO_SHARE = 3.0  # an echo without noise IGNOREs all but so many times the share of relevant pairs
+# Without noise, an echo answers IGNORE to all but its top pairs, of which there are ECHO_SHARE times as many as
+# relevant ones.
+ECHO_SHARE = 3.0
 
 
 @dataclass(frozen=True)
-class Pairs:
+class CohortPairs:
     """All pairs of some applicants: grades and cosines (standardised per applicant) `[applicants, n_jobs]`."""
 
     applicants: tuple[str, ...]
@@ -51,7 +53,7 @@ class Pairs:
     titles: Array
 
     @classmethod
-    def of(cls, cache: TensorCache, qrels: Qrels, applicants: Sequence[str], seed: int) -> Pairs:
+    def of(cls, cache: TensorCache, qrels: Qrels, applicants: Sequence[str], seed: int) -> CohortPairs:
         grades = np.zeros((len(applicants), len(cache.job_ids)))
         for i, applicant in enumerate(applicants):
             for job_id, grade in qrels.grades(applicant).items():
@@ -86,7 +88,7 @@ def _standard(x: Array) -> Array:
 class SimulatedJudge(LabelJudge):
     """Of one kind and AUC. `labels` `[applicants, n_jobs]`: index into LABELS of every answer."""
 
-    def __init__(self, cache: TensorCache, pairs: Pairs, kind: str, target: float, seed: int) -> None:
+    def __init__(self, cache: TensorCache, pairs: CohortPairs, kind: str, target: float, seed: int) -> None:
         self._relevant = pairs.grades > 0
         rng = np.random.default_rng([seed, KINDS.index(kind)])
         noise = rng.standard_normal(pairs.grades.shape)

@@ -13,11 +13,11 @@ from dynaq.agent.config import DynaQConfig
 from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.agent.reward_strategy import make_strategy
 from dynaq.evaluation.ranking import ndcg_at_k
+from dynaq.evaluation.run_quality import K
 from dynaq.judging.judgement import JudgementSource
 from dynaq.qrels import Qrels
 from dynaq.tensor_cache import TensorCache
 
-K = 10
 Scores = dict[int, list[float]]  # judgements per applicant -> nDCG@10 of every applicant
 
 

@@ -6,8 +6,9 @@ Judges: `bench.simulated_judges`, of every kind and AUC; each seed draws its err
 first 24 applicants) and O*NET (its first 24). Strategies llm and hybrid, without pre-training, without gold and with 50
 gold pairs (half of them relevant, drawn from applicants of the market who are not in the cohort's evaluation); beside
 them the judge's own ranking of the whole catalogue (ties at random) and the cosine. Differences are paired over
-applicants and seeds, with 95 % bootstrap intervals. The table error is the mean absolute error of P(answer | fits) and
-P(answer | does not) as a block estimates them, against the true ones over all pairs of the cohort.
+applicants and seeds, with 95 % intervals (Student's t, `dynaq.evaluation.intervals`). The table error is the mean
+absolute error of P(answer | fits) and P(answer | does not) as a block estimates them, against the true ones over all
+pairs of the cohort.
 
 Developed on applicants that are not measured here: O*NET applicants 96 to 128, and an ESCO market of seed 1, its
 applicants 48 to 72. The kind `title` was not looked at during development.
@@ -30,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.simulated_judges import KINDS, Pairs, SimulatedJudge
+from bench.simulated_judges import KINDS, CohortPairs, SimulatedJudge
 from bench.training import Scores, learning_curve
 from dynaq.agent.config import DynaQConfig
 from dynaq.agent.dyna_q import DynaQBlock
@@ -48,7 +49,7 @@ AUCS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 BUDGETS = (30, 50)
 STORES = {"ESCO": "esco-48", "O*NET": "onet"}
 MARKETS = tuple(STORES)
-SIZE, GOLD = 24, 50
+SIZE, GOLD_LABELS = 24, 50
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def gold_labels(arena: Arena, applicants: Sequence[str], seed: int) -> list[Judg
     """Labels made by hand: half of them of jobs that fit."""
     rng = np.random.default_rng([seed, 50])
     labels = []
-    for n in range(GOLD):
+    for n in range(GOLD_LABELS):
         applicant = applicants[int(rng.integers(len(applicants)))]
         grades = arena.qrels.grades(applicant)
         jobs = sorted(j for j, g in grades.items() if g > 0) if n % 2 else list(arena.cache.job_ids)
@@ -132,7 +133,7 @@ def cell(arena: Arena, kind: str, target: float, seeds: int, with_gold: bool) ->
     found: dict[str, list[list[float]]] = {}
     notes: dict[str, list[float]] = {"auc": [], "error": [], "trust": [], "error, gold": []}
     for seed in range(seeds):
-        pairs = Pairs.of(arena.cache, arena.qrels, [*arena.cohort, *others], seed)
+        pairs = CohortPairs.of(arena.cache, arena.qrels, [*arena.cohort, *others], seed)
         judge = SimulatedJudge(arena.cache, pairs, kind, target, seed)
         notes["auc"].append(judge.reached)
         found.setdefault("judge", []).append(own_ranking(arena, judge, seed))

@@ -1,7 +1,7 @@
 """Prometheus metrics of training and of the broker, through Ray: every node exports those of its processes.
 
 Ray prefixes each name with `ray_`. `docs/dashboards.md` says where to scrape them, and `cluster/grafana/` has the
-dashboard. The judge's metrics are in `reward_service.metrics`.
+dashboard. The judge's metrics are in `reward_service.judge_metrics`.
 """
 
 from __future__ import annotations

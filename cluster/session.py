@@ -26,7 +26,8 @@ from dynaq.errors import DynaqError, InputError
 _raylet.Config.initialize("")  # type: ignore[attr-defined]
 
 GIB = 1 << 30
-MIN_CPUS = 8  # scheduling slots at least: the judge and two actors for each of three trials must fit a small machine
+# Ray's CPU slots, even on a smaller machine: the judge and three trials with two actors each must all be scheduled.
+MIN_CPUS = 8
 
 # Without this, Ray replaces 127.0.0.1 by the address that other machines see, and listens on every interface.
 _LOOPBACK = patch.object(services, "resolve_ip_for_localhost", lambda host: host)

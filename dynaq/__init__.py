@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     __version__: str
 
-_NAMES = {
+_PUBLIC_NAMES = {
     "dynaq.agent.checkpoint": ("load_block", "save_block"),
     "dynaq.agent.config": ("DynaQConfig",),
     "dynaq.agent.dyna_q": ("DynaQBlock",),
@@ -62,7 +62,7 @@ _NAMES = {
     "dynaq.stores": ("Store", "open_store"),
     "dynaq.tensor_cache": ("TensorCache",),
 }
-_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _PUBLIC_NAMES.items() for name in names}
 
 __all__ = [
     "Candidate",

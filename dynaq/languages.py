@@ -14,7 +14,7 @@ from typing import Any
 from dynaq.encoder import DEFAULT_NAME, MULTILINGUAL_NAME
 
 UNDETERMINED = "und"
-READ_CHARS = 400  # of a record: enough to be sure, in a tenth of the time that embedding takes
+LANGUAGE_CHARS = 400  # of a record: enough to be sure, in a tenth of the time that embedding takes
 MIN_LETTERS = 24  # a title of two words may be in any of five languages
 LEAST_PROBABILITY = 0.9  # probability below which the language is undetermined
 LAST_LATIN = 0x24F  # code point; letters beyond it are in another script, which needs no statistics
@@ -41,7 +41,7 @@ READS = {DEFAULT_NAME: frozenset({"en"}), MULTILINGUAL_NAME: frozenset(LANGUAGES
 
 def language_of(text: str) -> str:
     """ISO 639-1 code of a text's language; "und" if the text is too short or the result uncertain."""
-    text = text[:READ_CHARS]
+    text = text[:LANGUAGE_CHARS]
     letters = [letter for letter in text if letter.isalpha()]
     latin = 2 * sum(ord(letter) <= LAST_LATIN for letter in letters) > len(letters)
     if not letters or (latin and len(letters) < MIN_LETTERS):

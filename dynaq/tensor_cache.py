@@ -25,7 +25,7 @@ from dynaq.tensor_cache_loading import Arrays, Dtype, load_arrays, unpack, unpac
 
 Indices = npt.NDArray[np.int64]
 Span = tuple[slice, slice]
-ROWS_AT_ONCE = 8192  # rows converted to float32 at once
+CONVERTED_ROWS = 8192  # rows converted to float32 at once
 
 
 P = ParamSpec("P")
@@ -332,7 +332,7 @@ class TensorCache:
         """Dot products `[len(spans), n_jobs]` of state columns with action columns."""
         jobs = self.jobs
         out = np.empty((len(spans), len(jobs)), np.float32)
-        rows = ROWS_AT_ONCE if jobs.dtype != np.float32 else max(1, len(jobs))
+        rows = CONVERTED_ROWS if jobs.dtype != np.float32 else max(1, len(jobs))
         for start in range(0, len(jobs), rows):
             block = jobs[start : start + rows].astype(np.float32, copy=False)
             for i, (state_columns, action_columns) in enumerate(spans):

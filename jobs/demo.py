@@ -19,11 +19,11 @@ from dynaq.runs.folder import REPORT, RunFolder
 from dynaq.runs.reading import open_run_store, read_runs
 from dynaq.stores import open_store
 from jobs.cli import run_verb
-from jobs.recommend import titled
 from jobs.reporting.page import write_report
 from jobs.steps.compare import compare
 from jobs.steps.judge_backend import judge_backend
 from jobs.steps.prepare import Prepared, prepare, report_failures
+from jobs.steps.titles import titled
 from jobs.terminal.comparison_table import report_failed_trials, show_comparison
 from jobs.terminal.console import Bars, console, say, step
 from jobs.terminal.tables import recommendation_table
@@ -66,7 +66,7 @@ def _prepare_market(store_uri: str, layout: str, backend: JudgeBackend) -> tuple
     with step("Data: ESCO's ICT occupations as a job market"), open_store(store_uri, create=True) as store:
         market = esco_market(applicants=APPLICANTS)
         answers = store.judgements(backend.fingerprint).num_rows
-        say(f"  {len(market.jobs)} postings, {len(market.candidates)} applicants, {answers} judgements in the ledger")
+        say(f"  {len(market.jobs)} postings, {len(market.applicants)} applicants, {answers} judgements in the ledger")
         broker = start_broker(store_uri, backend)
         if not answers:
             say("  the judge starts in the background")

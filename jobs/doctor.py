@@ -170,14 +170,14 @@ def records(uri: str) -> Iterator[Finding]:
     """Whether the store has what training needs."""
     try:
         with open_store(uri, read_only=True) as store:
-            jobs, candidates = len(store.ids("job")), len(store.ids("candidate"))
-            lacking = jobs - len(store.hashes("job")), candidates - len(store.hashes("candidate"))
-            state: Literal["ok", "bad"] = "ok" if jobs and candidates else "bad"
-            yield Finding(state, f"store {store.uri}: {jobs} jobs, {candidates} candidates")
+            jobs, applicants = len(store.ids("job")), len(store.ids("candidate"))
+            lacking = jobs - len(store.hashes("job")), applicants - len(store.hashes("candidate"))
+            state: Literal["ok", "bad"] = "ok" if jobs and applicants else "bad"
+            yield Finding(state, f"store {store.uri}: {jobs} jobs, {applicants} applicants")
             yield from encoder_findings(store)
             if any(lacking):
                 yield Finding(
-                    "warn", f"{lacking[0]} jobs and {lacking[1]} candidates have no vectors", "`dynaq ingest`"
+                    "warn", f"{lacking[0]} jobs and {lacking[1]} applicants have no vectors", "`dynaq ingest`"
                 )
     except DynaqError as error:
         yield Finding("bad", "store", str(error))

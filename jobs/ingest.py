@@ -222,7 +222,7 @@ def _explained(work: Any, *arguments: Any, **options: Any) -> Any:
 
 def _dry_run_market(onet: str, applicants: int) -> None:
     market = onet_market(onet, applicants=applicants)
-    say(f"would write {len(market.jobs)} jobs, {len(market.candidates)} candidates, {len(market.qrels)} grades")
+    say(f"would write {len(market.jobs)} jobs, {len(market.applicants)} applicants, {len(market.qrels)} grades")
 
 
 def _dry_run_files(store: str | None, files: dict[str, Any], options: InputOptions, encoder: Encoder | None) -> None:
@@ -245,7 +245,7 @@ def _say(report: IngestReport) -> None:
         say(f"  mended: {text} ({count})")
     if report.personal:
         found = ", ".join(f"{kind} ({count})" for kind, count in report.personal)
-        say(f"  taken out of candidates' texts: {found}; --keep-personal leaves them in")
+        say(f"  taken out of applicants' texts: {found}; --keep-personal leaves them in")
     for name, counts in (("jobs", report.jobs), ("candidates", report.candidates)):
         if counts.exact or counts.near:
             say(f"  {_duplicates(name, counts)}")

@@ -148,7 +148,7 @@ def _market(store_uri: str | None, qrels: str | None) -> tuple[list[Candidate], 
         if qrels is not None:
             raise InputError("--qrels names ids of a store; give --store too")
         market = esco_market(applicants=DEMO_APPLICANTS)
-        return list(market.candidates), list(market.jobs), market.qrels
+        return list(market.applicants), list(market.jobs), market.qrels
     with open_store(store_uri, read_only=True) as opened:
         return list(judged_candidates(opened)), list(opened.records("job")), relevance(qrels, opened)
 
@@ -166,10 +166,10 @@ def _vectors(store_uri: str | None) -> TensorCache:
 def _check(store_uri: str | None, qrels: str | None, config: JudgeConfig, address: str | None) -> None:
     from reward_service.app import start_judge
 
-    candidates, jobs, grades = _market(store_uri, qrels)
+    applicants, jobs, grades = _market(store_uri, qrels)
     if grades is None:
         raise InputError(f"store {store_uri} has no relevance; give a file with --qrels")
-    samples = draw_samples(candidates, {job.id: job for job in jobs}, grades)
+    samples = draw_samples(applicants, {job.id: job for job in jobs}, grades)
     shown = sum(len(sample.jobs) for sample in samples)
     say(f"{len(samples)} applicants, {shown} pairs, model {config.model or 'SmolLM2-135M-Instruct (packaged)'}")
     with ray_session(address):
@@ -205,12 +205,12 @@ def _calibrate(store_uri: str | None, out: Path, config: JudgeConfig, pairs: int
         raise InputError("method choice has no thresholds to fit; --calibrate is for likelihood")
     if not out.parent.is_dir():
         raise InputError(f"--calibrate {out}: folder {out.parent} does not exist")
-    candidates, jobs, _ = _market(store_uri, None)
+    applicants, jobs, _ = _market(store_uri, None)
     with ray_session(address):
         with step("Starting the judge"):
             judge = start_judge(config)
         with step(f"Scoring {pairs} random pairs"):
-            fitted = asyncio.run(fit_judge(judge, config, candidates, jobs, pairs))
+            fitted = asyncio.run(fit_judge(judge, config, applicants, jobs, pairs))
     cut = fitted.cut_points
     fields: dict[str, Any] = fitted.model_dump(mode="json", exclude_unset=True, exclude=set(SECRETS))
     out.write_text(f"# thresholds fitted on {pairs} random pairs\n{yaml.safe_dump(fields, sort_keys=False)}")

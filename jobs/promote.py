@@ -184,7 +184,7 @@ def _show_evaluation(found: OffPolicyEvaluation, lists: LoggedLists) -> None:
     for name, title in (("dr", "doubly robust"), ("ips", "weighted, clipped"), ("snips", "self-normalised")):
         apart = found.difference[name]
         interval = f"{apart.value:+.3f} ({apart.low:+.3f} to {apart.high:+.3f})"
-        table.add_row(title, f"{found.current[name].value:.3f}", f"{found.candidate[name].value:.3f}", interval)
+        table.add_row(title, f"{found.current[name].value:.3f}", f"{found.new[name].value:.3f}", interval)
     console.print(table)
     say(f"  coverage {found.coverage:.0%}, worth {found.effective:.0f} lists of the new run's own", "dim")
 
@@ -198,7 +198,7 @@ def _as_json(
         shown |= asdict(promotion)
     if found is not None and lists is not None:
         evaluation = {
-            name: None if isinstance(value, float) and np.isnan(value) else value
+            "candidate" if name == "new" else name: None if isinstance(value, float) and np.isnan(value) else value
             for name, value in asdict(found).items()
         }
         shown |= {"evaluation": evaluation, "verdict": found.verdict, "reason": found.reason}

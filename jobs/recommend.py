@@ -13,6 +13,7 @@ from dynaq.runs.reading import open_run_store, read_runs
 from dynaq.stores import Store
 from dynaq.tensor_cache import TensorCache
 from jobs.cli import run_verb
+from jobs.steps.titles import RankedJobs, titled
 from jobs.terminal.console import console
 from jobs.terminal.tables import recommendation_table
 from recommend_service.catalogue import Catalogue
@@ -20,7 +21,6 @@ from recommend_service.config import PREFERENCE_WEIGHT
 from recommend_service.slates import blend
 
 SHORTLIST = 100  # jobs per applicant that a run folder keeps
-RankedJobs = list[tuple[str, float]]  # (job id, Q-value), best first
 
 
 def main(
@@ -45,12 +45,6 @@ def main(
         print(json.dumps({"applicant_id": applicant, "strategy": chosen.config["strategy"], "recommendations": items}))
         return
     console.print(recommendation_table(rows))
-
-
-def titled(best: RankedJobs, store: Store) -> list[tuple[int, str, str, float]]:
-    """(rank, title, job id, Q-value); a job that left the store keeps its id as its title."""
-    titles = {job.id: job.title for job in store.records("job", [job_id for job_id, _ in best])}
-    return [(rank, titles.get(job_id, job_id), job_id, q) for rank, (job_id, q) in enumerate(best, start=1)]
 
 
 def by_preference(best: RankedJobs, applicant_id: str, wish: str, store: Store) -> RankedJobs:

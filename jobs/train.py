@@ -116,9 +116,8 @@ def main(
     folder = RunFolder.at(out)
     refuse_other_run(folder, resume=resume)
     terms = {"samples": judge_samples, "price_in": price_in, "price_out": price_out, "max_cost": max_cost}
-    most = settings.budget * len(prepared.cohort)
     asks = needs_judge and judge != NO_JUDGE
-    backend = quoted_backend(judge, folder, prepared, most, terms) if asks else None
+    backend = quoted_backend(judge, folder, prepared, settings.budget * len(prepared.cohort), terms) if asks else None
     networks = _pretrained(pretrained)
     recorded = offline_ledger(judge, strategy) if offline or (needs_judge and judge == NO_JUDGE) else None
     labels, digest = read_gold(gold)

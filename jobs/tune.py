@@ -51,6 +51,18 @@ from reward_service.costs import Costs, costs_line
 
 DEFAULT_SAMPLES = 10  # when the space has something to draw
 
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        help="asha ends settings that lag behind others of their strategy (default with --space); "
+        "none gives every trial the full budget (default without)"
+    ),
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(help="the report says how many judgements reach it; default: nDCG@10 of 0.9, or a reward of 0.5"),
+]
+
 
 def main(
     store: Store,
@@ -73,17 +85,8 @@ def main(
         int | None, typer.Option(min=1, help="settings drawn from the space; default: 10 where it has any to draw")
     ] = None,
     search: Annotated[str, typer.Option(help="what draws settings: random, hyperopt or optuna")] = "random",
-    scheduler: Annotated[
-        str | None,
-        typer.Option(
-            help="asha ends settings that lag behind others of their strategy (default with --space); "
-            "none gives every trial the full budget (default without)"
-        ),
-    ] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="the report says how many judgements reach it; default: nDCG@10 of 0.9, or a reward of 0.5"),
-    ] = None,
+    scheduler: Scheduler = None,
+    threshold: Threshold = None,
     layout: Layout = None,
     config: AgentConfig = None,
     seed: Annotated[int | None, typer.Option(help="the first seed")] = None,

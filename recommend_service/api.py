@@ -23,7 +23,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from cluster.serve import key_matches
 from dynaq.feedback.events import MAX_TEXT
-from dynaq.ingest.records import Rejected, parse_candidate
+from dynaq.ingest.parse_records import Rejected, parse_candidate
 from dynaq.records import Candidate, Job
 from recommend_service import problems
 from recommend_service.config import MAX_K
@@ -176,11 +176,11 @@ def _routes(service: Recommender) -> APIRouter:
         made to keep them (`dynaq ingest --keep-personal`).
         """
         _take(profiles, request, 1)
-        candidate = _candidate(body)
-        await service.create(candidate)
-        where = f"/v1/applicants/{quote(candidate.id, safe='')}/recommendations"
+        applicant = _applicant(body)
+        await service.create(applicant)
+        where = f"/v1/applicants/{quote(applicant.id, safe='')}/recommendations"
         response.headers["Location"] = where
-        return ApplicantCreated(id=candidate.id, recommendations=where)
+        return ApplicantCreated(id=applicant.id, recommendations=where)
 
     @router.post("/v1/feedback", status_code=201, responses=documented(400, 404, 413, 422, 429, 503))
     async def feedback(
@@ -215,7 +215,7 @@ def _take(buckets: TokenBuckets, request: Request, tokens: int) -> None:
         raise Problem(429, "too-many-requests", f"try again in {math.ceil(wait)} s", retry_after=wait)
 
 
-def _candidate(body: ApplicantIn) -> Candidate:
+def _applicant(body: ApplicantIn) -> Candidate:
     raw = body.model_dump(exclude_none=True) | {"id": body.id or f"p-{uuid.uuid4().hex[:12]}"}
     try:
         record = parse_candidate(raw).record

@@ -145,9 +145,9 @@ class Catalogue:
         return vectors
 
 
-def shared_skills(candidate: Candidate, job: Job) -> list[str]:
+def shared_skills(applicant: Candidate, job: Job) -> list[str]:
     """Skills that both list, in the job's spelling."""
-    own = {skill.casefold().strip() for skill in (*candidate.hard_skills, *candidate.soft_skills)}
+    own = {skill.casefold().strip() for skill in (*applicant.hard_skills, *applicant.soft_skills)}
     asked: Sequence[str] = (*job.technical_skills, *job.soft_skills)
     return [skill for skill in dict.fromkeys(asked) if skill.casefold().strip() in own]
 

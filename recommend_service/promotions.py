@@ -1,4 +1,4 @@
-"""Which run serves, and which did before: a serving folder's `current.json`, replaced atomically, and its history.
+"""A serving folder: which run serves now (`current.json`, replaced atomically), and which runs served before.
 
 current.json                       the run that serves now, read by `dynaq serve --recommend --serving`
 history/<time>-<action>.json       every promotion and rollback; sorted by name, oldest first

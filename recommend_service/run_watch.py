@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dynaq.errors import DynaqError, InputError
 from dynaq.runs.folder import RunFolder
 from dynaq.runs.q_table import ServedRun, served_run_id
+from recommend_service.applicant_ranking import Ranker
 from recommend_service.catalogue import Catalogue
 from recommend_service.config import RecommendConfig
-from recommend_service.ranking import Ranker
 
 logger = logging.getLogger(__name__)
 CURRENT = "current.json"  # of a serving folder, written by `dynaq promote`

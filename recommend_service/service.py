@@ -25,11 +25,11 @@ from dynaq.ingest.embedding import candidate_texts, content_hash, stored_encoder
 from dynaq.ingest.personal import keeps_personal_data, says_something, without_personal_data
 from dynaq.records import Candidate, Job
 from dynaq.stores import FloatArray, open_feedback, open_store
+from recommend_service.applicant_ranking import Ranker, Ranking
 from recommend_service.catalogue import ApplicantVectors, Catalogue, applicant_vectors
 from recommend_service.config import RecommendConfig
 from recommend_service.metrics import Metrics
 from recommend_service.problems import Problem
-from recommend_service.ranking import Ranker, Ranking
 from recommend_service.recorder import Overloaded, Recorder
 from recommend_service.run_watch import RunWatch
 from recommend_service.schemas import (
@@ -262,34 +262,34 @@ class Recommender:
         if one.at is not None and one.at > now + FUTURE:
             raise Problem(422, "invalid-request", f"{place}at {one.at.isoformat()} lies in the future")
 
-    async def create(self, candidate: Candidate) -> None:
+    async def create(self, applicant: Candidate) -> None:
         """Embed and store a profile; its recommendations are available when this returns. Raises Problem.
 
         Personal data is removed first, unless the store keeps it.
         """
         layout = self.ranker.catalogue.layout
         if not keeps_personal_data(await self._read(self._store.meta)):
-            candidate, _ = without_personal_data(candidate)
-            if not says_something(candidate):
+            applicant, _ = without_personal_data(applicant)
+            if not says_something(applicant):
                 raise Problem(422, "invalid-request", "without personal data, bio, skills and experience are all empty")
         try:
-            blocks = await self._texts.profile(candidate, layout)
+            blocks = await self._texts.profile(applicant, layout)
         except InputError as error:
             raise Problem(409, "no-encoder", f"this service cannot create applicants: {error}") from error
-        hash_ = content_hash(candidate_texts(candidate), layout)
+        hash_ = content_hash(candidate_texts(applicant), layout)
 
         def write() -> None:
-            if next(iter(self._store.records("candidate", [candidate.id])), None) is not None:
-                raise Problem(409, "applicant-exists", f"applicant {candidate.id!r} is in the store already")
+            if next(iter(self._store.records("candidate", [applicant.id])), None) is not None:
+                raise Problem(409, "applicant-exists", f"applicant {applicant.id!r} is in the store already")
             with open_store(self.config.store) as store:
-                store.put_records("candidate", [candidate])
-                store.put_vectors("candidate", [candidate.id], {b: v[None] for b, v in blocks.items()}, [hash_])
+                store.put_records("candidate", [applicant])
+                store.put_vectors("candidate", [applicant.id], {b: v[None] for b, v in blocks.items()}, [hash_])
 
         try:
             await self._read(write)
         except DynaqError as error:  # a folder store allows one writer at a time
             raise Problem(503, "store-busy", str(error), retry_after=5) from error
-        self._newcomers[candidate.id] = (applicant_vectors(candidate.id, blocks, layout), candidate)
+        self._newcomers[applicant.id] = (applicant_vectors(applicant.id, blocks, layout), applicant)
 
     # In the background
 
@@ -349,6 +349,6 @@ def _generator(*parts: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest, "big"))
 
 
-def _headline(candidate: Candidate) -> str:
-    titles = ", ".join(position.title for position in candidate.experience[:2])
-    return (titles or candidate.bio or ", ".join(candidate.hard_skills))[:80]
+def _headline(applicant: Candidate) -> str:
+    titles = ", ".join(position.title for position in applicant.experience[:2])
+    return (titles or applicant.bio or ", ".join(applicant.hard_skills))[:80]

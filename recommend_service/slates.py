@@ -12,8 +12,8 @@ from dynaq.feedback.events import Event
 from dynaq.feedback.exposure_policy import POOL, explore
 from dynaq.records import Candidate
 from dynaq.stores import FloatArray
+from recommend_service.applicant_ranking import Ranking
 from recommend_service.catalogue import ApplicantVectors, Catalogue, Rows, shared_skills
-from recommend_service.ranking import Ranking
 from recommend_service.schemas import Explanation
 
 LabelProbabilities = Mapping[str, dict[str, float]]  # job -> label -> probability

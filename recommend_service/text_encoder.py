@@ -40,9 +40,9 @@ class Texts:
         self._known[text] = vector
         return vector
 
-    async def profile(self, candidate: Candidate, layout: Layout) -> dict[str, FloatArray]:
+    async def profile(self, applicant: Candidate, layout: Layout) -> dict[str, FloatArray]:
         """Vectors of a profile: block name -> `[block_dim]`. Raises as `preference`."""
-        texts = candidate_texts(candidate)
+        texts = candidate_texts(applicant)
         vectors = await self._encode([texts[block] for block in layout.state])
         return dict(zip(layout.state, vectors, strict=True))
 

@@ -18,7 +18,7 @@ from ray.serve.handle import DeploymentHandle
 
 from cluster.serve import key_matches, refuse_open_address, served_host
 from dynaq.errors import DynaqError, InputError, JudgeError
-from dynaq.ingest.records import Rejected, parse_candidate, parse_job
+from dynaq.ingest.parse_records import Rejected, parse_candidate, parse_job
 from dynaq.judging.judgement import AsyncJudge, Judgement, Label
 from dynaq.judging.ledger_first import LedgerFirst
 from dynaq.records import Candidate, Job
@@ -89,7 +89,7 @@ def _job(raw: dict[str, Any], index: int) -> Job:
     return record
 
 
-def _candidate(raw: dict[str, Any]) -> Candidate:
+def _applicant(raw: dict[str, Any]) -> Candidate:
     try:
         record = parse_candidate(raw).record
     except Rejected as error:
@@ -232,7 +232,7 @@ class JudgeApi:
         if len(set(ids)) < len(ids):
             raise InputError(f"job {next(i for i in ids if ids.count(i) > 1)!r} is there twice; send each once")
         return (
-            applicant or _candidate(body.applicant),
+            applicant or _applicant(body.applicant),
             jobs,
             applicant is not None and len(wanted) == len(jobs),
         )

@@ -27,8 +27,8 @@ from reward_service.client import ServeJudge
 from reward_service.config import JudgeConfig
 from reward_service.engine import Engine, VllmEngine
 from reward_service.errors import JudgeBusy
+from reward_service.judge_metrics import ReplicaMetrics
 from reward_service.llm_judge import LLMJudge
-from reward_service.metrics import ReplicaMetrics
 from reward_service.model import resolve_model
 from reward_service.openai_engine import PATIENCE, OpenAIEngine
 from reward_service.paid_judge import judge_on

@@ -26,16 +26,16 @@ LEAST_SCORES = 50  # with fewer scores, the top 5 % would be only one or two pai
 
 
 def random_pairs(
-    candidates: Sequence[Candidate], jobs: Sequence[Job], n: int, seed: int = 0
+    applicants: Sequence[Candidate], jobs: Sequence[Job], n: int, seed: int = 0
 ) -> list[tuple[Candidate, list[Job]]]:
     """`n` seeded random pairs, grouped by applicant. Raises InputError without applicants or jobs."""
-    if not candidates or not jobs:
+    if not applicants or not jobs:
         raise InputError("calibration needs at least one applicant and one job with text; ingest some first")
     rng = np.random.default_rng(seed)
     groups: dict[int, list[Job]] = {}
-    for a, j in zip(rng.integers(len(candidates), size=n), rng.integers(len(jobs), size=n), strict=True):
+    for a, j in zip(rng.integers(len(applicants), size=n), rng.integers(len(jobs), size=n), strict=True):
         groups.setdefault(int(a), []).append(jobs[int(j)])
-    return [(candidates[a], group) for a, group in sorted(groups.items())]
+    return [(applicants[a], group) for a, group in sorted(groups.items())]
 
 
 def thresholds_from_scores(scores: Sequence[float], scorer: str) -> Thresholds:
@@ -55,7 +55,7 @@ def thresholds_from_scores(scores: Sequence[float], scorer: str) -> Thresholds:
 async def fit_thresholds(
     score: Scorer,
     scorer: str,
-    candidates: Sequence[Candidate],
+    applicants: Sequence[Candidate],
     jobs: Sequence[Job],
     *,
     pairs: int = PAIRS,
@@ -67,7 +67,7 @@ async def fit_thresholds(
     scorer: its `JudgeConfig.scorer`.
     Raises InputError on too few scores.
     """
-    scored = await asyncio.gather(*(score(*pair) for pair in random_pairs(candidates, jobs, pairs, seed)))
+    scored = await asyncio.gather(*(score(*pair) for pair in random_pairs(applicants, jobs, pairs, seed)))
     return thresholds_from_scores([s for group in scored for s in group if math.isfinite(s)], scorer)
 
 
@@ -77,7 +77,7 @@ def calibrated(config: JudgeConfig, thresholds: Thresholds) -> JudgeConfig:
 
 
 async def fit_judge(
-    judge: ServeJudge, config: JudgeConfig, candidates: Sequence[Candidate], jobs: Sequence[Job], pairs: int = PAIRS
+    judge: ServeJudge, config: JudgeConfig, applicants: Sequence[Candidate], jobs: Sequence[Job], pairs: int = PAIRS
 ) -> JudgeConfig:
     """The judge that `config` becomes for these applicants and jobs.
 
@@ -89,4 +89,4 @@ async def fit_judge(
     fields = {"condense": True, "halves": config.endpoint is None}
     prepared = config.model_copy(update=fields)
     score = judge.variant(config, **fields).scores
-    return calibrated(prepared, await fit_thresholds(score, prepared.scorer, candidates, jobs, pairs=pairs))
+    return calibrated(prepared, await fit_thresholds(score, prepared.scorer, applicants, jobs, pairs=pairs))

@@ -75,7 +75,7 @@ class MethodCheck:
 
 
 def draw_samples(
-    candidates: Sequence[Candidate], jobs: Mapping[str, Job], qrels: Qrels, *, per_applicant: int = 24, seed: int = 0
+    applicants: Sequence[Candidate], jobs: Mapping[str, Job], qrels: Qrels, *, per_applicant: int = 24, seed: int = 0
 ) -> list[Sample]:
     """For each applicant at most half relevant jobs, the rest irrelevant.
 
@@ -83,7 +83,7 @@ def draw_samples(
     """
     rng = np.random.default_rng(seed)
     samples = []
-    for applicant in candidates:
+    for applicant in applicants:
         grades = qrels.grades(applicant.id)
         relevant = sorted(job_id for job_id, grade in grades.items() if grade > 0 and job_id in jobs)
         irrelevant = sorted(job_id for job_id in jobs if not grades.get(job_id, 0) > 0)

@@ -19,8 +19,8 @@ from reward_service.prompts import ChatPrompt, Segment
 from reward_service.untrusted_text import neutralise
 
 FIRST_PATIENCE = 10.0  # seconds in which a server must answer for the first time: a wrong address shows at once
-PATIENCE = 60.0  # the same afterwards, for a server that is busy or restarts
-ANSWER_SECONDS = 180.0  # of one document, pauses included
+RESTART_PATIENCE = 60.0  # seconds to wait for a server that has answered before: it may be busy or restarting
+ANSWER_SECONDS = 180.0  # longest time for one document, waiting between retries included
 ANSWER_TOKENS = 4096
 
 
@@ -68,7 +68,7 @@ class DocumentEndpoint:
             raise Unanswered(str(error)) from error
         except (httpx.HTTPError, AttributeError, TypeError, ValueError) as error:
             raise Unanswered(f"an answer in no known form ({type(error).__name__})") from error
-        self._engine.patience = PATIENCE
+        self._engine.patience = RESTART_PATIENCE
         return answer
 
 

@@ -31,14 +31,7 @@ from reward_service.config import JudgeConfig
 from reward_service.costs import Bill, Costs
 from reward_service.engine import PairError
 from reward_service.errors import JudgeBusy, JudgeUnavailable, MethodUnsupported
-from reward_service.prompts import (
-    CONTENT_FREE,
-    LETTERS,
-    ChatPrompt,
-    configured_prompt,
-    job_text,
-    profile_text,
-)
+from reward_service.prompts import CONTENT_FREE, LETTERS, ChatPrompt, configured_prompt, job_text, profile_text
 
 TOP_LOGPROBS = 20  # the API's maximum; a letter that is not among them counts as 0, which lowers label_mass
 LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")

@@ -17,7 +17,7 @@ from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 SCORE_FROM = "score_from"  # in extra_args: index of the first prompt token whose log-probability is wanted
-ROWS_AT_ONCE = 256  # projected onto the vocabulary together: 50 MB in float32 with 49,152 tokens
+LOGIT_ROWS = 256  # projected onto the vocabulary together: 50 MB in float32 with 49,152 tokens
 
 
 class ScoringModelRunner(CPUModelRunner):
@@ -60,7 +60,7 @@ class ScoringModelRunner(CPUModelRunner):
         """log p of each row's next token, `[rows]`."""
         model: Any = self.model
         parts = []
-        for some, wanted in zip(hidden.split(ROWS_AT_ONCE), tokens.split(ROWS_AT_ONCE), strict=True):
+        for some, wanted in zip(hidden.split(LOGIT_ROWS), tokens.split(LOGIT_ROWS), strict=True):
             logprobs = self.sampler.compute_logprobs(model.compute_logits(some))
             parts.append(logprobs.gather(1, wanted[:, None]).squeeze(1))
         return torch.cat(parts)

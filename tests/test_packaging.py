@@ -35,7 +35,10 @@ def tracked() -> set[str]:
 
 
 def named_by_the_documentation() -> set[str]:
-    """Files and folders of the repository that README and docs name; a link counts from its page's folder."""
+    """Files and folders of the repository that README and docs name, and the pictures of the benchmarks' pages.
+
+    A link counts from its page's folder.
+    """
     files = tracked()
     known = files | {str(parent) for name in files for parent in PurePosixPath(name).parents} - {"."}
     found = set()
@@ -45,6 +48,9 @@ def named_by_the_documentation() -> set[str]:
                 continue
             path = word.rstrip("/.")
             found |= {path, str(PurePosixPath(page).parent / path)} & known
+    for page in sorted(name for name in files if re.fullmatch(r"bench/\w+\.md", name)):
+        pictures = re.findall(r"!\[[^]]*\]\(([\w./-]+)\)", (ROOT / page).read_text())
+        found |= {str(PurePosixPath(page).parent / picture) for picture in pictures}
     return found
 
 
@@ -80,7 +86,7 @@ def installed(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_the_wheel_carries_what_the_documentation_names(installed: Path) -> None:
     named = {path for path in named_by_the_documentation() if not in_a_folder_of(path, FOR_DEVELOPERS)}
-    assert {"ray_config.yaml", "cluster/kuberay", "examples/walkthrough.ipynb", "docs/pictures/report.png"} <= named
+    assert {"ray_config.yaml", "cluster/kuberay", "examples/walkthrough.ipynb", "bench/trust.svg"} <= named
     missing = {path for path in named if not (installed / path).exists() and not (installed / SHARE / path).exists()}
     assert missing == set()
 

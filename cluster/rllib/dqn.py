@@ -75,7 +75,7 @@ class CohortEnv(gymnasium.vector.VectorEnv[FloatArray, npt.NDArray[np.int64], np
     def __init__(
         self, cache: TensorCache, applicants: Sequence[str], source: JudgementSource, budget: int, slate_size: int
     ) -> None:
-        self._sources = [_Remembering(source) for _ in applicants]
+        self._sources = [_RecordingSource(source) for _ in applicants]
         self._envs = [
             gymnasium.make(
                 ID,
@@ -125,7 +125,7 @@ class CohortEnv(gymnasium.vector.VectorEnv[FloatArray, npt.NDArray[np.int64], np
         self._pool.shutdown()
 
 
-class _Remembering:
+class _RecordingSource:
     """A source that records the judgements it passes on.
 
     neutral: the learner's reward for an abstention. Every step must have a reward, and the mean of the rewards so far
@@ -267,6 +267,17 @@ class RllibDqn:
         result: dict[str, Any] = self._algorithm.train()  # type: ignore[no-untyped-call]
         self.spent += 1
         self.loss = float(result.get("learners", {}).get(DEFAULT_MODULE_ID, {}).get("qf_loss", math.nan))
+
+    def learn_until(self, spent: int) -> list[float]:
+        """Steps until each applicant has had `spent` judgements, at most the budget; the loss of each step.
+
+        Raises JudgeError when the judge fails.
+        """
+        losses = []
+        while self.spent < min(spent, self.budget):
+            self.step()
+            losses.append(self.loss)
+        return losses
 
     def answers(self, applicant: str, since: int = 0) -> list[Judgement]:
         """The judgements of an applicant's steps from `since` on, abstentions left out."""

@@ -42,10 +42,8 @@ def train_rllib_dqn(
     round_ = 0
     try:
         while learner.spent < learner.budget:
-            epsilon, losses, since, round_ = learner.epsilon, [], learner.spent, round_ + 1
-            while learner.spent < min(since + job.config.slate_size, learner.budget):
-                learner.step()
-                losses.append(learner.loss)
+            epsilon, since, round_ = learner.epsilon, learner.spent, round_ + 1
+            losses = learner.learn_until(since + job.config.slate_size)
             ranked = _ranked(learner)
             new = _round(learner, ranked, qrels, round_, since, epsilon, mean_known(losses))
             rows += new

@@ -8,10 +8,10 @@ Three steps, each a stacked computation over the agents of a block:
    kernel is a squared exponential on the job embedding; shifts are in units of the prior's own deviation.
 3. A calibrated head p(label | static prior, shift of the process), pre-trained too; without one the shift is added.
 
-A judge that answers at random with probability e is not believed blindly. Let m be the prediction for the pair without
-its own answer, and p the predicted probability of that answer: the answer is genuine with probability
-w = (1-e)·p / ((1-e)·p + e/4), and the believed reward is w·r + (1-w)·m. With e = 0 that is the answer itself. What an
-applicant did is not a judge's guess, so it always has e = 0.
+A judge that errs is not believed blindly. Let p(k) be the prediction for the pair without its own answer: after the
+answer l, the truth is k with probability p(k)·confusion[k, l] / Σ_j p(j)·confusion[j, l] (`AnswerNoise`), and the
+believed reward is the mean under that. Of a judge that never errs it is the answer itself. What an applicant did is not
+a judge's guess, so it is the truth.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Protocol
 
 import torch
 
+from dynaq.agent.answer_noise import AnswerNoise
 from dynaq.agent.judge_table import Answers, JudgeTable
 from dynaq.agent.pair_features import log_rank
 from dynaq.agent.replay_buffer import JudgedPairs
@@ -40,7 +41,7 @@ CHUNK_BYTES = 1 << 28  # of kernel rows held at once
 class Prior(Protocol):
     """Static prior and head of a block's agents (`dynaq.pretraining.prior.PretrainedPrior` or `CosinePrior`)."""
 
-    noise: float
+    noise: AnswerNoise
     static: torch.Tensor  # p(label | s, a) [agents, n_jobs, 4]
 
     def head(self, context: Callable[[], torch.Tensor]) -> torch.Tensor | None:
@@ -54,9 +55,8 @@ class CosinePrior:
     cosines `[agents, n_jobs]` scaled to [0, 1]; values `[4]`, the labels' rewards.
     """
 
-    noise = 0.0
-
     def __init__(self, cosines: torch.Tensor, values: torch.Tensor) -> None:
+        self.noise = AnswerNoise.random(0.0)
         centred = 2.0 * (cosines - cosines.mean(1, keepdim=True))  # back from [0, 1] to the cosine's own scale
         self.static = class_probabilities(COSINE_SLOPE * centred, torch.full_like(centred, CLASS_VARIANCE), values)
 
@@ -70,14 +70,10 @@ def class_probabilities(mean: torch.Tensor, variance: torch.Tensor, values: torc
     return torch.softmax(-0.5 * (values - mean[..., None]) ** 2 / variance[..., None], dim=-1)
 
 
-def genuine(predicted: torch.Tensor, answered: torch.Tensor, noise: float) -> torch.Tensor:
-    """Probability that an answer was not random. predicted, answered `[..., 4]` → `[...]`."""
-    agreement = (1.0 - noise) * (predicted * answered).sum(-1)
-    return agreement / (agreement + noise / len(LABELS)).clamp_min(1e-12) if noise > 0 else torch.ones_like(agreement)
-
-
 class BayesWorldModel:
     """Posterior over the judge's reward for the whole catalogue, per agent.
+
+    noise: a share of random answers to assume in place of what the prior knows of the judge's errors.
 
     Attributes after `observe`:
         mean, deviation: `[agents, n_jobs]`, in units of reward.
@@ -94,7 +90,8 @@ class BayesWorldModel:
         self._prior, self._values = prior, values
         self.table: JudgeTable | None = None
         self.text_rewards: torch.Tensor | None = None
-        self.noise = prior.noise if noise is None else noise
+        assumed = prior.noise if noise is None else AnswerNoise.random(noise, prior.noise.usual)
+        self.noise = assumed.to(embedding.device)
         self._embedding = embedding
         self._norms = embedding.square().sum(1)
         self._static = prior.static
@@ -134,19 +131,24 @@ class BayesWorldModel:
         agents = len(self._static)
         per_agent = 4 * n * self._static.shape[1]
         step = max(1, CHUNK_BYTES // per_agent)
+        answers = judged.probabilities[:, :n].clone()
+        asked = judged.valid() & ~judged.real()
+        answers[asked] = self.noise.read(answers[asked])
         shifts, deviations = [], []
         for start in range(0, agents, step):
             part = slice(start, min(start + step, agents))
-            shift, deviation = self._condition(judged, part, n)
+            shift, deviation = self._condition(judged, answers, part)
             shifts.append(shift)
             deviations.append(deviation)
         self.deviation = self._scale * torch.cat(deviations)
         probabilities, mean = self._predict(torch.cat(shifts))
         jobs = judged.jobs[:, :n]
-        alone = mean.gather(1, jobs)  # at a judged job the shift excludes that job's own answer
-        predicted = probabilities.gather(1, jobs[..., None].expand(-1, -1, 4))
-        trust = genuine(predicted, judged.probabilities[:, :n], self.noise).masked_fill(judged.real(), 1.0)
-        self.believed = trust * judged.rewards[:, :n] + (1.0 - trust) * alone
+        self.believed = judged.rewards[:, :n]
+        if not self.noise.faultless:
+            # At a judged job the shift excludes that job's own answer.
+            predicted = probabilities.gather(1, jobs[..., None].expand(-1, -1, 4))
+            truth = self.noise.truth(predicted, answers)
+            self.believed = torch.where(judged.real(), self.believed, truth @ self._values)
         valid = judged.valid()
         rows = torch.arange(agents, device=jobs.device)[:, None].expand_as(jobs)
         mean[rows[valid], jobs[valid]] = self.believed[valid]
@@ -168,13 +170,14 @@ class BayesWorldModel:
         rows = self._embedding[jobs]
         return (self._norms + rows.square().sum(1, keepdim=True) - 2.0 * rows @ self._embedding.T).clamp_min(0.0)
 
-    def _condition(self, judged: JudgedPairs, part: slice, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _condition(self, judged: JudgedPairs, answers: torch.Tensor, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
         """Posterior shift `[part, n_jobs, scales]`, leave-one-out at judged jobs, and standard deviation."""
+        n = answers.shape[1]
         jobs, valid = judged.jobs[part, :n], judged.valid()[part]
         static = self._static[part].gather(1, jobs[..., None].expand(-1, -1, 4))
         surprise, variance = surprises(
             static,
-            judged.probabilities[part, :n],
+            answers[part],
             valid,
             self._values,
             self.noise,
@@ -202,30 +205,32 @@ def surprises(
     answers: torch.Tensor,
     valid: torch.Tensor,
     values: torch.Tensor,
-    noise: float,
+    noise: AnswerNoise,
     real: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What answers say beyond the static prior, and how uncertain that is.
 
     The process moves the odds of the labels, p(label) ∝ static·exp(shift·u), where u is a label's distance from the
     prior's mean reward in units of the prior's deviation. An answer l is seen with probability
-    q(l) = (1-e)·p(l) + e/4, so its score is g = t(l)·u(l) with t(l) = (1-e)·p(l) / q(l), and its Fisher information
-    I = Σ q(l)·(t(l)·u(l))². One step of Fisher scoring, as in the Laplace approximation (Rasmussen & Williams 2006,
-    sec. 3.4), gives the observation g/I of variance 1/I. Answers that the prior was sure of say little, and a noisy
-    judge's false answers on such pairs cancel.
+    q(l) = Σ_k p(k)·confusion[k, l], so its score is g(l) = Σ_k p(k)·confusion[k, l]·u(k) / q(l), the mean of u after
+    that answer, and its Fisher information I = Σ q(l)·g(l)². One step of Fisher scoring, as in the Laplace
+    approximation (Rasmussen & Williams 2006, sec. 3.4), gives the observation g/I of variance 1/I. Answers that the
+    prior was sure of say little, and a noisy judge's false answers on such pairs cancel.
 
     static, answers `[agents, n, 4]`; valid, real `[agents, n]`, where real marks what the applicant did. Returns
     observation and variance `[agents, n]`; an empty slot gets a variance so large that it has no effect.
     """
     mean, scale = static @ values, deviation_of(static, values)
     beyond = (values - mean[..., None]) / scale[..., None]
-    answered = (1.0 - noise) * static + noise / len(LABELS)
-    trust = (1.0 - noise) * static / answered.clamp_min(1e-12) if noise > 0 else torch.ones_like(static)
+    answered, told = static, beyond
+    if not noise.faultless:
+        answered = noise.answered(static)
+        told = noise.answered(static * beyond) / answered.clamp_min(1e-12)
     if real is not None:
         answered = torch.where(real[..., None], static, answered)
-        trust = trust.masked_fill(real[..., None], 1.0)
-    information = LEAST_INFORMATION + (answered * (trust * beyond).square()).sum(-1)
-    score = (answers * trust * beyond).sum(-1)
+        told = torch.where(real[..., None], beyond, told)
+    information = LEAST_INFORMATION + (answered * told.square()).sum(-1)
+    score = (answers * told).sum(-1)
     variance = OBSERVATION_VARIANCE + 1.0 / information
     return score / information * valid, torch.where(valid, variance, torch.full_like(variance, 1e6))
 

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dynaq.agent.config import DynaQConfig
 from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.agent.replay_buffer import JudgedPairs
 from dynaq.agent.reward_strategy import RewardStrategy
 from dynaq.agent.tensor_files import read_saved, write_saved
+from dynaq.agent.world_model import StartingNetworks
 from dynaq.errors import InputError
 from dynaq.tensor_cache import TensorCache, check_encoder_of
-
-if TYPE_CHECKING:
-    from dynaq.pretraining.prior import Pretrained
 
 NAME = "block"
 
@@ -47,7 +44,7 @@ def save_block(block: DynaQBlock, folder: str | Path) -> None:
 
 
 def load_block(
-    folder: str | Path, cache: TensorCache, pretrained: Pretrained | None = None, device: str = "cpu"
+    folder: str | Path, cache: TensorCache, pretrained: StartingNetworks | None = None, device: str = "cpu"
 ) -> DynaQBlock:
     """Restore a saved block. `cache` and `pretrained` must be those it was trained with.
 

@@ -64,7 +64,7 @@ class DynaQConfig(BaseModel):
     model_hidden: tuple[PositiveInt, ...] = Field(default=(1024, 512), description="widths of the mlp world model")
     model_updates: int = Field(default=5, ge=0, description="updates of the mlp world model per round")
     judge_noise: float | None = Field(
-        default=None, ge=0, lt=1, description="share of random answers; None: as pre-training estimated it, or 0"
+        default=None, ge=0, lt=1, description="share of random answers; None: errors as pre-training estimated, or none"
     )
     planning: Literal["catalogue", "replay"] = Field(
         default="catalogue", description="plan over any job of the catalogue, or over judged pairs only (to compare)"
@@ -77,6 +77,9 @@ class DynaQConfig(BaseModel):
     epsilon_end: float = Field(default=0.0, ge=0, le=1)
     epsilon_decay: float = Field(default=0.995, gt=0, le=1, description="factor per judged pair")
     probes: int = Field(default=2, ge=0, description="random jobs on the first slate, to hear the judge on misfits")
+    checked_acts: int = Field(
+        default=48, ge=0, description="answers of a block's people that the judge is asked about as well, to see it err"
+    )
     ucb: float = Field(default=0.0, ge=0, description="standard deviations of the model added to Q when acting")
 
     # Rewards

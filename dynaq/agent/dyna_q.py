@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +25,7 @@ from torch.nn import functional
 
 from dynaq.agent.acting import ask, explore, probe, valued
 from dynaq.agent.config import DynaQConfig
-from dynaq.agent.gold import answered_gold
+from dynaq.agent.gold import answered_gold, clear_acts
 from dynaq.agent.judge_table import JudgeTable
 from dynaq.agent.pair_features import scaled_cosines
 from dynaq.agent.pair_inputs import make_inputs
@@ -35,15 +34,12 @@ from dynaq.agent.replay_buffer import JudgedPairs, first_of_each
 from dynaq.agent.reward_strategy import RewardStrategy
 from dynaq.agent.round_metrics import RoundMetrics, Update, count_label, mean_loss
 from dynaq.agent.stacked_mlp import agent_generator
-from dynaq.agent.world_model import make_world_model
+from dynaq.agent.world_model import StartingNetworks, make_world_model
 from dynaq.errors import InputError
 from dynaq.feedback.answers import KEPT
 from dynaq.judging.judgement import Judgement, JudgementSource, Slate
 from dynaq.means import mean_known
 from dynaq.tensor_cache import TensorCache
-
-if TYPE_CHECKING:
-    from dynaq.pretraining.prior import Pretrained
 
 
 class DynaQBlock:
@@ -53,7 +49,8 @@ class DynaQBlock:
         strategy: the reward that the agents learn from.
         pretrained: cohort-wide networks to start from; None, or networks that fall back, for the cosine prior.
         device: where the tensors live.
-        feedback: what applicants did; other applicants and jobs outside the catalogue are ignored.
+        feedback: what applicants did; other applicants and jobs outside the catalogue are ignored. It is believed, and
+            up to `checked_acts` of it are gold, too.
         gold: hand-made labels of pairs of any applicants of the cache. The judge is asked about them once, before the
             first round, and they anchor its table; they cost no budget and no agent learns from them directly.
 
@@ -67,7 +64,7 @@ class DynaQBlock:
         applicant_ids: Sequence[str],
         strategy: RewardStrategy,
         config: DynaQConfig,
-        pretrained: Pretrained | None = None,
+        pretrained: StartingNetworks | None = None,
         device: str = "cpu",
         feedback: Iterable[Judgement] | None = None,
         gold: Iterable[Judgement] | None = None,
@@ -100,6 +97,7 @@ class DynaQBlock:
         )
         if feedback is not None:
             self._give(feedback)
+            self._gold += clear_acts(self._given, config.checked_acts)
         self.q = QFunction(self._inputs, self.generators, config)
         if config.warm_start:
             self._warm_start()

@@ -1,8 +1,12 @@
-"""Hand-made labels beside the judge's answers on the same pairs; they anchor its table (`dynaq.agent.judge_table`)."""
+"""Pairs of known truth beside the judge's answers on them; they anchor its table (`dynaq.agent.judge_table`).
+
+Their truth is a label made by hand, or what the applicant did.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain, islice, zip_longest
 
 import numpy as np
 
@@ -11,6 +15,15 @@ from dynaq.agent.pair_features import scaled_cosines, similarity_features
 from dynaq.agent.replay_buffer import first_of_each
 from dynaq.judging.judgement import Judgement, JudgementSource, Slate
 from dynaq.tensor_cache import TensorCache
+
+
+def clear_acts(done: Sequence[Sequence[Judgement]], limit: int) -> list[Judgement]:
+    """Of what each applicant did, oldest first, at most `limit` acts that tell whether the job fits.
+
+    They are taken evenly and newest first. A click does not tell: it may be the posting's title, or curiosity.
+    """
+    clear = ([act for act in reversed(own) if act.label != "CLICK"] for own in done)
+    return list(islice((act for act in chain.from_iterable(zip_longest(*clear)) if act is not None), limit))
 
 
 def answered_gold(

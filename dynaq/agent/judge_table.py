@@ -7,8 +7,8 @@ fit. It is hidden, and two annotators give evidence of it, the similarities of a
     P(answer = l | k) = confusion[k, l]
 
 An answer that is a distribution is first read as the label it points to (`sharpened`). Expectation-maximisation finds
-theta and the confusion from the answers of a block of agents (Dawid & Skene 1979; with a classifier as one of the
-annotators, Raykar et al. 2010). It never sees relevance grades. These rules keep it sound:
+theta and the confusion from the answers of a block of agents or of a ledger (Dawid & Skene 1979; with a classifier as
+one of the annotators, Raykar et al. 2010). It never sees relevance grades. These rules keep it sound:
 
 - theta has a prior from other markets (how the chance to fit depends on the cosine there) and departs from it only on
   evidence: few jobs of a catalogue fit, so a judge who says APPLY of many dissimilar jobs is in error;
@@ -177,12 +177,15 @@ def estimate(
     beyond: Array | None = None,
     acts: Acts | None = None,
     iterations: int = ITERATIONS,
+    tied: bool = False,
 ) -> tuple[JudgeModel, JudgeTable, Array]:
     """The judge, its table, and P(k | everything) `[rows, 4]` of every pair.
 
     start: where the iteration begins. taste `[rows, 4]`: per label, the chance that an answer has nothing to do with
     this applicant. beyond `[rows, 4]`: log-odds that the applicant's other answers add to those of phi. acts: what
-    applicants did; it tells how often jobs fit, and nothing about the judge.
+    applicants did; it tells how often jobs fit, and nothing about the judge. tied: the rows of the fits follow from the
+    misfits' row, however many answers there are (`_confusion`). The similarities alone cannot tell the judge's misses
+    from their own, and in a ledger's many and chosen pairs theirs would count as the judge's.
     """
     answers, rows = pairs.answers, len(pairs.answers)
     taste = np.zeros((rows, LEVELS)) if taste is None else taste
@@ -193,7 +196,7 @@ def estimate(
     truth = np.zeros((rows, LEVELS))
     for _ in range(iterations):
         truth = _truth(pairs, model, taste, beyond)
-        model = _maximised(pairs, model, truth, taste, beyond, pooled, acts)
+        model = _maximised(pairs, model, truth, taste, beyond, pooled, acts, tied)
     return model, table_of(model, truth, pairs), truth
 
 
@@ -217,7 +220,14 @@ def answer_likelihood(answers: Array, confusion: Array, taste: Array) -> Array:
 
 
 def _maximised(
-    pairs: Answers, model: JudgeModel, truth: Array, taste: Array, beyond: Array, pooled: Array, acts: Acts
+    pairs: Answers,
+    model: JudgeModel,
+    truth: Array,
+    taste: Array,
+    beyond: Array,
+    pooled: Array,
+    acts: Acts,
+    tied: bool,
 ) -> JudgeModel:
     genuine = 1.0 - taste.sum(1)
     counts = (truth * genuine[:, None]).T @ pairs.answers  # [k, l]
@@ -229,9 +239,10 @@ def _maximised(
     fit = 1.0 - np.exp(_log_softmax(pairs.phi[:, :2] @ model.theta[:, :2].T, np.zeros(LEVELS))[:, -1])
     valid = _validity(fit * genuine, 1.0 - pairs.answers[:, -1], 1.0 - error)
     base = valid * _confusion(error, mix) + (1.0 - valid) * misfit
-    confusion = (counts + ROW_PSEUDO * base) / (counts.sum(1, keepdims=True) + ROW_PSEUDO)
+    confusion = base if tied else (counts + ROW_PSEUDO * base) / (counts.sum(1, keepdims=True) + ROW_PSEUDO)
     confusion = misfit + min(1.0, valid / VALID) * (confusion - misfit)
-    confusion = _ordered(confusion, truth.sum(0))
+    if not tied:
+        confusion = _ordered(confusion, truth.sum(0))
     # Labels are made of chosen pairs, so their shares tell nothing about how often a job fits.
     drawn = np.isnan(pairs.known)
     phi, known = np.concatenate([pairs.phi[drawn], acts.phi]), np.concatenate([truth[drawn], acts.done])

@@ -17,8 +17,6 @@ class MLPWorldModel:
     Attributes as `dynaq.agent.bayes_world_model.BayesWorldModel`; `believed` is what the judge said.
     """
 
-    noise = 0.0
-
     def __init__(
         self, inputs: PairInputs, prior_rewards: torch.Tensor, generators: list[torch.Generator], config: DynaQConfig
     ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 
@@ -18,8 +18,25 @@ from dynaq.agent.trust_world_model import TrustWorldModel
 from dynaq.judging.judgement import LABELS
 from dynaq.tensor_cache import TensorCache
 
-if TYPE_CHECKING:
-    from dynaq.pretraining.prior import Pretrained
+
+class StartingNetworks(Protocol):
+    """Networks that agents may start from, fitted on other applicants: `dynaq.pretraining.prior.Pretrained`."""
+
+    @property
+    def falls_back(self) -> bool:
+        """Whether agents start from the cosine instead, because the networks gain nothing."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the networks' weights; a checkpoint keeps it."""
+        ...
+
+    def prior(
+        self, cache: TensorCache, applicants: Sequence[str], device: torch.device, features: torch.Tensor | None = None
+    ) -> Prior:
+        """The prior of these applicants. Raises InputError if the cache's layout or encoder differs."""
+        ...
 
 
 class WorldModel(Protocol):
@@ -67,7 +84,7 @@ def make_world_model(
     cosines: torch.Tensor,
     generators: list[torch.Generator],
     config: DynaQConfig,
-    pretrained: Pretrained | None,
+    pretrained: StartingNetworks | None,
 ) -> WorldModel:
     """The model that `DynaQConfig.world_model` names. cosines: `[agents, n_jobs]`, scaled, on the block's device."""
     if config.world_model == "mlp":

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from dynaq.evaluation.intervals import (
     CONFIDENCE,
     NO_SEED,
+    Band,
     Interval,
     Values,
     band,
@@ -26,10 +27,12 @@ from dynaq.evaluation.intervals import (
     paired_difference,
     steps_to_threshold,
 )
-from dynaq.evaluation.run_quality import K, metric_range
-from dynaq.evaluation.trial_rows import CURVES, FINALS
+from dynaq.evaluation.run_quality import K, Known, metric_range
+from dynaq.evaluation.trial_rows import CURVES, FINALS, curve_rows, final_rows
 from dynaq.means import mean_known
-from dynaq.runs.trials import TrialResult, setting_json
+from dynaq.runs.judgements import Judged
+from dynaq.runs.reading import Run
+from dynaq.runs.trials import Trial, TrialResult, setting_json
 
 COMPARISON = "comparison.json"
 COLD = 10  # judgements of the cold start
@@ -53,9 +56,9 @@ METRIC_TITLES = {
 # Column of curves.parquet -> title of the learning curve in the report.
 CURVE_TITLES = {
     "ndcg": f"nDCG@{K} of the ranking",
-    "mean_reward": "mean reward of each slate",
-    "cumulative_reward": "cumulative reward",
-    "cumulative_regret": "cumulative regret",
+    "mean_reward": "mean judge reward of each slate",
+    "cumulative_reward": "cumulative judge reward",
+    "cumulative_regret": "cumulative regret by the judge's rewards",
     "q_loss": "loss of the direct Q updates",
     "model_loss": "squared error of the world model",
     "planning_loss": "loss of the planning updates",
@@ -211,7 +214,6 @@ def _arm_statistics(arm: Arm, rows: Rows, curve: str, threshold: float) -> dict[
     # A strategy that needs no judge reaches the threshold at 0 judgements, or never.
     grid = rows.grid if used else np.zeros(1)
     steps = steps_to_threshold(rows.curve(arm, curve, grid), grid, threshold)
-    bands = {name: band(rows.curve(arm, name), rows.grid, within=metric_range(name)) for name in CURVES}
     return {
         "strategy": arm.strategy,
         "setting": arm.setting,
@@ -233,16 +235,35 @@ def _arm_statistics(arm: Arm, rows: Rows, curve: str, threshold: float) -> dict[
             "low": steps.low,
             "high": steps.high,
         },
-        "curves": {
-            name: {
-                "judgements": one.judgements.tolist(),
-                "mean": one.mean.tolist(),
-                "low": one.low.tolist(),
-                "high": one.high.tolist(),
-            }
-            for name, one in bands.items()
-            if not np.isnan(one.mean).all()
-        },
+        "curves": curves_json(learning_curves(arm, rows)),
+    }
+
+
+def run_curves(run: Run, judged: Judged) -> dict[str, Band]:
+    """The learning curves of a single run, by the names of CURVES: those that a comparison of it alone would have.
+
+    Against rounds for a run that used no judgements. judged: pairs judged by the run's judge.
+    """
+    trial = Trial(run.name, run.config["strategy"], run.config["config"]["seed"], {})
+    known = Known(judged)
+    rows = list(curve_rows(trial, run, known))
+    if run.judgements_per_applicant == 0:
+        rows = [row | {"judgements_used": row["round"]} for row in rows]
+    finals = list(final_rows(trial, run, known, None))
+    return learning_curves(Arm(trial.strategy, {}, (TrialResult(trial, "done"),)), Rows(finals, rows, [trial.seed]))
+
+
+def learning_curves(arm: Arm, rows: Rows) -> dict[str, Band]:
+    """An arm's known learning curves, by the names of CURVES."""
+    bands = {name: band(rows.curve(arm, name), rows.grid, within=metric_range(name)) for name in CURVES}
+    return {name: one for name, one in bands.items() if not np.isnan(one.mean).all()}
+
+
+def curves_json(curves: Mapping[str, Band]) -> dict[str, dict[str, list[float]]]:
+    """Learning curves as in comparison.json, with NaN for what is not known."""
+    return {
+        name: {bound: getattr(one, bound).tolist() for bound in ("judgements", "mean", "low", "high")}
+        for name, one in curves.items()
     }
 
 

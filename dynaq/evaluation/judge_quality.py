@@ -32,7 +32,7 @@ from dynaq.tensor_cache import TensorCache
 QUALITIES = (0.6, 0.7, 0.8, 0.9, 0.95)
 JUDGEMENTS = 30  # per applicant
 MOST_APPLICANTS = 16
-ITERATIONS = 40  # of the estimate, until it no longer moves
+ITERATIONS_TO_CONVERGE = 40  # of the estimate, until it no longer moves
 BELOW = "below the point from which learning from it helps on your catalogue"
 
 
@@ -67,7 +67,7 @@ def check_judge_table(cache: TensorCache, judgements: Iterable[Judgement], qrels
     answers = np.array([j.probabilities for j in kept], np.float64)
     answers = sharpened(answers, usual_mix(answers))
     pairs = Answers(phi[agent, job], answers, agent, job, np.full(len(kept), np.nan))
-    _, estimated, _ = estimate(pairs, unknown_judge(phi.shape[2]), iterations=ITERATIONS)
+    _, estimated, _ = estimate(pairs, unknown_judge(phi.shape[2]), iterations=ITERATIONS_TO_CONVERGE)
     said = tuple(answers[fits].mean(0).tolist()), tuple(answers[~fits].mean(0).tolist())
     true = JudgeTable(*said, share_fits=float(fits.mean()), answers=len(kept), known=len(kept))
     return TableCheck(estimated, true, float(np.abs(estimated.rows() - true.rows()).mean()))

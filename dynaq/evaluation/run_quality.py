@@ -112,28 +112,35 @@ class Evaluation:
     quality: Mapping[str, Interval]
     corrected: Corrected | None = None
 
+    def interval(self, metric: str) -> Interval:
+        """A metric with its interval; a name without a cut-off (`ndcg`) means the one at k."""
+        return self.quality[metric if metric in self.quality else f"{metric}@{self.k}"]
+
     def mean(self, metric: str) -> float:
-        """Mean of a metric; a name without a cut-off (`ndcg`) means the one at k."""
-        return self.quality[metric if metric in self.quality else f"{metric}@{self.k}"].mean
+        """Mean of a metric, named as for `interval`."""
+        return self.interval(metric).mean
 
     def to_json(self) -> dict[str, Any]:
         """The figures that `dynaq evaluate --json` prints; null for what is not known."""
-        k, ndcg = self.k, self.quality[f"ndcg@{self.k}"]
+        k = self.k
         values: dict[str, Any] = {
             "applicants": self.applicants,
             "judgements_per_applicant": self.judgements_per_applicant,
-            f"ndcg@{k}": ndcg.mean,
-            f"ndcg@{k}_interval": [ndcg.low, ndcg.high],
+            **self._with_bounds("ndcg"),
             f"recall@{k}": self.mean("recall"),
             "mrr": self.mean("mrr"),
-            f"mean_reward@{k}": self.mean("mean_reward"),
-            f"apply_rate@{k}": self.mean("apply_rate"),
+            **self._with_bounds("mean_reward"),
+            **self._with_bounds("apply_rate"),
             f"judged@{k}": self.mean("judged"),
             f"corrected_reward@{k}": self.corrected.mean if self.corrected else math.nan,
             f"corrected_reward@{k}_interval": [self.corrected.low, self.corrected.high] if self.corrected else None,
             "truth_known": self.corrected.known if self.corrected else 0,
         }
         return {name: _null(value) for name, value in values.items()}
+
+    def _with_bounds(self, metric: str) -> dict[str, Any]:
+        name, found = f"{metric}@{self.k}", self.interval(metric)
+        return {name: found.mean, f"{name}_interval": [found.low, found.high]}
 
 
 def evaluate_run(

@@ -75,14 +75,18 @@ def _spent(run: Run) -> tuple[dict[str, int], dict[str, float]]:
 def curve_rows(trial: Trial, run: Run, known: Known) -> Iterator[dict[str, Any]]:
     """A trial's learning curves, a row per applicant and round, with the columns of CURVE_SCHEMA."""
     so_far: dict[str, dict[str, float]] = {}
+    used: dict[str, int] = {}
     for row in sorted(run.metrics.to_pylist(), key=lambda row: row["round"]):
         applicant_id = row["applicant_id"]
         sums = so_far.setdefault(applicant_id, dict.fromkeys([*COUNTS, "reward"], 0.0))
         counts = _counts(row)
         new = sum(counts.values())
-        for label, count in counts.items():
-            sums[label] += count
-        sums["reward"] += new * row["judge_reward"] if new else 0.0
+        # Offline, the rows of all rounds describe the same pairs.
+        if row["judgements_used"] > used.get(applicant_id, -1):
+            for label, count in counts.items():
+                sums[label] += count
+            sums["reward"] += new * row["judge_reward"] if new else 0.0
+        used[applicant_id] = row["judgements_used"]
         asked = sum(sums[label] for label in COUNTS)
         total = sums["reward"] if asked else math.nan
         yield _key(trial, applicant_id) | {

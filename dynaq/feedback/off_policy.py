@@ -137,11 +137,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class OffPolicyEvaluation:
-    """What the log says about a new policy compared with the current one. `dynaq promote --json` prints these fields.
+    """What the log says about a new policy compared with the current one.
+
+    `dynaq promote --json` prints these fields, `new` under the name `candidate`.
 
     Args:
         slates, people: number of lists and of applicants in the log.
-        candidate, current: estimator (`ips`, `snips`, `dr`) → mean reward per list of the new and the current policy.
+        new, current: estimator (`ips`, `snips`, `dr`) → mean reward per list of the new and the current policy.
         difference: new minus current, by the same estimators.
         coverage: share of the new policy's lists on which the log has information; 1 if it has it on all of them.
         effective: effective number of lists after weighting.
@@ -151,7 +153,7 @@ class OffPolicyEvaluation:
 
     slates: int
     people: int
-    candidate: Mapping[str, Estimate]
+    new: Mapping[str, Estimate]
     current: Mapping[str, Estimate]
     difference: Mapping[str, Estimate]
     coverage: float

@@ -35,7 +35,7 @@ def mend(record: Mapping[str, Any], *, table: bool) -> tuple[dict[str, Any], set
     """The record's fields as lists and plain texts, and notes on what had to be changed.
 
     Args:
-        record: fields by their names, as `Plan.apply` gives them.
+        record: fields by their names, as `ColumnPlan.apply` gives them.
         table: whether the values are cells of a table (all of them text), which are bounded.
 
     What cannot be mended is left as it is, and the record's validation reports it.

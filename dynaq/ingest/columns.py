@@ -135,7 +135,7 @@ NO_MAPPING = ColumnMapping({})
 
 
 @dataclass(frozen=True)
-class Plan:
+class ColumnPlan:
     """Which columns of one file make up which field.
 
     Args:
@@ -165,7 +165,7 @@ class Plan:
 
 def plan_columns(
     columns: Sequence[str], kind: RecordKind, mapping: ColumnMapping = NO_MAPPING, *, where: str = ""
-) -> Plan:
+) -> ColumnPlan:
     """Decide what each column is.
 
     Args:
@@ -214,7 +214,7 @@ def plan_columns(
         more = [c for alias in aliases for c in by_name.get(alias, ()) if c in free]
         if more:
             take(field, [*sources.get(field, ()), *more])
-    return Plan(sources, tuple(free))
+    return ColumnPlan(sources, tuple(free))
 
 
 def _has_skills(field: str, sources: Mapping[str, Any]) -> bool:

@@ -16,7 +16,7 @@ from dynaq.ingest.limits import HEADER_ROWS, MAX_RECORD_BYTES, SAMPLE_BYTES
 from dynaq.ingest.tables import Raw, ReadOptions, Table, Unreadable
 
 DELIMITERS = (",", ";", "\t", "|")
-_NAMES = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "bar": "|"}
+_DELIMITER_NAMES = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "bar": "|"}
 
 
 class _CsvLines:
@@ -134,7 +134,7 @@ def _rows(lines: _CsvLines, dialect: dict[str, Any], names: Sequence[str]) -> It
 def _delimiter(given: str | None) -> str | None:
     if given is None:
         return None
-    delimiter = _NAMES.get(given.lower(), given)
+    delimiter = _DELIMITER_NAMES.get(given.lower(), given)
     if len(delimiter) != 1 or delimiter in '"\n\r':
         raise InputError(f"--delimiter {given!r} is not one character; examples are ';', '|' and tab")
     return delimiter

@@ -24,7 +24,7 @@ from dynaq.ingest.tables import Unreadable
 IDS_FILE = "ingested.csv"
 _OURS = frozenset({IDS_FILE, "rejected.jsonl"})
 _LITTER = frozenset({"thumbs.db", "desktop.ini"})
-_ADVICE = {
+_DOCUMENT_ADVICE = {
     ".doc": "an old Word document; save it as .docx or .pdf",
     ".rtf": "a rich text file; save it as .docx or .pdf",
     ".odt": "an OpenDocument text; save it as .docx or .pdf",
@@ -119,8 +119,8 @@ def _read(file: Path, worker: DocumentWorker, *, keep_personal: bool) -> Documen
 
 
 def _unknown(file: Path, suffix: str) -> str:
-    if suffix in _ADVICE:
-        return _ADVICE[suffix]
+    if suffix in _DOCUMENT_ADVICE:
+        return _DOCUMENT_ADVICE[suffix]
     if suffix in _PICTURES:
         return "a picture; run OCR over it first (for example ocrmypdf)"
     if format_of(file) in TABLE_SUFFIXES:

@@ -185,7 +185,7 @@ def encoder_for(store: Store, name: str | None = None) -> Encoder:
     return encoder
 
 
-class _Remembering:
+class _EncodeOnce:
     """Wraps an encoder's method: a text that several records of a run share is encoded once."""
 
     def __init__(self, encode: Callable[[list[str]], FloatArray]) -> None:
@@ -236,7 +236,7 @@ def _embed(
     languages: number of records by language before. Returns the counts, and the number of records by language now.
     """
     known, ids = store.hashes(side.kind), store.ids(side.kind)
-    encode = _Remembering(side.encode)
+    encode = _EncodeOnce(side.encode)
     embedded = unchanged = personal = 0
     counts = Counter(languages)
     # New records only add to the counts. After a change or an interrupted run, all records are counted again.

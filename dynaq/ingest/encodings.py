@@ -18,7 +18,7 @@ from dynaq.ingest.limits import GZIP_BYTES, GZIP_RATIO, RATIO_FROM_BYTES, SAMPLE
 
 _PIECE = 1 << 20
 # The encodings of real exports. Without this list, detection picks exotic ones for short texts.
-_CANDIDATES = [
+_PLAUSIBLE = [
     "cp1251", "cp1252", "cp1250", "koi8_r", "cp866", "cp1253", "cp1254", "cp1255", "cp1256", "cp932", "euc_jp",
     "gb18030", "big5", "cp949",
 ]  # fmt: skip
@@ -124,7 +124,7 @@ def detect_encoding(sample: bytes) -> str:
     from charset_normalizer import from_bytes
 
     text = b"\n".join(line for line in lines if not line.isascii())[:65536]
-    guess = from_bytes(text, cp_isolation=_CANDIDATES, threshold=0.6).best()
+    guess = from_bytes(text, cp_isolation=_PLAUSIBLE, threshold=0.6).best()
     if guess is None or not _made_of_words(str(guess)):
         return "utf-8"
     # Windows programs wrote nearly all of these; cp1250 and cp1252 differ in letters that few texts contain.

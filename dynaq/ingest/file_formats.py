@@ -24,7 +24,7 @@ from dynaq.ingest.tables import Raw, ReadOptions, Table, Unreadable
 from dynaq.ingest.workbooks import open_workbook
 
 TABLE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
-_ADVICE = {
+_TABLE_ADVICE = {
     ".xls": "save it as .xlsx",
     ".ods": "save it as .xlsx",
     ".numbers": "export it as .xlsx or .csv",
@@ -47,7 +47,7 @@ def open_table(path: Path, options: ReadOptions) -> Iterator[Table]:
     if not path.is_file():
         raise InputError(f"input file {path} does not exist")
     if suffix not in TABLE_SUFFIXES:
-        advice = f"; {_ADVICE[suffix]}" if suffix in _ADVICE else ""
+        advice = f"; {_TABLE_ADVICE[suffix]}" if suffix in _TABLE_ADVICE else ""
         raise InputError(
             f"input file {path}: extension {suffix!r} is not one of {', '.join(TABLE_SUFFIXES)} (or .gz){advice}"
         )
@@ -102,7 +102,11 @@ def _read_jsonl(file: BinaryIO) -> Iterator[Raw]:
 
 
 def _read_json(path: Path, file: BinaryIO) -> Iterator[Raw]:
-    """Records of a list of objects, an object that holds one, pandas' object of columns, or JSON Lines after all."""
+    """Reads the JSON shapes found in practice.
+
+    These are a list of records, an object containing such a list, pandas' column-wise object, or JSON Lines under a
+    .json name.
+    """
     start = file.tell()
     content = file.read(JSON_BYTES + 1)
     if len(content) > JSON_BYTES:

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from dynaq.encoder import DEFAULT_NAME, MULTILINGUAL_NAME, Embedder
-from dynaq.ingest.records import Parsed
+from dynaq.ingest.parse_records import Parsed
 from dynaq.records import Candidate
 from dynaq.stores import Store
 

@@ -13,7 +13,7 @@ COLUMN_MARK = "\ue000"
 
 _GUTTER = 9.0  # least gap between columns, in points
 _COLUMN_ROWS = 4
-_DATE = re.compile(r"\b(?:19|20)\d\d\b|\b\d{1,2}[./]\d{2,4}\b")
+_YEAR_OR_MONTH = re.compile(r"\b(?:19|20)\d\d\b|\b\d{1,2}[./]\d{2,4}\b")
 
 
 def page_lines(words: Sequence[Word], width: float) -> list[str]:
@@ -89,7 +89,7 @@ def _side_by_side(left: Sequence[Sequence[Word]], right: Sequence[Sequence[Word]
 
 def _mostly_dates(column: Sequence[Sequence[Word]]) -> bool:
     texts = [" ".join(word["text"] for word in row) for row in column if row]
-    dates = sum(bool(_DATE.search(text)) and len(text.split()) <= 6 for text in texts)
+    dates = sum(bool(_YEAR_OR_MONTH.search(text)) and len(text.split()) <= 6 for text in texts)
     return dates * 2 > len(texts)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from dynaq.ingest.personal_patterns import WORD
-from dynaq.ingest.resume_words import HEADINGS, OCCUPATION, TITLES, heading_key
+from dynaq.ingest.resume_words import DOCUMENT_TITLES, HEADINGS, OCCUPATION, heading_key
 
 # Occupations that are also common surnames; such a word alone does not confirm a name.
 SURNAMES = frozenset(
@@ -78,13 +78,13 @@ def _name_like(text: str, *, surnames: bool = False) -> bool:
     """
     text = text.strip()
     if _cjk(text):
-        return 2 <= len(text) <= 4 and heading_key(text) not in HEADINGS and heading_key(text) not in TITLES
+        return 2 <= len(text) <= 4 and heading_key(text) not in HEADINGS and heading_key(text) not in DOCUMENT_TITLES
     words = text.split()
     if not 2 <= len(words) <= 4 or len(text) > 50 or re.search(r"[\d@/&+#:;()]", text):
         return False
     key = heading_key(text)
     jobs = {match[0].casefold() for match in OCCUPATION.finditer(text)}
-    if key in HEADINGS or key in TITLES or (jobs - SURNAMES if surnames else jobs):
+    if key in HEADINGS or key in DOCUMENT_TITLES or (jobs - SURNAMES if surnames else jobs):
         return False
     particles = {"van", "von", "de", "der", "den", "da", "di", "del", "la", "le", "bin", "al", "dos", "zu", "ter"}
     shape = re.compile(rf"(?:{WORD}|[A-ZÀ-ÞА-ЯЁ]\.?)$")

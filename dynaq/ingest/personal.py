@@ -251,7 +251,7 @@ def _without_personal_sections(lines: Sequence[str], found: set[str]) -> list[st
 
 
 def without_personal_data(candidate: Candidate, names: Sequence[str] = ()) -> tuple[Candidate, frozenset[str]]:
-    """The candidate without personal data, and the kinds that it contained; the candidate itself if there were none.
+    """The record without personal data, and the kinds that it contained; the record itself if there were none.
 
     An id that is an e-mail address or a phone number is left to the caller, since it is the record's key.
     """

@@ -33,7 +33,7 @@ LABELLED = [
 ONLY_LABEL = [(kind, re.compile(rf"^\W*(?:{labels})\W*$", re.IGNORECASE)) for kind, labels in _LABELS.items()]
 
 WORD = r"[A-ZÀ-ÖØ-ÞĀ-ŽА-ЯЁІЇЄ][\w'’-]+"
-_DATE = (
+_BIRTH_DATE = (
     r"(?:\d{1,2}[./-]\d{1,2}[./-](?:19|20)?\d\d|(?:19|20)\d\d-\d\d-\d\d|\d{1,2}(?:st|nd|rd|th|er|\.)?\s+(?:de\s+)?"
     r"[^\W\d_]{3,9}\.?,?\s+(?:de\s+)?(?:19|20)\d\d|[A-Z][a-z]{2,8}\.?\s+\d{1,2},?\s+(?:19|20)\d\d|(?:19|20)\d\d)"
 )
@@ -66,7 +66,7 @@ PATTERNS: list[tuple[str, re.Pattern[str]]] = [
     (
         BIRTH,
         re.compile(
-            rf"\b(?:born|родил(?:ся|ась)|geboren|née? le|nacid[oa] el)\s*(?:on|in|am|im|:)?\s*{_DATE}"
+            rf"\b(?:born|родил(?:ся|ась)|geboren|née? le|nacid[oa] el)\s*(?:on|in|am|im|:)?\s*{_BIRTH_DATE}"
             r"(?:\s*(?:г\.|года))?|\b\d{2}\s*(?:years? old|-year-old|y\.?o\.?|jahre alt|años de edad)\b"
             r"|\b(?:aged|age)\s+\d{2}\b",
             re.I,

@@ -20,7 +20,7 @@ from dynaq.ingest.columns import (
     NO_MAPPING,
     VECTOR_FIELDS,
     ColumnMapping,
-    Plan,
+    ColumnPlan,
     RecordKind,
     known_names,
     normalise,
@@ -32,8 +32,8 @@ from dynaq.ingest.duplicates import Duplicates
 from dynaq.ingest.embedding import Progress
 from dynaq.ingest.file_formats import open_table
 from dynaq.ingest.limits import SAMPLE_RECORDS
+from dynaq.ingest.parse_records import Parsed, Rejected
 from dynaq.ingest.personal import names_in_columns, says_something, without_personal_data
-from dynaq.ingest.records import Parsed, Rejected
 from dynaq.ingest.report import RejectedRecords, advice, is_unfilled
 from dynaq.ingest.resume_model import ResumeReader
 from dynaq.ingest.tables import ReadOptions, Table, Unreadable
@@ -255,7 +255,7 @@ class RecordReader:
         named = {normalise(column) for columns in self.mapping.sources.values() for column in columns}
         return known_names(self.kind) | named
 
-    def _note(self, path: Path, table: Table, plan: Plan, make_ids: bool) -> None:
+    def _note(self, path: Path, table: Table, plan: ColumnPlan, make_ids: bool) -> None:
         self.notes += [f"{path.name}: {note}" for note in table.notes]
         renamed = [f"{field} ← {' + '.join(columns)}" for field, columns in plan.renamed().items()]
         if make_ids:
@@ -290,16 +290,16 @@ class _Plans:
     """The plan of a file; where records name their own fields, one plan per set of names."""
 
     columns: list[str]
-    plan: Plan
+    plan: ColumnPlan
     kind: RecordKind
     mapping: ColumnMapping
     whole_header: bool
-    _by_names: LRUCache[tuple[str, ...], Plan] = field(default_factory=lambda: LRUCache(1000))
+    _by_names: LRUCache[tuple[str, ...], ColumnPlan] = field(default_factory=lambda: LRUCache(1000))
 
     def __post_init__(self) -> None:
         self._columns = set(self.columns)
 
-    def plan_for(self, raw: Mapping[str, Any]) -> Plan:
+    def plan_for(self, raw: Mapping[str, Any]) -> ColumnPlan:
         """The file's plan, unless this record has fields that were not in the sample."""
         if self.whole_header or set(raw) <= self._columns:
             return self.plan

@@ -75,9 +75,9 @@ class IngestReport:
         groups: rejections by reason, the most frequent first.
         mended: (what was put right, in how many records), the most frequent first.
         notes: what the user should know about how each file was read.
-        personal: kind of personal data -> number of candidates from which it was removed.
+        personal: kind of personal data -> number of applicants from whose texts it was removed.
         advice: for each kind whose records were rejected because of its columns, what to do about it.
-        alike: (id, id of the earlier one) of the first candidates that say the same and were kept.
+        alike: (id, id of the earlier one) of the first applicants that say the same and were kept.
     """
 
     jobs: Counts

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dynaq.ingest.page_layout import COLUMN_MARK
-from dynaq.ingest.resume_words import COMPANY, HEADINGS, OCCUPATION, TITLES, heading_key
+from dynaq.ingest.resume_words import COMPANY, DOCUMENT_TITLES, HEADINGS, OCCUPATION, heading_key
 
 BIO_CHARS = 20_000
 _SKILL_WORDS = 7
@@ -72,7 +72,7 @@ def _sections(lines: Sequence[str]) -> list[tuple[str, list[str]]]:
             sections.append(("head", []))
         elif name is not None:
             sections.append((name, [rest] if rest else []))
-        elif heading_key(line) not in TITLES or not line.strip():
+        elif heading_key(line) not in DOCUMENT_TITLES or not line.strip():
             sections[-1][1].append(line)
     return sections
 

@@ -49,10 +49,10 @@ def heading_key(text: str) -> str:
 HEADINGS: dict[str, str] = {
     heading_key(name): section for section, names in _SECTIONS.items() for name in names.split(", ")
 }
-_TITLES = (
+_DOCUMENT_TITLES = (
     "curriculum vitae, cv, resume, résumé, lebenslauf, bewerbung, резюме, currículum, curriculum, 简历, 履歴書, page"
 )
-TITLES = frozenset(heading_key(name) for name in re.split(", ", _TITLES))
+DOCUMENT_TITLES = frozenset(heading_key(name) for name in re.split(", ", _DOCUMENT_TITLES))
 
 # Words in job titles. A line with one of these is not a name.
 OCCUPATION = re.compile(

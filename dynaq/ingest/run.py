@@ -27,9 +27,9 @@ from dynaq.ingest.embedding import (
     record_encoder,
 )
 from dynaq.ingest.known_skills import add_known_skills
+from dynaq.ingest.parse_records import Parsed, parse_candidate, parse_job
 from dynaq.ingest.personal import keeps_personal_data
 from dynaq.ingest.record_reader import InputOptions, RecordReader
-from dynaq.ingest.records import Parsed, parse_candidate, parse_job
 from dynaq.ingest.report import Counts, IngestReport, NothingAccepted, RejectedRecords, impersonal_note
 from dynaq.ingest.resume_model import ResumeModel, ResumeReader
 from dynaq.layout import BLOCK_DIM, Layout, get_layout
@@ -246,13 +246,13 @@ def ingest_market(
     embedder = encoder or encoder_for(store)
     check_encoder(store, embedder)
     store.put_records("job", market.jobs)
-    store.put_records("candidate", market.candidates)
+    store.put_records("candidate", market.applicants)
     store.put_qrels(market.qrels)
     store.put_meta(attribution=market.attribution)
     embedded = embed_pending(store, embedder, resolve_layout(store, layout), progress)
     return IngestReport(
         Counts(len(market.jobs), 0, embedded["jobs"].embedded, embedded["jobs"].unchanged),
-        Counts(len(market.candidates), 0, embedded["candidates"].embedded, embedded["candidates"].unchanged),
+        Counts(len(market.applicants), 0, embedded["candidates"].embedded, embedded["candidates"].unchanged),
     )
 
 

@@ -123,7 +123,7 @@ class LedgerFirst:
         self._in_flight: dict[Pair, _Request] = {}
         self._unwritten: dict[Pair, Judgement] = {}
         # Accessed from the store's thread only:
-        self._candidates: LRUCache[str, Candidate] = LRUCache(APPLICANTS_KEPT)
+        self._applicants: LRUCache[str, Candidate] = LRUCache(APPLICANTS_KEPT)
         self._jobs: LRUCache[str, Job] = LRUCache(JOBS_KEPT)
 
     async def fetch(self, slates: Sequence[Slate], asked: Callable[[int], None] | None = None) -> list[list[Judgement]]:
@@ -296,7 +296,7 @@ class LedgerFirst:
         return applicant, {job.id: job for job in self._store.records("job", list(job_ids))} if job_ids else {}
 
     def _read_texts(self, applicant_id: str, job_ids: Sequence[str]) -> tuple[Candidate, list[Job]]:
-        applicant = self._candidates.get(applicant_id)
+        applicant = self._applicants.get(applicant_id)
         jobs = {job_id: self._jobs[job_id] for job_id in job_ids if job_id in self._jobs}
         found, new = self._read_records(
             applicant_id if applicant is None else None, [job_id for job_id in job_ids if job_id not in jobs]
@@ -304,7 +304,7 @@ class LedgerFirst:
         applicant = applicant or found
         if applicant is None:
             raise DynaqError(f"applicant {applicant_id!r} has no text in the store, so no judge can read it; ingest it")
-        self._candidates[applicant_id] = applicant
+        self._applicants[applicant_id] = applicant
         self._jobs.update(new)
         jobs |= new
         lost = [job_id for job_id in job_ids if job_id not in jobs]

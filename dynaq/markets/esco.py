@@ -66,7 +66,7 @@ def esco_market(*, applicants: int = 8, postings: int = 3, seed: int = 0, path: 
     }
     return Market(
         jobs=[job for group in jobs.values() for job in group],
-        candidates=[_applicant(o, postings, seed) for o in cohort],
+        applicants=[_applicant(o, postings, seed) for o in cohort],
         qrels=Qrels(grades),
         attribution=ATTRIBUTION,
     )

@@ -17,7 +17,7 @@ class Market:
     """Postings, applicants, graded relevance between them, and the attribution that the data's licence requires."""
 
     jobs: list[Job]
-    candidates: list[Candidate]
+    applicants: list[Candidate]
     qrels: Qrels
     attribution: str
 

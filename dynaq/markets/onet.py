@@ -64,7 +64,7 @@ def onet_market(folder: str | Path, *, applicants: int = 32, seed: int = 0) -> M
     }
     return Market(
         jobs=[_posting(o, seed) for o in occupations],
-        candidates=[_applicant(o, seed) for o in cohort],
+        applicants=[_applicant(o, seed) for o in cohort],
         qrels=Qrels(grades),
         attribution=ATTRIBUTION,
     )

@@ -13,16 +13,24 @@ cosine (`Pretrained.falls_back`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import torch
 
+from dynaq.agent.answer_noise import AnswerNoise
 from dynaq.agent.bayes_world_model import SHIFT_SCALES, condition, head_context, surprises
-from dynaq.agent.pair_features import action_blocks, job_embedding, pair_features, scaled_cosines, state_blocks
+from dynaq.agent.judge_table import Answers, Array, estimate, sharpened, unknown_judge, usual_mix
+from dynaq.agent.pair_features import (
+    action_blocks,
+    job_embedding,
+    pair_features,
+    scaled_cosines,
+    similarity_features,
+    state_blocks,
+)
 from dynaq.errors import InputError
 from dynaq.evaluation.intervals import paired_difference
 from dynaq.evaluation.ranking import ndcg_at_k
@@ -36,9 +44,9 @@ MIN_APPLICANTS = 8  # fewer would leave the folds too small to fit
 CONTEXTS = 12  # random contexts per applicant for the head, beside as many copies of the leave-one-out context
 PRIOR_HIDDEN, HEAD_HIDDEN = 32, 16
 COORDINATES, METRIC_RANK = 96, 32  # principal coordinates of the texts' vectors, and rank of the learned metric
-FLOOR_QUANTILE = 0.25
-FLOOR_ROWS = 200
-MIN_NOISE = 1e-3
+ITERATIONS = 40  # of the judge's estimate, until it no longer moves
+FLOOR_SHARE = 0.25  # of the misfits: those that the similarities are sure of
+MIN_NOISE, MOST_NOISE = 1e-3, 0.95
 GAIN_K = 10
 
 Progress = Callable[[str], None]
@@ -57,7 +65,7 @@ class Pairs:
 class _Priors:
     """Fits p(label | s, a) without some folds, and predicts the ledger's pairs."""
 
-    def __init__(self, cache: TensorCache, pairs: Pairs, features: torch.Tensor, noise: float, seed: int) -> None:
+    def __init__(self, cache: TensorCache, pairs: Pairs, features: torch.Tensor, noise: AnswerNoise, seed: int) -> None:
         """features `[applicants, n_jobs, width]`."""
         self.pairs, self.noise, self.seed = pairs, noise, seed
         self.features = features
@@ -99,7 +107,7 @@ class _Priors:
         return p
 
     def scaling(self, networks: Mapping[int, PairClassifier]) -> Scaling:
-        """The scaling that calibrates the networks' predictions for the folds, their keys, that they did not see."""
+        """Calibrates each network on the fold it was not trained on. networks: held-out fold → network."""
         predicted = torch.cat([self.predict(network, self.rows(fold)) for fold, network in networks.items()])
         answers = torch.cat([self.pairs.answers[self.rows(fold)] for fold in networks])
         return Scaling.fitted(predicted, answers, self.noise)
@@ -134,8 +142,9 @@ def pretrain(
         )
     values = torch.tensor([label_values[label] for label in LABELS])
     cosines = scaled_cosines(cache, pairs.applicants)
-    noise = estimate_noise(cosines[pairs.applicant, pairs.job], pairs.answers)
-    progress(f"share of random answers: {noise:.3f}")
+    noise = estimate_noise(similarity_features(cache, pairs.applicants, cosines), pairs)
+    pairs = replace(pairs, answers=noise.read(pairs.answers))
+    progress(f"the judge errs in about {noise.errors:.1%} of its answers")
     fits = _Priors(cache, pairs, pair_features(cache, pairs.applicants), noise, seed)
     nested = {}
     for j in range(FOLDS):
@@ -200,7 +209,9 @@ def _gain(
     return Gain(compared, networks_mean, cosine_mean, difference.mean, difference.low, difference.high)
 
 
-def _fit_head(x: torch.Tensor, answers: torch.Tensor, groups: torch.Tensor, noise: float, seed: int) -> Classifier:
+def _fit_head(
+    x: torch.Tensor, answers: torch.Tensor, groups: torch.Tensor, noise: AnswerNoise, seed: int
+) -> Classifier:
     torch.manual_seed(seed)
     network = Classifier(x.shape[1], HEAD_HIDDEN, corrects=True)
     network.standardise(x)
@@ -229,21 +240,36 @@ def _pairs(cache: TensorCache, judgements: pa.Table, exclude: set[str]) -> Pairs
     )
 
 
-def estimate_noise(cosines: torch.Tensor, answers: torch.Tensor) -> float:
-    """The judge's share of random answers, estimated from the pairs that fit least.
+def estimate_noise(phi: torch.Tensor, pairs: Pairs) -> AnswerNoise:
+    """The judge's confusion, estimated from its answers and the similarities (`dynaq.agent.judge_table`).
 
-    A random answer is each label a quarter of the time, whatever the pair. A genuine answer to the quarter of pairs
-    with the lowest cosine is hardly ever APPLY, SAVE or CLICK. So the median of the rates of those three labels among
-    these pairs is a quarter of the noise. The upper end of its 95 % interval is used, because a network told too little
-    noise learns the rest as a small chance that every job suits, and false answers then outrank true ones.
-    cosines `[rows]`, answers `[rows, 4]`. Returns MIN_NOISE if there are fewer than FLOOR_ROWS such pairs.
+    phi: the applicants' `similarity_features` `[applicants, n_jobs, width]`.
     """
-    low = cosines <= torch.quantile(cosines, FLOOR_QUANTILE)
-    if int(low.sum()) < FLOOR_ROWS:
-        return MIN_NOISE
-    floor = float(answers[low][:, : len(LABELS) - 1].mean(0).median())
-    floor += 1.96 * math.sqrt(floor * (1.0 - floor) / int(low.sum()))
-    return min(max(len(LABELS) * floor, MIN_NOISE), 0.95)
+    said = pairs.answers.double().numpy()
+    usual = usual_mix(said)
+    agent, job = pairs.applicant.numpy(), pairs.job.numpy()
+    rows = Answers(
+        phi[pairs.applicant, pairs.job].double().numpy(), sharpened(said, usual), agent, job, np.full(len(said), np.nan)
+    )
+    judge, _, truth = estimate(rows, unknown_judge(phi.shape[-1]), iterations=ITERATIONS, tied=True)
+    confusion = _at_least(judge.confusion, FLOOR_SHARE * truth[:, -1].sum())
+    errors = float(1.0 - truth.mean(0) @ confusion.diagonal())
+    random_share = min(errors * len(LABELS) / (len(LABELS) - 1), MOST_NOISE)
+    return AnswerNoise(torch.from_numpy(confusion).float(), torch.from_numpy(usual).float(), random_share)
+
+
+def _at_least(confusion: Array, misfits: float) -> Array:
+    """The confusion with the upper ends of the 95 % intervals of the misfits' errors, `[4, 4]`.
+
+    A network told too few errors learns the rest as a small chance that every job suits, and false answers then outrank
+    true ones. misfits: how many the rates are estimated from.
+    """
+    rates = confusion[-1, :-1]
+    beyond = np.maximum(1.96 * np.sqrt(rates * (1.0 - rates) / max(misfits, 1.0)), MIN_NOISE / len(LABELS))
+    beyond = np.append(beyond, beyond.mean())
+    share = min(beyond.sum(), MOST_NOISE)
+    found: Array = (1.0 - share) * confusion + share * beyond / beyond.sum()
+    return found
 
 
 def _draw_contexts(
@@ -252,7 +278,7 @@ def _draw_contexts(
     static: torch.Tensor,
     embedding: torch.Tensor,
     values: torch.Tensor,
-    noise: float,
+    noise: AnswerNoise,
     rng: np.random.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Head inputs `[rows, CONTEXT]` and the answers to predict `[rows, 4]`, given some of the judgements."""

@@ -1,9 +1,9 @@
-"""Small classifiers of judgements, p(label | x) or p(label | s, a), that account for the judge's noise.
+"""Small classifiers of judgements, p(label | x) or p(label | s, a), that account for the judge's errors.
 
-    p(answer) = (1 - e)·softmax(net(x)) + e/4
+    p(answer = l) = Σ_k softmax(net(x))_k · confusion[k, l]
 
-With the share of random answers e in the likelihood, the network learns how the judge would answer without noise
-(forward correction, Patrini et al. 2017).
+With the confusion in the likelihood, the network learns the truth that the answers are about (forward correction,
+Patrini et al. 2017).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from dynaq.agent.answer_noise import AnswerNoise
 from dynaq.judging.judgement import LABELS
 
 TRAINING_STEPS = 2000
@@ -46,8 +47,8 @@ class Scaling(nn.Module):
         return _scaled(torch.log(p + RARE), self.slope, self.offset)
 
     @classmethod
-    def fitted(cls, predicted: torch.Tensor, answers: torch.Tensor, noise: float) -> Scaling:
-        """The scaling of predictions `[rows, 4]` that best explains answers `[rows, 4]`, a share `noise` being random.
+    def fitted(cls, predicted: torch.Tensor, answers: torch.Tensor, noise: AnswerNoise) -> Scaling:
+        """The scaling of predictions `[rows, 4]` that best explains answers `[rows, 4]` of a judge that errs.
 
         The predictions should be for rows on which their network was not fitted.
         """
@@ -109,12 +110,12 @@ class Classifier(nn.Module):
         )
         return p
 
-    def expect(self, answers: torch.Tensor, noise: float) -> None:
-        """Initialise the output bias to each label's share of the genuine answers (Lin et al. 2017, sec. 4.1).
+    def expect(self, answers: torch.Tensor, noise: AnswerNoise) -> None:
+        """Initialise the output bias to each label's share of the truths (Lin et al. 2017, sec. 4.1).
 
-        answers `[rows, 4]`, of which a share `noise` is random.
+        answers `[rows, 4]`, of a judge that errs.
         """
-        share = ((answers.mean(0) - noise / len(LABELS)) / (1.0 - noise)).clamp_min(RAREST)
+        share = noise.genuine(answers).clamp_min(RAREST)
         with torch.no_grad():
             self.net[-1].bias.copy_(torch.log(share / share.sum()))  # type: ignore[operator]
 
@@ -166,7 +167,7 @@ def fit_classifier(
     predict: Callable[[torch.Tensor], torch.Tensor],
     answers: torch.Tensor,
     groups: torch.Tensor,
-    noise: float,
+    noise: AnswerNoise,
     seed: int,
 ) -> None:
     """Fit by maximum likelihood, with early stopping on held-out applicants, so that it generalises to new ones.
@@ -199,6 +200,5 @@ def fit_classifier(
     model.eval().requires_grad_(False)
 
 
-def _negative_log_likelihood(predicted: torch.Tensor, answers: torch.Tensor, noise: float) -> torch.Tensor:
-    mixed = (1.0 - noise) * predicted + noise / len(LABELS)
-    return -(answers * torch.log(mixed + 1e-9)).sum(-1).mean()
+def _negative_log_likelihood(predicted: torch.Tensor, answers: torch.Tensor, noise: AnswerNoise) -> torch.Tensor:
+    return -(answers * torch.log(noise.answered(predicted) + 1e-9)).sum(-1).mean()

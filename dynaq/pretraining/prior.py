@@ -11,10 +11,11 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
+from dynaq.agent.answer_noise import AnswerNoise
 from dynaq.agent.pair_features import action_blocks, pair_features, state_blocks
 from dynaq.agent.tensor_files import read_saved, write_saved
 from dynaq.errors import InputError
@@ -59,9 +60,10 @@ def fold_of(applicant_id: str) -> int:
 
 
 class Pretrained:
-    """Networks per fold (MEMBERS of each kind, pooled), the judge's noise, and the applicants of the ledger.
+    """Networks per fold (MEMBERS of each kind, pooled), the judge's errors, and the applicants of the ledger.
 
     Made by `pretrain` or `load`.
+    noise: the judge's errors in the ledger.
     applicants: those whose judgements were used.
     basis: `[block_dim, COORDINATES]`, the principal directions of the priors' text inputs.
     encoder: the revision of the encoder that made the vectors.
@@ -71,7 +73,7 @@ class Pretrained:
     def __init__(
         self,
         layout: str,
-        noise: float,
+        noise: AnswerNoise,
         basis: torch.Tensor,
         applicants: Sequence[str],
         priors: Sequence[Sequence[PairClassifier]],
@@ -133,7 +135,9 @@ class Pretrained:
         record = {
             "layout": self.layout,
             "encoder": self.encoder,
-            "noise": self.noise,
+            "confusion": self.noise.confusion.tolist(),
+            "usual_answer": None if self.noise.usual is None else self.noise.usual.tolist(),
+            "noise": self.noise.random_share,  # a summary for people, and all that older versions read
             "applicants": sorted(self.applicants),
             "label_values": self.label_values,
             "gain": asdict(self.gain) if self.gain else None,
@@ -152,7 +156,7 @@ class Pretrained:
         try:
             return cls(
                 record["layout"],
-                record["noise"],
+                _noise(record),
                 tensors["basis"],
                 record["applicants"],
                 networks("prior", _empty_prior),
@@ -162,10 +166,19 @@ class Pretrained:
                 Gain(**record["gain"]) if record.get("gain") else None,
             )
         # torch raises RuntimeError if tensors do not match the network.
-        except (KeyError, RuntimeError, TypeError) as error:
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(
                 f"pre-trained networks in {folder} are not what this version reads ({error}); pre-train anew"
             ) from error
+
+
+def _noise(record: Mapping[str, Any]) -> AnswerNoise:
+    """The judge's errors; older networks know a share of random answers only."""
+    if "confusion" not in record:
+        return AnswerNoise.random(record["noise"])
+    usual = record["usual_answer"]
+    usual = None if usual is None else torch.tensor(usual)
+    return AnswerNoise(torch.tensor(record["confusion"]), usual, record["noise"])
 
 
 def _empty_prior(state: dict[str, torch.Tensor]) -> PairClassifier:

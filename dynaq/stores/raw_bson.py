@@ -38,9 +38,10 @@ class Form:
     Args:
         head: of a Binary Vector: length, subtype vector, FLOAT32, no padding.
         binary: bytes of its numbers.
-        groups: an array is a document with the keys "0", "1", …: by number of digits, (offset, count, bytes of one).
+        groups: BSON stores an array as a document with keys "0", "1", …, so elements whose keys have equally many
+            digits are equally long: per number of digits (offset, count, bytes per element).
         array: bytes of an array.
-        keys: type and key of each element, `[count, bytes]`, by the groups.
+        keys: per group, the expected type and key bytes of its elements, `[count, bytes]`.
     """
 
     head: bytes

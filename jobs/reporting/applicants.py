@@ -16,7 +16,7 @@ from dynaq.qrels import Qrels
 from dynaq.records import Candidate
 from dynaq.stores import Store
 from dynaq.tensor_cache import TensorCache
-from jobs.reporting.lines import Line
+from jobs.reporting.compared_lines import Line
 
 JOBS_PER_LIST = 10
 MAX_JOBS = 4000  # over all lists: about 2 MB of page, which a phone still opens

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from dynaq.evaluation.run_quality import K
 from dynaq.judging.judgement import LABELS
-from jobs.reporting.lines import Line
+from jobs.reporting.compared_lines import Line
 
 LOW_MASS = 0.5  # below it, most of the probability fell outside the four answers
 MAX_NOTES = 6  # kinds of remarks on the page

@@ -10,7 +10,7 @@ import pyarrow as pa
 from dynaq.agent.judge_table import JudgeTable
 from dynaq.judging.judgement import LABELS
 from dynaq.runs.judge_tables import JUDGE_TABLES, pooled_table
-from jobs.reporting.lines import Line
+from jobs.reporting.compared_lines import Line
 
 HARDLY = 0.1  # trust below which answers hardly depend on whether the job fits
 

@@ -20,9 +20,9 @@ from dynaq.runs.folder import REPORT, RunFolder
 from dynaq.runs.judgements import judged_pairs, judgement_table
 from dynaq.runs.reading import open_run_store, read_runs
 from jobs.reporting.applicants import applicant_entries
+from jobs.reporting.compared_lines import Line, lines_of, read_comparison
 from jobs.reporting.judge_health import judge_health, top_rewards
 from jobs.reporting.judge_trust import judge_trust
-from jobs.reporting.lines import Line, lines_of, read_comparison
 from jobs.reporting.plots import draw_curves, draw_histograms
 from jobs.reporting.tensorboard import write_curves
 from jobs.steps.cohort import known_truth, relevance
@@ -31,8 +31,6 @@ from reward_service.costs import Costs
 
 MAIN_CURVES = ("ndcg", "mean_reward", "cumulative_regret", "trust")
 REWARD_SPAN = (-0.1, 1.0)  # of the default label values; others are clipped into the outer bins
-# Left out for a strategy without a judge: its reward is the cosine, on another scale than the judge's reward.
-JUDGE_CURVES = {"mean_reward", "cumulative_reward", "cumulative_regret"}
 
 
 @dataclass(frozen=True)
@@ -53,12 +51,12 @@ class Report:
 def write_report(folder: RunFolder, store_uri: str | None = None, qrels: str | None = None) -> Report:
     """Render the page of a run or a comparison into its folder, and its learning curves for TensorBoard."""
     runs = read_runs(folder.uri)
-    for run in runs:
-        write_curves(run)
     config = runs[0].config
     with open_run_store(runs[0], store_uri) as store:
         grades = relevance(qrels, store)
         judged = {run.name: judged_pairs(run, store) for run in runs}
+        for run in runs:
+            write_curves(run, judged[run.name])
         comparison = read_comparison(folder, runs, judged, grades, known_truth(store, grades, folder))
         lines = lines_of(comparison, runs)
         judgements = judgement_table(_judging_run(lines), store)
@@ -190,9 +188,7 @@ def _plots(lines: Sequence[Line], names: Sequence[str]) -> list[dict[str, Any]]:
     colours = {line.name: line.colour for line in lines}
     plots = []
     for name in names:
-        asking = [line for line in lines if line.stats["judgements_per_applicant"] > 0]
-        shown = asking if name in JUDGE_CURVES and asking else lines
-        curves = {line.name: line.curves[name] for line in shown if name in line.curves}
+        curves = {line.name: line.curves[name] for line in lines if name in line.curves}
         if curves:
             plots.append({"title": CURVE_TITLES[name], "svg": draw_curves(curves, "", salt=name, colours=colours)})
     return plots

@@ -10,13 +10,9 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import pyarrow as pa
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-
-from dynaq.evaluation.intervals import interval
-from dynaq.evaluation.run_quality import metric_range
 
 COLOURS = ("#4269d0", "#e8743b", "#3ca951", "#a463f2", "#c79200", "#d6407f")  # distinguishable on light and dark
 INK = "#010203"  # stands for the page's text colour
@@ -31,22 +27,6 @@ class Curve:
     mean: Sequence[float]
     low: Sequence[float]
     high: Sequence[float]
-
-
-def learning_curve(metrics: pa.Table, column: str) -> Curve | None:
-    """A metrics column against judgements per applicant. None when the run has no values of it."""
-    if column not in metrics.column_names:
-        return None
-    used = np.asarray(metrics.column("judgements_used").to_pylist(), dtype=float)
-    values = np.asarray([np.nan if v is None else v for v in metrics.column(column).to_pylist()], dtype=float)
-    known = ~np.isnan(values)
-    if not known.any():
-        return None
-    x = np.unique(used[known])
-    groups = [values[known & (used == at)] for at in x]
-    found = [interval(group, within=metric_range(column)) for group in groups]
-    low, high = ([getattr(one, bound) if one.known else one.mean for one in found] for bound in ("low", "high"))
-    return Curve(x.tolist(), [one.mean for one in found], low, high)
 
 
 def draw_curves(curves: Mapping[str, Curve], ylabel: str, salt: str, colours: Mapping[str, str]) -> Markup:

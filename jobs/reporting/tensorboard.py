@@ -1,7 +1,8 @@
 """Run folders for TensorBoard: `tensorboard --logdir RUN`, or a folder of runs, or that of a comparison.
 
 During training: tags `live/…` against the whole cohort's judgements. Afterwards: `curve/…`, means over applicants
-against judgements per applicant, as in the report. When no judge is asked, both are against rounds.
+against judgements per applicant, as in the report. When no judge is asked, both are against rounds. Rewards of the
+curves are the judge's; `live/strategy_reward` is what the strategy makes of them (hybrid blends, cosine asks no judge).
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
-from dynaq.evaluation.comparison import CURVE_TITLES
+from dynaq.evaluation.comparison import CURVE_TITLES, run_curves
 from dynaq.runs.folder import CONFIG, RunFolder
+from dynaq.runs.judgements import Judged
 from dynaq.runs.reading import Run
-from jobs.reporting.plots import learning_curve
 
 if TYPE_CHECKING:
     from cluster.trainer import CohortProgress
@@ -69,7 +70,7 @@ class RunEvents:
     def progress(self, progress: CohortProgress) -> None:
         """Add the cohort's progress."""
         values = {
-            "mean_reward": progress.reward,
+            "strategy_reward": progress.reward,
             "ndcg": progress.ndcg,
             "applicants_done": progress.done,
             "judgements_per_second": progress.per_second,
@@ -78,16 +79,14 @@ class RunEvents:
         self.scalars("live", values, progress.judgements or progress.round)
 
 
-def write_curves(run: Run) -> None:
-    """Write the learning curves of a finished run. Idempotent."""
+def write_curves(run: Run, judged: Judged) -> None:
+    """Write the learning curves of a finished run. Idempotent. judged: pairs judged by the run's judge."""
     if not run.metrics.num_rows or any(name.endswith(CURVES_SUFFIX) for name in run.folder.names()):
         return
-    metrics = run.metrics
-    if run.judgements_per_applicant == 0:
-        metrics = metrics.set_column(metrics.column_names.index("judgements_used"), "judgements_used", metrics["round"])
+    curves = run_curves(run, judged)
     with RunEvents(run.folder, CURVES_SUFFIX) as events:
         for name in CURVE_TITLES:
-            curve = learning_curve(metrics, name)
-            for step, value in zip(curve.x, curve.mean, strict=True) if curve else ():
-                events.scalars("curve", {name: value}, round(step))
+            if name in curves:
+                for step, value in zip(curves[name].judgements, curves[name].mean, strict=True):
+                    events.scalars("curve", {name: value}, round(step))
         events.text("config", yaml.safe_dump(run.folder.read_yaml(CONFIG), sort_keys=False))

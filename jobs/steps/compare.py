@@ -15,8 +15,9 @@ The folder holds one run folder per trial (`OUT/<trial>/`, as `dynaq train` writ
                        click_rate@10, ignore_rate@10, regret@10, judged@10, cumulative_reward
     curves.parquet     a row per trial, applicant and round: trial, strategy, setting, seed, applicant_id, round,
                        judgements_used, ndcg, recall, mrr (of the ranking after this round), mean_reward (judge's, of
-                       this round's pairs), cumulative_reward, cumulative_regret, apply_rate, save_rate, click_rate,
-                       ignore_rate (of all pairs so far), q_loss, model_loss, planning_loss, epsilon, w_cosine
+                       this round's pairs), cumulative_reward, cumulative_regret (both the judge's), apply_rate,
+                       save_rate, click_rate, ignore_rate (of all pairs so far), q_loss, model_loss, planning_loss,
+                       epsilon, w_cosine, trust
     bills.json         trial -> judgements paid, updated while trials run, so that an interruption loses almost none
     costs.json         what the calls to an endpoint cost (`reward_service.costs.Costs`), of all sessions
     comparison.json    the statistics:

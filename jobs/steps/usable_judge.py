@@ -127,11 +127,11 @@ def _calibrate(config: JudgeConfig, backend: JudgeBackend, judge: str, prepared:
     """Fit the judge to the store, and keep what was fitted there."""
     say(f"Judge {backend.fingerprint} {reason}. It is calibrated for this store (--calibrate off keeps it as it is).")
     with open_store(prepared.store_uri, read_only=True) as store:
-        candidates = list(judged_candidates(store, _some(prepared.cohort)))
+        applicants = list(judged_candidates(store, _some(prepared.cohort)))
         jobs = list(store.records("job", _some(prepared.cache.job_ids)))
     with step(f"Fitting its thresholds on {PAIRS} random pairs"):
         engine = judge_backend.start_engine(config)
-        fitted = asyncio.run(fit_judge(engine, config, candidates, jobs))
+        fitted = asyncio.run(fit_judge(engine, config, applicants, jobs))
     fields: dict[str, Any] = {
         "condense": fitted.condense,
         "halves": fitted.halves,

@@ -15,7 +15,7 @@ from dynaq.evaluation.run_quality import K
 from dynaq.evaluation.true_rewards import corrected_words
 from dynaq.runs.trials import TrialResult
 from jobs.terminal.console import console, errors, say
-from jobs.terminal.tables import number
+from jobs.terminal.tables import interval_cell, number
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,7 @@ def _table(found: dict[str, Any]) -> Table:
 
 
 def _cell(value: dict[str, float | None]) -> str:
-    mean, low, high = (_nan(value[name]) for name in ("mean", "low", "high"))
-    return number(mean) if math.isnan(low) else f"{number(mean)}\n{low:.2f}–{high:.2f}"
+    return interval_cell(*(_nan(value[name]) for name in ("mean", "low", "high")))
 
 
 def _steps(judgements: float | None) -> str:

@@ -26,7 +26,10 @@ TABLE_SECONDS = 0.2  # between two refreshes of the live table
 
 
 class Rate:
-    """The speed of a task over its last minute: what an earlier run had done is skipped fast and must not count."""
+    """Speed of a task over the last minute only.
+
+    A resumed task skips finished work quickly, which would inflate an average from the start.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from rich.markup import escape
@@ -11,19 +12,23 @@ from dynaq.evaluation.run_quality import Evaluation
 from dynaq.pretraining.prior import Pretrained
 
 
-def comparison_table(evaluations: Mapping[str, Evaluation], seconds: Mapping[str, float] | None = None) -> Table:
-    """One line per strategy."""
+def comparison_table(evaluations: Mapping[str, Evaluation]) -> Table:
+    """One line per strategy, intervals below their means."""
     k = next(iter(evaluations.values())).k
     table = Table()
     table.add_column("strategy")
-    names = ["judgements used", f"mean judge reward@{k}", f"apply rate@{k}", f"nDCG@{k}"]
-    for name in [*names, "seconds"] if seconds else names:
+    for name in ("judgements used", f"mean judge reward@{k}", f"apply rate@{k}", f"nDCG@{k}"):
         table.add_column(name, justify="right")
     for name, one in evaluations.items():
-        cells = [f"{one.judgements_per_applicant * one.applicants:.0f}"]
-        cells += [number(one.mean(metric)) for metric in ("mean_reward", "apply_rate", "ndcg")]
-        table.add_row(name, *cells, *([f"{seconds[name]:.1f}"] if seconds else []))
+        found = [one.interval(metric) for metric in ("mean_reward", "apply_rate", "ndcg")]
+        cells = [interval_cell(value.mean, value.low, value.high) for value in found]
+        table.add_row(name, f"{one.judgements_per_applicant * one.applicants:.0f}", *cells)
     return table
+
+
+def interval_cell(mean: float, low: float, high: float) -> str:
+    """A mean with its interval below it, which is left out where it is not known (NaN)."""
+    return number(mean) if math.isnan(low) else f"{number(mean)}\n{low:.2f}–{high:.2f}"
 
 
 def number(value: float) -> str:

@@ -17,13 +17,13 @@ from cluster.block_actor import TrainingJob
 from cluster.broker import BrokerClient, start_broker
 from cluster.cache import put_cache
 from cluster.metrics import BlockMetrics, BrokerMetrics, RunMetrics
-from cluster.trainer import ActorSize, CohortTrainer
+from cluster.trainer import ActorSize, CohortProgress, CohortTrainer
 from dynaq.agent.config import DynaQConfig
 from dynaq.judging.judgement import Slate
 from dynaq.runs.folder import RunFolder
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
-from reward_service.metrics import ReplicaMetrics
+from reward_service.judge_metrics import ReplicaMetrics
 from tests.support.judges import RuleJudge
 from tests.support.markets import APPLICANTS, make_store
 from tests.support.prometheus import scrape, value, wait_until
@@ -43,11 +43,14 @@ def test_prometheus_sees_what_a_run_asked_spent_and_reached(tmp_path: Path, ray_
         cache = put_cache(TensorCache.copy_from_database(opened))
     config = DynaQConfig(budget=BUDGET, slate_size=5, block_size=2, warm_start_updates=5)
     folder = RunFolder.at(tmp_path / run)
-    rewards = []
+    rewards, trusts = [], []
+
+    def note(progress: CohortProgress) -> None:
+        rewards.append(progress.reward)
+        trusts.append(progress.learning["trust"])
+
     job = TrainingJob(cache, "llm", config, broker, folder)
-    trainer = CohortTrainer(
-        job, COHORT, size=ActorSize(actors=2), on_progress=lambda progress: rewards.append(progress.reward)
-    )
+    trainer = CohortTrainer(job, COHORT, size=ActorSize(actors=2), on_progress=note)  # its gauges live as long as it
     trainer.run()
     abstained = sum(job_id in rule.abstaining for _, job_id in rule.answered)
     fetched = [Slate(one, tuple(f"j{i:03d}" for i in range(6, 40))) for one in COHORT]
@@ -69,6 +72,8 @@ def test_prometheus_sees_what_a_run_asked_spent_and_reached(tmp_path: Path, ray_
     assert value(seen, "ray_dynaq_applicants", run=run, strategy="llm", state="left") == 0
     assert value(seen, "ray_dynaq_blocks", run=run, strategy="llm", state="running") == 0
     assert value(seen, "ray_dynaq_mean_reward", run=run, strategy="llm") == pytest.approx(rewards[-1])
+    assert value(seen, "ray_dynaq_judge_trust", run=run, strategy="llm") == pytest.approx(trusts[-1])
+    assert 0.0 < trusts[-1] < 1.0
     asks = value(seen, "ray_dynaq_broker_ask_seconds_count", judge=judge)
     assert 0 < asks <= len(rule.answered)
 

@@ -24,21 +24,19 @@ from ray import serve
 from cluster.block_actor import TrainingJob
 from cluster.broker import JudgeBackend, start_broker
 from cluster.cache import put_cache
-from cluster.trainer import ActorSize, CohortProgress, CohortResult, CohortTrainer
-from dynaq.agent.config import DynaQConfig
+from cluster.trainer import ActorSize, CohortProgress, CohortTrainer
 from dynaq.judging.judgement import Judgement
 from dynaq.records import Candidate, Job
 from dynaq.runs.folder import RECOMMENDATIONS, RunFolder
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from reward_service.client import ServeJudge
+from tests.support.cohort_training import COHORT, CONFIG, train
 from tests.support.judges import FINGERPRINT, RuleJudge
 from tests.support.markets import APPLICANTS, make_store
 from tests.support.mongod import running_mongod
 
-CONFIG = DynaQConfig(budget=20, slate_size=2, block_size=2, warm_start_updates=5)
 AWAY_SECONDS = 8.0  # longer than the driver waits for a server, so that the broker has to ask again
-COHORT = [f"a{i:03d}" for i in range(APPLICANTS)]
 
 
 @pytest.fixture
@@ -68,24 +66,6 @@ def quiet(tmp_path_factory: pytest.TempPathFactory, ray_session_fixture: None) -
 def undisturbed(quiet: Quiet) -> pa.Table:
     """Recommendations of a run that nothing happened to."""
     return quiet.recommendations
-
-
-def train(
-    store: str,
-    folder: Path,
-    judge: RuleJudge,
-    actors: int = 2,
-    on_progress: object = None,
-) -> CohortResult:
-    with open_store(store, read_only=True) as opened:
-        cache = TensorCache.copy_from_database(opened)
-    broker = start_broker(store, judge.backend())
-    job = TrainingJob(put_cache(cache), "llm", CONFIG, broker, RunFolder.at(folder / "run"))
-    callback = on_progress if callable(on_progress) else lambda progress: None
-    try:
-        return CohortTrainer(job, COHORT, size=ActorSize(actors=actors), on_progress=callback).run()
-    finally:
-        ray.kill(broker)
 
 
 def block_actors() -> list[psutil.Process]:
@@ -171,7 +151,7 @@ import sys
 from pathlib import Path
 from cluster.session import ray_session
 from tests.support.judges import RuleJudge
-from tests.cluster.test_trainer import train
+from tests.support.cohort_training import train
 with ray_session(num_cpus=4, object_store_gib=0.25):
     train(sys.argv[1], Path(sys.argv[2]), RuleJudge(Path(sys.argv[2]) / "asked.log", delay=0.2))
 """

@@ -89,6 +89,7 @@ def test_a_folder_that_is_no_run(capsys: pytest.CaptureFixture[str], tmp_path: P
         assert str(tmp_path) in one_line(capsys, verb[0], "--run", str(tmp_path), *verb[1:])
 
 
+@pytest.mark.slow
 def test_a_run_folder_that_is_taken(
     capsys: pytest.CaptureFixture[str], store: str, ledger: str, tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ def test_a_healthy_machine_and_store_pass(tmp_path: Path, capsys: pytest.Capture
     make_store(str(tmp_path / "store"))
     assert run(["doctor", "--store", str(tmp_path / "store")]) == 0
     said = capsys.readouterr().out
-    assert "40 jobs, 6 candidates" in said
+    assert "40 jobs, 6 applicants" in said
     assert "CPUs" in said
     assert "bad " not in said
 
@@ -31,7 +31,7 @@ def test_records_without_vectors_are_counted(tmp_path: Path) -> None:
     make_store(str(tmp_path / "store"), without_vectors=2)
     found = list(doctor.records(str(tmp_path / "store")))
     assert [one.state for one in found] == ["ok", "warn"]
-    assert "2 candidates have no vectors" in found[1].what
+    assert "2 applicants have no vectors" in found[1].what
 
 
 def test_a_pinned_package_at_another_version_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,8 +24,8 @@ def store(tmp_path: Path, judge_service: JudgeService) -> str:
     market = judge_service.market
     with open_store(uri, create=True) as opened:
         opened.put_records("job", market.jobs)
-        opened.put_records("candidate", market.candidates[:APPLICANTS])
-    lines = [f"{market.candidates[0].id},{job},{g}" for job, g in market.qrels.grades(market.candidates[0].id).items()]
+        opened.put_records("candidate", market.applicants[:APPLICANTS])
+    lines = [f"{market.applicants[0].id},{job},{g}" for job, g in market.qrels.grades(market.applicants[0].id).items()]
     (tmp_path / "qrels.csv").write_text("applicant_id,job_id,grade\n" + "\n".join(lines))
     return uri
 
@@ -34,7 +34,7 @@ def store(tmp_path: Path, judge_service: JudgeService) -> str:
 def test_a_question_is_answered_and_kept(
     store: str, judge_service: JudgeService, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    applicant, jobs = judge_service.market.candidates[0], judge_service.market.jobs[:3]
+    applicant, jobs = judge_service.market.applicants[0], judge_service.market.jobs[:3]
     arguments = ["judge", "--store", store, "--applicant", applicant.id, "--jobs", ",".join(job.id for job in jobs)]
     assert cli.run(arguments) == 0
     first = capsys.readouterr().out

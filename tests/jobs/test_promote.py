@@ -106,6 +106,7 @@ def test_a_better_run_is_promoted_with_its_evaluation(
     found = json.loads(capsys.readouterr().out)
     assert (found["promoted"], found["verdict"]) == (True, "better")
     assert found["evaluation"]["slates"] == PEOPLE
+    assert found["evaluation"]["candidate"].keys() == found["evaluation"]["current"].keys() == {"ips", "snips", "dr"}
     assert found["evaluation"]["difference"]["dr"]["low"] > 0
     assert current(serving) == str(runs / "better")
 

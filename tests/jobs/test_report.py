@@ -163,7 +163,7 @@ def test_the_numbers_of_a_comparison_are_those_of_its_statistics(browser: Browse
     assert shown["llm ndcg@10"] == "0.712"
     assert shown["cosine ndcg@10"] == "0.812"
     assert shown[f"llm gamma={HOSTILE} ndcg@10"] == "0.912"
-    assert not any("mrr" in name for name in shown)  # no run has a value of it
+    assert not any("mrr" in name for name in shown)  # no run has this metric
     assert page.locator(".verdicts li").all_inner_texts() == ["llm is better than cosine."]
     text = page.locator("body").inner_text()
     assert "0.762 to 0.852" in text
@@ -208,6 +208,7 @@ def test_nothing_from_a_store_becomes_markup(trained: Path, compared: Path) -> N
         assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
 
 
+@pytest.mark.slow
 def test_a_large_cohort_makes_a_bounded_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     everyone = [f"a{i:05d}" for i in range(3000)]
     with open_store(tmp_path / "store", create=True) as store:

@@ -110,6 +110,7 @@ def test_visits_keep_to_their_rate_and_number(tmp_path: Path, ledger: Path, caps
     assert json.loads(capsys.readouterr().out)["visits"] == 6
 
 
+@pytest.mark.slow
 def test_who_is_told_to_wait_waits_and_loses_nothing(
     tmp_path: Path, ledger: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

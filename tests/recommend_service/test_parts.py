@@ -11,9 +11,9 @@ import pytest
 from dynaq.errors import InputError
 from dynaq.runs.q_table import ServedRun
 from dynaq.stores import open_store
+from recommend_service.applicant_ranking import Ranker
 from recommend_service.catalogue import Catalogue
 from recommend_service.config import RecommendConfig
-from recommend_service.ranking import Ranker
 from recommend_service.rate_limit import CALLERS, TokenBuckets
 from recommend_service.slates import blend
 from tests.support import recommend_market as market
@@ -42,7 +42,7 @@ def test_a_ranking_is_that_of_q_and_equals_keep_the_catalogues_order(catalogue: 
 def test_only_the_top_is_kept_and_a_deeper_question_is_answered_anew(
     catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recommend_service.ranking.DEPTH", 5)
+    monkeypatch.setattr("recommend_service.applicant_ranking.DEPTH", 5)
     ranker = Ranker(catalogue, None, 10)
     who = catalogue.vectors_of("a1")
     assert who is not None

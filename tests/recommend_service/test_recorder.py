@@ -5,19 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 import pytest
 
 from dynaq.errors import DynaqError
 from dynaq.feedback.events import Exposure, FeedbackEvent
 from recommend_service.recorder import Overloaded, Recorder
-
-NOW = datetime(2026, 3, 1, tzinfo=UTC)
-
-
-def event(key: str) -> FeedbackEvent:
-    return FeedbackEvent("a", "j", "save", NOW, "test", key)
+from tests.support.events import START, event
 
 
 class SlowStore:
@@ -46,7 +40,7 @@ class SlowStore:
 
 
 def exposure(key: str) -> Exposure:
-    return Exposure("a", key, NOW, ("j",), (1.0,), "run")
+    return Exposure("a", key, START, ("j",), (1.0,), "run")
 
 
 def test_nothing_is_acknowledged_before_it_is_written_and_what_waits_is_written_together() -> None:

@@ -111,6 +111,7 @@ def test_prose_around_the_object_does_not_matter(store: Store, folder: Path) -> 
     assert "documents: 3 read by the model, 0 by the rules" in report.notes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [

@@ -166,6 +166,7 @@ def in_ledger(store_uri: str) -> int:
         return store.judgements().num_rows
 
 
+@pytest.mark.slow
 def test_max_cost_is_not_exceeded_and_nothing_paid_is_lost(tmp_path: Path) -> None:
     uri, folder = store_of(tmp_path), RunFolder.at(tmp_path / "run")
     with openai_server("plain") as server:

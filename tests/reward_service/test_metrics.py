@@ -22,10 +22,10 @@ def test_prometheus_sees_what_the_judge_answered_and_the_engine_read(judge_servi
         return sum(count for count in known if count == count)
 
     jobs = judge_service.market.jobs[:7]
-    variant.judge(judge_service.market.candidates[0], jobs)
+    variant.judge(judge_service.market.applicants[0], jobs)
     wait_until(lambda: pairs() == len(jobs))
     before, tokens = pairs(), value(scrape(), "ray_vllm_prompt_tokens_total")
-    judgements = variant.judge(judge_service.market.candidates[1], jobs)
+    judgements = variant.judge(judge_service.market.applicants[1], jobs)
     wait_until(lambda: pairs() == before + len(jobs))
     seen = scrape()
     assert pairs() == before + len(jobs)

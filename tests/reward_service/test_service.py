@@ -46,7 +46,7 @@ def body(applicant: Candidate, jobs: list[Job]) -> dict[str, Any]:
 
 def test_jobs_of_the_own_occupation_earn_more_than_unrelated_ones(judge_service: JudgeService) -> None:
     wins = ties = 0
-    for applicant in judge_service.market.candidates:
+    for applicant in judge_service.market.applicants:
         own, other = graded(judge_service, applicant)
         judgements = judge_service.judge.judge(applicant, [*own, *other])
         assert [j.job_id for j in judgements] == [job.id for job in [*own, *other]]
@@ -59,7 +59,7 @@ def test_jobs_of_the_own_occupation_earn_more_than_unrelated_ones(judge_service:
 
 
 def test_the_prefix_cache_does_not_change_a_judgement(judge_service: JudgeService) -> None:
-    applicant = judge_service.market.candidates[0]
+    applicant = judge_service.market.applicants[0]
     own, other = graded(judge_service, applicant)
     first = judge_service.judge.judge(applicant, [*own, *other])
     again = judge_service.judge.judge(applicant, [*own, *other])  # now profile and jobs are cached
@@ -87,7 +87,7 @@ def test_scores_are_those_of_the_model_itself(judge_service: JudgeService) -> No
             rows = model(torch.tensor([[*before, *after]])).logits[0].log_softmax(-1)[len(before) - 1 : -1]
         return rows.gather(1, torch.tensor(after)[:, None])[:, 0]
 
-    applicant = judge_service.market.candidates[3]
+    applicant = judge_service.market.applicants[3]
     profile = likelihood_prefix(profile_text(applicant, config.profile_limit, tokens.offsets))
     texts = [likelihood_suffix(job_text(job, config.job_limit, tokens.offsets, description=False)) for job in jobs]
     gains = [logprobs(profile, text) - logprobs(CONTENT_FREE, text) for text in texts]
@@ -103,7 +103,7 @@ def test_scores_are_those_of_the_model_itself(judge_service: JudgeService) -> No
 
 
 def test_http_answers_what_the_handle_answers(judge_service: JudgeService, http: httpx.Client) -> None:
-    applicant = judge_service.market.candidates[1]
+    applicant = judge_service.market.applicants[1]
     own, other = graded(judge_service, applicant)
     jobs = [*other[:3], *own]
     answer = http.post("/v1/judgements", json=body(applicant, jobs))
@@ -126,7 +126,7 @@ def test_the_http_client_survives_pickling(judge_service: JudgeService) -> None:
 
 
 def test_without_the_key_nothing_is_judged_or_told(judge_service: JudgeService) -> None:
-    applicant, job = judge_service.market.candidates[0], judge_service.market.jobs[0]
+    applicant, job = judge_service.market.applicants[0], judge_service.market.jobs[0]
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {judge_service.api_key}"}):
         with httpx.Client(base_url=judge_service.url, headers=headers) as stranger:
             assert stranger.post("/v1/judgements", json=body(applicant, [job])).status_code == 401
@@ -139,7 +139,7 @@ def test_without_the_key_nothing_is_judged_or_told(judge_service: JudgeService) 
 
 def test_readiness_metrics_configuration_and_documentation(judge_service: JudgeService, http: httpx.Client) -> None:
     assert http.get("/readyz").status_code == 200
-    applicant, job = judge_service.market.candidates[0], judge_service.market.jobs[0]
+    applicant, job = judge_service.market.applicants[0], judge_service.market.jobs[0]
     http.post("/v1/judgements", json=body(applicant, [job]))
     metrics = http.get("/metrics").text
     assert 'judge_requests_total{status="200"}' in metrics
@@ -167,7 +167,7 @@ def test_readiness_metrics_configuration_and_documentation(judge_service: JudgeS
 def test_a_bad_request_names_its_field(
     judge_service: JudgeService, http: httpx.Client, change: dict[str, Any], reason: str
 ) -> None:
-    good = body(judge_service.market.candidates[0], [judge_service.market.jobs[0]])
+    good = body(judge_service.market.applicants[0], [judge_service.market.jobs[0]])
     if "jobs" in change and len(change["jobs"]) == 2 and "title" not in change["jobs"][0]:
         change = {"jobs": [good["jobs"][0], change["jobs"][1]]}
     answer = http.post("/v1/judgements", json=good | change)
@@ -178,7 +178,7 @@ def test_a_bad_request_names_its_field(
 def test_records_named_by_id_are_kept_in_the_ledger_and_judged_once(
     judge_service: JudgeService, http: httpx.Client
 ) -> None:
-    applicant = judge_service.market.candidates[2]
+    applicant = judge_service.market.applicants[2]
     jobs = [{"id": job.id} for job in judge_service.market.jobs[:6]]
     request = {"applicant": {"id": applicant.id}, "jobs": jobs}
     with ThreadPoolExecutor(4) as pool:
@@ -190,7 +190,7 @@ def test_records_named_by_id_are_kept_in_the_ledger_and_judged_once(
 
 
 def test_past_its_limit_the_judge_says_429_and_a_client_waits(judge_service: JudgeService, http: httpx.Client) -> None:
-    applicant = judge_service.market.candidates[3]
+    applicant = judge_service.market.applicants[3]
     many = [job.model_copy(update={"id": f"many-{i}"}) for i, job in enumerate(judge_service.market.jobs[:60])]
     with ThreadPoolExecutor(1) as pool:
         long_call = pool.submit(lambda: http.post("/v1/judgements", json=body(applicant, many)))
@@ -207,7 +207,7 @@ def test_past_its_limit_the_judge_says_429_and_a_client_waits(judge_service: Jud
 
 
 def test_a_client_that_goes_away_cancels_its_work(judge_service: JudgeService) -> None:
-    applicant = judge_service.market.candidates[3]
+    applicant = judge_service.market.applicants[3]
     many = [job.model_copy(update={"id": f"gone-{i}"}) for i, job in enumerate(judge_service.market.jobs[:60])]
     before = _status(judge_service)["judged_pairs"]
 
@@ -233,7 +233,7 @@ def test_start_judge_uses_the_one_that_runs(judge_service: JudgeService) -> None
 
 def test_choice_on_the_same_engine_reports_the_mass_on_the_letters(judge_service: JudgeService) -> None:
     choice = judge_service.judge.variant(judge_service.config, method="choice", rotations=4)
-    applicant = judge_service.market.candidates[0]
+    applicant = judge_service.market.applicants[0]
     judgements = choice.judge(applicant, judge_service.market.jobs[:3])
     assert all(j.judge == choice.fingerprint and j.judge.startswith("choice-") for j in judgements)
     assert all(0.0 < j.label_mass <= 1.0 for j in judgements)
@@ -244,7 +244,7 @@ def test_choice_on_the_same_engine_reports_the_mass_on_the_letters(judge_service
 
 
 def test_a_long_text_is_cut_and_the_judgement_says_so(judge_service: JudgeService) -> None:
-    applicant = judge_service.market.candidates[0]
+    applicant = judge_service.market.applicants[0]
     job = Job(id="long", title="software developer", technical_skills=tuple(f"skill number {i}" for i in range(400)))
     short = Job(id="short", title="software developer", technical_skills=("Java",))
     long, brief = judge_service.judge.judge(applicant, [job, short])
@@ -256,7 +256,7 @@ def test_a_long_text_is_cut_and_the_judgement_says_so(judge_service: JudgeServic
 def test_nothing_to_read_is_an_abstention_not_an_ignore(judge_service: JudgeService) -> None:
     invisible = Job(id="invisible", title="\u200b\u2060\ufeff")
     readable = Job(id="readable", title="web developer")
-    first, second = judge_service.judge.judge(judge_service.market.candidates[0], [invisible, readable])
+    first, second = judge_service.judge.judge(judge_service.market.applicants[0], [invisible, readable])
     assert first.abstained
     assert first.reward is None
     assert "no readable text" in first.note
@@ -291,7 +291,7 @@ def test_an_api_that_dies_in_a_call_is_replaced_and_no_judgement_is_written_twic
     judge_service: JudgeService, http: httpx.Client
 ) -> None:
     """The process that writes the ledger is killed while the judge works for it."""
-    applicant, jobs = judge_service.market.candidates[1], judge_service.market.jobs[:20]
+    applicant, jobs = judge_service.market.applicants[1], judge_service.market.jobs[:20]
     request = stored(applicant, jobs)
     api = next(p for p in psutil.Process().children(recursive=True) if "judge:api" in " ".join(p.cmdline()))
     with ThreadPoolExecutor(1) as pool:
@@ -321,7 +321,7 @@ def test_an_engine_that_dies_is_replaced_and_callers_may_ask_again(
     judge_service: JudgeService, http: httpx.Client
 ) -> None:
     """Last in this file: the next caller waits for the new engine. Nothing of the calls that failed is written."""
-    applicant, jobs = judge_service.market.candidates[0], judge_service.market.jobs[:60]
+    applicant, jobs = judge_service.market.applicants[0], judge_service.market.jobs[:60]
     replica = psutil.Process(_status(judge_service)["process"])
     impatient = ServeJudge(judge_service.judge._handle, judge_service.judge.fingerprint, patience=0.0)
     request = stored(applicant, jobs[:30])

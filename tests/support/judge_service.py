@@ -36,7 +36,7 @@ def running_judge_service(folder: Path) -> Iterator[JudgeService]:
     store_uri = str(folder / "store")
     with open_store(store_uri, create=True) as store:
         store.put_records("job", market.jobs)
-        store.put_records("candidate", market.candidates)
+        store.put_records("candidate", market.applicants)
         store.put_qrels(market.qrels)
     config = JudgeConfig(api_key=API_KEY, store=store_uri, max_pending_pairs=96)
     url = start_service(config, port=free_port())

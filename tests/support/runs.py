@@ -51,7 +51,7 @@ def make_run(
         ]
     pq.write_table(pa.Table.from_pylist(ranked), folder / "recommendations.parquet")
     asks = strategy != "cosine"
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "applicant_id": one,
             "round": round_,
@@ -63,8 +63,14 @@ def make_run(
             "q_loss": 0.5 / round_,
             "model_loss": 0.3 / round_,
             "planning_loss": 0.1 / round_,
+            "trust": 0.2 * round_ if asks else float("nan"),
             "abstained": 1 if asks and round_ == 1 else 0,
             "ndcg": float(rng.uniform(0.3, 1.0)),
+            "judge_reward": round_ / 10 if asks else None,
+            "applied": 0,
+            "saved": 0,
+            "clicked": 0,
+            "ignored": SLATE - (round_ == 1) if asks else 0,
         }
         for one in applicants
         for round_ in range(1, BUDGET // SLATE + 1)

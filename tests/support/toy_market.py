@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dynaq.agent.config import DynaQConfig
+from dynaq.agent.dyna_q import DynaQBlock
+from dynaq.agent.reward_strategy import make_strategy
 from dynaq.errors import JudgeError
 from dynaq.judging.judgement import Judgement, Slate, abstention, judgement_from_probabilities
 from dynaq.layout import BLOCK_DIM, EXTENDED
@@ -22,6 +25,8 @@ from dynaq.tensor_cache import TensorCache
 
 TOPICS = 6
 GRADE_LABELS = {3: (1.0, 0.0, 0.0, 0.0), 2: (0.0, 1.0, 0.0, 0.0), 1: (0.0, 0.0, 1.0, 0.0), 0: (0.0, 0.0, 0.0, 1.0)}
+# Every third applicant's judge is silent on every fourth job, so that agents advance unevenly.
+ABSTAINED = {(f"ann{i:02d}", f"job{j:03d}") for i in range(0, 16, 3) for j in range(i % 4, 60, 4)}
 
 
 @dataclass(frozen=True)
@@ -125,3 +130,9 @@ def small_config(**values: object) -> DynaQConfig:
     """Widths and budgets for tests; `preset` works as in YAML."""
     own = {"world_model": "mlp"} if values.get("preset") == "reference" else {}
     return DynaQConfig.load(None, SMALL | own | values)
+
+
+def block_of(market: ToyMarket, applicants: int = 16, strategy: str = "llm", **values: Any) -> DynaQBlock:
+    """A block of the first applicants; `values` as for `small_config`."""
+    config = small_config(**values)
+    return DynaQBlock(market.cache, market.cache.applicant_ids[:applicants], make_strategy(strategy, config), config)

@@ -20,7 +20,7 @@ from cluster.trainer import ActorSize, CohortProgress, CohortTrainer
 from dynaq.runs.folder import RunFolder
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
-from tests.cluster.test_trainer import COHORT, CONFIG
+from tests.support.cohort_training import COHORT, CONFIG
 from tests.support.judges import RuleJudge
 
 NODE = {"num_cpus": 2, "object_store_memory": 128 << 20, "node_ip_address": "127.0.0.1"}

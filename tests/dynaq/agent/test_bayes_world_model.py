@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from dynaq.agent.answer_noise import AnswerNoise
 from dynaq.agent.bayes_world_model import (
     LEAST_INFORMATION,
     OBSERVATION_VARIANCE,
@@ -15,7 +16,6 @@ from dynaq.agent.bayes_world_model import (
     CosinePrior,
     class_probabilities,
     deviation_of,
-    genuine,
     surprises,
 )
 from dynaq.agent.mlp_world_model import MLPWorldModel
@@ -84,7 +84,7 @@ def test_the_posterior_is_that_of_gaussian_process_regression(market: ToyMarket)
     x = job_embedding(market.cache).double()
     kernel = PROCESS_VARIANCE * torch.exp(-(torch.cdist(x, x) ** 2) / (2 * SHIFT_SCALES[-1] ** 2))
     every = torch.ones(1, 4, dtype=torch.bool)
-    seen = surprises(model._static[:, jobs], pairs.probabilities[:, :4], every, VALUES, 0.0)
+    seen = surprises(model._static[:, jobs], pairs.probabilities[:, :4], every, VALUES, AnswerNoise.random(0.0))
     surprise, own = (each[0].double() for each in seen)
     noisy = kernel[jobs][:, jobs] + torch.diag(own)
     shift = kernel[:, jobs] @ torch.linalg.solve(noisy, surprise)
@@ -120,25 +120,49 @@ def test_a_noisy_judge_is_believed_less(market: ToyMarket) -> None:
     assert believed[2] < 0.5
 
 
-def test_the_probability_that_an_answer_is_genuine_follows_bayes() -> None:
-    predicted = torch.tensor([[0.7, 0.1, 0.1, 0.1]])
-    apply, ignore = torch.tensor([[1.0, 0, 0, 0]]), torch.tensor([[0, 0, 0, 1.0]])
-    assert float(genuine(predicted, apply, 0.3)) == pytest.approx(0.7 * 0.7 / (0.7 * 0.7 + 0.3 / 4))
-    assert float(genuine(predicted, ignore, 0.3)) == pytest.approx(0.7 * 0.1 / (0.7 * 0.1 + 0.3 / 4))
-    assert float(genuine(predicted, ignore, 0.0)) == 1.0
+TOWARDS_CLICK = AnswerNoise(0.7 * torch.eye(4) + 0.3 * torch.eye(4)[2])
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.3])
-def test_a_surprise_is_the_score_of_the_answer_over_its_information(noise: float) -> None:
+def test_a_random_share_of_answers_is_a_special_case_of_a_confusion() -> None:
+    """An answer is genuine with probability w, or it says nothing: the truth is a mixture of the two."""
+    predicted = torch.tensor([0.7, 0.1, 0.05, 0.15])
+    for label in range(4):
+        answer = torch.eye(4)[label]
+        w = 0.7 * predicted[label] / (0.7 * predicted[label] + 0.3 / 4)
+        torch.testing.assert_close(AnswerNoise.random(0.3).truth(predicted, answer), w * answer + (1 - w) * predicted)
+        torch.testing.assert_close(AnswerNoise.random(0.0).truth(predicted, answer), answer)
+
+
+def test_a_label_that_is_often_given_in_error_is_doubted_and_the_others_are_not() -> None:
+    predicted = torch.tensor([0.25, 0.25, 0.25, 0.25])
+    apply, click = (TOWARDS_CLICK.truth(predicted, torch.eye(4)[label]) for label in (0, 2))
+    torch.testing.assert_close(apply, torch.eye(4)[0])
+    torch.testing.assert_close(click, torch.tensor([0.3, 0.3, 1.0, 0.3]) / 1.9)
+
+
+def test_an_answer_that_is_a_distribution_is_read_against_the_usual_mix() -> None:
+    """A hesitant judge that says more APPLY than it does as a rule means APPLY."""
+    usual = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    noise = AnswerNoise(torch.eye(4), usual)
+    said = torch.tensor([[0.3, 0.2, 0.2, 0.3], [1.0, 0.0, 0.0, 0.0]])
+    assert float(noise.read(said)[0, 0]) > 0.9
+    assert torch.equal(noise.read(said)[1], said[1])
+    assert torch.equal(AnswerNoise(torch.eye(4)).read(said), said)
+
+
+@pytest.mark.parametrize(
+    "noise", [AnswerNoise.random(0.0), AnswerNoise.random(0.3), TOWARDS_CLICK], ids=["none", "random", "towards CLICK"]
+)
+def test_a_surprise_is_the_score_of_the_answer_over_its_information(noise: AnswerNoise) -> None:
     static = torch.tensor([0.1, 0.2, 0.3, 0.4])
     beyond = (VALUES - static @ VALUES) / deviation_of(static, VALUES)
 
     def log_likelihood(shift: torch.Tensor) -> torch.Tensor:
         p = torch.softmax(torch.log(static) + shift * beyond, dim=-1)
-        return torch.log((1 - noise) * p + noise / 4)
+        return torch.log(p @ noise.confusion)
 
     scores = torch.autograd.functional.jacobian(log_likelihood, torch.zeros(()))
-    information = ((1 - noise) * static + noise / 4) @ scores.square() + LEAST_INFORMATION
+    information = static @ noise.confusion @ scores.square() + LEAST_INFORMATION
     every = torch.eye(4)[None]  # one agent whom four pairs alike were answered in each way
     pairs = static.expand(1, 4, 4)
     surprise, variance = surprises(pairs, every, torch.ones(1, 4, dtype=torch.bool), VALUES, noise)
@@ -151,11 +175,11 @@ def test_the_answer_that_everybody_expected_says_little_and_a_persons_own_is_nev
     static = torch.tensor([[open_pair, hopeless, hopeless, hopeless]])
     answers = torch.eye(4)[[3, 3, 0, 0]][None]
     valid, real = torch.ones(1, 4, dtype=torch.bool), torch.tensor([[False, False, False, True]])
-    surprise, variance = surprises(static, answers, valid, VALUES, 0.3, real)
+    surprise, variance = surprises(static, answers, valid, VALUES, AnswerNoise.random(0.3), real)
     weight = surprise / variance
     assert weight[0, 0] < 10 * weight[0, 1] < 0
     assert weight[0, 3] > 10 * weight[0, 2] > 0
-    empty = surprises(static, answers, torch.zeros_like(valid), VALUES, 0.3)
+    empty = surprises(static, answers, torch.zeros_like(valid), VALUES, AnswerNoise.random(0.3))
     assert (empty[0] == 0).all()
     assert (empty[1] > 1e5).all()
 
@@ -167,10 +191,12 @@ def test_class_probabilities_are_a_distribution_that_follows_the_mean() -> None:
     assert [LABELS[i] for i in p.argmax(-1).tolist()] == ["APPLY", "SAVE", "IGNORE"]
 
 
-def test_agents_that_advance_unevenly_know_the_same_as_alone(market: ToyMarket) -> None:
+@pytest.mark.parametrize("usual", [None, torch.tensor([0.1, 0.1, 0.2, 0.6])], ids=["as they are", "read"])
+def test_agents_that_advance_unevenly_know_the_same_as_alone(market: ToyMarket, usual: torch.Tensor | None) -> None:
     """One agent fills its second and third slots two rounds after the other, as when its judge abstained."""
     together, pairs = model_of(market), pairs_of(market)
     alone, own = model_of(market), pairs_of(market)
+    together.noise = alone.noise = AnswerNoise.random(0.3, usual)
     for first, second in (([2], [7, 8, 9]), ([], [10, 11]), ([30, 31, 32], [])):
         tell(market, pairs, 0, first)
         tell(market, pairs, 1, second)

@@ -12,19 +12,12 @@ import torch
 
 from dynaq.agent.checkpoint import NAME, load_block, save_block
 from dynaq.agent.dyna_q import DynaQBlock
-from dynaq.agent.reward_strategy import make_strategy
 from dynaq.errors import InputError
 from dynaq.tensor_cache import TensorCache
-from tests.dynaq.agent.test_dyna_q import ABSTAINED
-from tests.support.toy_market import GradeSource, ToyMarket, small_config, toy_market
+from tests.support.toy_market import ABSTAINED, GradeSource, ToyMarket, block_of, toy_market
 
 TRUSTING = {"world_model": "trust", "weighting": "trust"}
 EXPLORING: dict[str, Any] = {"epsilon_start": 0.5, "epsilon_end": 0.1, "dropout": 0.3, "target_sync": 2, "tau": 0.5}
-
-
-def block_of(market: ToyMarket, strategy: str = "hybrid", **values: Any) -> DynaQBlock:
-    config = small_config(**values)
-    return DynaQBlock(market.cache, market.cache.applicant_ids[:4], make_strategy(strategy, config), config)
 
 
 def records(block: DynaQBlock, source: GradeSource, rounds: int = 100) -> list[str]:
@@ -47,9 +40,9 @@ def test_a_resumed_block_is_bit_equal_to_one_that_was_not_interrupted(
     market: ToyMarket, tmp_path: Path, values: dict[str, Any], after: int
 ) -> None:
     """Records, Q, weights, and what was asked, with agents that advance unevenly."""
-    whole, source = block_of(market, **values), GradeSource(market.grades, ABSTAINED)
+    whole, source = block_of(market, 4, "hybrid", **values), GradeSource(market.grades, ABSTAINED)
     expected = records(whole, source)
-    first, first_source = block_of(market, **values), GradeSource(market.grades, ABSTAINED)
+    first, first_source = block_of(market, 4, "hybrid", **values), GradeSource(market.grades, ABSTAINED)
     begun = records(first, first_source, after)
     save_block(first, tmp_path)
     resumed = load_block(tmp_path, market.cache)
@@ -64,7 +57,7 @@ def test_a_resumed_block_is_bit_equal_to_one_that_was_not_interrupted(
 
 
 def test_a_checkpoint_changes_nothing_in_the_block_that_is_saved(market: ToyMarket, tmp_path: Path) -> None:
-    plain, saved = block_of(market, **EXPLORING), block_of(market, **EXPLORING)
+    plain, saved = block_of(market, 4, "hybrid", **EXPLORING), block_of(market, 4, "hybrid", **EXPLORING)
     for _ in range(4):
         plain.step(GradeSource(market.grades))
         saved.step(GradeSource(market.grades))
@@ -73,7 +66,7 @@ def test_a_checkpoint_changes_nothing_in_the_block_that_is_saved(market: ToyMark
 
 
 def test_strategy_config_and_failures_come_back(market: ToyMarket, tmp_path: Path) -> None:
-    block = block_of(market, w_initial=0.7, switch_step=3)
+    block = block_of(market, 4, "hybrid", w_initial=0.7, switch_step=3)
     block.step(GradeSource(market.grades))
     block.failures["ann02"] = "a reason"
     save_block(block, tmp_path)
@@ -86,7 +79,7 @@ def test_strategy_config_and_failures_come_back(market: ToyMarket, tmp_path: Pat
 
 
 def test_the_cosine_strategy_resumes_too(market: ToyMarket, tmp_path: Path) -> None:
-    whole, half = block_of(market, "cosine"), block_of(market, "cosine")
+    whole, half = block_of(market, 4, "cosine"), block_of(market, 4, "cosine")
     half.step()
     save_block(half, tmp_path)
     resumed = load_block(tmp_path, market.cache)
@@ -97,7 +90,7 @@ def test_the_cosine_strategy_resumes_too(market: ToyMarket, tmp_path: Path) -> N
 
 def test_a_finished_block_recommends_the_same(market: ToyMarket, tmp_path: Path) -> None:
     """Also the agents that were done while others of their block went on."""
-    block = block_of(market)
+    block = block_of(market, 4, "hybrid")
     records(block, GradeSource(market.grades, ABSTAINED))
     save_block(block, tmp_path)
     assert load_block(tmp_path, market.cache).recommendations(10) == block.recommendations(10)
@@ -106,7 +99,7 @@ def test_a_finished_block_recommends_the_same(market: ToyMarket, tmp_path: Path)
 def test_a_folder_that_is_no_checkpoint_of_this_catalogue_is_refused(market: ToyMarket, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         load_block(tmp_path / "absent", market.cache)
-    save_block(block_of(market), tmp_path)
+    save_block(block_of(market, 4, "hybrid"), tmp_path)
     other = toy_market(tmp_path / "other", jobs=7, applicants=4)
     with pytest.raises(InputError, match="60 jobs in the extended layout, the store has 7"):
         load_block(tmp_path, other.cache)
@@ -124,20 +117,20 @@ def test_a_folder_that_is_no_checkpoint_of_this_catalogue_is_refused(market: Toy
 )
 def test_agents_learn_from_vectors_of_any_dimension(tmp_path: Path, values: dict[str, Any]) -> None:
     market = toy_market(tmp_path / "store", dimension=50)
-    block = block_of(market, **values)
+    block = block_of(market, 4, "hybrid", **values)
     assert records(block, GradeSource(market.grades))
     save_block(block, tmp_path / "block")
     np.testing.assert_array_equal(load_block(tmp_path / "block", market.cache).q_values(), block.q_values())
 
 
 def test_a_checkpoint_of_another_encoder_is_refused(market: ToyMarket, tmp_path: Path) -> None:
-    save_block(block_of(market), tmp_path / "block")
+    save_block(block_of(market, 4, "hybrid"), tmp_path / "block")
     other = toy_market(tmp_path / "store", dimension=50)
     with pytest.raises(InputError, match="384 numbers, the store has 50"):
         load_block(tmp_path / "block", other.cache)
     manifest, arrays = market.cache.to_arrays()
     one, two = (TensorCache.from_arrays(manifest | {"encoder": name}, arrays) for name in ("one", "two"))
-    save_block(block_of(replace(market, cache=one)), tmp_path / "of-one")
+    save_block(block_of(replace(market, cache=one), 4, "hybrid"), tmp_path / "of-one")
     load_block(tmp_path / "of-one", one)
     with pytest.raises(InputError, match="encoder one, the store has those of two"):
         load_block(tmp_path / "of-one", two)

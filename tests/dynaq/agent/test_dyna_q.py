@@ -12,15 +12,10 @@ from dynaq.agent.reward_strategy import RewardStrategy, make_strategy
 from dynaq.errors import InputError, JudgeError
 from dynaq.evaluation.ranking import ndcg_at_k
 from dynaq.judging.judgement import Judgement
-from tests.support.toy_market import GradeSource, ToyMarket, grade_judgement, small_config
+from tests.support.toy_market import ABSTAINED, GradeSource, ToyMarket, block_of, grade_judgement, small_config
 
 EXPLORING: dict[str, Any] = {"epsilon_start": 0.5, "epsilon_end": 0.1}
 REFERENCE: dict[str, Any] = {"preset": "reference", "dropout": 0.2, "batch_size": 8}
-
-
-def block_of(market: ToyMarket, applicants: int = 16, strategy: str = "llm", **values: Any) -> DynaQBlock:
-    config = small_config(**values)
-    return DynaQBlock(market.cache, market.cache.applicant_ids[:applicants], make_strategy(strategy, config), config)
 
 
 def run(block: DynaQBlock, source: GradeSource | None) -> DynaQBlock:
@@ -173,9 +168,6 @@ def test_a_judge_that_answers_other_jobs_is_an_error(market: ToyMarket) -> None:
         block.step(Swapped(market.grades))
     assert block.round == 0
     assert not block.judged.asked.any()
-
-
-ABSTAINED = {(f"ann{i:02d}", f"job{j:03d}") for i in range(0, 16, 3) for j in range(i % 4, 60, 4)}
 
 
 @pytest.mark.parametrize(

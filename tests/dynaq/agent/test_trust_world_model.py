@@ -131,6 +131,34 @@ def test_gold_is_asked_about_once_and_anchors_the_table(plain: ToyMarket) -> Non
     assert block.judged.counts.tolist() == [10] * 4
 
 
+def test_what_people_did_anchors_the_table(plain: ToyMarket) -> None:
+    """A judge who calls everything a fit is found out by the jobs that people turned down, before the first round."""
+    names = plain.cache.applicant_ids[:4]
+    done = [grade_judgement(a, j, plain.grades[a].get(j, 0.0)) for a in names for j in plain.cache.job_ids[:20]]
+    clear = {(j.applicant_id, j.job_id) for j in done if j.label != "CLICK"}
+
+    def always_apply(applicant: str, job: str, grade: float) -> Judgement:
+        return judgement_from_probabilities(applicant, job, [0.97, 0.01, 0.01, 0.01], judge="apply")
+
+    def run(acts: int) -> tuple[DynaQBlock, GradeSource]:
+        config = small_config(world_model="trust", checked_acts=acts, budget=10)
+        source = GradeSource(plain.grades, answer=always_apply)
+        return DynaQBlock(plain.cache, names, make_strategy("llm", config), config, feedback=done).fit(source), source
+
+    checked, source = run(48)
+    both = [pair for pair in source.asked if pair in clear]
+    assert len(both) == len(set(both)) == 48
+    assert {sum(a == name for a, _ in both) for name in names} == {12}
+    assert checked.trust is not None
+    assert checked.trust.known == 48
+    assert checked.judged.counts.tolist() == [20 + 10] * 4, "pairs that people acted on are in no slate"
+    assert checked.trust.trust < 0.05
+    unchecked, source = run(0)
+    assert unchecked.trust is not None
+    assert unchecked.trust.known == 0
+    assert not clear & set(source.asked)
+
+
 @pytest.mark.parametrize("strategy", ["llm", "hybrid"])
 def test_a_block_goes_on_from_its_checkpoint_as_if_nothing_had_happened(
     plain: ToyMarket, tmp_path: Path, strategy: str

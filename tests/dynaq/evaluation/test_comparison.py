@@ -82,6 +82,15 @@ def test_curves_by_hand(run: Run) -> None:
     assert as_table([first, second], CURVE_SCHEMA).column("q_loss").null_count == 2
 
 
+def test_the_pairs_of_an_offline_run_count_once_however_many_rounds_it_learned(tmp_path: Path) -> None:
+    folder = RunFolder.at(tmp_path)
+    rows = [metrics_row(round_, 2, 0.45, (1, 0, 0, 1)) for round_ in (1, 2, 3)]
+    folder.write_table("metrics.parquet", pa.Table.from_pylist(rows))
+    last = list(curve_rows(TRIAL, Run("llm", folder, {}), KNOWN))[-1]
+    assert (last["mean_reward"], last["cumulative_reward"]) == (0.45, pytest.approx(0.9))
+    assert last["cumulative_regret"] == pytest.approx(1.5 - 0.9)
+
+
 def test_without_a_judge_there_is_no_reward_to_sum_up(tmp_path: Path) -> None:
     folder = RunFolder.at(tmp_path)
     folder.write_table("metrics.parquet", pa.Table.from_pylist([metrics_row(1, 0, math.nan, (0, 0, 0, 0))]))

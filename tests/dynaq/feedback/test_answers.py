@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pyarrow as pa
 import pytest
@@ -22,8 +22,8 @@ from dynaq.feedback.events import (
 from dynaq.feedback.exposure_log import logged_lists
 from dynaq.judging.judgement import LABEL_VALUES
 from dynaq.judging.ledger_file import judgements
+from tests.support.events import START, event
 
-START = datetime(2025, 3, 1, 12, tzinfo=UTC)
 STANDS: Mapping[tuple[Event, Event], Event] = {
     ("hire", "hire"): "hire",
     ("hire", "apply"): "hire",
@@ -51,12 +51,6 @@ STANDS: Mapping[tuple[Event, Event], Event] = {
     ("click", "click"): "click",
     ("click", "ignore"): "ignore",
 }
-
-
-def event(job: str, what: str, minute: int, applicant: str = "ann", key: str = "") -> FeedbackEvent:
-    return FeedbackEvent(
-        applicant, job, what, START + timedelta(minutes=minute), "page", key or f"{applicant}-{job}-{what}-{minute}"
-    )
 
 
 def table(events: Sequence[FeedbackEvent]) -> pa.Table:
@@ -89,7 +83,7 @@ def answers(events: Sequence[FeedbackEvent], jobs: Sequence[str] = ("a", "b")) -
     ],
 )
 def test_several_events_on_a_pair_are_one_answer(events: list[str], label: str) -> None:
-    logged = [event("a", what, minute) for minute, what in enumerate(events)]
+    logged = [event(what=what, minute=minute) for minute, what in enumerate(events)]
     for arrived in itertools.permutations(logged):
         (answer,) = judgements(answers(arrived).answers)
         assert (answer.label, answer.reward, answer.judge) == (label, LABEL_VALUES[label], REAL)
@@ -97,27 +91,27 @@ def test_several_events_on_a_pair_are_one_answer(events: list[str], label: str) 
 
 
 def test_events_of_the_same_time_are_taken_by_key() -> None:
-    both = [event("a", "ignore", 0, key="1"), event("a", "apply", 0, key="2")]
+    both = [event("1", what="ignore"), event("2")]
     for arrived in (both, both[::-1]):
         assert answers(arrived).answers.column("label").to_pylist() == ["APPLY"]
 
 
 def test_jobs_that_left_the_catalogue_are_passed_over_and_counted() -> None:
-    found = answers([event("a", "apply", 0), event("gone", "apply", 1), event("gone", "click", 2)])
+    found = answers([event(), event(job="gone", minute=1), event(job="gone", what="click", minute=2)])
     assert found.answers.column("job_id").to_pylist() == ["a"]
     assert (found.events, found.unknown_jobs, found.unknown_applicants) == (3, 2, 0)
     assert found.until == START
 
 
 def test_people_outside_of_the_cohort_are_passed_over_and_counted() -> None:
-    found = answers([event("a", "apply", 0), event("a", "apply", 1, applicant="eve")])
+    found = answers([event(), event(applicant="eve", minute=1)])
     assert found.answers.column("applicant_id").to_pylist() == ["ann"]
     assert found.unknown_applicants == 1
 
 
 def test_of_very_many_answers_the_newest_are_kept() -> None:
     jobs = [f"j{i}" for i in range(KEPT + 3)]
-    found = answers([event(job, "click", minute) for minute, job in enumerate(jobs)], jobs)
+    found = answers([event(job=job, what="click", minute=minute) for minute, job in enumerate(jobs)], jobs)
     assert found.older == 3
     assert found.answers.column("job_id").to_pylist() == jobs[3:]
 
@@ -129,8 +123,8 @@ def test_no_events_are_no_answers() -> None:
 
 @pytest.mark.parametrize(("before", "after"), STANDS)
 def test_service_training_and_off_policy_agree_on_what_stands(before: Event, after: Event) -> None:
-    """Else a list would leave out a job that off-policy evaluation thinks it could have shown."""
-    done = [event("a", before, 0), event("a", after, 1)]
+    """If they disagreed, a list would leave out a job that off-policy evaluation assumes it could have shown."""
+    done = [event(what=before), event(what=after, minute=1)]
     stands = STANDS[before, after]
     assert answers(done).answers.column("note").to_pylist() == [stands]
     for arrived in (done, done[::-1]):
@@ -146,7 +140,7 @@ def test_service_training_and_off_policy_agree_on_what_stands(before: Event, aft
 
 def test_what_stands_does_not_depend_on_the_order_of_arrival() -> None:
     for kinds in itertools.product(EVENT_LABELS, repeat=3):
-        done = [event("a", kind, minute // 2, key=str(minute)) for minute, kind in enumerate(kinds)]
+        done = [event(str(minute), what=kind, minute=minute // 2) for minute, kind in enumerate(kinds)]
         expected = answers(done).answers.column("note").to_pylist()
         for arrived in itertools.permutations(done):
             live = StandingEvents()

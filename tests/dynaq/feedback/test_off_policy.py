@@ -24,21 +24,19 @@ EXAMINED = 1.0 / np.log2(np.arange(2, K + 2))  # how likely a rank is looked at
 
 @dataclass(frozen=True)
 class World:
-    """A log of lists drawn around one ranking, a candidate ranking, and what each is really worth per list."""
+    """A log of lists drawn around one ranking, a new ranking, and what each is really worth per list."""
 
     log: SlateLog
-    candidate: RankingPolicy
+    new: RankingPolicy
     current: RankingPolicy
     worth: float
     worth_now: float
 
     def evaluate(self) -> OffPolicyEvaluation:
-        return evaluate(self.log, self.candidate, self.current)
+        return evaluate(self.log, self.new, self.current)
 
 
-def world(
-    seed: int, noise_now: float, noise_candidate: float, sharpness: float = 2.0, applicants: int = PEOPLE
-) -> World:
+def world(seed: int, noise_now: float, noise_new: float, sharpness: float = 2.0, applicants: int = PEOPLE) -> World:
     """Rankings by wishes plus noise, in standard deviations of the wishes: the more noise, the worse."""
     rng = np.random.default_rng(seed)
     wishes = rng.beta(0.5, 3, size=(applicants, JOBS))
@@ -47,7 +45,7 @@ def world(
         seen = wishes + noise * wishes.std() * rng.standard_normal(wishes.shape)
         return np.argsort(-seen, axis=1)[:, :POOL]
 
-    now, candidate = ranked(noise_now), ranked(noise_candidate)
+    now, new = ranked(noise_now), ranked(noise_new)
     people = np.repeat(np.arange(applicants), LISTS)
     place = np.arange(1, POOL + 1)
     if math.isinf(sharpness):
@@ -65,25 +63,27 @@ def world(
 
     return World(
         SlateLog(people, shown, propensities, rewards),
-        RankingPolicy(candidate[people]),
+        RankingPolicy(new[people]),
         RankingPolicy(now[people], sharpness, np.ones(len(people), bool)),
-        worth(candidate),
+        worth(new),
         worth(now),
     )
 
 
 @cache
-def repeated(noise_now: float = 0.5, noise_candidate: float = 0.3) -> list[tuple[World, OffPolicyEvaluation]]:
-    worlds = [world(seed, noise_now, noise_candidate) for seed in range(40)]
+def repeated(noise_now: float = 0.5, noise_new: float = 0.3) -> list[tuple[World, OffPolicyEvaluation]]:
+    worlds = [world(seed, noise_now, noise_new) for seed in range(40)]
     return [(one, one.evaluate()) for one in worlds]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["ips", "snips", "dr"])
 def test_intervals_hold_the_true_value_about_as_often_as_they_say(estimator: str) -> None:
-    held = [found.candidate[estimator].low <= one.worth <= found.candidate[estimator].high for one, found in repeated()]
+    held = [found.new[estimator].low <= one.worth <= found.new[estimator].high for one, found in repeated()]
     assert np.mean(held) >= 0.87
 
 
+@pytest.mark.slow
 def test_the_interval_of_the_difference_holds_the_true_difference() -> None:
     held = []
     for one, found in [*repeated(), *repeated(1.0, 0.3)]:
@@ -92,6 +92,7 @@ def test_the_interval_of_the_difference_holds_the_true_difference() -> None:
     assert np.mean(held) >= 0.87
 
 
+@pytest.mark.slow
 def test_thirty_people_are_enough_for_the_interval_of_the_difference() -> None:
     held = []
     for seed in range(150):
@@ -101,10 +102,11 @@ def test_thirty_people_are_enough_for_the_interval_of_the_difference() -> None:
     assert np.mean(held) >= 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noises", [(0.5, 0.3), (1.0, 0.3)])
 def test_doubly_robust_varies_less_and_errs_less_than_weighting_alone(noises: tuple[float, float]) -> None:
     errors = {
-        name: np.array([found.candidate[name].value - one.worth for one, found in repeated(*noises)])
+        name: np.array([found.new[name].value - one.worth for one, found in repeated(*noises)])
         for name in ("ips", "dr")
     }
     assert errors["dr"].std() < errors["ips"].std()
@@ -127,8 +129,8 @@ def test_by_hand() -> None:
     found = evaluate(log, turned, kept)
     # Weights 0.2/0.9 for job 0, and 0.8/0.1 = 8 for job 1, clipped at sqrt(32).
     clip, low = math.sqrt(32), 0.2 / 0.9
-    assert found.candidate["ips"].value == pytest.approx(clip / 4)
-    assert found.candidate["snips"].value == pytest.approx(clip / (clip + 3 * low))
+    assert found.new["ips"].value == pytest.approx(clip / 4)
+    assert found.new["snips"].value == pytest.approx(clip / (clip + 3 * low))
     assert found.current["ips"].value == pytest.approx(0.2 / 0.1 / 4)
     assert found.coverage == pytest.approx((clip + 3 * low) / 4)
 
@@ -146,9 +148,9 @@ def test_a_log_without_exploration_cannot_tell() -> None:
     assert "without exploration" in found.reason
 
 
-def test_a_candidate_that_shows_what_was_never_shown_cannot_be_told() -> None:
+def test_a_new_policy_that_shows_what_was_never_shown_cannot_be_told() -> None:
     one = world(0, 0.5, 0.3)
-    stranger = RankingPolicy(one.candidate.rankings + JOBS)
+    stranger = RankingPolicy(one.new.rankings + JOBS)
     found = evaluate(one.log, stranger, one.current)
     assert (found.verdict, found.coverage) == ("cannot tell", 0.0)
     assert "0.0% of what the new run would show" in found.reason
@@ -159,7 +161,7 @@ def test_too_few_people_make_no_number() -> None:
     few = one.log.applicants < 29
     log = SlateLog(*(part[few] for part in (one.log.applicants, one.log.shown, one.log.propensities, one.log.rewards)))
     now = replace(one.current, rankings=one.current.rankings[few], as_logged=np.ones(few.sum(), bool))
-    found = evaluate(log, RankingPolicy(one.candidate.rankings[few]), now)
+    found = evaluate(log, RankingPolicy(one.new.rankings[few]), now)
     assert found.verdict == "cannot tell"
     assert not found.difference
     assert "29 applicants, and 30 are needed" in found.reason
@@ -176,7 +178,7 @@ def test_lists_and_rankings_of_uneven_length_are_weighted_by_their_own_probabili
     probabilities = RankingPolicy(rankings).probabilities(log)
     three, two = rank_probabilities(3), rank_probabilities(2)
     np.testing.assert_allclose(probabilities[:3], [[three[0, 0], three[1, 1]], [two[0, 0], two[1, 1]], [1.0, 0.0]])
-    assert np.isfinite(evaluate(log, RankingPolicy(rankings), RankingPolicy(rankings)).candidate["dr"].value)
+    assert np.isfinite(evaluate(log, RankingPolicy(rankings), RankingPolicy(rankings)).new["dr"].value)
 
 
 def test_places() -> None:

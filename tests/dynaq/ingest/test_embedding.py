@@ -66,6 +66,7 @@ def test_only_what_is_new_or_changed_is_embedded(store: Store) -> None:
     assert {t for t in encoder.texts if t} == {"other", "new"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calls", [0, 1, 2])
 def test_an_interrupted_run_that_is_repeated_gives_the_same_store(store: Store, tmp_path: Path, calls: int) -> None:
     class Interrupted(HashEmbedder):
@@ -223,6 +224,7 @@ def test_vectors_of_an_unknown_encoder_are_replaced(store: Store) -> None:
     np.testing.assert_array_equal(batch.blocks["title"], HashEmbedder(dimension=96).encode(["t"]))
 
 
+@pytest.mark.slow
 def test_a_change_of_encoder_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     uri, size = str(tmp_path / "store"), 3 * CHUNK
     with open_store(uri, create=True) as store:

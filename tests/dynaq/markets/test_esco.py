@@ -34,23 +34,23 @@ def test_relevance_is_three_for_the_own_occupation_and_lower_for_neighbours() ->
 
 def test_the_same_seed_makes_the_same_market_and_another_one_another() -> None:
     assert esco_market(seed=1).jobs == esco_market(seed=1).jobs
-    assert esco_market(seed=1).candidates == esco_market(seed=1).candidates
+    assert esco_market(seed=1).applicants == esco_market(seed=1).applicants
     assert esco_market(seed=1).jobs != esco_market(seed=2).jobs
 
 
 def test_a_larger_cohort_begins_with_the_smaller_one() -> None:
-    assert esco_market(applicants=20).candidates[:8] == esco_market(applicants=8).candidates
+    assert esco_market(applicants=20).applicants[:8] == esco_market(applicants=8).applicants
 
 
 def test_applicants_do_not_repeat_a_posting() -> None:
     market = esco_market(applicants=91)
     descriptions = {job.description for job in market.jobs}
     skills = {(job.technical_skills, job.soft_skills) for job in market.jobs}
-    for candidate in market.candidates:
-        assert candidate.bio not in descriptions
-        assert (candidate.hard_skills, candidate.soft_skills) not in skills
-        assert candidate.soft_skills
-        assert candidate.experience
+    for applicant in market.applicants:
+        assert applicant.bio not in descriptions
+        assert (applicant.hard_skills, applicant.soft_skills) not in skills
+        assert applicant.soft_skills
+        assert applicant.experience
 
 
 def test_esco_is_attributed() -> None:

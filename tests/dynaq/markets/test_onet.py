@@ -18,7 +18,7 @@ def test_the_published_text_files_make_the_market_that_parquet_makes(tmp_path: P
     (tmp_path / "text").mkdir()
     other = onet_market(write_text(tmp_path / "text"), applicants=7)
     assert other.jobs == market.jobs
-    assert other.candidates == market.candidates
+    assert other.applicants == market.applicants
     assert other.qrels.to_table().equals(market.qrels.to_table())
 
 
@@ -38,22 +38,22 @@ def test_relevance_is_that_of_related_occupations(market: Market) -> None:
 
 def test_posting_and_applicant_tell_different_parts_of_an_occupation(market: Market) -> None:
     jobs = {job.id.removeprefix("job-"): job for job in market.jobs}
-    for candidate in market.candidates:
-        job = jobs[candidate.id.removeprefix("applicant-")]
-        tasks = [f"{task}." for task in candidate.bio.removesuffix(".").split(". ")]
+    for applicant in market.applicants:
+        job = jobs[applicant.id.removeprefix("applicant-")]
+        tasks = [f"{task}." for task in applicant.bio.removesuffix(".").split(". ")]
         assert len(tasks) == 6
         assert not any(task in job.description for task in tasks)
-        assert set(candidate.hard_skills) != set(job.technical_skills)
-        assert set(candidate.soft_skills) != set(job.soft_skills)
-        assert not {p.title for p in candidate.experience} & {t.removeprefix("Experience as ") for t in
+        assert set(applicant.hard_skills) != set(job.technical_skills)
+        assert set(applicant.soft_skills) != set(job.soft_skills)
+        assert not {p.title for p in applicant.experience} & {t.removeprefix("Experience as ") for t in
                                                               job.experience_requirements}  # fmt: skip
-        assert job.title not in candidate.bio
+        assert job.title not in applicant.bio
 
 
 def test_the_same_seed_makes_the_same_market_and_a_larger_cohort_begins_with_the_smaller(tmp_path: Path) -> None:
     folder = write_parquet(tmp_path)
     small, large = onet_market(folder, applicants=3), onet_market(folder, applicants=7)
-    assert large.candidates[:3] == small.candidates
+    assert large.applicants[:3] == small.applicants
     assert large.jobs == small.jobs
     assert onet_market(folder, applicants=3, seed=1).jobs != small.jobs
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,14 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from dynaq.agent.answer_noise import AnswerNoise
 from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.agent.reward_strategy import make_strategy
 from dynaq.errors import InputError
 from dynaq.evaluation.ranking import ndcg_at_k
-from dynaq.judging.judgement import JUDGEMENT_SCHEMA, judgement_from_probabilities, judgement_row
+from dynaq.judging.judgement import JUDGEMENT_SCHEMA, LABELS, judgement_from_probabilities, judgement_row
 from dynaq.pretraining import fit as module
 from dynaq.pretraining import prior as pretrained_module
-from dynaq.pretraining.fit import estimate_noise, pretrain
+from dynaq.pretraining.fit import Pairs, estimate_noise, pretrain
 from dynaq.pretraining.prior import Pretrained, fold_of
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
@@ -70,15 +72,22 @@ def first_view(market: ToyMarket, networks: Pretrained, applicant: str) -> torch
     return block.model.mean
 
 
-def test_an_agent_starts_from_networks_that_never_saw_its_own_judgements(market: ToyMarket, honest: Pretrained) -> None:
+@pytest.mark.slow
+def test_an_agent_starts_from_networks_that_never_saw_its_own_judgements(
+    market: ToyMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The judge's errors are not an applicant's: they are estimated from all answers, and the same here."""
+    monkeypatch.setattr(module, "estimate_noise", lambda phi, pairs: AnswerNoise.random(0.001))
     everyone = list(market.cache.applicant_ids)
     ann = everyone[0]
+    honest = pretrain(market.cache, ledger(market, everyone))
     lied = pretrain(market.cache, ledger(market, everyone, flipped=ann))
     assert torch.equal(first_view(market, honest, ann), first_view(market, lied, ann))
     other = next(a for a in everyone if fold_of(a) != fold_of(ann))
     assert not torch.equal(first_view(market, honest, other), first_view(market, lied, other))
 
 
+@pytest.mark.slow
 def test_excluded_applicants_change_nothing_for_anybody(market: ToyMarket) -> None:
     everyone = list(market.cache.applicant_ids)
     ann = everyone[0]
@@ -115,6 +124,7 @@ def test_networks_that_rank_held_out_applicants_better_are_used(market: ToyMarke
     assert not honest.falls_back
 
 
+@pytest.mark.slow
 def test_without_a_gain_on_held_out_applicants_agents_start_from_the_cosine(market: ToyMarket, tmp_path: Path) -> None:
     """The wishes of each of these applicants are foreign to all others: nothing can be learned from them."""
     rng = np.random.default_rng(5)
@@ -140,18 +150,56 @@ def test_saved_networks_are_the_same_when_loaded(market: ToyMarket, honest: Pret
     honest.save(tmp_path)
     loaded = Pretrained.load(tmp_path)
     assert loaded.fingerprint == honest.fingerprint
+    torch.testing.assert_close(loaded.noise.confusion, honest.noise.confusion)
     ann = market.cache.applicant_ids[0]
     assert torch.equal(first_view(market, honest, ann), first_view(market, loaded, ann))
 
 
-def test_the_share_of_random_answers_is_found_in_the_ledger() -> None:
+@pytest.mark.parametrize("of", ["every pair", "misfits"])
+@pytest.mark.parametrize("towards", [[0, 1, 2, 3], [2]], ids=["any label", "CLICK"])
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_the_judges_errors_are_found_in_the_ledger(share: float, towards: list[int], of: str) -> None:
+    """A share of the answers is one of some labels, whatever the pair, or of the pairs that do not fit only."""
     rng = np.random.default_rng(0)
-    cosines = torch.from_numpy(rng.random(8000).astype(np.float32))
-    truth = np.where(rng.random(8000) < 0.2 * cosines.numpy() ** 4, 0, 3)
-    for noise in (0.0, 0.3):
-        labels = np.where(rng.random(8000) < noise, rng.integers(0, 4, 8000), truth)
-        answers = torch.from_numpy(np.eye(4, dtype=np.float32)[labels])
-        assert estimate_noise(cosines, answers) == pytest.approx(noise, abs=0.05)
+    phi = torch.stack([torch.from_numpy(rng.standard_normal((80, 100))), torch.ones(80, 100)], dim=-1)
+    chance = torch.sigmoid(4.0 * phi[..., 0] - 6.0).flatten().numpy()
+    truth = np.where(rng.random(8000) < chance, rng.integers(0, 3, 8000), 3)
+    wrong = (rng.random(8000) < share) & ((truth == 3) | (of == "every pair"))
+    labels = np.where(wrong, rng.choice(towards, 8000), truth)
+    answers = torch.from_numpy(np.eye(4, dtype=np.float32)[labels])
+    applicant, job = torch.arange(8000) // 100, torch.arange(8000) % 100
+    noise = estimate_noise(phi, Pairs([str(i) for i in range(80)], applicant, job, answers))
+    misfits = (1.0 - share) * np.eye(4)[3] + share * np.eye(4)[towards].mean(0)
+    np.testing.assert_allclose(noise.confusion[3], misfits, atol=0.03)
+    assert noise.errors == pytest.approx(float((labels != truth).mean()), abs=0.05)
+    assert (noise.confusion > 0).all()
+    # A label is doubted as far as misfits are given it in error, and no further.
+    believed = (noise.truth(torch.full((4, 4), 0.25), torch.eye(4))[:3, 3] < 0.05).tolist()
+    assert believed == [share == 0.0 or label not in towards for label in range(3)]
+
+
+def test_what_the_judge_says_in_error_is_not_learned(market: ToyMarket) -> None:
+    """Three answers in ten are CLICK whatever the pair; agents expect a CLICK as often as the truth has one."""
+    rng = np.random.default_rng(1)
+    true = ledger(market, list(market.cache.applicant_ids))
+    rows = []
+    for row in true.to_pylist():
+        p = [0, 0, 1, 0] if rng.random() < 0.3 else [row[f"p_{label.lower()}"] for label in LABELS]
+        rows.append(judgement_row(judgement_from_probabilities(row["applicant_id"], row["job_id"], p, judge="t")))
+    networks = pretrain(market.cache, pa.Table.from_pylist(rows, schema=JUDGEMENT_SCHEMA))
+    expected = networks.prior(market.cache, market.cache.applicant_ids, CPU).static.mean((0, 1))
+    assert float(expected[2]) == pytest.approx(true.column("p_click").to_numpy().mean(), abs=0.1)
+
+
+def test_networks_that_know_only_a_share_of_random_answers_still_load(honest: Pretrained, tmp_path: Path) -> None:
+    honest.save(tmp_path)
+    path = tmp_path / "pretrained.json"
+    record = json.loads(path.read_text())
+    del record["confusion"], record["usual_answer"]
+    path.write_text(json.dumps(record | {"noise": 0.2}))
+    loaded = Pretrained.load(tmp_path)
+    torch.testing.assert_close(loaded.noise.confusion, 0.8 * torch.eye(4) + 0.05)
+    assert loaded.noise.errors == pytest.approx(0.15)
 
 
 def test_a_small_ledger_is_an_input_error(market: ToyMarket) -> None:
@@ -194,6 +242,7 @@ def test_networks_of_another_encoder_are_refused(honest: Pretrained, market: Toy
         loaded.prior(two, two.applicant_ids[:2], torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_networks_are_fitted_to_vectors_of_any_dimension(tmp_path: Path) -> None:
     small = toy_market(tmp_path / "store", jobs=60, applicants=48, dimension=50)
     fitted = pretrain(small.cache, ledger(small, list(small.cache.applicant_ids)))

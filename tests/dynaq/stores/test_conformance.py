@@ -14,7 +14,6 @@ from dynaq.feedback.events import (
     EXPOSURE_SCHEMA,
     FEEDBACK_SCHEMA,
     Exposure,
-    FeedbackEvent,
     events,
     exposures,
 )
@@ -23,6 +22,7 @@ from dynaq.layout import EXTENDED
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job
 from dynaq.stores import Kind, Store, open_feedback, open_store
+from tests.support.events import event
 
 rng = np.random.default_rng(0)
 BLOCKS: dict[Kind, tuple[str, ...]] = {"job": EXTENDED.action, "candidate": EXTENDED.state}
@@ -54,12 +54,6 @@ def loaded(store: Store, kind: Kind = "job", **options: object) -> dict[str, lis
 
 def judged(job_id: str, judge: str = "j1", applicant: str = "a", p: tuple[float, ...] = (1, 0, 0, 0)) -> Judgement:
     return judgement_from_probabilities(applicant, job_id, p, judge=judge, label_mass=0.5, note="n")
-
-
-def event(key: str, applicant: str = "a", minute: int = 0, **fields: object) -> FeedbackEvent:
-    at = datetime(2026, 3, 1, 12, minute, 5, 678_000, UTC)
-    record = {"applicant_id": applicant, "job_id": "1", "event": "apply", "at": at, "source": "page", "key": key}
-    return FeedbackEvent(**record | fields)  # type: ignore[arg-type]
 
 
 def exposure(key: str, applicant: str = "a", **fields: object) -> Exposure:
@@ -238,7 +232,7 @@ def test_many_small_appends_to_the_ledger_are_all_kept(store: Store, store_uri: 
 
 def test_feedback_comes_back_as_it_was_oldest_first(store: Store) -> None:
     assert store.feedback().schema.equals(FEEDBACK_SCHEMA)
-    given = [event("k2", minute=2, event="hire", source=""), event("k1", minute=1, job_id="Ünï \n 🙂")]
+    given = [event("k2", minute=2, what="hire", source=""), event("k1", minute=1, job="Ünï \n 🙂")]
     assert store.add_feedback(given) == 2
     assert store.feedback().schema.equals(FEEDBACK_SCHEMA)
     assert list(events(store.feedback())) == given[::-1]
@@ -248,8 +242,8 @@ def test_feedback_comes_back_as_it_was_oldest_first(store: Store) -> None:
 
 
 def test_an_event_is_kept_once_whoever_repeats_it(store: Store, store_uri: str) -> None:
-    assert store.add_feedback([event("1"), event("2"), event("1", event="save")]) == 2
-    assert store.add_feedback([event("2", event="ignore"), event("3")]) == 1
+    assert store.add_feedback([event("1"), event("2"), event("1", what="save")]) == 2
+    assert store.add_feedback([event("2", what="ignore"), event("3")]) == 1
     assert store.add_feedback([]) == 0
     store.close()
     with open_store(store_uri) as again:
@@ -275,7 +269,7 @@ def test_feedback_is_taken_while_another_writes_the_catalogue(store: Store, stor
         store.put_records("job", [job("a")])
         feedback.add_feedback([event("1"), event("2")])
         assert store.feedback().num_rows == 2
-        assert feedback.feedback(["a"]).num_rows == 2
+        assert feedback.feedback(["ann"]).num_rows == 2
     assert store.add_feedback([event("2"), event("3")]) == 1
     assert store.ids("job") == ["a"]
 

@@ -1,4 +1,4 @@
-"""That what was acknowledged survives whatever stops the writer, at any byte."""
+"""Acknowledged events survive a crash of the writer at any byte of the log."""
 
 from __future__ import annotations
 
@@ -8,19 +8,14 @@ import os
 import random
 import signal
 import time
-from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
 from dynaq.errors import DynaqError
-from dynaq.feedback.events import FeedbackEvent
 from dynaq.stores import event_log, open_feedback, open_store
-
-
-def event(key: str) -> FeedbackEvent:
-    return FeedbackEvent("a", "j", "save", datetime(2026, 3, 1, tzinfo=UTC), "test", key)
+from tests.support.events import event
 
 
 def keys(uri: str) -> list[str]:
@@ -139,6 +134,7 @@ def _write_for_ever(uri: str, turn: int, told: Connection) -> None:
         told.send(batch)
 
 
+@pytest.mark.slow
 def test_whatever_was_acknowledged_before_a_kill_is_there_once(tmp_path: Path) -> None:
     uri = str(tmp_path / "s")
     context = multiprocessing.get_context("fork")

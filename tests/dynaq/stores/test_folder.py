@@ -66,6 +66,7 @@ def _write_for_ever(uri: str, ready: object) -> None:
             ready.set()  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delay", [0.0, 0.013, 0.029, 0.041])
 def test_a_killed_writer_leaves_the_last_commit_whole(tmp_path: Path, delay: float) -> None:
     uri = str(tmp_path / "s")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -10,21 +9,15 @@ import pytest
 import yaml
 
 from dynaq.feedback.answers import REAL
-from dynaq.feedback.events import FeedbackEvent
 from dynaq.stores import open_store
 from jobs.cli import run
 from jobs.steps.feedback_answers import FEEDBACK_FILE
+from tests.support.events import event
 from tests.support.markets import APPLICANTS, make_ledger, make_store
 
 pytestmark = pytest.mark.usefixtures("ray_session_fixture")
 
-START = datetime(2025, 3, 1, 12, tzinfo=UTC)
 LAST_JOB = "j039"
-
-
-def event(applicant: str, job: str, what: str, minute: int = 0) -> FeedbackEvent:
-    at = START + timedelta(minutes=minute)
-    return FeedbackEvent(applicant, job, what, at, "test", f"{applicant}-{job}-{what}-{minute}")
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +29,13 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with open_store(str(folder / "store")) as store:
         store.add_feedback(
             [
-                event("a000", LAST_JOB, "click"),
-                event("a000", LAST_JOB, "hire", minute=1),
-                event("a000", "j001", "ignore", minute=2),
-                event("a001", "j002", "save", minute=3),
-                event("a001", "sold", "apply", minute=4),
-                event("eve", "j002", "apply", minute=5),
-                event("a002", "j003", "apply", minute=60),
+                event(applicant="a000", job=LAST_JOB, what="click"),
+                event(applicant="a000", job=LAST_JOB, what="hire", minute=1),
+                event(applicant="a000", job="j001", what="ignore", minute=2),
+                event(applicant="a001", job="j002", what="save", minute=3),
+                event(applicant="a001", job="sold", what="apply", minute=4),
+                event(applicant="eve", job="j002", what="apply", minute=5),
+                event(applicant="a002", job="j003", what="apply", minute=60),
             ]
         )
     return folder
@@ -111,7 +104,7 @@ def test_a_resumed_run_goes_on_with_the_answers_it_began_with(
 ) -> None:
     before = (from_events / "recommendations.parquet").read_bytes()
     with open_store(str(market / "store")) as store:
-        store.add_feedback([event("a005", "j009", "apply", minute=-100)])
+        store.add_feedback([event(applicant="a005", job="j009", what="apply", minute=-100)])
     (from_events / "agents" / "block_00002.json").unlink()
     assert train(market, "none", "--feedback", "--judge", "none", "--resume") == 0
     assert (from_events / "recommendations.parquet").read_bytes() == before

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dynaq.evaluation.comparison import COMPARISON, CURVE_TITLES, METRIC_TITLES, line_name
+from dynaq.evaluation.comparison import COMPARISON, CURVE_TITLES, METRIC_TITLES, curves_json, line_name, run_curves
 from dynaq.evaluation.intervals import Interval
 from dynaq.evaluation.run_quality import K, evaluate_run
 from dynaq.evaluation.true_rewards import TrueRewards
@@ -17,7 +17,7 @@ from dynaq.qrels import Qrels
 from dynaq.runs.folder import RunFolder
 from dynaq.runs.judgements import Judged
 from dynaq.runs.reading import Run
-from jobs.reporting.plots import COLOURS, Curve, learning_curve
+from jobs.reporting.plots import COLOURS, Curve
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,6 @@ def lines_of(comparison: Mapping[str, Any], runs: Sequence[Run]) -> list[Line]:
 def _statistics(run: Run, judged: Judged, qrels: Qrels | None, true: TrueRewards | None) -> dict[str, Any]:
     """One run as an entry of comparison.json, with intervals over its applicants."""
     evaluation = evaluate_run(run, judged, qrels, true=true)
-    curves = {column: curve for column in CURVE_TITLES if (curve := learning_curve(run.metrics, column)) is not None}
     return {
         "strategy": run.config["strategy"] if run.name == run.config["strategy"] else run.name,
         "setting": {},
@@ -101,10 +100,7 @@ def _statistics(run: Run, judged: Judged, qrels: Qrels | None, true: TrueRewards
         "judgements_per_applicant": run.judgements_per_applicant,
         "metrics": {name: _known(evaluation.quality[name]) for name in METRIC_TITLES},
         "corrected_reward": asdict(evaluation.corrected) if evaluation.corrected else None,
-        "curves": {
-            name: {"judgements": curve.x, "mean": curve.mean, "low": curve.low, "high": curve.high}
-            for name, curve in curves.items()
-        },
+        "curves": curves_json(run_curves(run, judged)),
     }
 
 

@@ -35,7 +35,7 @@ class Duplicates:
     """
 
     near: bool
-    stored: Callable[[], Iterable[Job] | Iterable[Candidate]] | None = None
+    stored: Callable[[], Iterable[Job | Candidate]] | None = None
     _exact: dict[bytes, str] = field(default_factory=dict)
     _index: Any = None
 

@@ -26,7 +26,7 @@ from tests.support.resumes import person, resume_folder
 from tests.support.toy_market import grade_judgement
 
 # Least recall on the labelled set; docs/data.md has the measured figures.
-LEAST = {"names": 0.95, "e-mails": 0.99, "phones": 0.95, "addresses": 0.70, "birth dates": 0.98, "nationalities": 0.98}
+LEAST = {"names": 0.95, "e-mails": 0.99, "phones": 0.95, "addresses": 0.90, "birth dates": 0.98, "nationalities": 0.98}
 
 
 def left(personal: str, text: str) -> bool:

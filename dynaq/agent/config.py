@@ -85,7 +85,7 @@ class DynaQConfig(BaseModel):
     # Rewards
     label_values: dict[Label, float] = Field(default_factory=lambda: dict(LABEL_VALUES))
     weighting: Literal["trust", "annealed"] = Field(
-        default="trust", description="hybrid: cosine and judge weighed per pair by trust, or by the schedule below"
+        default="trust", description="hybrid: texts and judge weighed by trust in the judge, or by the schedule below"
     )
     w_initial: float = Field(default=0.5, ge=0, le=1, description="hybrid: weight of the cosine at the first judgement")
     w_final: float = Field(default=0.0, ge=0, le=1, description="hybrid: weight of the cosine once annealed")

@@ -1,8 +1,10 @@
-"""Reward of a pair (s, a): cosine, LLM, or an annealed blend of the two.
+"""Reward of a pair (s, a): cosine, LLM, or a blend of the two.
 
     cosine  (c + 1) / 2 with c = cos(s, a) over the layout's pairs
     llm     sum over labels of p·value, with the judge's probabilities p
-    hybrid  w·cosine + (1 - w)·llm, w annealed linearly from w_initial to w_final over anneal_steps judgements
+    hybrid  w·texts + (1 - w)·llm. By trust, w = (1 - trust)² for the block, texts is the reward that the similarities
+            let expect, and llm what the world model believes of each pair, which weighs texts and judge pair by pair.
+            Annealed, texts is the cosine, and w falls linearly from w_initial to w_final over anneal_steps judgements
 
 The cosine is known for every pair and only the judge's part has to be learned, so a strategy is just a weight: the
 world model predicts the judge's reward, and the prediction is blended with the exact cosine by the same w.

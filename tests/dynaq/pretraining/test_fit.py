@@ -15,14 +15,14 @@ from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.agent.reward_strategy import make_strategy
 from dynaq.errors import InputError
 from dynaq.evaluation.ranking import ndcg_at_k
-from dynaq.judging.judgement import JUDGEMENT_SCHEMA, LABELS, judgement_from_probabilities, judgement_row
+from dynaq.judging.judgement import JUDGEMENT_SCHEMA, LABELS, Judgement, judgement_from_probabilities, judgement_row
 from dynaq.pretraining import fit as module
 from dynaq.pretraining import prior as pretrained_module
 from dynaq.pretraining.fit import Pairs, estimate_noise, pretrain
 from dynaq.pretraining.prior import Pretrained, fold_of
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
-from tests.support.toy_market import ToyMarket, small_config, toy_market
+from tests.support.toy_market import GradeSource, ToyMarket, small_config, toy_market
 
 CPU = torch.device("cpu")
 TRAINING_STEPS = "dynaq.pretraining.label_networks.TRAINING_STEPS"
@@ -189,6 +189,26 @@ def test_what_the_judge_says_in_error_is_not_learned(market: ToyMarket) -> None:
     networks = pretrain(market.cache, pa.Table.from_pylist(rows, schema=JUDGEMENT_SCHEMA))
     expected = networks.prior(market.cache, market.cache.applicant_ids, CPU).static.mean((0, 1))
     assert float(expected[2]) == pytest.approx(true.column("p_click").to_numpy().mean(), abs=0.1)
+
+
+def test_agents_doubt_answers_as_far_as_pretraining_found_errors(
+    market: ToyMarket, honest: Pretrained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red when agents take the answers as they are, whatever the networks say of the judge."""
+
+    def always_apply(applicant: str, job: str, grade: float) -> Judgement:
+        return judgement_from_probabilities(applicant, job, [1.0, 0.0, 0.0, 0.0], judge="apply")
+
+    def believed(share: float) -> float:
+        monkeypatch.setattr(honest, "noise", AnswerNoise.random(share))
+        config = small_config(budget=10)
+        names = market.cache.applicant_ids[:2]
+        block = DynaQBlock(market.cache, names, make_strategy("llm", config), config, honest)
+        block.fit(GradeSource(market.grades, answer=always_apply))
+        return float(block.model.believed.mean())
+
+    assert believed(0.0) == pytest.approx(1.0)
+    assert believed(0.6) < 0.9
 
 
 def test_networks_that_know_only_a_share_of_random_answers_still_load(honest: Pretrained, tmp_path: Path) -> None:

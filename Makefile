@@ -14,12 +14,14 @@ lint: setup
 	$(BIN)/mypy
 
 # Under two minutes on two cores: the tests that need neither engine, browser nor Ray, and are not slow.
+FAST := not engine and not browser and not cluster and not slow
 test-fast: setup
-	$(BIN)/python -m pytest -n 2 -m "not engine and not browser and not cluster and not slow"
+	$(BIN)/python -m pytest -n 2 -m "$(FAST)"
 
 test: lint
 	@bash requirements/chromium.sh
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 -m "$(FAST)"
+	$(BIN)/python -m pytest -m "not ($(FAST))"  # one after the other: they share one Ray and one engine, which need both cores
 
 # Wheel and source distribution in dist/, the wheel built from the source distribution.
 build: setup

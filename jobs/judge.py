@@ -21,10 +21,10 @@ from dynaq.encoder import Encoder
 from dynaq.errors import DynaqError, InputError
 from dynaq.evaluation.judge_quality import gain_by_quality
 from dynaq.ingest import ingest_market
-from dynaq.ingest.personal import judged_candidates
 from dynaq.judging.judgement import JUDGEMENT_SCHEMA, LABELS, Judgement, Slate
 from dynaq.judging.ledger_file import read_ledger
 from dynaq.markets import esco_market
+from dynaq.personal.redaction import judged_candidates
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job
 from dynaq.stores import open_store

@@ -22,7 +22,7 @@ from dynaq.feedback.answers import StandingEvents
 from dynaq.feedback.events import WARM_START, Exposure, FeedbackEvent
 from dynaq.feedback.exposure_policy import POOL, rank_probabilities
 from dynaq.ingest.embedding import candidate_texts, content_hash, stored_encoder
-from dynaq.ingest.personal import keeps_personal_data, says_something, without_personal_data
+from dynaq.personal.redaction import keeps_personal_data, says_something, without_personal_data
 from dynaq.records import Candidate, Job
 from dynaq.stores import FloatArray, open_feedback, open_store
 from recommend_service.applicant_ranking import Ranker, Ranking

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 
-from dynaq.ingest.resume_words import heading_key
+from dynaq.personal.resume_words import heading_key
 from reward_service.untrusted_text import Offsets, cut, neutralise
 
 READ_CHARS = 20_000  # of a posting; longer than any real one

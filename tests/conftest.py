@@ -16,19 +16,15 @@ from tests.support.mongod import running_mongod
 
 # What `make test-fast` leaves out: fixture -> marker of the tests that use it.
 MARKED_BY_FIXTURE = {"judge_service": "engine", "browser": "browser", "ray_session_fixture": "cluster"}
-# Of two processes of tests, one has the engine, which must be started once, and the other all else that needs Ray.
-GROUPS = ("engine", "cluster")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest's own `-m` reads the markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test that uses the judge's engine, the browser or Ray, also through other fixtures."""
     for item in items:
-        marks = {MARKED_BY_FIXTURE[f] for f in getattr(item, "fixturenames", ()) if f in MARKED_BY_FIXTURE}
-        for mark in marks:
-            item.add_marker(mark)
-        if shared := [group for group in GROUPS if group in marks]:
-            item.add_marker(pytest.mark.xdist_group(shared[0]))
+        for fixture in getattr(item, "fixturenames", ()):
+            if fixture in MARKED_BY_FIXTURE:
+                item.add_marker(MARKED_BY_FIXTURE[fixture])
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from dynaq.agent.judge_table import sharpened
-from dynaq.judging.judgement import LABELS
-
-LEVELS = len(LABELS)
+from dynaq.agent.judge_table import LEVELS, sharpened
 
 
 @dataclass(frozen=True)

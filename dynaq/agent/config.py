@@ -78,7 +78,7 @@ class DynaQConfig(BaseModel):
     epsilon_decay: float = Field(default=0.995, gt=0, le=1, description="factor per judged pair")
     probes: int = Field(default=2, ge=0, description="random jobs on the first slate, to hear the judge on misfits")
     checked_acts: int = Field(
-        default=48, ge=0, description="answers of a block's people that the judge is asked about as well, to see it err"
+        default=0, ge=0, description="answers of a block's people that the judge is asked about as well, to see it err"
     )
     ucb: float = Field(default=0.0, ge=0, description="standard deviations of the model added to Q when acting")
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import difflib
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from dynaq.errors import InputError
+from dynaq.field_names import normalise
 from dynaq.layout import CANDIDATE_BLOCKS, JOB_BLOCKS
 
 RecordKind = Literal["jobs", "candidates"]
@@ -86,12 +86,6 @@ _ADDED: dict[str, dict[str, str]] = {
         "ausbildung, formation, educación, educacion",
     },
 }  # fmt: skip
-
-
-def normalise(name: str) -> str:
-    """A column name in the form that is compared: NFKC, case folded, without spaces and punctuation."""
-    text = unicodedata.normalize("NFKC", name).casefold().replace("ё", "е")
-    return re.sub(r"[\s_\-–—./:\\'\"`()*#]+", "", text)
 
 
 def _table(aliases: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, tuple[str, ...]]]:

@@ -14,8 +14,9 @@ from dynaq.errors import InputError
 from dynaq.ingest.encodings import detect_encoding
 from dynaq.ingest.html import html_to_text
 from dynaq.ingest.limits import DOCUMENT_BYTES, DOCUMENT_CHARS, DOCUMENT_PAGES
-from dynaq.ingest.page_layout import COLUMN_MARK, page_lines
+from dynaq.ingest.page_layout import page_lines
 from dynaq.ingest.zips import check_zip
+from dynaq.personal.redaction import COLUMN_MARK
 
 DOCUMENT_SUFFIXES = (".pdf", ".docx", ".txt", ".html", ".htm")
 NOTE_PAGES = f"only the first {DOCUMENT_PAGES} pages of a document read"

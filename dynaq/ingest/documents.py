@@ -16,10 +16,10 @@ from dynaq.errors import InputError
 from dynaq.ingest.document_text import DOCUMENT_SUFFIXES
 from dynaq.ingest.document_worker import DocumentWorker
 from dynaq.ingest.file_formats import TABLE_SUFFIXES, format_of
-from dynaq.ingest.personal import document_without_personal_data
 from dynaq.ingest.report import replace_file
 from dynaq.ingest.resume import resume_fields
 from dynaq.ingest.tables import Unreadable
+from dynaq.personal.redaction import document_without_personal_data
 
 IDS_FILE = "ingested.csv"
 _OURS = frozenset({IDS_FILE, "rejected.jsonl"})

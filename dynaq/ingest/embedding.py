@@ -18,9 +18,9 @@ from cachetools import LRUCache
 
 from dynaq.encoder import PACKAGED, Embedder, Encoder, Watch
 from dynaq.errors import InputError
-from dynaq.ingest.personal import KEPT, PERSONAL_DATA, REMOVED, REMOVING, without_personal_data
 from dynaq.languages import record_language
 from dynaq.layout import LAYOUTS, Layout
+from dynaq.personal.redaction import PERSONAL_DATA, REMOVED, REMOVING, STATE_KEPT, without_personal_data
 from dynaq.records import Candidate, Job
 from dynaq.stores import FloatArray, Kind, Store
 
@@ -120,11 +120,11 @@ def embed_pending(
     check_encoder(store, encoder)
     record_encoder(store, encoder, layout)
     before = store.meta().get(PERSONAL_DATA)
-    kept = before == KEPT if keep_personal is None else keep_personal
+    kept = before == STATE_KEPT if keep_personal is None else keep_personal
     # Until every record was looked at, unchanged texts do not mean that vectors are without personal data.
     settled = before == REMOVED and not kept
     if not settled:
-        store.put_meta(**{PERSONAL_DATA: KEPT if kept else REMOVING})
+        store.put_meta(**{PERSONAL_DATA: STATE_KEPT if kept else REMOVING})
     sides = (
         _Side("job", job_texts, job_texts, True, layout.action, encoder.encode),
         _Side(

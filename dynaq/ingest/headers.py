@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from dynaq.errors import InputError
-from dynaq.ingest.columns import normalise
+from dynaq.field_names import normalise
 
 
 def header_score(row: Sequence[object], known: Collection[str]) -> int:

@@ -6,10 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-Word = dict[str, Any]  # text, x0, x1, top, bottom in points, as pdfplumber gives them
+from dynaq.personal.redaction import COLUMN_MARK
 
-# A line between two columns: text above the second column's first heading is in no section of the first column.
-COLUMN_MARK = "\ue000"
+Word = dict[str, Any]  # text, x0, x1, top, bottom in points, as pdfplumber gives them
 
 _GUTTER = 9.0  # least gap between columns, in points
 _COLUMN_ROWS = 4

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from cachetools import LRUCache
 
+from dynaq.field_names import normalise
 from dynaq.ingest.cells import mend
 from dynaq.ingest.columns import (
     FIELDS,
@@ -23,7 +24,6 @@ from dynaq.ingest.columns import (
     ColumnPlan,
     RecordKind,
     known_names,
-    normalise,
     plan_columns,
     shown,
 )
@@ -33,10 +33,10 @@ from dynaq.ingest.embedding import Progress
 from dynaq.ingest.file_formats import open_table
 from dynaq.ingest.limits import SAMPLE_RECORDS
 from dynaq.ingest.parse_records import Parsed, Rejected
-from dynaq.ingest.personal import names_in_columns, says_something, without_personal_data
 from dynaq.ingest.report import RejectedRecords, advice, is_unfilled
 from dynaq.ingest.resume_model import ResumeReader
 from dynaq.ingest.tables import ReadOptions, Table, Unreadable
+from dynaq.personal.redaction import names_in_columns, says_something, without_personal_data
 from dynaq.records import Candidate, Job
 
 logger = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from dynaq.ingest.page_layout import COLUMN_MARK
-from dynaq.ingest.resume_words import COMPANY, DOCUMENT_TITLES, HEADINGS, OCCUPATION, heading_key
+from dynaq.personal.redaction import COLUMN_MARK
+from dynaq.personal.resume_words import COMPANY, DOCUMENT_TITLES, HEADINGS, OCCUPATION, heading_key
 
 BIO_CHARS = 20_000
 _SKILL_WORDS = 7

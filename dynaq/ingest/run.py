@@ -28,12 +28,12 @@ from dynaq.ingest.embedding import (
 )
 from dynaq.ingest.known_skills import add_known_skills
 from dynaq.ingest.parse_records import Parsed, parse_candidate, parse_job
-from dynaq.ingest.personal import keeps_personal_data
 from dynaq.ingest.record_reader import InputOptions, RecordReader
 from dynaq.ingest.report import Counts, IngestReport, NothingAccepted, RejectedRecords, impersonal_note
 from dynaq.ingest.resume_model import ResumeModel, ResumeReader
 from dynaq.layout import BLOCK_DIM, Layout, get_layout
 from dynaq.markets import Market
+from dynaq.personal.redaction import keeps_personal_data
 from dynaq.records import Candidate, Job
 from dynaq.stores import Store
 

@@ -18,9 +18,9 @@ import pyarrow as pa
 from cachetools import FIFOCache, LRUCache
 
 from dynaq.errors import DynaqError
-from dynaq.ingest.personal import judged_candidates
 from dynaq.judging.judgement import AsyncJudge, Judge, Judgement, Slate, UnfinishedJudgements, check_answers
 from dynaq.judging.ledger_file import judgements
+from dynaq.personal.redaction import judged_candidates
 from dynaq.records import Candidate, Job
 
 T = TypeVar("T")

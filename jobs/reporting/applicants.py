@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynaq.errors import InputError
-from dynaq.ingest.personal import judged_candidates
 from dynaq.judging.judgement import LABELS
+from dynaq.personal.redaction import judged_candidates
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate
 from dynaq.stores import Store

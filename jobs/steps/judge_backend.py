@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from cluster.broker import JudgeBackend
 from dynaq.errors import InputError, JudgeError
-from dynaq.ingest.personal import judged_candidates
 from dynaq.judging.judgement import JUDGEMENT_SCHEMA, AsyncJudge
 from dynaq.judging.ledger_file import LEDGER, ReplayJudge, ledger_fingerprint, read_ledger
 from dynaq.judging.ledger_first import InlineJudge
+from dynaq.personal.redaction import judged_candidates
 from dynaq.runs.folder import RunFolder
 from dynaq.stores import mask_uri, open_store
 from jobs.steps.prepare import Prepared

@@ -11,9 +11,9 @@ import numpy as np
 from cluster.broker import JudgeBackend, LazyJudge
 from dynaq.errors import InputError, JudgeError
 from dynaq.evaluation.probe import Finding, examine, probe_slates
-from dynaq.ingest.personal import judged_candidates
 from dynaq.judging.judgement import Judgement, Slate
 from dynaq.judging.ledger_first import LedgerFirst
+from dynaq.personal.redaction import judged_candidates
 from dynaq.runs.folder import CONFIG, RunFolder
 from dynaq.stores import Store, open_store
 from jobs.steps import judge_backend

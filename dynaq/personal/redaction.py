@@ -16,10 +16,8 @@ from typing import Any, Literal, Protocol
 
 import phonenumbers
 
-from dynaq.ingest.columns import normalise
-from dynaq.ingest.page_layout import COLUMN_MARK
-from dynaq.ingest.person_names import person_names, without_names
-from dynaq.ingest.personal_patterns import (
+from dynaq.field_names import normalise
+from dynaq.personal.patterns import (
     ADDRESSES,
     HEAD_CITY,
     LABELLED,
@@ -33,11 +31,15 @@ from dynaq.ingest.personal_patterns import (
     REGIONS,
     SAID_NAME,
 )
-from dynaq.ingest.resume_words import HEADINGS, OCCUPATION, heading_key
+from dynaq.personal.person_names import person_names, without_names
+from dynaq.personal.resume_words import HEADINGS, OCCUPATION, heading_key
 from dynaq.records import Candidate, Experience
 
 PERSONAL_DATA = "personal_data"  # key of a store's meta
-KEPT, REMOVING, REMOVED = "kept", "removing", "removed"
+# A line between two columns: text above the second column's first heading is in no section of the first column.
+COLUMN_MARK = "\ue000"
+
+STATE_KEPT, REMOVING, REMOVED = "kept", "removing", "removed"
 _HEAD_LINES = 15
 
 
@@ -298,7 +300,7 @@ def says_something(candidate: Candidate) -> bool:
 
 def keeps_personal_data(meta: Mapping[str, Any]) -> bool:
     """Whether a store with this meta has its applicants' texts embedded and judged as they are."""
-    return meta.get(PERSONAL_DATA) == KEPT
+    return meta.get(PERSONAL_DATA) == STATE_KEPT
 
 
 def judged_candidates(store: Applicants, ids: Sequence[str] | None = None) -> Iterator[Candidate]:

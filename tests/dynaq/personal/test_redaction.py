@@ -14,10 +14,10 @@ import pytest
 
 from dynaq.ingest import InputOptions, embed_pending, ingest_files
 from dynaq.ingest.embedding import Embedded
-from dynaq.ingest.personal import document_without_personal_data, judged_candidates, redact, without_personal_data
 from dynaq.judging.judgement import Judgement, Slate
 from dynaq.judging.ledger_first import LedgerJudge
 from dynaq.layout import EXTENDED
+from dynaq.personal.redaction import document_without_personal_data, judged_candidates, redact, without_personal_data
 from dynaq.records import Candidate, Experience, Job
 from dynaq.stores import Store, open_store
 from tests.support.embedders import HashEmbedder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from dynaq.ingest.columns import normalise
+from dynaq.field_names import normalise
 
 NAMES, EMAILS, PHONES, ADDRESSES = "names", "e-mails", "phones", "addresses"
 BIRTH, NATIONALITY, PHOTOS, LINKS = "birth dates and ages", "nationalities", "photos", "links to profiles"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from dynaq.ingest.personal_patterns import WORD
-from dynaq.ingest.resume_words import DOCUMENT_TITLES, HEADINGS, OCCUPATION, heading_key
+from dynaq.personal.patterns import WORD
+from dynaq.personal.resume_words import DOCUMENT_TITLES, HEADINGS, OCCUPATION, heading_key
 
 # Occupations that are also common surnames; such a word alone does not confirm a name.
 SURNAMES = frozenset(

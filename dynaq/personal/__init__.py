@@ -1,0 +1,1 @@
+"""Personal data: found in texts by rules, and taken out of them."""

@@ -17,6 +17,7 @@ from unittest.mock import patch
 os.environ.setdefault("RAY_AUTH_MODE", "token")  # nobody on the network joins or submits without ~/.ray/auth_token
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
+import joblib
 import ray
 from ray import _raylet
 from ray._private import services
@@ -27,6 +28,7 @@ _raylet.Config.initialize("")  # type: ignore[attr-defined]
 
 GIB = 1 << 30
 MIN_CPUS = 8  # scheduling slots at least: the judge and two actors for each of three trials must fit a small machine
+CORES = "dynaq_cores"  # Ray resource of a node that was told another number of CPUs than it has: its real ones
 
 # Without this, Ray replaces 127.0.0.1 by the address that other machines see, and listens on every interface.
 _LOOPBACK = patch.object(services, "resolve_ip_for_localhost", lambda host: host)
@@ -64,6 +66,12 @@ def ray_session(
         ray.shutdown()
 
 
+def real_cores() -> float:
+    """CPU cores of the connected cluster. A Ray that `ray_session` started may have more scheduling slots."""
+    have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return have.get(CORES, have.get("CPU", 1.0))
+
+
 def _connect(address: str) -> None:
     try:
         host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -80,12 +88,13 @@ def _connect(address: str) -> None:
 
 
 def _start(num_cpus: int | None, dashboard: bool, object_store_gib: float | None, temp_dir: str | None) -> None:
-    cpus = num_cpus or max(os.cpu_count() or 1, MIN_CPUS)
+    cores = joblib.cpu_count()  # that this process may use, also in a container
     try:
         with _LOOPBACK:
             ray.init(
                 address="local",
-                num_cpus=cpus,
+                num_cpus=num_cpus or max(cores, MIN_CPUS),
+                resources={CORES: cores},
                 include_dashboard=dashboard,
                 object_store_memory=int(object_store_gib * GIB) if object_store_gib else object_store_bytes(),
                 log_to_driver=False,

@@ -7,11 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import joblib
 import psutil
 import pytest
 import ray
 
-from cluster.session import GIB, object_store_bytes, ray_session
+from cluster.session import CORES, GIB, MIN_CPUS, object_store_bytes, ray_session, real_cores
 
 LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 
@@ -55,6 +56,21 @@ def test_an_address_without_a_cluster_is_bad_input_that_names_it() -> None:
     code = "from cluster.session import ray_session; ray_session('127.0.0.1:1').__enter__()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "InputError: no Ray cluster answers at '127.0.0.1:1'" in done.stderr
+
+
+def test_a_local_ray_says_how_many_cores_there_are_whatever_it_may_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, object] = {}
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **given: told.update(given))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
+    with ray_session():
+        assert (told["num_cpus"], told["resources"]) == (MIN_CPUS, {CORES: 2})
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, CORES: 2.0})
+    assert real_cores() == 2
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 64.0})
+    assert real_cores() == 64
 
 
 def test_the_object_store_is_bounded(tmp_path: Path) -> None:

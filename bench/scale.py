@@ -1,11 +1,15 @@
 """Cohort training on one machine: seconds and memory against the number of applicants.
 
     python -m bench.scale [--preset reference]
+    python -m bench.scale actors
 
 Synthetic vectors, the `llm` strategy, a judge that answers by rule at once: what is measured is training, the broker
 and checkpoints, not the LLM. Memory is what each actor holds for itself (USS), Python and torch included, which leaves
 the shared cache out. Growth is judged on cohorts that fill a block on every actor, as a straight line: seconds before
 the first round, which do not grow, plus seconds per applicant.
+
+`actors` trains the same seven blocks with the default number of actors and with given ones, in turn, in one Ray:
+seconds from the start of the actors to the last table, and their ratio to the default's.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ import ray
 from cluster.block_actor import TrainingJob
 from cluster.broker import JudgeBackend, start_broker
 from cluster.cache import put_cache
-from cluster.session import ray_session
+from cluster.session import ray_session, real_cores
 from cluster.trainer import ActorSize, CohortTrainer
 from dynaq.agent.config import DynaQConfig
 from dynaq.judging.judgement import Judgement, judgement_from_probabilities
@@ -36,6 +40,8 @@ from dynaq.tensor_cache import TensorCache
 COHORT_SIZES = (8, 32, 128, 512)
 JOBS = 800
 ACTORS = 2
+COMPARED = (None, 1, 2, 4, 7)  # numbers of actors; None: the default
+BLOCKS, BLOCK, COMPARED_BUDGET, REPEATS = 7, 4, 10, 2
 BUDGET = 20
 MIB = 1 << 20
 
@@ -87,7 +93,9 @@ def fill_store(uri: str, applicants: int) -> None:
             store.put_vectors(kind, ids, vectors)
 
 
-def measure(folder: Path, applicants: int, config: DynaQConfig) -> tuple[float, float, float]:
+def measure(
+    folder: Path, applicants: int, config: DynaQConfig, actors: int | None = ACTORS
+) -> tuple[float, float, float]:
     """Seconds until the first round is done, of training in all, and the largest actor's MiB."""
     fill_store(str(folder / "store"), applicants)
     with open_store(str(folder / "store"), read_only=True) as store:
@@ -98,7 +106,7 @@ def measure(folder: Path, applicants: int, config: DynaQConfig) -> tuple[float, 
     memory.start()
     first: list[float] = []
     result = CohortTrainer(
-        job, cache.applicant_ids, size=ActorSize(actors=ACTORS), on_progress=lambda p: first.append(p.seconds)
+        job, cache.applicant_ids, size=ActorSize(actors=actors), on_progress=lambda p: first.append(p.seconds)
     ).run()
     ray.kill(broker)
     if result.failures:
@@ -116,11 +124,32 @@ def line(sizes: Sequence[int], seconds: Sequence[float]) -> tuple[float, float, 
     return float(fixed), float(each), float(np.abs(y / (fixed + each * x) - 1).max())
 
 
+def compare_actors() -> None:
+    """The same cohort with different numbers of actors, in turn, so that the machine's other load hits all alike."""
+    config = DynaQConfig(budget=COMPARED_BUDGET, block_size=BLOCK)
+    took: dict[int | None, list[float]] = {number: [] for number in COMPARED}
+    with ray_session():
+        print(f"{BLOCKS} blocks of {BLOCK}, {COMPARED_BUDGET} judgements each, {real_cores():g} cores", flush=True)
+        for repeat in range(REPEATS):
+            for number in COMPARED if repeat % 2 == 0 else COMPARED[::-1]:
+                with tempfile.TemporaryDirectory() as folder:
+                    took[number].append(measure(Path(folder), BLOCKS * BLOCK, config, number)[1])
+                print(f"  {number or 'default'}: {took[number][-1]:.1f} s", flush=True)
+    base = np.array(took[None])
+    for number, seconds in took.items():
+        ratios = np.array(seconds) / base
+        print(f"| {number or 'default'} | {np.median(seconds):.1f} | {np.median(ratios):.2f} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["size", "actors"], nargs="?", default="size")
     parser.add_argument("--preset", default="default")
     parser.add_argument("--sizes", type=int, nargs="+", default=COHORT_SIZES)
     arguments = parser.parse_args()
+    if arguments.what == "actors":
+        compare_actors()
+        return
     config = DynaQConfig.load(None, {"preset": arguments.preset, "budget": BUDGET})
     print(f"{JOBS} jobs, {BUDGET} judgements each, blocks of {config.block_size}, {ACTORS} actors, {arguments.preset}")
     print("applicants  first round s   seconds   s/applicant   largest actor MiB   MiB/agent in a block")

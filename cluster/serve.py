@@ -10,12 +10,15 @@ import ipaddress
 import logging
 import time
 
+import ray
 from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.context import _get_global_client
 
+from cluster.ports import refuse_taken_port
 from dynaq.errors import DynaqError, InputError
 
+HEAD = "node:__internal_head__"  # Ray's resource that only the head node has
 PROXY_SECONDS = 15.0
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
@@ -23,12 +26,20 @@ QUIET = {"log_level": "WARNING", "enable_access_log": False}
 def start_serve(http: HTTPOptions) -> None:
     """Start Serve on the connected Ray, or use the instance that already runs there.
 
-    Raises DynaqError when HTTP is wanted and that instance has none: Serve cannot add it later.
+    Raises DynaqError when HTTP is wanted and that instance has none, or another address: Serve cannot change it later.
     """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(http_options=http, logging_config=QUIET)
     if http.location == ProxyLocation.Disabled:
         return
+    client = _get_global_client()
+    assert client is not None  # Serve has just been started
+    running = client.http_config
+    if running.location != ProxyLocation.Disabled and (running.host, running.port) != (http.host, http.port):
+        raise DynaqError(
+            f"Ray Serve already runs here and listens on {running.host}, port {running.port}; give these as --host and "
+            "--port, or end what uses it and run `serve shutdown`"
+        )
     deadline = time.monotonic() + PROXY_SECONDS
     while not serve.status().proxies:
         if time.monotonic() > deadline:
@@ -36,6 +47,29 @@ def start_serve(http: HTTPOptions) -> None:
                 "Ray Serve already runs here without HTTP; end what uses it, run `serve shutdown` and start again"
             )
         time.sleep(0.2)
+
+
+def check_head_port(host: str, port: int) -> None:
+    """Check that the connected cluster's head node can listen there, unless its Serve already does.
+
+    Raises InputError as `cluster.ports.held_port` does.
+    """
+    if _get_global_client(raise_if_no_controller_running=False) is not None:
+        return
+    check = ray.remote(num_cpus=0, resources={HEAD: 0.001})(refuse_taken_port)
+    try:
+        ray.get(check.remote(host, port))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, InputError):
+            raise error.cause from None
+        raise
+
+
+def refuse_running(name: str, what: str) -> None:
+    """Raises DynaqError when an application of this name runs on the connected cluster. what: its name in the error."""
+    application = serve.status().applications.get(name)
+    if application is not None and application.status in ("DEPLOYING", "RUNNING", "UNHEALTHY"):
+        raise DynaqError(f"{what} runs on this cluster already; end it before you start it anew")
 
 
 def startup_failure(name: str) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -16,7 +19,9 @@ from unittest.mock import patch
 # again in case ray was imported before this module.
 os.environ.setdefault("RAY_AUTH_MODE", "token")  # nobody on the network joins or submits without ~/.ray/auth_token
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "30")  # its 5 s are too few on a busy machine
 
+import joblib
 import ray
 from ray import _raylet
 from ray._private import services
@@ -28,9 +33,14 @@ _raylet.Config.initialize("")  # type: ignore[attr-defined]
 GIB = 1 << 30
 # Ray's CPU slots, even on a smaller machine: the judge and three trials with two actors each must all be scheduled.
 MIN_CPUS = 8
+CORES = "dynaq_cores"  # Ray resource of a node that was told another number of CPUs than it has: its real ones
 
 # Without this, Ray replaces 127.0.0.1 by the address that other machines see, and listens on every interface.
 _LOOPBACK = patch.object(services, "resolve_ip_for_localhost", lambda host: host)
+
+# Ray's processes in a process group of their own: a SIGTERM to this command's group must leave them alive until they
+# have finished what they accepted. They end with this process all the same, however it ends: Ray asks the kernel to.
+_OWN_GROUP = patch.object(services, "ConsolePopen", partial(services.ConsolePopen, process_group=0))
 
 
 @contextmanager
@@ -54,15 +64,41 @@ def ray_session(
     if ray.is_initialized():
         yield
         return
-    address = address or os.environ.get("RAY_ADDRESS") or None
-    if address and address != "local":
-        _connect(address)
+    cluster = cluster_address(address)
+    if cluster:
+        _connect(cluster)
     else:
         _start(num_cpus, dashboard, object_store_gib, temp_dir)
     try:
-        yield
+        with _ending_on_sigterm():
+            yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end this process as Ctrl-C does. Ray's own handler aborts with a stack trace."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def cluster_address(address: str | None) -> str | None:
+    """The running cluster that `address`, or else $RAY_ADDRESS, names; None when Ray is to start on this machine."""
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    return None if address == "local" else address
+
+
+def real_cores() -> float:
+    """CPU cores of the connected cluster. A Ray that `ray_session` started may have more scheduling slots."""
+    have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return have.get(CORES, have.get("CPU", 1.0))
 
 
 def _connect(address: str) -> None:
@@ -81,12 +117,13 @@ def _connect(address: str) -> None:
 
 
 def _start(num_cpus: int | None, dashboard: bool, object_store_gib: float | None, temp_dir: str | None) -> None:
-    cpus = num_cpus or max(os.cpu_count() or 1, MIN_CPUS)
+    cores = joblib.cpu_count()  # that this process may use, also in a container
     try:
-        with _LOOPBACK:
+        with _LOOPBACK, _OWN_GROUP:
             ray.init(
                 address="local",
-                num_cpus=cpus,
+                num_cpus=num_cpus or max(cores, MIN_CPUS),
+                resources={CORES: cores},
                 include_dashboard=dashboard,
                 object_store_memory=int(object_store_gib * GIB) if object_store_gib else object_store_bytes(),
                 log_to_driver=False,

@@ -27,6 +27,7 @@ from cluster.block_actor import (
     TrainingJob,
 )
 from cluster.metrics import RunMetrics
+from cluster.session import real_cores
 from dynaq.errors import DynaqError
 from dynaq.means import mean_known
 from dynaq.qrels import Qrels
@@ -51,7 +52,7 @@ class ActorSize:
 
     Args:
         cpus, gpus: of one actor; GPUs may be a fraction.
-        actors: upper limit; None: as many as fit.
+        actors: upper limit; None: as many as there are cores, since more only take turns (docs/scaling.md).
         reserved_cpus: kept free for the judge; actors that took its CPUs would wait for it forever.
         trials: runs that share the cluster equally.
     """
@@ -67,7 +68,8 @@ class ActorSize:
         have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         room = float(blocks)
         if self.cpus:
-            room = (have.get("CPU", 1.0) - self.reserved_cpus - TRIAL_CPUS * self.trials) / self.trials / self.cpus
+            slots = have.get("CPU", 1.0) - self.reserved_cpus - TRIAL_CPUS * self.trials
+            room = (slots if self.actors else min(slots, real_cores())) / self.trials / self.cpus
         if self.gpus:
             room = min(room, have.get("GPU", 0.0) / self.trials / self.gpus)
         return max(1, min(int(room), blocks, self.actors or blocks))

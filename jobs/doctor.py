@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import typer
 from packaging.requirements import Requirement
 
-from cluster.session import GIB, ray_session
+from cluster.session import GIB, ray_session, real_cores
 from dynaq.converted_models import cache_dir
 from dynaq.errors import DynaqError, JudgeError
 from dynaq.stores import Store, open_store
@@ -157,9 +157,8 @@ def cluster(address: str | None) -> Iterator[Finding]:
             have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
             nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
             where = address or os.environ.get("RAY_ADDRESS") or "this machine"
-            yield Finding(
-                "ok", f"Ray on {where}: {nodes} nodes, {have.get('CPU', 0):g} CPUs, {have.get('GPU', 0):g} GPUs"
-            )
+            cores, gpus = real_cores(), have.get("GPU", 0)
+            yield Finding("ok", f"Ray on {where}: {nodes} nodes, {cores:g} CPU cores, {gpus:g} GPUs")
             if os.environ["RAY_AUTH_MODE"] != "token":
                 yield Finding("warn", "Ray runs without authentication", "unset RAY_AUTH_MODE, or set it to token")
     except DynaqError as error:

@@ -1,29 +1,68 @@
-"""dynaq serve: the judge or the recommendations over HTTP, until interrupted."""
+"""dynaq serve: the judge, the recommendations or both over HTTP, until interrupted."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from multiprocessing import TimeoutError
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from pydantic import BaseModel, ConfigDict, Field
 
-from cluster.session import ray_session
+from cluster.ports import held_port
+from cluster.session import cluster_address, ray_session
 from dynaq.errors import InputError
+from dynaq.settings import load_settings
 from jobs.cli import run_verb
 from jobs.steps.options import Address
 from jobs.terminal.console import say, step
 
+JUDGE_ROUTE = "/judge"  # of the judge beside the recommender, whose page is at the root; alone each is at the root
+STOP_SECONDS = 5.0  # to finish what was accepted; whoever sent SIGTERM usually sends SIGKILL after 10, and Ray ends too
+
+
+@dataclass(frozen=True)
+class Service:
+    """One of the services, checked but not started.
+
+    Args:
+        name: in messages.
+        start: returns the URL when the service answers.
+        stop: returns when the service has finished what it accepted.
+        answers: what to tell people about it; `{url}` is its URL.
+    """
+
+    name: str
+    start: Callable[[], str]
+    stop: Callable[[], None]
+    answers: str
+
+
+class BothServices(BaseModel):
+    """The file of `--config` when both services are asked for: the settings of each under its name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reward: dict[str, Any] = Field(default_factory=dict)
+    recommend: dict[str, Any] = Field(default_factory=dict)
+
 
 def main(
-    reward: Annotated[bool, typer.Option("--reward", help="serve the judge")] = False,
+    reward: Annotated[bool, typer.Option("--reward", help="serve the judge; below /judge beside --recommend")] = False,
     recommend: Annotated[
         bool, typer.Option("--recommend", help="serve recommendations, take feedback, show the page")
     ] = False,
     host: Annotated[str, typer.Option(help="address to listen on; any but loopback needs an API key")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
-    config: Annotated[str | None, typer.Option(help="YAML with the service's settings")] = None,
+    config: Annotated[
+        str | None, typer.Option(help="YAML with the service's settings; of both: under reward: and recommend:")
+    ] = None,
     store: Annotated[
         str | None, typer.Option(help="store of the records, the judge's ledger and the applicants' feedback")
     ] = None,
@@ -34,66 +73,108 @@ def main(
     address: Address = None,
 ) -> None:
     """Serve over HTTP."""
-    if reward == recommend:
-        raise InputError("name one to serve, --reward or --recommend; each has a command and a port of its own")
-    if recommend:
-        _recommend(host, port, config, store, run, serving, address)
-        return
-    if run or serving:
+    if not (reward or recommend):
+        raise InputError("name what to serve: --reward, --recommend or both")
+    if not recommend and (run or serving):
         raise InputError("--run and --serving belong to --recommend")
-    _reward(host, port, config, store, address)
+    # Absolute, since replicas have another working directory.
+    flags = {"store": _absolute(store), "run": _absolute(run), "serving": _absolute(serving)}
+    local = cluster_address(address) is None
+    with held_port(host, port) if local else nullcontext():
+        if reward and recommend:
+            services = _both(host, port, config, flags)
+        elif recommend:
+            services = [_recommend(host, port, config, flags)]
+        else:
+            services = [_reward(host, port, config, {"store": flags["store"]}, "/")]
+        with ray_session(address):
+            if not local:
+                from cluster.serve import check_head_port
+
+                check_head_port(host, port)
+            _serve(services)
 
 
-def _reward(host: str, port: int, config: str | None, store: str | None, address: str | None) -> None:
+def _both(host: str, port: int, config: str | None, flags: dict[str, str | None]) -> list[Service]:
+    both = load_settings(BothServices, "service configuration", config)
+    recommender = both.recommend | {name: value for name, value in flags.items() if value is not None}
+    first = _recommend(host, port, None, recommender)
+    judge = _beside_recommender(both.reward, recommender["store"])
+    return [first, _reward(host, port, None, judge, JUDGE_ROUTE)]
+
+
+def _beside_recommender(given: dict[str, Any], store: str) -> dict[str, Any]:
+    """The judge's settings beside a recommender. A folder has one writer, so the judge keeps no ledger in it."""
+    if "://" in store:
+        return {"store": store} | given
+    if "store" not in given:
+        say("the judge keeps no ledger: the recommender is the folder's one writer; with mongodb:// both write")
+    elif _absolute(str(given["store"])) == _absolute(store):
+        raise InputError(f"both services cannot write folder {store}; use mongodb://, or take store out of reward:")
+    return given
+
+
+def _serve(services: list[Service]) -> None:
+    """Start the services on the connected Ray, and stop them on SIGINT or SIGTERM."""
+    started: list[Service] = []
+    lines: list[str] = []
+    try:
+        for service in services:
+            with step(f"Starting {service.name}"):
+                lines.append(service.answers.format(url=service.start()))
+            started.append(service)
+        stop = _stop_signal()
+        for line in lines:
+            say(line)
+        say("Ctrl-C stops it" if len(services) == 1 else "Ctrl-C stops both")
+        stop.wait()
+        say("finishing what was accepted")
+    finally:
+        _stop(started)
+
+
+def _stop(services: list[Service]) -> None:
+    with ThreadPool(2) as pool:
+        stopping = pool.map_async(lambda service: service.stop(), services)
+        try:
+            stopping.get(STOP_SECONDS)
+        except TimeoutError:
+            say(f"not all that was accepted is finished after {STOP_SECONDS:g} s; whoever waits for it gets an error")
+
+
+def _reward(host: str, port: int, config: str | None, given: dict[str, Any], route: str) -> Service:
     from cluster.serve import refuse_open_address
     from reward_service.app import start_service, stop_judge
     from reward_service.config import JudgeConfig
 
-    judge = JudgeConfig.load(config, store=store)
+    judge = JudgeConfig.load(config, **given)
     refuse_open_address(judge.with_secrets().api_key, host, "the judge")
-    with ray_session(address):
-        with step("Starting the judge"):
-            url = start_service(judge, host=host, port=port)
-        stop = _stop_signal()
-        say(f"judge {judge.fingerprint} answers at {url}, described at {url}/docs; Ctrl-C stops it")
-        stop.wait()
-        say("finishing what was accepted")
-        stop_judge()
+    return Service(
+        "the judge",
+        lambda: start_service(judge, host=host, port=port, route=route),
+        stop_judge,
+        f"judge {judge.fingerprint} answers at {{url}}, described at {{url}}/docs",
+    )
 
 
-def _recommend(
-    host: str,
-    port: int,
-    config: str | None,
-    store: str | None,
-    run: str | None,
-    serving: str | None,
-    address: str | None,
-) -> None:
+def _recommend(host: str, port: int, config: str | None, given: dict[str, Any]) -> Service:
     from cluster.serve import refuse_open_address
     from dynaq.runs.q_table import ServedRun
     from dynaq.stores import open_store
     from recommend_service.app import start_recommender, stop_recommender
     from recommend_service.config import RecommendConfig
 
-    # Absolute, since replicas have another working directory.
-    settings = RecommendConfig.load(
-        config, store=_absolute(store), run=_absolute(run), serving=_absolute(serving)
-    ).with_secrets()
+    settings = RecommendConfig.load(config, **given).with_secrets()
     refuse_open_address(settings.api_key, host, "the recommender")
-    open_store(
-        settings.store, read_only=True
-    ).close()  # fails here rather than in a replica, whose errors the user would not see
+    open_store(settings.store, read_only=True).close()  # fails here, since the user would not see a replica's error
     if settings.run is not None:
         ServedRun.open(settings.run)
-    with ray_session(address):
-        with step("Starting the recommender"):
-            url = start_recommender(settings, host=host, port=port)
-        stop = _stop_signal()
-        say(f"the page is at {url}, the API described at {url}/docs; Ctrl-C stops it")
-        stop.wait()
-        say("writing what was accepted")
-        stop_recommender()
+    return Service(
+        "the recommender",
+        lambda: start_recommender(settings, host=host, port=port),
+        stop_recommender,
+        "the page is at {url}, the API described at {url}/docs",
+    )
 
 
 def _absolute(place: str | None) -> str | None:

@@ -97,7 +97,7 @@ def main(
         typer.Option(help="only events before this time, e.g. 2026-03-01T12:00:00Z; later ones test the run"),
     ] = None,
     gold: Gold = None,
-    actors: Annotated[int | None, typer.Option(min=1, help="default: as many as fit")] = None,
+    actors: Annotated[int | None, typer.Option(min=1, help="default: one per core")] = None,
     actor_cpus: ActorCpus = 1.0,
     actor_gpus: ActorGpus = 0.0,
     address: Address = None,

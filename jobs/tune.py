@@ -92,7 +92,7 @@ def main(
     seed: Annotated[int | None, typer.Option(help="the first seed")] = None,
     pretrained: PretrainedFolder = None,
     gold: Gold = None,
-    actors: Annotated[int | None, typer.Option(min=1, help="per trial; default: as many as fit")] = None,
+    actors: Annotated[int | None, typer.Option(min=1, help="per trial; default: one per core in all")] = None,
     actor_cpus: ActorCpus = 1.0,
     actor_gpus: ActorGpus = 0.0,
     concurrent: Annotated[

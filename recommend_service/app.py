@@ -11,8 +11,17 @@ from typing import Any
 from fastapi import FastAPI
 from ray import serve
 from ray.serve.config import HTTPOptions
+from ray.serve.exceptions import RayServeException
 
-from cluster.serve import QUIET, refuse_open_address, served_host, shown_address, start_serve, startup_failure
+from cluster.serve import (
+    QUIET,
+    refuse_open_address,
+    refuse_running,
+    served_host,
+    shown_address,
+    start_serve,
+    startup_failure,
+)
 from dynaq.errors import DynaqError
 from recommend_service.api import make_app
 from recommend_service.config import RecommendConfig
@@ -60,13 +69,15 @@ def build(args: dict[str, Any]) -> serve.Application:
 def start_recommender(config: RecommendConfig, *, host: str = "127.0.0.1", port: int = 8000) -> str:
     """Start the service on the Ray cluster of this process; returns its address when it answers.
 
-    Raises InputError for a non-loopback address without an API key, DynaqError when the service does not start.
+    Raises InputError for a non-loopback address without an API key, DynaqError when the service does not start or its
+    address or name is taken.
     """
     refuse_open_address(config.with_secrets().api_key, host, "the recommender")
     start_serve(HTTPOptions(host=host, port=port))
+    refuse_running(APPLICATION, "the recommender")
     try:
         serve.run(recommend_application(config), name=APPLICATION, route_prefix="/", logging_config=QUIET)
-    except RuntimeError as error:
+    except (RuntimeError, RayServeException) as error:
         raise DynaqError(f"the recommender did not start: {startup_failure(APPLICATION) or error}") from error
     return shown_address(host, port)
 

@@ -18,7 +18,7 @@ from ray.serve.config import AutoscalingConfig, HTTPOptions, ProxyLocation
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from cluster.serve import refuse_open_address, shown_address, start_serve, startup_failure
+from cluster.serve import refuse_open_address, refuse_running, shown_address, start_serve, startup_failure
 from dynaq.errors import JudgeError
 from dynaq.judging.judgement import Judgement
 from dynaq.records import Candidate, Job
@@ -182,15 +182,19 @@ def start_judge(config: JudgeConfig, *, name: str = "judge") -> ServeJudge:
     return ServeJudge(serve.get_deployment_handle("judge", name), config.fingerprint)
 
 
-def start_service(config: JudgeConfig, *, host: str = "127.0.0.1", port: int = 8000, name: str = "judge") -> str:
-    """Start the judge with its HTTP API; returns the address when the engine can answer.
+def start_service(
+    config: JudgeConfig, *, host: str = "127.0.0.1", port: int = 8000, name: str = "judge", route: str = "/"
+) -> str:
+    """Start the judge with its HTTP API below `route`; returns its URL when the engine can answer.
 
-    Raises InputError for a non-loopback address without an API key, JudgeError when the judge does not start.
+    Raises InputError for a non-loopback address without an API key, JudgeError when the judge does not start,
+    DynaqError when its address or its name is taken.
     """
     refuse_open_address(config.with_secrets().api_key, host, "the judge")
     start_serve(HTTPOptions(host=host, port=port))
-    _deploy(config, reward_application(config), name, route_prefix="/")
-    return shown_address(host, port)
+    refuse_running(name, "the judge")
+    _deploy(config, reward_application(config), name, route_prefix=route)
+    return shown_address(host, port) + route.rstrip("/")
 
 
 def running_judge(name: str = "judge") -> ServeJudge | None:
@@ -215,7 +219,7 @@ def _deploy(config: JudgeConfig, application: serve.Application, name: str, *, r
         resolve_model(config.model)  # converts the packaged model here, so that a failure is reported to the user
     try:
         serve.run(application, name=name, route_prefix=route_prefix, logging_config={"log_level": "WARNING"})
-    except RuntimeError as error:
+    except (RuntimeError, RayServeException) as error:
         raise JudgeError(f"judge {name!r} did not start: {startup_failure(name) or error}") from error
 
 

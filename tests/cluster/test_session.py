@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import joblib
 import psutil
 import pytest
 import ray
 
-from cluster.session import GIB, object_store_bytes, ray_session
+from cluster.session import CORES, GIB, MIN_CPUS, object_store_bytes, ray_session, real_cores
 
 LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 
@@ -55,6 +57,48 @@ def test_an_address_without_a_cluster_is_bad_input_that_names_it() -> None:
     code = "from cluster.session import ray_session; ray_session('127.0.0.1:1').__enter__()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "InputError: no Ray cluster answers at '127.0.0.1:1'" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_group_ends_the_command_and_its_ray_without_a_stack_trace() -> None:
+    code = (
+        "import ray, time\nfrom cluster.session import ray_session\ntry:\n    with ray_session():\n"
+        "        waiting = ray.remote(lambda: time.sleep(100)).remote()\n        print('up', flush=True)\n"
+        "        ray.get(waiting)\nexcept KeyboardInterrupt:\n    print('interrupted')"
+    )
+    command = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert command.stdout is not None
+    while (line := command.stdout.readline()) != "up\n":  # on a busy machine Ray has something to say first
+        assert line, "Ray did not start"
+    started = psutil.Process(command.pid).children(recursive=True)
+    assert all(os.getpgid(one.pid) != command.pid for one in started if one.is_running())
+    os.killpg(command.pid, signal.SIGTERM)
+    told, _ = command.communicate(timeout=60)
+    assert (command.returncode, told.splitlines()[-1]) == (0, "interrupted")
+    assert "Traceback" not in told
+    _, alive = psutil.wait_procs(started, timeout=30)
+    assert not alive
+
+
+def test_a_local_ray_says_how_many_cores_there_are_whatever_it_may_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, object] = {}
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **given: told.update(given))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
+    with ray_session():
+        assert (told["num_cpus"], told["resources"]) == (MIN_CPUS, {CORES: 2})
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, CORES: 2.0})
+    assert real_cores() == 2
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 64.0})
+    assert real_cores() == 64
 
 
 def test_the_object_store_is_bounded(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from ray import serve
 from cluster.block_actor import TrainingJob
 from cluster.broker import JudgeBackend, start_broker
 from cluster.cache import put_cache
+from cluster.session import CORES
 from cluster.trainer import ActorSize, CohortProgress, CohortTrainer
 from dynaq.judging.judgement import Judgement
 from dynaq.records import Candidate, Job
@@ -84,6 +85,22 @@ def block_actors() -> list[psutil.Process]:
 def test_the_result_does_not_depend_on_the_number_of_actors(store: str, tmp_path: Path, undisturbed: pa.Table) -> None:
     """Two before, three here, and one in the test of checkpoints."""
     assert train(store, tmp_path, RuleJudge(tmp_path / "log"), actors=3).recommendations == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("size", "actors"),
+    [
+        (ActorSize(), 2),  # one per core, not one per slot
+        (ActorSize(actors=4), 4),  # as told
+        (ActorSize(trials=3), 1),
+        (ActorSize(reserved_cpus=7), 1),
+    ],
+)
+def test_actors_fit_the_cores_of_a_machine_that_schedules_more(
+    size: ActorSize, actors: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, CORES: 2.0})
+    assert size.count(blocks=7) == actors
 
 
 def test_progress_ends_with_everyone_done_and_the_budget_spent(quiet: Quiet) -> None:

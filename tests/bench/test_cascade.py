@@ -35,6 +35,9 @@ def asked(market: ToyMarket, applicants: list[str], jobs: slice) -> list[Judgeme
 def networks(market: ToyMarket) -> Iterator[Pretrained]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dynaq.pretraining.label_networks.TRAINING_STEPS", 20)
+        patch.setattr("dynaq.pretraining.label_networks.BATCH_SIZE", 64)
+        patch.setattr("dynaq.pretraining.fit.MEMBERS", 1)
+        patch.setattr("dynaq.pretraining.fit.CONTEXTS", 1)
         yield pretrain(market.cache, table(asked(market, list(market.cache.applicant_ids), slice(0, 20))))
 
 

@@ -298,7 +298,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.judge == "recorded":
-        measure(recorded(args.onet, args.store), args.strategy, [REPORTED])
+        setting = recorded(args.onet, args.store)
+        measure(setting, args.strategy, [len(setting.fitted)])
     else:
         setting = simulated(args.judge, args.onet, args.store, args.first, args.applicants)
         measure(setting, args.strategy, args.fitted)

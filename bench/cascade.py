@@ -32,8 +32,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from bench.judge_ladder import MARKETS, METHODS, Market, ReplayedJudge, distributions
-from bench.simulated_judges import Pairs, SimulatedJudge
+from bench.judge_ladder import LADDER_MARKETS, WAYS_OF_ASKING, LadderMarket, ReplayedJudge, distributions
+from bench.simulated_judges import CohortPairs, SimulatedJudge
 from bench.training import learning_curve
 from dynaq.agent.bayes_world_model import SHIFT_SCALES, condition, deviation_of, head_context, surprises
 from dynaq.agent.config import DynaQConfig
@@ -60,10 +60,10 @@ COHORT = 1000
 ANSWERS = Path(__file__).with_name("data") / "judges"
 BUDGET = 50
 BUDGETS = range(10, BUDGET + 1, 10)
-SHARES = (0.2, 0.4, 0.6, 0.8)  # of the pairs of the ledger, which the student would answer
+STUDENT_SHARES = (0.2, 0.4, 0.6, 0.8)  # of the pairs of the ledger, which the student would answer
 LONGER = (0.6, 0.8)  # with twice the pairs, since those of the student are free
 AUDIT = 0.02
-VALUES = torch.tensor([LABEL_VALUES[label] for label in LABELS])
+REWARDS = torch.tensor([LABEL_VALUES[label] for label in LABELS])
 
 
 Told = tuple[list[int], list[Sequence[float]]]  # jobs and what the judge said of them
@@ -94,7 +94,7 @@ class Student:
         self._embedding = job_embedding(cache)
         self.static = self._prior.static
         nothing = torch.zeros(*self.static.shape[:2], len(SHIFT_SCALES))
-        self._context = head_context(self.static, self.static @ VALUES, nothing)[..., : -len(SHIFT_SCALES)]
+        self._context = head_context(self.static, self.static @ REWARDS, nothing)[..., : -len(SHIFT_SCALES)]
 
     def predict(self, told: Sequence[Told], asked: torch.Tensor) -> torch.Tensor:
         """told: per applicant, jobs and answers so far. asked `[applicants, n]` jobs → `[applicants, n, 4]`."""
@@ -110,7 +110,7 @@ class Student:
         shift = torch.zeros(*asked.shape, len(SHIFT_SCALES))
         rows = torch.arange(len(told))[:, None]
         if longest:
-            surprise, variance = surprises(self.static[rows, before], answers, valid, VALUES, self._prior.noise)
+            surprise, variance = surprises(self.static[rows, before], answers, valid, REWARDS, self._prior.noise)
             queried = self._embedding[torch.cat([before, asked], dim=1)]
             squared = torch.cdist(queried, queried).square()
             at = torch.arange(longest).expand(len(told), -1)
@@ -141,8 +141,8 @@ class Calibration:
             told = [(a[:start].tolist(), p[:start].tolist()) for a, p in zip(jobs, answers, strict=True)]
             now = slice(start, start + slate_size)
             p = student.predict(told, jobs[:, now])
-            deviations.append(deviation_of(p, VALUES).flatten())
-            errors.append((p @ VALUES - answers[:, now] @ VALUES).abs().flatten())
+            deviations.append(deviation_of(p, REWARDS).flatten())
+            errors.append((p @ REWARDS - answers[:, now] @ REWARDS).abs().flatten())
         return cls(torch.cat(deviations).double().numpy(), torch.cat(errors).double().numpy())
 
     def threshold(self, share: float) -> float:
@@ -150,7 +150,7 @@ class Calibration:
 
     def risk(self, threshold: float) -> float:
         """Conformal bound on the expected error per pair; no error is above the range of the rewards."""
-        lost = self.error[self.deviation <= threshold].sum() + float(VALUES.max() - VALUES.min())
+        lost = self.error[self.deviation <= threshold].sum() + float(REWARDS.max() - REWARDS.min())
         return float(lost / (len(self.error) + 1))
 
 
@@ -175,14 +175,14 @@ class Cascade:
         told = [self._told.setdefault(applicant, ([], [])) for applicant in block]
         jobs = [[self._cache.job_index(job_id) for job_id in slate.job_ids] for slate in slates]
         p = self._student.predict(told, torch.tensor(jobs))
-        sure = (deviation_of(p, VALUES) <= self._threshold).tolist()
+        sure = (deviation_of(p, REWARDS) <= self._threshold).tolist()
         answers = self._judge.fetch(slates)
         for i, own in enumerate(answers):
             for k, judged in enumerate(own):
                 self.pairs += 1
                 if sure[i][k]:
                     assert judged.reward is not None
-                    self.errors.append(abs(float(p[i, k] @ VALUES) - judged.reward))
+                    self.errors.append(abs(float(p[i, k] @ REWARDS) - judged.reward))
                     if chance(0, "audit", judged.applicant_id, judged.job_id) >= AUDIT:
                         own[k] = judgement_from_probabilities(
                             judged.applicant_id, judged.job_id, p[i, k].tolist(), judge="student"
@@ -198,7 +198,7 @@ class Cascade:
 class Setting:
     """A judge, the applicants to fit on and to report on, and judgements to fit on beside those that were asked for."""
 
-    market: Market
+    market: LadderMarket
     judge: JudgementSource
     fitted: Sequence[str]
     reported: Sequence[str]
@@ -209,8 +209,8 @@ def recorded(onet: Path, store: Path) -> Setting:
     """The saved answers of the packaged model, by `halves`: those of applicants from 96 on are fitted on."""
     parts = [np.load(ANSWERS / f"onet.smollm2-135m.{first}.npz") for first in (0, REPORTED)]
     applicants = [part["applicants"].tolist() for part in parts]
-    market = Market.of("onet", onet, store, [*applicants[0], *applicants[1]])
-    p = distributions(np.concatenate([METHODS["halves"](part) for part in parts]))
+    market = LadderMarket.of("onet", onet, store, [*applicants[0], *applicants[1]])
+    p = distributions(np.concatenate([WAYS_OF_ASKING["halves"](part) for part in parts]))
     judge = ReplayedJudge(market, p)
     beside = [judge.judgement(applicant, job) for applicant in applicants[1] for job in market.cache.job_ids]
     return Setting(market, judge, applicants[1], applicants[0], beside)
@@ -218,14 +218,14 @@ def recorded(onet: Path, store: Path) -> Setting:
 
 def simulated(kind: str, onet: Path, store: Path, first: int, size: int) -> Setting:
     """A judge who says the relevance, or one of AUC 0.9."""
-    every = MARKETS["onet"](onet).qrels.applicants
+    every = LADDER_MARKETS["onet"](onet).qrels.applicants
     reported = every[first : first + size]
-    market = Market.of("onet", onet, store, every)
+    market = LadderMarket.of("onet", onet, store, every)
     fitted = [a for a in every[REPORTED:] if a not in reported]
     if kind == "clean":
         judge = LabelJudge(market.cache, every, 3 - market.grades.astype(np.int64))
     else:
-        judge = SimulatedJudge(market.cache, Pairs.of(market.cache, market.qrels, every, 0), kind, 0.9, 0)
+        judge = SimulatedJudge(market.cache, CohortPairs.of(market.cache, market.qrels, every, 0), kind, 0.9, 0)
     return Setting(market, judge, fitted, reported)
 
 
@@ -276,7 +276,9 @@ def measure(setting: Setting, strategies: Sequence[str], sizes: Sequence[int]) -
                 rows.full = alone[BUDGET]
                 for budget in BUDGETS if used or n == sizes[0] else ():
                     rows.add([n if used else 0, strategy, start, "judge"], n if used else 0, budget, alone[budget])
-                for budget, share in [(BUDGET, share) for share in SHARES] + [(2 * BUDGET, share) for share in LONGER]:
+                for budget, share in [(BUDGET, share) for share in STUDENT_SHARES] + [
+                    (2 * BUDGET, share) for share in LONGER
+                ]:
                     threshold = calibration.threshold(share)
                     cascade = Cascade(setting.judge, networks, cache, threshold)
                     scores = agents(setting.reported, cascade, strategy, used, budget)[budget]

@@ -41,7 +41,7 @@ COHORT_SIZES = (8, 32, 128, 512)
 JOBS = 800
 ACTORS = 2
 COMPARED = (None, 1, 2, 4, 7)  # numbers of actors; None: the default
-BLOCKS, BLOCK, COMPARED_BUDGET, REPEATS = 7, 4, 10, 2
+BLOCKS, COMPARED_BLOCK, COMPARED_BUDGET, REPEATS = 7, 4, 10, 2
 BUDGET = 20
 MIB = 1 << 20
 
@@ -126,14 +126,17 @@ def line(sizes: Sequence[int], seconds: Sequence[float]) -> tuple[float, float, 
 
 def compare_actors() -> None:
     """The same cohort with different numbers of actors, in turn, so that the machine's other load hits all alike."""
-    config = DynaQConfig(budget=COMPARED_BUDGET, block_size=BLOCK)
+    config = DynaQConfig(budget=COMPARED_BUDGET, block_size=COMPARED_BLOCK)
     took: dict[int | None, list[float]] = {number: [] for number in COMPARED}
     with ray_session():
-        print(f"{BLOCKS} blocks of {BLOCK}, {COMPARED_BUDGET} judgements each, {real_cores():g} cores", flush=True)
+        print(
+            f"{BLOCKS} blocks of {COMPARED_BLOCK}, {COMPARED_BUDGET} judgements each, {real_cores():g} cores",
+            flush=True,
+        )
         for repeat in range(REPEATS):
             for number in COMPARED if repeat % 2 == 0 else COMPARED[::-1]:
                 with tempfile.TemporaryDirectory() as folder:
-                    took[number].append(measure(Path(folder), BLOCKS * BLOCK, config, number)[1])
+                    took[number].append(measure(Path(folder), BLOCKS * COMPARED_BLOCK, config, number)[1])
                 print(f"  {number or 'default'}: {took[number][-1]:.1f} s", flush=True)
     base = np.array(took[None])
     for number, seconds in took.items():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bench import cascade as module
-from bench.cascade import VALUES, Calibration, Cascade, Student, table
+from bench.cascade import REWARDS, Calibration, Cascade, Student, table
 from dynaq.agent.bayes_world_model import BayesWorldModel
 from dynaq.agent.pair_features import job_embedding
 from dynaq.agent.replay_buffer import JudgedPairs
@@ -19,6 +19,8 @@ from dynaq.pretraining.prior import Pretrained
 from tests.support.toy_market import GradeSource, ToyMarket, toy_market
 
 CPU = torch.device("cpu")
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +53,11 @@ def test_the_student_expects_what_a_pretrained_agent_would(market: ToyMarket, ne
     judged = JudgedPairs(2, len(cache.job_ids), 10, CPU)
     for row, own in enumerate(told):
         judged.add([row] * len(own), [cache.job_index(j.job_id) for j in own], own)
-    model = BayesWorldModel(networks.prior(cache, applicants, CPU), job_embedding(cache), VALUES)
+    model = BayesWorldModel(networks.prior(cache, applicants, CPU), job_embedding(cache), REWARDS)
     model.observe(judged)
     before = [([cache.job_index(j.job_id) for j in own], [j.probabilities for j in own]) for own in told]
     new = torch.arange(10, 30).expand(2, -1)
-    expected = Student(networks, cache, applicants).predict(before, new) @ VALUES
+    expected = Student(networks, cache, applicants).predict(before, new) @ REWARDS
     assert torch.allclose(expected, model.mean[:, 10:], atol=1e-4)
 
 

@@ -36,6 +36,7 @@ def test_every_public_name_is_the_one_that_type_checkers_see() -> None:
         assert getattr(dynaq, name) is getattr(import_module(module), name), name
 
 
+@pytest.mark.slow
 def test_names_are_listed_before_they_are_imported() -> None:
     assert python("import dynaq; print(set(dynaq.__all__) <= set(dir(dynaq)), 'TensorCache' in vars(dynaq))") == (
         "True False\n"

@@ -199,6 +199,7 @@ def test_paper_gets_the_open_applicants_and_the_configuration(browser: Browser, 
     assert "2.13.0" in page.locator(".settings").last.inner_text()
 
 
+@pytest.mark.slow
 def test_nothing_from_a_store_becomes_markup(trained: Path, compared: Path) -> None:
     for folder in (trained, compared):
         page = (folder / "report.html").read_text()

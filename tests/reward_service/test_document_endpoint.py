@@ -183,6 +183,7 @@ def test_a_server_that_refuses_to_be_asked_is_an_error_before_anything_is_writte
     assert not (folder / "ingested.csv").exists()
 
 
+@pytest.mark.slow
 def test_a_busy_server_is_waited_for_as_long_as_it_asks(store: Store, folder: Path) -> None:
     with openai_server("vllm") as server:
         server.interrupt = lambda n: (429, {"Retry-After": "1"}, {}) if n == 1 else said(FOUND)

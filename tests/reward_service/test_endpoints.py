@@ -128,6 +128,7 @@ def judge_into(folder: RunFolder, server: Server, jobs: list[Job], **terms: Any)
     judge.costs()
 
 
+@pytest.mark.slow
 def test_costs_are_what_the_server_reports(tmp_path: Path) -> None:
     folder = RunFolder.at(tmp_path / "run")
     with openai_server("plain") as server:
@@ -216,6 +217,7 @@ def test_answers_before_a_failure_are_handed_over() -> None:
     assert len(caught.value.answers) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["seconds", "date"])
 def test_retry_after_is_respected(form: str) -> None:
     def busy_first(number: int) -> Any:

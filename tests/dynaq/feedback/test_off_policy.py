@@ -113,6 +113,7 @@ def test_doubly_robust_varies_less_and_errs_less_than_weighting_alone(noises: tu
     assert np.sqrt((errors["dr"] ** 2).mean()) < 0.9 * np.sqrt((errors["ips"] ** 2).mean())
 
 
+@pytest.mark.slow
 def test_what_serves_now_is_worth_what_its_lists_earned() -> None:
     one, found = repeated()[0]
     for estimate in found.current.values():
@@ -135,6 +136,7 @@ def test_by_hand() -> None:
     assert found.coverage == pytest.approx((clip + 3 * low) / 4)
 
 
+@pytest.mark.slow
 def test_a_much_better_ranking_is_called_better_and_a_much_worse_one_worse() -> None:
     found = [one.verdict for _, one in repeated(1.0, 0.3)]
     assert found.count("better") > 20

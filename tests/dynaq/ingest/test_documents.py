@@ -75,6 +75,7 @@ def test_every_layout_gives_the_skills_and_positions_that_stand_in_it(resumes: d
         assert all(companies), path.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep_personal", [False, True])
 def test_no_word_of_a_record_is_made_up(
     store: Store, resumes: dict[Path, Person], words_of: dict[str, set[str]], keep_personal: bool
@@ -93,6 +94,7 @@ def test_no_word_of_a_record_is_made_up(
     (folder / "ingested.csv").unlink()
 
 
+@pytest.mark.slow
 def test_ids_do_not_name_people_unless_asked(store: Store, tmp_path: Path) -> None:
     folder = tmp_path / "people"
     folder.mkdir()

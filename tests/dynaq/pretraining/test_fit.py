@@ -116,6 +116,7 @@ def test_others_judgements_rank_better_than_the_cosine_for_a_newcomer(
     assert score(networks) > score(None) + 0.05
 
 
+@pytest.mark.slow
 def test_networks_that_rank_held_out_applicants_better_are_used(market: ToyMarket, honest: Pretrained) -> None:
     assert honest.gain is not None
     assert honest.gain.applicants == 48
@@ -146,6 +147,7 @@ def test_without_a_gain_on_held_out_applicants_agents_start_from_the_cosine(mark
     np.testing.assert_array_equal(blocks[0].q_values(), blocks[1].q_values())
 
 
+@pytest.mark.slow
 def test_saved_networks_are_the_same_when_loaded(market: ToyMarket, honest: Pretrained, tmp_path: Path) -> None:
     honest.save(tmp_path)
     loaded = Pretrained.load(tmp_path)
@@ -178,6 +180,7 @@ def test_the_judges_errors_are_found_in_the_ledger(share: float, towards: list[i
     assert believed == [share == 0.0 or label not in towards for label in range(3)]
 
 
+@pytest.mark.slow
 def test_what_the_judge_says_in_error_is_not_learned(market: ToyMarket) -> None:
     """Three answers in ten are CLICK whatever the pair; agents expect a CLICK as often as the truth has one."""
     rng = np.random.default_rng(1)

@@ -32,7 +32,7 @@ def store(store_uri: str) -> Iterator[Store]:
 def market(n: int = 10) -> Market:
     return Market(
         jobs=[Job(id=f"{i:05d}", title=f"t{i}", description=f"d{i}", soft_skills=("s",)) for i in range(n)],
-        candidates=[Candidate(id="p", bio="b", hard_skills=("h",))],
+        applicants=[Candidate(id="p", bio="b", hard_skills=("h",))],
         qrels=Qrels({"p": {"00001": 3}}),
         attribution="© us",
     )

@@ -345,7 +345,7 @@ def test_memory_is_bounded_and_what_was_forgotten_is_read_again(
             answers = await ledger.fetch(everything)
             assert [[a.job_id for a in row] for row in answers] == [list(slate.job_ids) for slate in everything]
         assert len(judge.paid) == len(set(judge.paid)) == 12
-        assert [len(kept) for kept in (ledger._known, ledger._candidates, ledger._jobs)] == [1, 1, 2]
+        assert [len(kept) for kept in (ledger._known, ledger._applicants, ledger._jobs)] == [1, 1, 2]
 
     play(small, scene, applicants_kept=1)
 

@@ -13,7 +13,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Under two minutes on two cores: the tests that need neither engine, browser nor Ray, and are not slow.
+# About two minutes on two cores: the tests that need neither engine, browser nor Ray, and are not slow.
 FAST := not engine and not browser and not cluster and not slow
 test-fast: setup
 	$(BIN)/python -m pytest -n 2 -m "$(FAST)"

@@ -40,6 +40,7 @@ LEVELS = len(LABELS)
 SLOPES, INTERCEPTS = (5.0, 2.8, 2.1), (-15.9, -7.5, -5.5)
 SLOPE_PRECISION, INTERCEPT_PRECISION, OTHER_PRECISION = 2.0, 0.16, 20.0
 ITERATIONS = 4  # per round; each round starts from the last one's result
+ITERATIONS_TO_CONVERGE = 40  # from a judge about whom nothing is known, until the estimate no longer moves
 ROW_PSEUDO = 40.0  # pseudo-answers that pull each row of the confusion towards the two-parameter form
 MISFIT_PSEUDO = 10.0  # pseudo-answers that pull the misfits' row towards the pooled mix of answers
 VALIDITY_PSEUDO = 1.0  # added to the variance of the chance to fit, summed over pairs

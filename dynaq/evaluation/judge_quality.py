@@ -18,7 +18,15 @@ import numpy as np
 
 from dynaq.agent.config import DynaQConfig
 from dynaq.agent.dyna_q import DynaQBlock
-from dynaq.agent.judge_table import Answers, JudgeTable, estimate, sharpened, unknown_judge, usual_mix
+from dynaq.agent.judge_table import (
+    ITERATIONS_TO_CONVERGE,
+    Answers,
+    JudgeTable,
+    estimate,
+    sharpened,
+    unknown_judge,
+    usual_mix,
+)
 from dynaq.agent.pair_features import scaled_cosines, similarity_features
 from dynaq.agent.reward_strategy import make_strategy
 from dynaq.evaluation.intervals import Interval, paired_difference
@@ -32,7 +40,6 @@ from dynaq.tensor_cache import TensorCache
 QUALITIES = (0.6, 0.7, 0.8, 0.9, 0.95)
 JUDGEMENTS = 30  # per applicant
 MOST_APPLICANTS = 16
-ITERATIONS_TO_CONVERGE = 40  # of the estimate, until it no longer moves
 BELOW = "below the point from which learning from it helps on your catalogue"
 
 

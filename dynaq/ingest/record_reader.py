@@ -7,7 +7,7 @@ import itertools
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,6 @@ from cachetools import LRUCache
 from dynaq.field_names import normalise
 from dynaq.ingest.cells import mend
 from dynaq.ingest.columns import (
-    FIELDS,
     NO_MAPPING,
     VECTOR_FIELDS,
     ColumnMapping,
@@ -33,7 +32,7 @@ from dynaq.ingest.embedding import Progress
 from dynaq.ingest.file_formats import open_table
 from dynaq.ingest.limits import SAMPLE_RECORDS
 from dynaq.ingest.parse_records import Parsed, Rejected
-from dynaq.ingest.report import RejectedRecords, advice, is_unfilled
+from dynaq.ingest.report import RejectedRecords, advice, is_unfilled, needed_fields
 from dynaq.ingest.resume_model import ResumeReader
 from dynaq.ingest.tables import ReadOptions, Table, Unreadable
 from dynaq.personal.redaction import names_in_columns, says_something, without_personal_data
@@ -133,8 +132,7 @@ class RecordReader:
 
     def advice(self) -> str:
         """What to do about columns that were not understood; "" when they are not why records were rejected."""
-        needed: Collection[str] = ("title",) if self.kind == "jobs" else set(FIELDS["candidates"]) - {"id"}
-        found = any(name in self.sources for name in needed)
+        found = any(name in self.sources for name in needed_fields(self.kind))
         # Some empty cells in the right column are no reason to look for another one.
         if not self.unfilled or not self.columns or (found and self.unfilled <= self.accepted):
             return ""

@@ -162,6 +162,11 @@ _MAPPED = {
 }
 
 
+def needed_fields(kind: RecordKind) -> list[str]:
+    """The fields one of which a record must fill."""
+    return ["title"] if kind == "jobs" else [field for field in FIELDS[kind] if field != "id"]
+
+
 def is_unfilled(kind: RecordKind, reason: str) -> bool:
     """Whether a record was rejected because the fields that it needs have no value, as with unknown columns."""
     return reason.startswith("title") if kind == "jobs" else "all empty" in reason
@@ -173,8 +178,7 @@ def advice(kind: RecordKind, columns: Sequence[str], sources: Mapping[str, Seque
     sources: field -> columns that it was read from.
     """
     what, mapping = _MAPPED[kind]
-    wanted: Sequence[str] = ("title",) if kind == "jobs" else [field for field in FIELDS[kind] if field != "id"]
-    read = [f"{field} ← {' + '.join(sources[field])}" for field in wanted if field in sources]
+    read = [f"{field} ← {' + '.join(sources[field])}" for field in needed_fields(kind) if field in sources]
     read_as = f"read as {', '.join(read)}" if read else f"no column was taken for {what}"
     other = "if others are meant" if read else "to say which one it is"
     return f"columns found: {shown(columns)}; {read_as}; {other}, name them, for example --map {mapping}"

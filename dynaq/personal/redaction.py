@@ -35,11 +35,10 @@ from dynaq.personal.person_names import person_names, without_names
 from dynaq.personal.resume_words import HEADINGS, OCCUPATION, heading_key
 from dynaq.records import Candidate, Experience
 
-PERSONAL_DATA = "personal_data"  # key of a store's meta
+PERSONAL_DATA = "personal_data"  # key of a store's meta, and its values:
+STATE_KEPT, REMOVING, REMOVED = "kept", "removing", "removed"
 # A line between two columns: text above the second column's first heading is in no section of the first column.
 COLUMN_MARK = "\ue000"
-
-STATE_KEPT, REMOVING, REMOVED = "kept", "removing", "removed"
 _HEAD_LINES = 15
 
 

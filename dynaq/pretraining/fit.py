@@ -22,7 +22,15 @@ import torch
 
 from dynaq.agent.answer_noise import AnswerNoise
 from dynaq.agent.bayes_world_model import SHIFT_SCALES, condition, head_context, surprises
-from dynaq.agent.judge_table import Answers, Array, estimate, sharpened, unknown_judge, usual_mix
+from dynaq.agent.judge_table import (
+    ITERATIONS_TO_CONVERGE,
+    Answers,
+    Array,
+    estimate,
+    sharpened,
+    unknown_judge,
+    usual_mix,
+)
 from dynaq.agent.pair_features import (
     action_blocks,
     job_embedding,
@@ -44,7 +52,6 @@ MIN_APPLICANTS = 8  # fewer would leave the folds too small to fit
 CONTEXTS = 12  # random contexts per applicant for the head, beside as many copies of the leave-one-out context
 PRIOR_HIDDEN, HEAD_HIDDEN = 32, 16
 COORDINATES, METRIC_RANK = 96, 32  # principal coordinates of the texts' vectors, and rank of the learned metric
-NOISE_ITERATIONS = 40  # of the judge's estimate, until it no longer moves
 FLOOR_SHARE = 0.25  # of the misfits: those that the similarities are sure of
 MIN_NOISE, MOST_NOISE = 1e-3, 0.95
 GAIN_K = 10
@@ -251,7 +258,7 @@ def estimate_noise(phi: torch.Tensor, pairs: Pairs) -> AnswerNoise:
     rows = Answers(
         phi[pairs.applicant, pairs.job].double().numpy(), sharpened(said, usual), agent, job, np.full(len(said), np.nan)
     )
-    judge, _, truth = estimate(rows, unknown_judge(phi.shape[-1]), iterations=NOISE_ITERATIONS, tied=True)
+    judge, _, truth = estimate(rows, unknown_judge(phi.shape[-1]), iterations=ITERATIONS_TO_CONVERGE, tied=True)
     confusion = _at_least(judge.confusion, FLOOR_SHARE * truth[:, -1].sum())
     errors = float(1.0 - truth.mean(0) @ confusion.diagonal())
     random_share = min(errors * len(LABELS) / (len(LABELS) - 1), MOST_NOISE)

@@ -20,11 +20,16 @@ MARKED_BY_FIXTURE = {"judge_service": "engine", "browser": "browser", "ray_sessi
 
 @pytest.hookimpl(tryfirst=True)  # before pytest's own `-m` reads the markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test that uses the judge's engine, the browser or Ray, also through other fixtures."""
+    """Mark each test that uses the judge's engine, the browser or Ray, also through other fixtures.
+
+    The tests of one engine, and those of one Ray without it, stay in one process each (`--dist loadgroup`).
+    """
     for item in items:
-        for fixture in getattr(item, "fixturenames", ()):
-            if fixture in MARKED_BY_FIXTURE:
-                item.add_marker(MARKED_BY_FIXTURE[fixture])
+        marks = {MARKED_BY_FIXTURE[name] for name in getattr(item, "fixturenames", ()) if name in MARKED_BY_FIXTURE}
+        for mark in marks:
+            item.add_marker(mark)
+        if group := marks & {"engine", "cluster"}:
+            item.add_marker(pytest.mark.xdist_group("engine" if "engine" in group else "cluster"))
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +48,8 @@ def ray_session_fixture() -> Iterator[None]:
         patch.setenv(name, "testing")
     patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     patch.setenv("RAY_metrics_report_interval_ms", "2000")  # the default is 10 s, for which a test would wait
+    # Ray's workers are at niceness 15, where the tests of another process leave an engine next to nothing.
+    patch.setenv("RAY_worker_niceness", "0")
     with ray_session(num_cpus=8, object_store_gib=0.5):
         yield
     patch.undo()

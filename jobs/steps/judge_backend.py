@@ -47,7 +47,8 @@ def judge_backend(judge: str, folder: RunFolder | None = None, **terms: float | 
         if given:
             raise InputError(f"{', '.join(given)}: a recorded ledger costs nothing; leave it out")
         replay = str(Path(path).resolve())
-        return JudgeBackend(ReplayJudge(replay).fingerprint, partial(_replay, replay), keep=False)
+        read_ledger(replay)  # an error in it is found before anything starts
+        return JudgeBackend(ledger_fingerprint(replay), partial(_replay, replay), keep=False)
     if kind in ("http", "https"):
         return JudgeBackend(*judge_at(judge, folder, **given))
     raise InputError(f"judge {judge!r} does not exist; use vllm, vllm:CONFIG.yaml, ledger:PATH or a URL")

@@ -35,6 +35,13 @@ class Run:
         """Whether `metrics` and `ranked` are of SAMPLE applicants, as in large runs, whose tables are in parts."""
         return self.folder.in_parts(RECOMMENDATIONS) and len(self._listed) > SAMPLE
 
+    @property
+    def sampling(self) -> str:
+        """What figures of a sample have to say about themselves; "" where they are of everyone."""
+        if not self.sampled:
+            return ""
+        return f"Figures and curves are of {len(self.ranked):,} of the {self.applicants:,} applicants, evenly drawn."
+
     @cached_property
     def metrics(self) -> pa.Table:
         """A row per applicant and round."""

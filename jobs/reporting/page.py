@@ -18,7 +18,7 @@ from dynaq.evaluation.true_rewards import corrected_words
 from dynaq.judging.judgement import LABELS
 from dynaq.runs.folder import REPORT, RunFolder
 from dynaq.runs.judgements import judged_pairs, judgement_table
-from dynaq.runs.reading import Run, open_run_store, read_runs
+from dynaq.runs.reading import open_run_store, read_runs
 from jobs.reporting.applicants import applicant_entries
 from jobs.reporting.compared_lines import Line, lines_of, read_comparison
 from jobs.reporting.judge_health import judge_health, top_rewards
@@ -76,7 +76,7 @@ def write_report(folder: RunFolder, store_uri: str | None = None, qrels: str | N
             verdicts=_verdicts(comparison),
             pairs=comparison["pairs"],
             comparisons=comparison.get("comparisons"),
-            notes=[*comparison["notes"], *_notes(comparison, rewards), *_sampling(runs)],
+            notes=[*comparison["notes"], *_notes(comparison, rewards), *filter(None, [runs[0].sampling])],
             curves=_plots(lines, MAIN_CURVES),
             more_curves=_plots(lines, [name for name in CURVE_TITLES if name not in MAIN_CURVES]),
             rewards=rewards,
@@ -182,16 +182,6 @@ def _notes(comparison: Mapping[str, Any], rewards: Sequence[Mapping[str, Any]]) 
     if all(one["metrics"].get(f"ndcg@{K}", {}).get("mean") is None for one in comparison["strategies"]):
         notes.append("No relevance is known for this store, so there is no nDCG; give one with --qrels.")
     return notes
-
-
-def _sampling(runs: Sequence[Run]) -> list[str]:
-    """What a report of a large run says about the applicants that it rests on."""
-    run = runs[0]
-    if not run.sampled:
-        return []
-    return [
-        f"Means, intervals and curves are of {len(run.ranked):,} of the {run.applicants:,} applicants, evenly drawn."
-    ]
 
 
 def _plots(lines: Sequence[Line], names: Sequence[str]) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ def in_parts(path: Path) -> tuple[Run, Run]:
 def test_parts_read_as_the_file_does(tmp_path: Path) -> None:
     small, large = in_parts(tmp_path)
     assert not large.sampled
+    assert large.sampling == ""
     assert large.ranked == small.ranked
     assert large.judgements_per_applicant == small.judgements_per_applicant
 
@@ -39,6 +40,7 @@ def test_of_a_large_run_a_sample_is_read_and_anyone_can_be_asked_for(
     monkeypatch.setattr(reading, "SAMPLE", 5)
     small, large = in_parts(tmp_path)
     assert large.sampled
+    assert large.sampling == "Figures and curves are of 5 of the 20 applicants, evenly drawn."
     assert large.applicants == small.applicants == len(PEOPLE)
     assert list(large.ranked) == ["a00", "a04", "a09", "a14", "a19"]
     assert set(large.metrics.column("applicant_id").to_pylist()) == set(large.ranked)

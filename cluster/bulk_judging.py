@@ -99,9 +99,9 @@ def file_slates(path: Path, known: KnownIds) -> ray.data.Dataset:
 
     A row that cannot be used becomes a row with a `problem`. Any format of `dynaq ingest`.
     """
-    here = {f"node:{ray.util.get_node_ip_address()}": 0.001}
+    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
     with _small_blocks():
-        return ray.data.read_datasource(PairFile(path, ray.put(known)), override_num_blocks=1, resources=here)
+        return ray.data.read_datasource(PairFile(path, ray.put(known)), override_num_blocks=1, label_selector=here)
 
 
 def count_pairs(path: Path) -> int:

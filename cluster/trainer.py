@@ -248,6 +248,8 @@ class CohortTrainer:
                         left += 1
                     else:
                         idle.append(actor)
+            if self._many:
+                self._tell(time.monotonic() - began, 0, 0)
         finally:
             self._metrics.queue(0, left)
             request_resources(bundles=[])
@@ -275,7 +277,7 @@ class CohortTrainer:
 
     def _tell(self, seconds: float, running: int, waiting: int) -> None:
         """Export metrics and call `on_progress`; in a large cohort at most every second, and at the end."""
-        if self._many and seconds - self._told < 1.0 and running + waiting > 1:
+        if self._many and seconds - self._told < 1.0 and running + waiting:
             return
         self._told = seconds
         progress = self._cohort_progress(seconds)
@@ -311,6 +313,8 @@ class CohortTrainer:
         return _FAILED
 
     def _take(self, progress: BlockProgress, applicants: int) -> None:
+        if progress.index in self._trained:  # its actor died after the last report, and another one repeats it
+            return
         self._totals.take(progress, applicants)
         self._failures |= progress.failures
         if progress.done:

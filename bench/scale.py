@@ -55,8 +55,8 @@ ACTORS = 2
 COMPARED = (None, 1, 2, 4, 7)  # numbers of actors; None: the default
 BLOCKS, COMPARED_BLOCK, COMPARED_BUDGET, REPEATS = 7, 4, 10, 2
 BUDGET = 20
-COHORTS, COHORT_JOBS, COHORT_BUDGET = (1_000, 3_000, 10_000), 30, 10
-WRITTEN_AT_ONCE = 2_000  # applicants of a store or ledger while the benchmark makes them
+GROWING_COHORTS, COHORT_JOBS, COHORT_BUDGET = (1_000, 3_000, 10_000), 30, 10
+MADE_AT_ONCE = 2_000  # applicants of a store or ledger while the benchmark makes them
 MIB = 1 << 20
 
 
@@ -118,7 +118,7 @@ def ids(letter: str, count: int) -> list[str]:
 
 
 def batches(all_ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (all_ids[start : start + WRITTEN_AT_ONCE] for start in range(0, len(all_ids), WRITTEN_AT_ONCE))
+    return (all_ids[start : start + MADE_AT_ONCE] for start in range(0, len(all_ids), MADE_AT_ONCE))
 
 
 def fill_ledger(path: Path, applicants: int, jobs: int) -> None:
@@ -213,7 +213,7 @@ def train_cohort(folder: Path, strategy: str, arguments: argparse.Namespace) -> 
 
 def cohorts(arguments: argparse.Namespace) -> None:
     """Growing cohorts, each strategy on the same store and ledger; then a line through the seconds."""
-    sizes = arguments.sizes or COHORTS
+    sizes = arguments.sizes or GROWING_COHORTS
     print(f"{arguments.jobs} jobs, {arguments.budget} judgements each, {arguments.actors} actors")
     print("strategy  applicants  training s  per applicant ms  command s  driver MiB  broker MiB")
     took: dict[str, list[float]] = {strategy: [] for strategy in arguments.strategies}

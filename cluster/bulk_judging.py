@@ -126,7 +126,7 @@ def judge_slates(slates: ray.data.Dataset, broker: ActorHandle[Any]) -> Iterator
             num_cpus=0.01,  # it only waits
             concurrency=TASKS,
         )
-        batches = outcomes.iter_batches(batch_format="pyarrow", batch_size=None)
+        batches: Any = outcomes.iter_batches(batch_format="pyarrow", batch_size=None)
     failures = 0
     for batch in batches:
         for outcome in (Outcome(**row) for row in batch.to_pylist()):
@@ -141,7 +141,7 @@ class PairFile(Datasource):
     """A file of pairs as one streaming read task. `known`: of `KnownIds`."""
 
     def __init__(self, path: Path, known: ray.ObjectRef[KnownIds]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._path, self._known = path, known
 
     def estimate_inmemory_data_size(self) -> int | None:

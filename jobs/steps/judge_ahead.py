@@ -58,7 +58,7 @@ def judge_ahead(
         ray.kill(broker)
     say(
         f"{tally.pairs} pairs: {stats.judged - stats.abstained} new in the ledger of {prepared.store_shown}, "
-        f"{tally.pairs - stats.judged} there already, {stats.abstained} abstained"
+        f"{max(0, tally.pairs - stats.judged)} there already, {stats.abstained} abstained"
     )
     if costs:
         say(costs_line(Costs(**costs)))

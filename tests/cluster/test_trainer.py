@@ -131,7 +131,8 @@ def test_a_large_cohort_has_the_same_result_in_parts_and_is_told_less_often(
 ) -> None:
     from cluster import trainer
 
-    for name, value in {"MANY_BLOCKS": 1, "PARTITIONED_ABOVE": 2, "PART_BLOCKS": 2}.items():
+    large = {"MANY_BLOCKS": 1, "REPORT_SECONDS": 1000.0, "PARTITIONED_ABOVE": 2, "PART_BLOCKS": 2}
+    for name, value in large.items():
         monkeypatch.setattr(trainer, name, value)
     seen: list[CohortProgress] = []
     result = train(store, tmp_path, RuleJudge(tmp_path / "log"), on_progress=seen.append)
@@ -139,7 +140,7 @@ def test_a_large_cohort_has_the_same_result_in_parts_and_is_told_less_often(
     assert len(list((tmp_path / "run" / RECOMMENDATIONS).iterdir())) == 2
     assert result.metrics.num_rows == 10 * APPLICANTS
     assert seen[-1].done == APPLICANTS
-    assert len(seen) < 10
+    assert len(seen) <= APPLICANTS // 2 + 1  # the end of each block, and of the cohort
 
 
 def test_progress_ends_with_everyone_done_and_the_budget_spent(quiet: Quiet) -> None:

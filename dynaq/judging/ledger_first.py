@@ -99,7 +99,8 @@ class LedgerFirst:
         store: holds the ledger, and the records for `fetch`.
         judge: asked for the pairs that the ledger lacks.
         fingerprint: the judge's key in the ledger.
-        keep: False neither reads nor writes the ledger.
+        keep: False, for a judge that replays another ledger, neither reads nor writes this one, and `fetch` reads no
+            texts.
         applicants_kept: number of applicants whose judgements stay in memory. 0 reads the ledger in every call, and so
             sees what other processes wrote to it.
         meter: receives the numbers of pairs.
@@ -133,7 +134,8 @@ class LedgerFirst:
         Raises what the judge or the store raised, in every caller that waits for the pair and after all requests of the
         call have ended; DynaqError when the store lacks a text.
         """
-        return await self._answers(slates, self._stored_texts, asked)
+        # A judge that replays another ledger needs no texts.
+        return await self._answers(slates, self._stored_texts if self._keep else _ids_alone, asked)
 
     async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
         """One judgement per job, in order, on texts that the caller has read from the store. Raises as `fetch`.
@@ -311,6 +313,10 @@ class LedgerFirst:
         if lost:
             raise DynaqError(f"job {lost[0]!r} has no text in the store, so no judge can read it; ingest it again")
         return applicant, [jobs[job_id] for job_id in job_ids]
+
+
+async def _ids_alone(applicant_id: str, job_ids: Sequence[str]) -> tuple[Candidate, Sequence[Job]]:
+    return Candidate(id=applicant_id), [Job(id=job_id, title=job_id) for job_id in job_ids]
 
 
 class LedgerJudge:

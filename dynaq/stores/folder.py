@@ -29,7 +29,7 @@ from dynaq.stores.base import (
     usable_rows,
 )
 from dynaq.stores.folder_events import FolderEvents
-from dynaq.stores.segments import MAX_SEGMENTS_WHILE_OPEN, SegmentFolder, live_batches
+from dynaq.stores.segments import MAX_SEGMENTS_WHILE_OPEN, SegmentFolder, groups_with, live_batches
 
 JOBS_TEXT_SCHEMA = pa.schema(
     [
@@ -158,7 +158,8 @@ class FolderStore(Store):
 
     def judgements(self, judge: str | None = None, applicants: Sequence[str] | None = None) -> pa.Table:
         segments = self._folder.open_segments("judgements")
-        table = pa.concat_tables([JUDGEMENT_SCHEMA.empty_table(), *(segment.read() for segment in segments)])
+        parts = [segment.read_row_groups(groups_with(segment, "applicant_id", applicants)) for segment in segments]
+        table = pa.concat_tables([JUDGEMENT_SCHEMA.empty_table(), *parts])
         if judge is not None:
             table = table.filter(pc.equal(table["judge"], judge))
         if applicants is not None:

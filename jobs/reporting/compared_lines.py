@@ -70,7 +70,7 @@ def read_comparison(
         return found
     return {
         "k": K,
-        "applicants": len(runs[0].ranked),
+        "applicants": runs[0].applicants,
         "seeds": sorted({run.config["config"]["seed"] for run in runs}),
         "strategies": [_statistics(run, judged[run.name], qrels, true) for run in runs],
         "pairs": [],
@@ -96,7 +96,7 @@ def _statistics(run: Run, judged: Judged, qrels: Qrels | None, true: TrueRewards
         "strategy": run.config["strategy"] if run.name == run.config["strategy"] else run.name,
         "setting": {},
         "trials": [run.name],
-        "judgements_used": round(run.judgements_per_applicant * len(run.ranked)),
+        "judgements_used": round(run.judgements_per_applicant * run.applicants),
         "judgements_per_applicant": run.judgements_per_applicant,
         "metrics": {name: _known(evaluation.quality[name]) for name in METRIC_TITLES},
         "corrected_reward": asdict(evaluation.corrected) if evaluation.corrected else None,

@@ -76,7 +76,7 @@ def write_report(folder: RunFolder, store_uri: str | None = None, qrels: str | N
             verdicts=_verdicts(comparison),
             pairs=comparison["pairs"],
             comparisons=comparison.get("comparisons"),
-            notes=[*comparison["notes"], *_notes(comparison, rewards)],
+            notes=[*comparison["notes"], *_notes(comparison, rewards), *filter(None, [runs[0].sampling])],
             curves=_plots(lines, MAIN_CURVES),
             more_curves=_plots(lines, [name for name in CURVE_TITLES if name not in MAIN_CURVES]),
             rewards=rewards,
@@ -87,15 +87,15 @@ def write_report(folder: RunFolder, store_uri: str | None = None, qrels: str | N
             mass_plot=_mass_plot(health),
             labels=LABELS,
             applicants=entries,
-            hidden=hidden,
+            hidden=lines[0].runs[0].applicants - len(entries),
             config=_settings(config),
             environment=_settings(config.get("environment") or {}),
             attribution=attribution,
         )
     )
     folder.write_bytes(REPORT, page.encode())
-    applicants = len(lines[0].runs[0].ranked)
-    return Report(f"{folder.uri}/{REPORT}", len(page.encode()), applicants, applicants - hidden, comparison, health)
+    applicants, shown = lines[0].runs[0].applicants, len(lines[0].runs[0].ranked) - hidden
+    return Report(f"{folder.uri}/{REPORT}", len(page.encode()), applicants, shown, comparison, health)
 
 
 def _environment() -> Environment:

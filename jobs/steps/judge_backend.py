@@ -13,7 +13,7 @@ import pyarrow as pa
 from cluster.broker import JudgeBackend
 from dynaq.errors import InputError, JudgeError
 from dynaq.judging.judgement import JUDGEMENT_SCHEMA, AsyncJudge
-from dynaq.judging.ledger_file import LEDGER, ReplayJudge, ledger_fingerprint, read_ledger
+from dynaq.judging.ledger_file import LEDGER, ReplayJudge, check_ledger, ledger_fingerprint, read_ledger
 from dynaq.judging.ledger_first import InlineJudge
 from dynaq.personal.redaction import judged_candidates
 from dynaq.runs.folder import RunFolder
@@ -47,7 +47,8 @@ def judge_backend(judge: str, folder: RunFolder | None = None, **terms: float | 
         if given:
             raise InputError(f"{', '.join(given)}: a recorded ledger costs nothing; leave it out")
         replay = str(Path(path).resolve())
-        return JudgeBackend(ReplayJudge(replay).fingerprint, partial(_replay, replay), keep=False)
+        check_ledger(replay)  # an error in it is found before anything starts
+        return JudgeBackend(ledger_fingerprint(replay), partial(_replay, replay), keep=False)
     if kind in ("http", "https"):
         return JudgeBackend(*judge_at(judge, folder, **given))
     raise InputError(f"judge {judge!r} does not exist; use vllm, vllm:CONFIG.yaml, ledger:PATH or a URL")

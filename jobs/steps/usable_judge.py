@@ -29,12 +29,13 @@ LONG_PROSE = 400  # characters of a posting's text, beyond which most of it does
 
 
 def usable_judge(
-    judge: str, backend: JudgeBackend, prepared: Prepared, folder: RunFolder, mode: str | None
+    judge: str, backend: JudgeBackend, prepared: Prepared, folder: RunFolder | None, mode: str | None
 ) -> JudgeBackend:
     """The judge to train with on the connected Ray: the one that was asked for, or what calibration made of it.
 
-    Asks about a few pairs, the ledger first. A run that is resumed keeps its judge and asks nothing; neither does a
-    judge that replays a ledger. Raises JudgeError, naming what to do, when the judge gives all pairs one answer.
+    Asks about a few pairs, the ledger first. A run in `folder` that is resumed keeps its judge and asks nothing;
+    neither does a judge that replays a ledger. Raises JudgeError, naming what to do, when the judge gives all pairs
+    one answer.
     """
     check_mode(mode)
     if not backend.keep:
@@ -44,7 +45,7 @@ def usable_judge(
     with open_store(prepared.store_uri, read_only=True) as store:
         known = store.meta().get(META, {}).get(backend.fingerprint)
     fitted = engine_backend(own, known) if own is not None and known else None
-    if folder.exists(CONFIG):
+    if folder is not None and folder.exists(CONFIG):
         before = folder.read_yaml(CONFIG).get("judge_fingerprint")
         return fitted if fitted is not None and fitted.fingerprint == before else backend
     if mode == "off":

@@ -79,6 +79,14 @@ class FolderStore(Store):
         schema = TEXT_SCHEMAS[kind]
         self._folder.append(COLLECTIONS[kind].text, _text_batches(records, ROW_OF[kind], schema), schema)
 
+    def add_applicant(self, applicant: Candidate, blocks: Mapping[str, FloatArray], hash_: str) -> Candidate | None:
+        before = next(self.records("candidate", [applicant.id]), None)
+        if before is None:
+            self.put_records("candidate", [applicant])
+        if before is None or before == applicant:
+            self.put_vectors("candidate", [applicant.id], {b: v[None] for b, v in blocks.items()}, [hash_])
+        return before
+
     def delete_records(self, kind: Kind, ids: Sequence[str]) -> None:
         names, gone = COLLECTIONS[kind], set(ids)
         for table, key in ((names.embeddings, names.reference), (names.text, "_id")):
@@ -195,6 +203,12 @@ class FolderStore(Store):
     def exposures(self, applicants: Sequence[str] | None = None) -> pa.Table:
         reader = self._events_reader()
         return EXPOSURE_SCHEMA.empty_table() if reader is None else reader.exposures(applicants)
+
+    def changes(self) -> None:
+        return None
+
+    def group(self, name: str, member: str, lease_seconds: float) -> None:
+        return None
 
     def _events_writer(self) -> FolderEvents:
         self._folder.check_writable()

@@ -90,6 +90,13 @@ class Changes(Protocol):
         ...
 
 
+class Claimed(NamedTuple):
+    """Outcome of `Store.claim`: jobs of the pairs to ask about, and judgements added meanwhile (JUDGEMENT_SCHEMA)."""
+
+    job_ids: list[str]
+    judged: pa.Table
+
+
 class RunSource(NamedTuple):
     """A run that a service can serve: its folder's URI, and its id, which changes with the content."""
 
@@ -274,6 +281,17 @@ class Store(FeedbackStore, Protocol):
 
     def add_judgements(self, judgements: Sequence[Judgement]) -> None:
         """Keep judgements; the first of each (applicant, job, judge) wins, and abstentions are not kept."""
+        ...
+
+    def claim(self, applicant_id: str, job_ids: Sequence[str], judge: str) -> Claimed:
+        """Claim pairs that the ledger lacks, before the judge is asked, so that no other process asks for them too.
+
+        A pair that is neither claimed nor judged by now is being asked for by another process: call again later.
+        """
+        ...
+
+    def release(self, applicant_id: str, job_ids: Sequence[str], judge: str) -> None:
+        """Give up claims, after their judgements were added, or because there are none. Others may then claim."""
         ...
 
     def qrels(self) -> Qrels | None:

@@ -19,6 +19,7 @@ from dynaq.qrels import QRELS_SCHEMA, Qrels, qrels_from_table
 from dynaq.records import Candidate, Job
 from dynaq.stores.base import (
     COLLECTIONS,
+    Claimed,
     Collections,
     FloatArray,
     Kind,
@@ -221,6 +222,12 @@ class FolderStore(Store):
             return self._events
         path = self._folder.path
         return FolderEvents(path, read_only=True) if FolderEvents.there(path) else None
+
+    def claim(self, applicant_id: str, job_ids: Sequence[str], judge: str) -> Claimed:
+        return Claimed(list(job_ids), JUDGEMENT_SCHEMA.empty_table())  # the folder's one writer competes with nobody
+
+    def release(self, applicant_id: str, job_ids: Sequence[str], judge: str) -> None:
+        return None
 
     def qrels(self) -> Qrels | None:
         segments = self._folder.open_segments("qrels")

@@ -6,6 +6,7 @@ without the optional blocks. This store writes Binary Vectors (FLOAT32), which l
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job
 from dynaq.stores.base import (
     COLLECTIONS,
+    Claimed,
     Collections,
     FloatArray,
     Kind,
@@ -43,6 +45,7 @@ from dynaq.stores.base import (
     new_judgements,
 )
 from dynaq.stores.mongo_changes import APPLICANTS, FEEDBACK, STORED_AT, MongoChanges, server_time
+from dynaq.stores.mongo_claims import MongoClaims
 from dynaq.stores.mongo_documents import FROM_DOCUMENT, TO_DOCUMENT, id_forms, vector_batch, vector_length
 from dynaq.stores.mongo_group import MongoGroup
 from dynaq.stores.mongo_uri import mask_uri, scrub, selection_timeout
@@ -69,6 +72,7 @@ class MongoStore(Store):
         except (InvalidURI, ConfigurationError, ValueError, TypeError) as error:
             raise InputError(f"store {self.uri}: not a usable MongoDB URI ({scrub(str(error), uri)})") from None
         self._database = self._client.get_database(name, codec_options=CODEC_OPTIONS)
+        self._claims = MongoClaims(self._database)
         try:
             present = set(self._database.list_collection_names())
         except PyMongoError as error:
@@ -314,6 +318,21 @@ class MongoStore(Store):
             return
         self._insert_new("judgements", rows)
 
+    def claim(self, applicant_id: str, job_ids: Sequence[str], judge: str) -> Claimed:
+        self._check_writable()
+        with self._errors():
+            mine = self._claims.claim(applicant_id, job_ids, judge)
+            pairs = {"applicant_id": applicant_id, "job_id": {"$in": list(job_ids)}, "judge": judge}
+            found = list(self._database["judgements"].find(pairs, {"_id": 0}))  # after the claim
+        judged = {row["job_id"] for row in found}
+        if known := [job_id for job_id in mine if job_id in judged]:
+            self.release(applicant_id, known, judge)
+        return Claimed([j for j in mine if j not in judged], pa.Table.from_pylist(found, schema=JUDGEMENT_SCHEMA))
+
+    def release(self, applicant_id: str, job_ids: Sequence[str], judge: str) -> None:
+        with self._errors():
+            self._claims.release(applicant_id, job_ids, judge)
+
     def _insert_new(self, collection: str, rows: list[Document], concern: WriteConcern | None = None) -> int:
         """Insert the rows whose unique key is new. Returns their number."""
         try:
@@ -392,6 +411,8 @@ class MongoStore(Store):
             self._database["meta"].update_one({"_id": "store"}, {"$set": values}, upsert=True)
 
     def close(self) -> None:
+        with contextlib.suppress(PyMongoError):  # claims that stay are taken over
+            self._claims.close()
         self._client.close()
 
     def __enter__(self) -> Self:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from collections.abc import Callable
 
 from dynaq.errors import DynaqError, InputError
 from dynaq.runs.folder import RunFolder
 from dynaq.runs.q_table import ServedRun, served_run_id
-from dynaq.stores import ReplicaGroup, RunSource
+from dynaq.stores import FeedbackStore, ReplicaGroup, RunSource
 from recommend_service.applicant_ranking import Ranker
 from recommend_service.catalogue import Catalogue
 from recommend_service.config import RecommendConfig
@@ -22,7 +23,15 @@ from recommend_service.config import RecommendConfig
 logger = logging.getLogger(__name__)
 CURRENT = "current.json"  # of a serving folder, written by `dynaq promote`
 MAX_PAUSE = 60.0  # longest time in seconds until a refused run is checked again, since a check reads all of it
+LEASE_SECONDS = 15.0  # after which the others go on without a replica of which they hear nothing
+BEHIND_SECONDS = 60.0  # after which a replica that cannot serve the others' run is replaced
 START_SECONDS = 60.0  # longest that a replica waits at its start for the others to be ready
+
+
+def group_of(config: RecommendConfig, feedback: FeedbackStore) -> ReplicaGroup | None:
+    """This process's part in the group of all replicas that take their run from one place; None for a single one."""
+    lease = max(LEASE_SECONDS, 3 * config.poll_seconds)
+    return feedback.group(str(config.serving or config.run), uuid.uuid4().hex, lease)
 
 
 class RunWatch:
@@ -41,7 +50,7 @@ class RunWatch:
         self._source: RunSource | None = None  # of the run in use
         self._ready: tuple[RunSource, Ranker] | None = None  # checked, and not yet agreed on
         self._serving: RunSource | None = None  # what the group has agreed on
-        self._others = 0
+        self._others, self._in_step = 0, clock()
         self._pause, self._not_before = config.poll_seconds, 0.0
         self._refusal: str | None = None
         self._elsewhere: str | None = None
@@ -56,6 +65,13 @@ class RunWatch:
     def behind(self) -> bool:
         """Whether other replicas serve a run that this one does not have."""
         return self._others > 0 and self._serving is not None and self._serving != self._source
+
+    def check_in_step(self) -> None:
+        """Raises DynaqError if this replica has been behind for too long."""
+        if not self.behind:
+            self._in_step = self._clock()
+        if self._clock() - self._in_step > BEHIND_SECONDS:
+            raise DynaqError(f"the other replicas serve run {self._serving}, which cannot be used here: {self.problem}")
 
     def first(self, catalogue: Catalogue) -> Ranker:
         """The ranker to start with. Raises DynaqError if the other replicas serve a run that cannot be used here."""

@@ -8,7 +8,6 @@ import hashlib
 import logging
 import math
 import textwrap
-import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +35,7 @@ from recommend_service.newcomers import Newcomers
 from recommend_service.problems import Problem
 from recommend_service.rate_limit import RateLimits, What
 from recommend_service.recorder import Overloaded, Recorder
-from recommend_service.run_watch import RunWatch
+from recommend_service.run_watch import RunWatch, group_of
 from recommend_service.schemas import (
     ApplicantList,
     ApplicantShown,
@@ -56,8 +55,6 @@ LEDGER_SECONDS = 60.0  # how long an applicant's judgements are cached
 LEDGERS_KEPT = 1000  # applicants whose judgements are cached
 LOOKUPS = 8  # short questions to a shared store at once
 LOOKUP_SECONDS = 1.0  # after which a list is made from what this replica knows
-LEASE_SECONDS = 15.0  # after which the others go on without a replica of which they hear nothing
-BEHIND_SECONDS = 60.0  # after which a replica that cannot serve the others' run is replaced
 NO_AGENT = "No agent has been trained for this applicant yet: ranked by similarity of profile and jobs."
 BY_AGENT = "Ranked by the applicant's own agent."
 
@@ -81,7 +78,6 @@ class Recommender:
         self._store_problem: str | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._meetings: set[asyncio.Task[None]] = set()
-        self._in_step = time.monotonic()
         self._changing = asyncio.Lock()
 
     async def start(self) -> None:
@@ -91,7 +87,7 @@ class Recommender:
         feedback = open_feedback(self.config.store)
         try:
             changes = feedback.changes()  # before all events are read, so that none is missed in between
-            self._group = feedback.group(*self._membership())
+            self._group = group_of(self.config, feedback)
             self._watch = RunWatch(self.config, self._group)
             self._newcomers = Newcomers(self._store, self._look_up if self._group is not None else None)
             self._standing = await self._read(lambda: StandingEvents.of(feedback.feedback()))
@@ -136,15 +132,8 @@ class Recommender:
         return self._watch.problem or self._store_problem
 
     def check_health(self) -> None:
-        """Raises DynaqError if this replica has been without the run that the others serve for too long."""
-        self._in_step = time.monotonic() if not self._watch.behind else self._in_step
-        if time.monotonic() - self._in_step > BEHIND_SECONDS:
-            raise DynaqError(f"the other replicas serve another run: {self.problem}")
-
-    def _membership(self) -> tuple[str, str, float]:
-        """Group, name and lease of this replica. Replicas that take their run from one place are a group."""
-        place = str(self.config.serving or self.config.run)
-        return place, uuid.uuid4().hex, max(LEASE_SECONDS, 3 * self.config.poll_seconds)
+        """Raises DynaqError if this replica cannot serve what the others serve."""
+        self._watch.check_in_step()
 
     async def wait(self, what: What, caller: str, tokens: int) -> float:
         """Take tokens of a caller's limit; 0, or the seconds until there are enough."""

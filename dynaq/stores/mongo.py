@@ -48,6 +48,7 @@ from dynaq.stores.mongo_changes import APPLICANTS, FEEDBACK, STORED_AT, MongoCha
 from dynaq.stores.mongo_claims import MongoClaims
 from dynaq.stores.mongo_documents import FROM_DOCUMENT, TO_DOCUMENT, id_forms, vector_batch, vector_length
 from dynaq.stores.mongo_group import MongoGroup
+from dynaq.stores.mongo_indexes import create_indexes
 from dynaq.stores.mongo_uri import mask_uri, scrub, selection_timeout
 from dynaq.stores.raw_bson import CODEC_OPTIONS, read_reply
 
@@ -86,7 +87,8 @@ class MongoStore(Store):
                 "fill it with `dynaq ingest`"
             )
         if not read_only:
-            self._create_indexes()
+            with self._errors():
+                create_indexes(self._database)
 
     @property
     def uri(self) -> str:
@@ -104,22 +106,6 @@ class MongoStore(Store):
             yield
         except PyMongoError as error:
             raise DynaqError(f"store {self.uri}: {self._reason(error)}") from None
-
-    def _create_indexes(self) -> None:
-        with self._errors():
-            for names in COLLECTIONS.values():
-                # Including the hash lets the index alone answer which records changed.
-                self._database[names.embeddings].create_index(
-                    [(names.reference, ASCENDING), ("content_hash", ASCENDING)], name=f"{names.reference}_content_hash"
-                )
-            keys = [("applicant_id", ASCENDING), ("job_id", ASCENDING)]
-            self._database["judgements"].create_index([*keys, ("judge", ASCENDING)], unique=True, name="pair_judge")
-            self._database["judgements"].create_index([("judge", ASCENDING)], name="judge")
-            self._database["qrels"].create_index(keys, unique=True, name="pair")
-            for collection in (FEEDBACK, "exposures"):
-                self._database[collection].create_index([("applicant_id", ASCENDING)], name="applicant")
-            for collection in (FEEDBACK, APPLICANTS.embeddings):
-                self._database[collection].create_index([(STORED_AT, ASCENDING)], name=STORED_AT, sparse=True)
 
     def _check_writable(self) -> None:
         if self._read_only:
@@ -321,13 +307,7 @@ class MongoStore(Store):
     def claim(self, applicant_id: str, job_ids: Sequence[str], judge: str) -> Claimed:
         self._check_writable()
         with self._errors():
-            mine = self._claims.claim(applicant_id, job_ids, judge)
-            pairs = {"applicant_id": applicant_id, "job_id": {"$in": list(job_ids)}, "judge": judge}
-            found = list(self._database["judgements"].find(pairs, {"_id": 0}))  # after the claim
-        judged = {row["job_id"] for row in found}
-        if known := [job_id for job_id in mine if job_id in judged]:
-            self.release(applicant_id, known, judge)
-        return Claimed([j for j in mine if j not in judged], pa.Table.from_pylist(found, schema=JUDGEMENT_SCHEMA))
+            return self._claims.claim(applicant_id, job_ids, judge)
 
     def release(self, applicant_id: str, job_ids: Sequence[str], judge: str) -> None:
         with self._errors():

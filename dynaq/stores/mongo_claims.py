@@ -17,10 +17,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
 from pymongo import ASCENDING
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, PyMongoError
 from pymongo.write_concern import WriteConcern
+
+from dynaq.judging.judgement import JUDGEMENT_SCHEMA
+from dynaq.stores.base import Claimed
 
 logger = logging.getLogger(__name__)
 Document = dict[str, Any]
@@ -35,14 +39,26 @@ class MongoClaims:
 
     def __init__(self, database: Database[Document]) -> None:
         quick = WriteConcern(w=1)  # a claim that a failover loses is one pair paid twice
+        self._ledger = database["judgements"]
         self._claims = database.get_collection("claims", write_concern=quick)
         self._claimants = database.get_collection("claimants", write_concern=quick)
         self._owner = uuid.uuid4().hex
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def claim(self, applicant_id: str, job_ids: Sequence[str], judge: str) -> list[str]:
-        """Claim pairs; returns the jobs of those that are this process's now."""
+    def claim(self, applicant_id: str, job_ids: Sequence[str], judge: str) -> Claimed:
+        """As `Store.claim`."""
+        mine = self._claim(applicant_id, job_ids, judge)
+        pairs = {"applicant_id": applicant_id, "job_id": {"$in": list(job_ids)}, "judge": judge}
+        found = list(self._ledger.find(pairs, {"_id": 0}))  # after the claim: see above
+        judged = {row["job_id"] for row in found}
+        if known := [job_id for job_id in mine if job_id in judged]:
+            self.release(applicant_id, known, judge)
+        rows = pa.Table.from_pylist(found, schema=JUDGEMENT_SCHEMA)
+        return Claimed([job_id for job_id in mine if job_id not in judged], rows)
+
+    def _claim(self, applicant_id: str, job_ids: Sequence[str], judge: str) -> list[str]:
+        """Claim pairs, whether the ledger has them or not; returns the jobs of those that are this process's now."""
         if self._thread is None:
             self._begin()
         ids = {job_id: _id(applicant_id, job_id, judge) for job_id in job_ids}

@@ -25,7 +25,7 @@ def store(shared_uri: str) -> Iterator[Store]:
         yield store
 
 
-def told(changes: MongoChanges, events: int, applicants: int = 0, seconds: float = 10.0) -> Added:
+def told(changes: MongoChanges, events: int, applicants: int = 0, seconds: float = 120.0) -> Added:
     """What came until there was that much of it."""
     added, deadline = Added([], []), time.monotonic() + seconds
     while len(added.events) < events or len(added.applicants) < applicants:

@@ -32,7 +32,7 @@ OVERLAP = timedelta(seconds=10)  # longest time from reading the server's time u
 
 def server_time(database: Database[Document]) -> datetime:
     """The server's clock."""
-    now: datetime = database.client.admin.command("hello")["localTime"]
+    now: datetime = database.command("hello", codec_options=database.codec_options)["localTime"]
     return now
 
 
@@ -46,7 +46,7 @@ class MongoChanges:
         self._polled: set[tuple[str, Any]] = set()  # what the last poll found
         with errors():
             self._told_until = server_time(database)  # nothing from before is missing
-            hello = database.client.admin.command("hello")
+            hello = database.command("hello")
         self._has_streams = "setName" in hello or hello.get("msg") == "isdbgrid"
 
     def next(self) -> Added:

@@ -62,7 +62,9 @@ def test_what_came_while_nobody_listened_is_told_later(store: Store) -> None:
     assert told(changes, 1).events == [event("first")]
     changes.close()  # as after an error
     store.add_feedback([event("meanwhile")])
-    assert "meanwhile" in [one.key for one in told(changes, 2).events]
+    keys: list[str] = []
+    while "meanwhile" not in keys:  # others may be told twice
+        keys += [one.key for one in told(changes, 1).events]
     changes.close()
 
 

@@ -29,9 +29,9 @@ from dynaq.records import Candidate, Job
 from dynaq.stores import open_store
 from tests.support.mongod import running_mongod
 
-JOBS, SLATE, BLOCK, ROUNDS, CLIENTS = 100, 10, 16, 5, 4
+JOBS, SLATE_JOBS, BLOCK_APPLICANTS, SLATES, CLIENTS = 100, 10, 16, 5, 4
 BACKEND = JudgeBackend("instant-0", InstantJudge, divisible=True)
-KINDS = {
+PROCESSES = {
     "ray::JudgeBroker": "broker",
     "ray::Trainer": "trainer",
     "mongod": "mongod",
@@ -45,12 +45,12 @@ class Trainer:
         self._client = BrokerClient(broker)
 
     def fetch(self, applicant_ids: Sequence[str]) -> int:
-        """Ask for ROUNDS slates of each applicant; the number of pairs."""
+        """Ask for SLATES slates of each applicant; the number of pairs."""
         pairs = 0
-        for start in range(0, len(applicant_ids), BLOCK):
-            for round_ in range(ROUNDS):
-                jobs = tuple(f"j{i}" for i in range(round_ * SLATE, (round_ + 1) * SLATE))
-                slates = [Slate(one, jobs) for one in applicant_ids[start : start + BLOCK]]
+        for start in range(0, len(applicant_ids), BLOCK_APPLICANTS):
+            for round_ in range(SLATES):
+                jobs = tuple(f"j{i}" for i in range(round_ * SLATE_JOBS, (round_ + 1) * SLATE_JOBS))
+                slates = [Slate(one, jobs) for one in applicant_ids[start : start + BLOCK_APPLICANTS]]
                 pairs += sum(len(answers) for answers in self._client.fetch(slates))
         return pairs
 
@@ -63,7 +63,7 @@ def cpu_seconds() -> Counter[str]:
             name, times = "".join(process.cmdline()[:1]) + process.name(), process.cpu_times()
         except psutil.Error:
             continue
-        kind = next((kind for part, kind in KINDS.items() if part in name), None)
+        kind = next((kind for part, kind in PROCESSES.items() if part in name), None)
         if kind is not None:
             seconds[kind] += times.user + times.system
     return seconds
@@ -86,8 +86,8 @@ def measure(store: str, applicants: int, brokers: int) -> tuple[float, Counter[s
         ray.kill(actor)
     with open_store(store, read_only=True) as opened:
         stored = opened.judgements("instant-0").num_rows
-    if stored != applicants * ROUNDS * SLATE:
-        raise SystemExit(f"{stored} judgements in the ledger, {applicants * ROUNDS * SLATE} pairs")
+    if stored != applicants * SLATES * SLATE_JOBS:
+        raise SystemExit(f"{stored} judgements in the ledger, {applicants * SLATES * SLATE_JOBS} pairs")
     return seconds, spent, pairs
 
 
@@ -101,7 +101,7 @@ def main() -> None:
         print("| brokers | pairs/s | cores used | a broker's | brokers' | trainers' | mongod's |")
         for count in arguments.brokers:
             seconds, spent, pairs = measure(f"{server}/brokers{count}", arguments.applicants, count)
-            of = {kind: 1000 * spent[kind] / pairs for kind in KINDS.values()}
+            of = {kind: 1000 * spent[kind] / pairs for kind in PROCESSES.values()}
             print(f"| {count} | {pairs / seconds:.0f} | {sum(spent.values()) / seconds:.2f} ", end="")
             print(
                 f"| {of['broker'] / count:.2f} | {of['broker']:.2f} | {of['trainer']:.2f} | {of['mongod']:.2f} |",

@@ -30,7 +30,7 @@ from recommend_service.config import RecommendConfig
 from recommend_service.service import Recommender
 
 logger = logging.getLogger(__name__)
-STORE = "DYNAQ_STORE"  # environment variable
+STORE_URI = "DYNAQ_STORE"  # environment variable
 APPLICATION = "recommend"  # name in Ray Serve
 BUSY = 8.0  # requests at once per replica above which there should be more: a replica works on them one at a time
 
@@ -87,7 +87,7 @@ def build(args: dict[str, Any]) -> serve.Application:
 
     $DYNAQ_STORE takes the place of a `store` that is not given, as its URI may hold a password.
     """
-    args = {"store": os.environ.get(STORE)} | args
+    args = {"store": os.environ.get(STORE_URI)} | args
     return recommend_application(RecommendConfig.load(args.pop("config", None), **args))
 
 

@@ -48,14 +48,13 @@ from dynaq.stores.mongo_changes import APPLICANTS, FEEDBACK, STORED_AT, MongoCha
 from dynaq.stores.mongo_claims import MongoClaims
 from dynaq.stores.mongo_documents import FROM_DOCUMENT, TO_DOCUMENT, id_forms, vector_batch, vector_length
 from dynaq.stores.mongo_group import MongoGroup
-from dynaq.stores.mongo_indexes import create_indexes
+from dynaq.stores.mongo_indexes import DUPLICATE_KEY, create_indexes
 from dynaq.stores.mongo_uri import mask_uri, scrub, selection_timeout
 from dynaq.stores.raw_bson import CODEC_OPTIONS, read_reply
 
 DATABASE = "rl_jobsdb"
 BATCH = 1024
 DURABLE = WriteConcern(w="majority", j=True)
-DUPLICATE_KEY = 11000
 Document = dict[str, Any]
 
 

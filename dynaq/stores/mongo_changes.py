@@ -19,7 +19,7 @@ from pymongo.database import Database
 from pymongo.errors import OperationFailure, PyMongoError
 
 from dynaq.feedback.events import FEEDBACK_SCHEMA, FeedbackEvent
-from dynaq.stores.base import COLLECTIONS, Added
+from dynaq.stores.base import COLLECTIONS, Added, Changes
 
 Document = dict[str, Any]
 
@@ -36,7 +36,7 @@ def server_time(database: Database[Document]) -> datetime:
     return now
 
 
-class MongoChanges:
+class MongoChanges(Changes):
     """Events and applicants added from now on. See `Changes` for the interface. Use it from one thread."""
 
     def __init__(self, database: Database[Document], errors: Callable[[], AbstractContextManager[None]]) -> None:

@@ -5,7 +5,7 @@
 
 A process writes what it was told into the ledger before it releases a claim, and reads the ledger after it made one: a
 pair is either claimed, or in the ledger, or nobody's. The claims of a process of which nothing was heard for
-LEASE_SECONDS are taken over. Its pairs are then asked again, since nobody knows whether the judge was asked.
+CLAIM_SECONDS are taken over. Its pairs are then asked again, since nobody knows whether the judge was asked.
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ from pymongo.write_concern import WriteConcern
 
 from dynaq.judging.judgement import JUDGEMENT_SCHEMA
 from dynaq.stores.base import Claimed
+from dynaq.stores.mongo_indexes import DUPLICATE_KEY, FORGOTTEN_SECONDS
 
 logger = logging.getLogger(__name__)
 Document = dict[str, Any]
 
-LEASE_SECONDS = 20.0
-FORGOTTEN_SECONDS = 86_400  # after which what a process left behind is deleted
-DUPLICATE_KEY = 11000
+CLAIM_SECONDS = 20.0
 
 
 class MongoClaims:
@@ -91,7 +90,7 @@ class MongoClaims:
     def _not_ours(self, ids: dict[str, Document]) -> set[str]:
         """The jobs of claimed pairs that stay another's. Those of processes that are gone are taken over."""
         owners = {one["_id"]["job_id"]: one["owner"] for one in self._claims.find({"_id": {"$in": list(ids.values())}})}
-        lease = {"$subtract": ["$$NOW", int(1000 * LEASE_SECONDS)]}
+        lease = {"$subtract": ["$$NOW", int(1000 * CLAIM_SECONDS)]}
         names = list(set(owners.values()) | {self._owner})
         alive = self._claimants.find({"_id": {"$in": names}, "$expr": {"$gte": ["$seen_at", lease]}}, {"_id": 1})
         there = {one["_id"] for one in alive}
@@ -112,7 +111,7 @@ class MongoClaims:
         self._thread.start()
 
     def _keep_saying(self) -> None:
-        while not self._ended.wait(LEASE_SECONDS / 5):
+        while not self._ended.wait(CLAIM_SECONDS / 5):
             try:
                 self._say()
             except PyMongoError as error:

@@ -16,14 +16,13 @@ from typing import Any
 from pymongo import ASCENDING, ReturnDocument
 from pymongo.database import Database
 
-from dynaq.stores.base import Agreement, RunSource
+from dynaq.stores.base import Agreement, ReplicaGroup, RunSource
+from dynaq.stores.mongo_indexes import FORGOTTEN_SECONDS
 
 Document = dict[str, Any]
 
-FORGOTTEN_SECONDS = 86_400  # after which a bucket that nobody used, and a replica that is gone, are deleted
 
-
-class MongoGroup:
+class MongoGroup(ReplicaGroup):
     """One replica's part in a group. See `ReplicaGroup` for the interface. Threads may share it."""
 
     def __init__(

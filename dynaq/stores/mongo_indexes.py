@@ -10,6 +10,9 @@ from pymongo.database import Database
 from dynaq.stores.base import COLLECTIONS
 from dynaq.stores.mongo_changes import APPLICANTS, FEEDBACK, STORED_AT
 
+DUPLICATE_KEY = 11000  # MongoDB's code of the error that a unique index makes
+FORGOTTEN_SECONDS = 86_400  # after which MongoDB deletes what processes that are gone left of their dealings
+
 
 def create_indexes(database: Database[dict[str, Any]]) -> None:
     """Create those that are not there yet. Raises PyMongoError."""

@@ -16,7 +16,7 @@ from dynaq.records import Candidate, Job
 from dynaq.stores import mongo_claims, open_store
 
 JUDGE = "rule-shared"
-LEASE_SECONDS = 1.0  # instead of 20 s, for which a test would wait after each kill
+CLAIM_SECONDS = 1.0  # instead of 20 s, for which a test would wait after each kill
 JOB_IDS = tuple(f"j{i:02d}" for i in range(12))
 SLATE = 4
 
@@ -56,7 +56,7 @@ def start_asking(uri: str, log: Path, applicant_ids: Sequence[str]) -> BaseProce
 
 
 def _ask(uri: str, log: Path, applicant_ids: list[str]) -> None:
-    mongo_claims.LEASE_SECONDS = LEASE_SECONDS
+    mongo_claims.CLAIM_SECONDS = CLAIM_SECONDS
     asyncio.run(_ask_all(uri, log, applicant_ids))
 
 

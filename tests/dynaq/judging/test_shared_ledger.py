@@ -82,7 +82,7 @@ def test_what_a_process_claimed_is_left_to_it_while_it_is_there(
         store.release("a0", ["j01"], JUDGE)
         other.release("a0", ["j00"], JUDGE)  # not its own
         assert other.claim("a0", ["j00", "j01"], JUDGE).job_ids == ["j01"]
-        monkeypatch.setattr(mongo_claims, "LEASE_SECONDS", -60.0)  # nothing was heard of anybody
+        monkeypatch.setattr(mongo_claims, "CLAIM_SECONDS", -60.0)  # nothing was heard of anybody
         assert other.claim("a0", ["j00"], JUDGE).job_ids == ["j00"]
         assert store.claim("a0", ["j00"], JUDGE).job_ids == ["j00"]
 

@@ -37,7 +37,7 @@ from dynaq.stores import Claimed, Kind, Store, is_mongo, open_store
 T = TypeVar("T")
 
 MAX_REQUESTS = 64  # applicants judged at once; the engine batches by itself, this bounds its queue
-CORES_PER_BROKER = 32  # whose training one broker serves several times over (docs/scaling.md)
+CORES_PER_BROKER = 32  # whose training asks for 2,600 pairs a second, by arithmetic (docs/scaling.md)
 RETRY_SECONDS = 2.0
 WRITER_PATIENCE = 20.0  # seconds to wait for another process to release the store
 STORE_PATIENCE = 120.0  # seconds that a database may be unreachable before a run gives up

@@ -166,6 +166,8 @@ def _recommend(host: str, port: int, config: str | None, given: dict[str, Any]) 
 
     settings = RecommendConfig.load(config, **given).with_secrets()
     refuse_open_address(settings.api_key, host, "the recommender")
+    if settings.one_replica is not None:
+        say(settings.one_replica)
     open_store(settings.store, read_only=True).close()  # fails here, since the user would not see a replica's error
     if settings.run is not None:
         ServedRun.open(settings.run)

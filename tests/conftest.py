@@ -40,6 +40,13 @@ def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def replica_set(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URI of a MongoDB server that is a replica set of one member, and so has change streams."""
+    with running_mongod(tmp_path_factory.mktemp("replica-set"), replica_set=True) as uri:
+        yield uri
+
+
+@pytest.fixture(scope="session")
 def ray_session_fixture() -> Iterator[None]:
     """One Ray for the whole run, on loopback with token authentication, as the commands start it."""
     patch = pytest.MonkeyPatch()
@@ -69,6 +76,12 @@ def judge_service(ray_session_fixture: None, tmp_path_factory: pytest.TempPathFa
 def mongo_uri(mongod: str) -> str:
     """URI of a database of its own."""
     return f"{mongod}/test_{uuid4().hex[:12]}"
+
+
+@pytest.fixture(params=["mongod", "replica_set"])
+def shared_uri(request: pytest.FixtureRequest) -> str:
+    """URI of a database of its own, on a standalone server and on a replica set."""
+    return f"{request.getfixturevalue(request.param)}/test_{uuid4().hex[:12]}"
 
 
 @pytest.fixture(params=["folder", "mongo"])

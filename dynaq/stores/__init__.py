@@ -7,25 +7,39 @@ from pathlib import Path
 from dynaq.errors import InputError
 from dynaq.stores.base import (
     COLLECTIONS,
+    Added,
+    Agreement,
+    Changes,
+    Claimed,
     Collections,
     FeedbackStore,
     FloatArray,
     Kind,
+    ReplicaGroup,
+    RunSource,
     Store,
     VectorBatch,
 )
 from dynaq.stores.folder import FolderStore
 from dynaq.stores.folder_events import FolderEvents
-from dynaq.stores.mongo import MongoStore, mask_uri
+from dynaq.stores.mongo import MongoStore
+from dynaq.stores.mongo_uri import is_mongo, mask_uri
 
 __all__ = [
     "COLLECTIONS",
+    "Added",
+    "Agreement",
+    "Changes",
+    "Claimed",
     "Collections",
     "FeedbackStore",
     "FloatArray",
     "Kind",
+    "ReplicaGroup",
+    "RunSource",
     "Store",
     "VectorBatch",
+    "is_mongo",
     "mask_uri",
     "open_feedback",
     "open_store",
@@ -45,7 +59,7 @@ def open_store(uri: str | Path, *, create: bool = False, read_only: bool = False
     text = str(uri)
     if not text:
         raise InputError("store URI is empty; give a folder or mongodb://host/database")
-    if text.startswith(("mongodb://", "mongodb+srv://")):
+    if is_mongo(text):
         return MongoStore(text, create=create, read_only=read_only)
     if "://" in text:
         scheme = text.split("://", 1)[0]

@@ -19,6 +19,7 @@ from dynaq.qrels import QRELS_SCHEMA, Qrels, qrels_from_table
 from dynaq.records import Candidate, Job
 from dynaq.stores.base import (
     COLLECTIONS,
+    Claimed,
     Collections,
     FloatArray,
     Kind,
@@ -78,6 +79,14 @@ class FolderStore(Store):
     def put_records(self, kind: Kind, records: Iterable[Job] | Iterable[Candidate]) -> None:
         schema = TEXT_SCHEMAS[kind]
         self._folder.append(COLLECTIONS[kind].text, _text_batches(records, ROW_OF[kind], schema), schema)
+
+    def add_applicant(self, applicant: Candidate, blocks: Mapping[str, FloatArray], hash_: str) -> Candidate | None:
+        before = next(self.records("candidate", [applicant.id]), None)
+        if before is None:
+            self.put_records("candidate", [applicant])
+        if before is None or before == applicant:
+            self.put_vectors("candidate", [applicant.id], {b: v[None] for b, v in blocks.items()}, [hash_])
+        return before
 
     def delete_records(self, kind: Kind, ids: Sequence[str]) -> None:
         names, gone = COLLECTIONS[kind], set(ids)
@@ -197,6 +206,12 @@ class FolderStore(Store):
         reader = self._events_reader()
         return EXPOSURE_SCHEMA.empty_table() if reader is None else reader.exposures(applicants)
 
+    def changes(self) -> None:
+        return None
+
+    def group(self, name: str, member: str, lease_seconds: float) -> None:
+        return None
+
     def _events_writer(self) -> FolderEvents:
         self._folder.check_writable()
         if self._events is None:
@@ -208,6 +223,12 @@ class FolderStore(Store):
             return self._events
         path = self._folder.path
         return FolderEvents(path, read_only=True) if FolderEvents.there(path) else None
+
+    def claim(self, applicant_id: str, job_ids: Sequence[str], judge: str) -> Claimed:
+        return Claimed(list(job_ids), JUDGEMENT_SCHEMA.empty_table())  # the folder's one writer competes with nobody
+
+    def release(self, applicant_id: str, job_ids: Sequence[str], judge: str) -> None:
+        return None
 
     def qrels(self) -> Qrels | None:
         segments = self._folder.open_segments("qrels")

@@ -70,6 +70,12 @@ class FolderEvents:
         """Exposures, oldest first, with the columns of `EXPOSURE_SCHEMA`."""
         return select(self._exposures.table(), applicants)
 
+    def changes(self) -> None:
+        """None: nobody else writes feedback to the folder."""
+
+    def group(self, name: str, member: str, lease_seconds: float) -> None:
+        """None: a folder allows one replica."""
+
     def close(self) -> None:
         """Turn the logs into segments and release the lock. Idempotent."""
         try:

@@ -95,7 +95,7 @@ def engine_backend(config: JudgeConfig, calibration: Mapping[str, Any] | None = 
     """The judge of an engine; `calibration`: fields that replace the configuration's, answered on the same engine."""
     judge = JudgeConfig(**(config.model_dump(exclude_none=True) | dict(calibration or {})))
     start = partial(_start_judge, config, calibration)
-    return JudgeBackend(judge.fingerprint, start, cpus=config.num_cpus * config.replicas)
+    return JudgeBackend(judge.fingerprint, start, cpus=config.num_cpus * config.replicas, divisible=True)
 
 
 def read_gold(path: str | None) -> tuple[pa.Table | None, str | None]:

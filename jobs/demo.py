@@ -22,6 +22,7 @@ from jobs.cli import run_verb
 from jobs.reporting.page import write_report
 from jobs.steps.compare import compare
 from jobs.steps.judge_backend import judge_backend
+from jobs.steps.options import LayoutName
 from jobs.steps.prepare import Prepared, prepare, report_failures
 from jobs.steps.titles import titled
 from jobs.terminal.comparison_table import report_failed_trials, show_comparison
@@ -35,7 +36,7 @@ BUDGET = 30
 
 
 def main(
-    layout: Annotated[str, typer.Option(help="classic or extended")] = "extended",
+    layout: Annotated[LayoutName, typer.Option(help="of the vectors")] = "extended",
     store: Annotated[str, typer.Option(help="folder or mongodb:// URI for the market and the ledger")] = STORE,
 ) -> None:
     """Run the demo into runs/demo, its market and ledger in the store."""
@@ -72,12 +73,7 @@ def _prepare_market(store_uri: str, layout: str, backend: JudgeBackend) -> tuple
             say("  the judge starts in the background")
             broker.warm_up.remote()
         with Bars() as bars:
-            ingest_market(
-                store,
-                market,
-                layout=layout,
-                progress=lambda what, done, total: bars.update(what, done, total or done),
-            )
+            ingest_market(store, market, layout=layout, progress=bars.update)
     return prepare(store_uri, "all", layout, None), broker
 
 

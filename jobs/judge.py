@@ -31,7 +31,7 @@ from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from jobs.cli import run_verb
 from jobs.steps.cohort import relevance
-from jobs.steps.judge_backend import VLLM, engine_config, judge_backend
+from jobs.steps.judge_backend import engine_config, judge_backend
 from jobs.steps.options import Address, MaxCost, PriceIn, PriceOut, Samples
 from jobs.terminal.console import console, say, step
 from jobs.terminal.method_checks import BELIEFS, check_table, say_quality_curve, say_trust
@@ -51,7 +51,7 @@ def main(
     ] = None,
     applicant: Annotated[str | None, typer.Option(help="whom the judge plays")] = None,
     jobs: Annotated[str | None, typer.Option(help="id,id: the jobs to show")] = None,
-    judge: Annotated[str, typer.Option(help="vllm, vllm:CONFIG.yaml, ledger:PATH or a URL")] = VLLM,
+    judge: Annotated[str, typer.Option(help="vllm, vllm:CONFIG.yaml, ledger:PATH or a URL")] = "vllm",
     judge_samples: Samples = None,
     price_in: PriceIn = None,
     price_out: PriceOut = None,
@@ -61,7 +61,7 @@ def main(
     calibrate: Annotated[
         str | None, typer.Option(metavar="FILE", help="fit the thresholds on the store; write a judge configuration")
     ] = None,
-    pairs: Annotated[int, typer.Option(min=50, help="random pairs for --calibrate")] = PAIRS,
+    pairs: Annotated[int | None, typer.Option(min=50, help="random pairs for --calibrate; default: 400")] = None,
     export: Annotated[str | None, typer.Option("--export", metavar="FILE", help="write the ledger as Parquet")] = None,
     take: Annotated[str | None, typer.Option("--import", metavar="FILE", help="add a ledger file to the store")] = None,
     address: Address = None,
@@ -80,7 +80,7 @@ def main(
     elif check:
         _check(store, qrels, _engine_config(judge), address)
     elif calibrate is not None:
-        _calibrate(store, Path(calibrate), _engine_config(judge), pairs, address)
+        _calibrate(store, Path(calibrate), _engine_config(judge), pairs or PAIRS, address)
     else:
         if not applicant or not jobs:
             raise InputError("--applicant and --jobs go together: whom the judge plays, and the jobs to show")

@@ -69,7 +69,7 @@ class Bars:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[count]}"),
             TextColumn("{task.fields[note]}"),
             TimeElapsedColumn(),
             console=console,
@@ -87,19 +87,24 @@ class Bars:
         if self._live:
             self._progress.stop()
 
-    def update(self, name: str, done: float, total: float, note: str = "") -> None:
-        """Show where `name` stands. A plain line appears every few seconds and at the end."""
-        if self._rates is not None and (left := self._rates.setdefault(name, Rate()).left(done, total)):
-            note = f"{note} {left}".lstrip()
+    def update(self, name: str, done: float, total: float | None, note: str = "") -> None:
+        """Show where `name` stands; total: None while it is not known.
+
+        A plain line appears every few seconds and at the end.
+        """
+        left = self._rates.setdefault(name, Rate()).left(done, total) if self._rates is not None and total else ""
+        note = f"{note} {left}".strip()
+        count = f"{done:,.0f}" if total is None else f"{done:,.0f}/{total:,.0f}"
         if self._live:
             if name not in self._bars:
-                self._bars[name] = self._progress.add_task(name, total=total, note=note)
-            self._progress.update(self._bars[name], completed=done, total=total, note=note)
+                self._bars[name] = self._progress.add_task(name, total=total, note=note, count=count)
+            self._progress.update(self._bars[name], completed=done, total=total, note=note, count=count)
             return
         now = time.monotonic()
-        if done >= total or now - self._printed.get(name, 0.0) >= LINE_SECONDS:
+        ended = total is not None and done >= total
+        if ended or now - self._printed.get(name, 0.0) >= LINE_SECONDS:
             self._printed[name] = now
-            say(f"  {name} {done:.0f}/{total:.0f} {note}".rstrip())
+            say(f"  {name} {count} {note}".rstrip())
 
 
 class LiveTable:

@@ -9,7 +9,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from multiprocessing import TimeoutError
 from multiprocessing.pool import ThreadPool
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +18,7 @@ from cluster.ports import held_port
 from cluster.session import cluster_address, ray_session
 from dynaq.errors import InputError
 from dynaq.settings import load_settings
+from dynaq.stores import absolute
 from jobs.cli import run_verb
 from jobs.steps.options import Address
 from jobs.terminal.console import say, step
@@ -78,7 +78,8 @@ def main(
     if not recommend and (run or serving):
         raise InputError("--run and --serving belong to --recommend")
     # Absolute, since replicas have another working directory.
-    flags = {"store": _absolute(store), "run": _absolute(run), "serving": _absolute(serving)}
+    given = {"store": store, "run": run, "serving": serving}
+    flags = {name: place and absolute(place) for name, place in given.items()}
     local = cluster_address(address) is None
     with held_port(host, port) if local else nullcontext():
         if reward and recommend:
@@ -109,7 +110,7 @@ def _beside_recommender(given: dict[str, Any], store: str) -> dict[str, Any]:
         return {"store": store} | given
     if "store" not in given:
         say("the judge keeps no ledger: the recommender is the folder's one writer; with mongodb:// both write")
-    elif _absolute(str(given["store"])) == _absolute(store):
+    elif absolute(str(given["store"])) == absolute(store):
         raise InputError(f"both services cannot write folder {store}; use mongodb://, or take store out of reward:")
     return given
 
@@ -175,11 +176,6 @@ def _recommend(host: str, port: int, config: str | None, given: dict[str, Any]) 
         stop_recommender,
         "the page is at {url}, the API described at {url}/docs",
     )
-
-
-def _absolute(place: str | None) -> str | None:
-    """An absolute path; URIs are returned as they are."""
-    return place if place is None or "://" in place else str(Path(place).expanduser().resolve())
 
 
 def _stop_signal() -> threading.Event:

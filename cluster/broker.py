@@ -44,12 +44,14 @@ class JudgeBackend:
         start: creates the judge; called at most once, in the broker's process.
         keep: whether to write the answers into the store's ledger; False for a judge that replays another ledger.
         cpus: CPUs that the judge takes once it has started; training actors leave them free.
+        model: name of its model, for people; None if it is not known.
     """
 
     fingerprint: str
     start: Callable[[], AsyncJudge]
     keep: bool = True
     cpus: float = 0.0
+    model: str | None = None
 
 
 @dataclass(frozen=True)

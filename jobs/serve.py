@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
+import webbrowser
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -70,13 +73,14 @@ def main(
     serving: Annotated[
         str | None, typer.Option(help="--recommend: folder in which dynaq promote names the run")
     ] = None,
+    open_page: Annotated[bool, typer.Option("--open", help="--recommend: open the page in a browser")] = False,
     address: Address = None,
 ) -> None:
     """Serve over HTTP."""
     if not (reward or recommend):
         raise InputError("name what to serve: --reward, --recommend or both")
-    if not recommend and (run or serving):
-        raise InputError("--run and --serving belong to --recommend")
+    if not recommend and (run or serving or open_page):
+        raise InputError("--run, --serving and --open belong to --recommend")
     # Absolute, since replicas have another working directory.
     given = {"store": store, "run": run, "serving": serving}
     flags = {name: place and absolute(place) for name, place in given.items()}
@@ -93,7 +97,7 @@ def main(
                 from cluster.serve import check_head_port
 
                 check_head_port(host, port)
-            _serve(services)
+            _serve(services, open_page)
 
 
 def _both(host: str, port: int, config: str | None, flags: dict[str, str | None]) -> list[Service]:
@@ -115,23 +119,35 @@ def _beside_recommender(given: dict[str, Any], store: str) -> dict[str, Any]:
     return given
 
 
-def _serve(services: list[Service]) -> None:
-    """Start the services on the connected Ray, and stop them on SIGINT or SIGTERM."""
+def _serve(services: list[Service], open_page: bool) -> None:
+    """Start the services on the connected Ray, and stop them on SIGINT or SIGTERM.
+
+    open_page: of the first one, in a browser.
+    """
     started: list[Service] = []
     lines: list[str] = []
+    urls: list[str] = []
     try:
         for service in services:
             with step(f"Starting {service.name}"):
-                lines.append(service.answers.format(url=service.start()))
+                urls.append(service.start())
+            lines.append(service.answers.format(url=urls[-1]))
             started.append(service)
         stop = _stop_signal()
         for line in lines:
             say(line)
+        if open_page and _has_screen():
+            webbrowser.open(urls[0])
         say("Ctrl-C stops it" if len(services) == 1 else "Ctrl-C stops both")
         stop.wait()
         say("finishing what was accepted")
     finally:
         _stop(started)
+
+
+def _has_screen() -> bool:
+    """Whether a browser window can open; without one, a text browser would take the terminal."""
+    return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
 def _stop(services: list[Service]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,8 @@ errors = Console(stderr=True, highlight=False)
 LINE_SECONDS = 5.0  # between two plain lines of the same bar
 RATE_SECONDS = 60.0  # the rate is measured over the last minute
 MIN_RATE_SECONDS = 2.0  # no estimate before
+AWAITED_SECONDS = 15.0  # between two lines about what is awaited
+WATCH_SECONDS = 0.5  # of one look whether it is there
 TABLE_SECONDS = 0.2  # between two refreshes of the live table
 
 
@@ -170,6 +173,37 @@ def speaking_to_people(machine_reads_stdout: bool) -> Iterator[None]:
 def say(text: str, style: str = "") -> None:
     """Print one line. Markup is off, since titles and paths may hold brackets."""
     console.print(text, soft_wrap=True, markup=False, style=style)
+
+
+@contextmanager
+def saying_what_is_awaited(what: str, why: str, ready: Callable[[float], bool]) -> Iterator[None]:
+    """While the block runs, say now and then that `what` is still awaited, and once when it is there.
+
+    why: said once. ready: whether it is there, looked for during at most so many seconds.
+    """
+    ended = threading.Event()
+
+    def watch() -> None:
+        began = said = time.monotonic()
+        say(f"  waiting for {what}: {why}")
+        while not ended.is_set():
+            there, now = ready(WATCH_SECONDS), time.monotonic()
+            if ended.is_set():
+                return
+            if there:
+                say(f"  {what} is there after {duration(now - began)}")
+                return
+            if now - said >= AWAITED_SECONDS:
+                said = now
+                say(f"  still waiting for {what}, {duration(now - began)} so far")
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
 
 
 @contextmanager

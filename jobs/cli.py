@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
+from typer.main import get_command
 
 from dynaq.errors import DynaqError, InputError
 from jobs.terminal.console import speaking_to_people
@@ -54,6 +55,7 @@ KEPT = {
     "serve": "feedback that was acknowledged is in the store",
     "promote": "the run that served before still serves, unless this command has named another",
     "simulate": "what the applicants sent so far is in the service's store",
+    "submit": "what was sent to the cluster goes on there, unless the line above says that it is being stopped",
     "report": "{run} is as it was; the report is written anew by the same command",
 }
 NOTHING_LOST = "this command only reads, so nothing is lost"
@@ -156,7 +158,7 @@ def _command(verb: str) -> TyperCommand:
 
     alone = typer.Typer(add_completion=False, rich_markup_mode=None)
     alone.command(verb)(work)
-    command = typer.main.get_command(alone)
+    command = get_command(alone)
     assert isinstance(command, TyperCommand)
     return command
 

@@ -53,6 +53,7 @@ class JudgeBackend:
         keep: whether to write the answers into the store's ledger; False for a judge that replays another ledger.
         cpus: CPUs that the judge takes once it has started; training actors leave them free.
         divisible: whether several brokers may each start one; not for a judge that counts costs in its own process.
+        model: name of its model, for people; None if it is not known.
     """
 
     fingerprint: str
@@ -60,6 +61,7 @@ class JudgeBackend:
     keep: bool = True
     cpus: float = 0.0
     divisible: bool = False
+    model: str | None = None
 
 
 @dataclass(frozen=True)

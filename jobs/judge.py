@@ -32,7 +32,7 @@ from dynaq.tensor_cache import TensorCache
 from jobs.cli import run_verb
 from jobs.steps.cohort import relevance
 from jobs.steps.judge_ahead import judge_ahead
-from jobs.steps.judge_backend import VLLM, engine_config, judge_backend
+from jobs.steps.judge_backend import engine_config, judge_backend
 from jobs.steps.options import Address, MaxCost, PriceIn, PriceOut, Samples
 from jobs.terminal.console import console, say, step
 from jobs.terminal.method_checks import BELIEFS, check_table, say_quality_curve, say_trust
@@ -52,7 +52,7 @@ def main(
     ] = None,
     applicant: Annotated[str | None, typer.Option(help="whom the judge plays")] = None,
     jobs: Annotated[str | None, typer.Option(help="id,id: the jobs to show")] = None,
-    judge: Annotated[str, typer.Option(help="vllm, vllm:CONFIG.yaml, ledger:PATH or a URL")] = VLLM,
+    judge: Annotated[str, typer.Option(help="vllm, vllm:CONFIG.yaml, ledger:PATH or a URL")] = "vllm",
     judge_samples: Samples = None,
     price_in: PriceIn = None,
     price_out: PriceOut = None,
@@ -62,7 +62,7 @@ def main(
     calibrate: Annotated[
         str | None, typer.Option(metavar="FILE", help="fit the thresholds on the store; write a judge configuration")
     ] = None,
-    pairs: Annotated[int, typer.Option(min=50, help="random pairs for --calibrate")] = PAIRS,
+    pairs: Annotated[int | None, typer.Option(min=50, help="random pairs for --calibrate; default: 400")] = None,
     all_pairs: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="judge all pairs (applicant_id, job_id) of a file into the ledger"),
@@ -89,7 +89,7 @@ def main(
     elif check:
         _check(store, qrels, _engine_config(judge), address)
     elif calibrate is not None:
-        _calibrate(store, Path(calibrate), _engine_config(judge), pairs, address)
+        _calibrate(store, Path(calibrate), _engine_config(judge), pairs or PAIRS, address)
     else:
         backend = judge_backend(judge, samples=judge_samples, price_in=price_in, price_out=price_out, max_cost=max_cost)
         if all_pairs is not None or top is not None:

@@ -18,7 +18,8 @@ from dynaq.feedback.off_policy import OffPolicyEvaluation, RankingPolicy, evalua
 from dynaq.judging.judgement import LABEL_VALUES
 from dynaq.runs.folder import CONFIG, RECOMMENDATIONS
 from dynaq.runs.q_table import ServedRun
-from dynaq.stores import Store, open_store
+from dynaq.runs.reading import Run, open_run_store
+from dynaq.stores import Store
 from jobs.cli import run_verb
 from jobs.terminal.console import console, say
 from recommend_service.promotions import ROLLBACK, Promotion, ServingFolder
@@ -54,7 +55,7 @@ def main(
     current = place.current()
     if current is not None and current.run_id == new.run_id:
         raise InputError(f"run {new.run_id} serves already in {serving!r}")
-    with open_store(store or config["store"], read_only=True) as opened:
+    with open_run_store(Run(new.run_id, new.folder, config), store) as opened:
         _check(new, opened)
         if current is None:
             verdict, reason, found, lists = NOTHING_SERVES, "nothing served before", None, None

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 import ray
@@ -62,7 +62,7 @@ from jobs.steps.prepare import (
     report_failures,
     run_config,
 )
-from jobs.steps.usable_judge import check_mode, usable_judge
+from jobs.steps.usable_judge import usable_judge
 from jobs.terminal.console import LiveTable, console, say
 from jobs.terminal.tables import gain_of, number
 from reward_service.costs import Costs
@@ -72,7 +72,7 @@ def main(
     store: Store,
     out: Out,
     cohort: Cohort = "all",
-    strategy: Annotated[str, typer.Option(help="cosine, llm or hybrid")] = "hybrid",
+    strategy: Annotated[Literal["cosine", "llm", "hybrid"], typer.Option(help="where rewards come from")] = "hybrid",
     judge: Annotated[
         str, typer.Option(help="vllm, vllm:CONFIG.yaml, ledger:PATH or a URL; none: learn from --feedback alone")
     ] = "vllm",
@@ -109,7 +109,6 @@ def main(
 ) -> None:
     """Train one Dyna-Q agent per applicant."""
     settings = DynaQConfig.load(config, {"budget": budget, "seed": seed})
-    check_mode(calibrate)
     needs_judge = check_strategies([strategy], settings)
     prepared = prepare(store, cohort, layout, qrels)
     from_events = feedback or feedback_until is not None
@@ -143,7 +142,10 @@ def main(
         prepared = replace(prepared, cache=shared.attach())  # in place of this process's own copy
         if backend and recorded is None:
             backend = usable_judge(judge, backend, prepared, folder, calibrate)
-        shown["judge_fingerprint"] = backend.fingerprint if backend else None
+        shown |= {
+            "judge_fingerprint": backend.fingerprint if backend else None,
+            "judge_model": backend.model if backend else None,
+        }
         open_run(folder, shown, resume=resume)
         if labels is not None:
             folder.write_table(GOLD, labels)

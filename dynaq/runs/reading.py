@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -120,5 +121,27 @@ def _read_run(name: str, folder: RunFolder, config: dict[str, Any]) -> Run:
 
 
 def open_run_store(run: Run, store: str | None = None) -> Store:
-    """The store a run was trained on; pass `store` if it has moved or its URI holds credentials."""
-    return open_store(store or run.config["store"], read_only=True)
+    """The store a run was trained on; pass `store` if it has moved or its URI holds credentials.
+
+    Raises InputError, which suggests --store, when it cannot be opened.
+    """
+    if store is not None:
+        return open_store(store, read_only=True)
+    try:
+        return open_store(_recorded_store(run), read_only=True)
+    except InputError as error:
+        raise InputError(
+            f"{error}; run {run.folder.uri!r} was trained on it: say where it is now with --store"
+        ) from error
+
+
+def _recorded_store(run: Run) -> str:
+    """The store in the run's configuration.
+
+    Older versions wrote a path as the user gave it: it is looked for from here, and from the run's folder upwards.
+    """
+    recorded: str = run.config["store"]
+    if "://" in recorded or run.folder.local is None:
+        return recorded
+    places = [Path(), *run.folder.local.parents]
+    return next((str(place / recorded) for place in places if (place / recorded).is_dir()), recorded)

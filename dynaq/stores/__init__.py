@@ -39,6 +39,7 @@ __all__ = [
     "RunSource",
     "Store",
     "VectorBatch",
+    "absolute",
     "is_mongo",
     "mask_uri",
     "open_feedback",
@@ -65,6 +66,11 @@ def open_store(uri: str | Path, *, create: bool = False, read_only: bool = False
         scheme = text.split("://", 1)[0]
         raise InputError(f"store scheme {scheme!r} is not known; use a folder, mongodb:// or mongodb+srv://")
     return FolderStore(Path(text).expanduser(), create=create, read_only=read_only)
+
+
+def absolute(uri: str) -> str:
+    """A folder as an absolute path, for processes that work in another directory; other URIs are returned unchanged."""
+    return uri if "://" in uri else str(Path(uri).expanduser().resolve())
 
 
 def open_feedback(uri: str | Path) -> FeedbackStore:

@@ -41,7 +41,7 @@ def judge_backend(judge: str, folder: RunFolder | None = None, **terms: float | 
     config = engine_config(judge, **given)
     if config is not None:
         if config.endpoint is not None:
-            return JudgeBackend(config.fingerprint, _probed(config, folder))
+            return JudgeBackend(config.fingerprint, _probed(config, folder), model=config.model_name)
         return engine_backend(config)
     if judge.startswith(LEDGER) and path:
         if given:
@@ -50,7 +50,9 @@ def judge_backend(judge: str, folder: RunFolder | None = None, **terms: float | 
         check_ledger(replay)  # an error in it is found before anything starts
         return JudgeBackend(ledger_fingerprint(replay), partial(_replay, replay), keep=False)
     if kind in ("http", "https"):
-        return JudgeBackend(*judge_at(judge, folder, **given))
+        fingerprint, start = judge_at(judge, folder, **given)
+        model = start.config.model_name if isinstance(start, Endpoint) else None
+        return JudgeBackend(fingerprint, start, model=model)
     raise InputError(f"judge {judge!r} does not exist; use vllm, vllm:CONFIG.yaml, ledger:PATH or a URL")
 
 
@@ -95,7 +97,8 @@ def engine_backend(config: JudgeConfig, calibration: Mapping[str, Any] | None = 
     """The judge of an engine; `calibration`: fields that replace the configuration's, answered on the same engine."""
     judge = JudgeConfig(**(config.model_dump(exclude_none=True) | dict(calibration or {})))
     start = partial(_start_judge, config, calibration)
-    return JudgeBackend(judge.fingerprint, start, cpus=config.num_cpus * config.replicas, divisible=True)
+    cpus = config.num_cpus * config.replicas
+    return JudgeBackend(judge.fingerprint, start, cpus=cpus, divisible=True, model=judge.model_name)
 
 
 def read_gold(path: str | None) -> tuple[pa.Table | None, str | None]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 Store = Annotated[str, typer.Option(help="folder or mongodb:// URI")]
 Out = Annotated[str, typer.Option(help="run folder: a path, s3:// or gs:// URI")]
 Cohort = Annotated[str, typer.Option(help="all, a file with ids, or id,id")]
-Layout = Annotated[str | None, typer.Option(help="classic or extended; default: the store's")]
+LayoutName = Literal["classic", "extended"]
+Layout = Annotated[LayoutName | None, typer.Option(help="of the vectors; default: the store's")]
 
 Samples = Annotated[
     int | None,
@@ -19,7 +20,7 @@ PriceIn = Annotated[float | None, typer.Option(min=0, help="endpoints: price of 
 PriceOut = Annotated[float | None, typer.Option(min=0, help="endpoints: price of a million completion tokens")]
 MaxCost = Annotated[float | None, typer.Option(help="endpoints: ask nothing more when this would be exceeded")]
 Calibrate = Annotated[
-    str | None,
+    Literal["auto", "check", "off"] | None,
     typer.Option(
         help="what to do before the first round about a judge that gives all pairs one answer: auto fits its "
         "thresholds to the store, check stops, off does not look; default: auto for the packaged judge, else check"

@@ -15,7 +15,7 @@ from dynaq.judging.ledger_file import LEDGER
 from dynaq.pretraining.prior import Pretrained
 from dynaq.qrels import Qrels
 from dynaq.runs.folder import CONFIG, RunFolder
-from dynaq.stores import mask_uri, open_store
+from dynaq.stores import absolute, mask_uri, open_store
 from dynaq.tensor_cache import TensorCache
 from jobs.steps.cohort import cohort_digest, read_cohort, relevance
 from jobs.steps.environment import environment
@@ -67,7 +67,7 @@ def run_config(
 ) -> dict[str, Any]:
     """The content of a run folder's config.yaml, without the strategy, which the caller adds."""
     return {
-        "store": prepared.store_shown,
+        "store": absolute(prepared.store_shown),
         "layout": prepared.cache.layout.name,
         "applicants": len(prepared.cohort),
         "cohort": cohort_digest(prepared.cohort),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cluster.broker import JudgeBackend, LazyJudge
-from dynaq.errors import InputError, JudgeError
+from dynaq.errors import JudgeError
 from dynaq.evaluation.probe import Finding, examine, probe_slates
 from dynaq.judging.judgement import Judgement, Slate
 from dynaq.judging.ledger_first import LedgerFirst
@@ -23,7 +23,6 @@ from jobs.terminal.console import say, step
 from reward_service.calibration import PAIRS, fit_judge
 from reward_service.config import JudgeConfig
 
-MODES = ("auto", "check", "off")
 META = "judges"  # store meta: fingerprint of a judge -> the fields that calibration replaced in its configuration
 LONG_PROSE = 400  # characters of a posting's text, beyond which most of it does not fit into a `likelihood` prompt
 
@@ -37,7 +36,6 @@ def usable_judge(
     neither does a judge that replays a ledger. Raises JudgeError, naming what to do, when the judge gives all pairs
     one answer.
     """
-    check_mode(mode)
     if not backend.keep:
         return backend
     config = engine_config(judge)
@@ -64,12 +62,6 @@ def usable_judge(
         return backend
     reason = _why_calibrate(own, backend, prepared)
     return _calibrate(own, backend, judge, prepared, reason) if reason else backend
-
-
-def check_mode(mode: str | None) -> None:
-    """Raises InputError when there is no such mode."""
-    if mode not in (*MODES, None):
-        raise InputError(f"--calibrate {mode!r} does not exist; use {', '.join(MODES)}")
 
 
 def _may_calibrate(config: JudgeConfig, mode: str | None) -> bool:

@@ -142,6 +142,11 @@ form.addEventListener("submit", (event) => {
   show({ applicant: byId("applicant").value.trim(), preference: byId("preference").value.trim() });
 });
 byId("key").addEventListener("change", loadApplicants);
+const linked = new URLSearchParams(location.search).get("applicant"); // as the report links to a person
+if (linked) {
+  byId("applicant").value = linked;
+  show({ applicant: linked, preference: "" });
+}
 loadApplicants();
 look();
 setInterval(look, POLL_MS);

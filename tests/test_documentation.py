@@ -71,7 +71,8 @@ def commands(block: Block) -> Iterator[str]:
 
 
 def words(command: str) -> list[str]:
-    return shlex.split(command, comments=True)
+    """A command as the shell splits it: a comment begins a word, so that `https://host/v1#MODEL` has none."""
+    return shlex.split(re.sub(r"(^|\s)#.*", "", command))
 
 
 def mentioned(text: str) -> Iterator[str]:

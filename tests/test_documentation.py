@@ -145,7 +145,8 @@ def module_complaint(arguments: list[str]) -> str:
         return "" if all((ROOT / path).exists() for path in paths) else "no such tests"
     file = ROOT / f"{module.replace('.', '/')}.py"
     if not file.exists():
-        return "" if importlib.util.find_spec(module.partition(".")[0]) else f"no module {module}"
+        top = module.partition(".")[0]
+        return f"no module {module}" if (ROOT / top).exists() or not importlib.util.find_spec(top) else ""
     if module.startswith("jobs."):
         return ""
     source = file.read_text()

@@ -4,10 +4,14 @@ STAMP := .venv/.installed
 # Where it is set, each of the many processes of a run would compile the project again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo lint test-fast test build mongo bench-quality bench-trust bench-compare setup constraints clean
+.PHONY: demo docs lint test-fast test build mongo bench-quality bench-trust bench-compare setup constraints clean
 
 demo: setup
 	$(BIN)/dynaq demo
+
+# The documentation on http://127.0.0.1:8100, rebuilt when a page changes. Ctrl-C ends it.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve --strict --dev-addr 127.0.0.1:8100
 
 # What a commit must pass; .pre-commit-config.yaml runs it.
 lint: setup

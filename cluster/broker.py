@@ -276,7 +276,7 @@ class BrokerClient:
             parts = divided(slates, len(brokers))
             calls = [brokers[i].fetch.remote([slates[place] for place in p], self._payer) for i, p in parts.items()]
             try:
-                answers = ray.get(calls)
+                answers: list[list[list[Judgement]]] = ray.get(calls)
             except ray.exceptions.RayTaskError as error:
                 if isinstance(error.cause, DynaqError):
                     raise error.cause from None

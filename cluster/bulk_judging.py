@@ -101,7 +101,9 @@ def file_slates(path: Path, known: KnownIds) -> ray.data.Dataset:
     """
     here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
     with _small_blocks():
-        return ray.data.read_datasource(PairFile(path, ray.put(known)), override_num_blocks=1, label_selector=here)
+        source = PairFile(path, ray.put(known))
+        pairs: ray.data.Dataset = ray.data.read_datasource(source, override_num_blocks=1, label_selector=here)
+        return pairs
 
 
 def count_pairs(path: Path) -> int:

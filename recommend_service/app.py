@@ -77,7 +77,7 @@ def _scaling(config: RecommendConfig) -> dict[str, Any]:
         return {"num_replicas": config.replicas}
     return {
         "autoscaling_config": AutoscalingConfig(
-            min_replicas=config.replicas, max_replicas=config.max_replicas, target_ongoing_requests=BUSY
+            min_replicas=config.replicas, max_replicas=config.most_replicas, target_ongoing_requests=BUSY
         )
     }
 

@@ -43,7 +43,7 @@ class MongoGroup(ReplicaGroup):
     def take(self, bucket: str, tokens: float, rate: float, burst: float) -> float:
         since = {"$subtract": ["$$NOW", {"$ifNull": ["$at", "$$NOW"]}]}  # milliseconds
         level = {"$add": [{"$ifNull": ["$level", burst]}, {"$multiply": [rate / 1000, since]}]}
-        update = [
+        update: list[dict[str, Any]] = [
             {"$set": {"level": {"$min": [burst, level]}, "at": "$$NOW"}},
             {"$set": {"granted": {"$gte": ["$level", tokens]}}},
             {"$set": {"level": {"$cond": ["$granted", {"$subtract": ["$level", tokens]}, "$level"]}}},

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 import ray
 
-from cluster.broker import BrokerStats, JudgeBackend, start_broker
+from cluster.broker import JudgeBackend, start_broker
 from cluster.bulk_judging import KnownIds, Outcome, count_pairs, file_slates, judge_slates, nearest_slates
 from cluster.cache import put_cache
 from cluster.session import ray_session
@@ -53,7 +53,7 @@ def judge_ahead(
         rejected_file = pairs.with_name(f"{pairs.name}.rejected.jsonl") if pairs else None
         with closing(_Tally(total, rejected_file)) as tally:
             tally.take(outcomes)
-        stats: BrokerStats = ray.get(broker.stats.remote())
+        stats: Any = ray.get(broker.stats.remote())  # BrokerStats
         costs: Any = ray.get(broker.costs.remote())
         ray.kill(broker)
     say(

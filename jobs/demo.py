@@ -99,7 +99,7 @@ def _prepare_market(store_uri: str, layout: str, backend: JudgeBackend) -> tuple
         answers = store.judgements(backend.fingerprint).num_rows
         say(f"  {len(market.jobs)} postings, {len(market.applicants)} applicants, {answers} judgements in the ledger")
         broker = start_broker(store_uri, backend)
-        starting = None
+        starting: Any = None
         if not answers:
             say("  the judge starts in the background")
             starting = broker.warm_up.remote()

@@ -45,7 +45,7 @@ _RESUMES = (
     "continues, and pays for no answer again"
 )
 # What is still there after Ctrl-C, by verb; `{name}` stands for an option's value.
-KEPT = {
+KEPT_BY_VERB = {
     "demo": "the judge's answers so far are in the ledger of {store}; the next demo does not ask for them again",
     "ingest": "what was read and embedded so far is in {store}; the same command goes on with the rest",
     "pretrain": "no networks were written; the ledger that they learn from is as it was",
@@ -167,7 +167,7 @@ def _kept(verb: str, given: dict[str, Any]) -> str:
     from dynaq.stores import mask_uri  # here, since it takes a second
 
     shown = {name: mask_uri(value) if isinstance(value, str) else value for name, value in given.items()}
-    return KEPT.get(verb, NOTHING_LOST).format(**shown)
+    return KEPT_BY_VERB.get(verb, NOTHING_LOST).format(**shown)
 
 
 def _wrong_usage(error: TyperException) -> str:

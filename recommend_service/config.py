@@ -41,8 +41,8 @@ class RecommendConfig(BaseModel):
         applicants_per_minute: limit on the profiles that one caller creates, over all replicas.
         max_batch: most events in one call.
         max_waiting: most feedback calls and exposures waiting for the disk of one replica; further ones are refused.
-        replicas: number of processes; with a larger `max_replicas`, Serve scales on ongoing requests. A folder store
-            has one writer of feedback and so one replica, whatever is asked for; MongoDB is shared by all.
+        replicas: number of processes, one whatever is asked for on a folder store, which has one writer of feedback.
+        max_replicas: up to which Serve adds processes while each has many requests; None adds none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -4,9 +4,9 @@ A job is the unit vectors of its title, description and skills, one after the ot
 an inner product of these with a query that carries the weights: of the applicant's blocks for the layout's cosine, of a
 job's own blocks for the distance of two jobs. One index serves both.
 
-The index is faiss's IVF over 128 principal components in 8 bits each (`docs/scaling.md` says why). It is one flat array
-of bytes, kept in a `TensorCache` beside the vectors, so that it moves and is mapped as they are: faiss reads it in place.
-Built from the same vectors it is the same index, bit for bit, so what agents learn does not depend on who built it.
+The index is faiss's IVF over 128 principal components in 8 bits each (`docs/scaling.md` says why). It is one flat
+array of bytes, kept in a `TensorCache` beside the vectors, so that it moves and is mapped as they are: faiss reads it
+in place. Built from the same vectors it is the same index, bit for bit, so what agents learn does not depend on who built it.
 """
 
 from __future__ import annotations

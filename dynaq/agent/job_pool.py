@@ -181,9 +181,10 @@ class CandidatePool:
         """What the pairs of each applicant look like over the catalogue."""
         n = self.cache.n_jobs
         rows = np.sort(np.random.default_rng(0).choice(n, min(SAMPLED, n), replace=False))
-        cosines, blocks = zip(*(self._similarities(agent, rows)[:2] for agent in range(len(self.applicant_ids))))
-        self._cosine, self._blocks = torch.stack(cosines), torch.stack(blocks).transpose(1, 2).contiguous()
-        self._blocks = self._blocks.sort(dim=2).values  # [agents, pairs of blocks, sampled], rising
+        sampled = [self._similarities(agent, rows) for agent in range(len(self.applicant_ids))]
+        self._cosine = torch.stack([cosines for cosines, _, _ in sampled])  # [agents, sampled]
+        blocks = torch.stack([blocks.T for _, blocks, _ in sampled])
+        self._blocks = blocks.sort(dim=2).values  # [agents, pairs of blocks, sampled], rising
 
     def _first(self) -> Rows:
         """For each agent the jobs nearest by the cosine, and random ones, in the catalogue's order."""
@@ -231,7 +232,9 @@ class CandidatePool:
             own = self.cache.applicants[self.cache.applicant_index(self.applicant_ids[agent])].astype(np.float32)
             state = torch.tensor([float(np.linalg.norm(own[layout.state_slice(s)])) for s, _ in layout.pairs])
             action = torch.stack([1.0 / inverse[:, layout.action.index(a)] for _, a in layout.pairs], dim=1)
-            cosines = (torch.stack(pairs, dim=1) * state * action).sum(1) / (state.norm() * action.norm(dim=1)).clamp_min(1e-12)
+            cosines = (torch.stack(pairs, dim=1) * state * action).sum(1) / (
+                state.norm() * action.norm(dim=1)
+            ).clamp_min(1e-12)
         else:
             cosines = torch.stack(pairs, dim=1).mean(1)
         return cosines, blocks.flatten(1), inverse
@@ -306,7 +309,9 @@ class CandidatePool:
 
     def _unit(self, rows: Rows) -> torch.Tensor:
         """`[rows, action_blocks, block_dim]` of norm one, or zeros where a block is missing."""
-        blocks = torch.from_numpy(self.cache.jobs[rows].astype(np.float32, copy=False)).view(len(rows), self._actions, -1)
+        blocks = torch.from_numpy(self.cache.jobs[rows].astype(np.float32, copy=False)).view(
+            len(rows), self._actions, -1
+        )
         return blocks / blocks.norm(dim=2, keepdim=True).clamp_min(1e-12)
 
     def embedding(self, rows: Rows) -> torch.Tensor:
@@ -355,7 +360,7 @@ class CandidatePool:
         return self.bring(agent, np.concatenate([fresh, self._random(agent, taken, EXPLORED)]), scores, kept)
 
     def bring(self, agent: int, rows: Rows, scores: torch.Tensor, kept: torch.Tensor) -> Rows:
-        """Put jobs that the agent lacks in place of its least promising ones; as many as there is room. Their places."""
+        """Put jobs that the agent lacks in place of its least promising ones, if there is room. Returns their places."""
         room = int((~kept).sum())
         rows = rows[:room]
         places = torch.topk(scores.masked_fill(kept, math.inf), len(rows), largest=False).indices.cpu().numpy()

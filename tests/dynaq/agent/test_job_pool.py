@@ -38,7 +38,9 @@ def pool_of(cache: TensorCache, names: list[str], size: int = 64) -> CandidatePo
 
 
 @pytest.mark.parametrize("values", [TRUSTING, {}, {"world_model": "mlp"}, {"preset": "reference", "batch_size": 8}])
-def test_in_a_catalogue_that_is_not_larger_the_setting_changes_no_bit(market: ToyMarket, values: dict[str, Any]) -> None:
+def test_in_a_catalogue_that_is_not_larger_the_setting_changes_no_bit(
+    market: ToyMarket, values: dict[str, Any]
+) -> None:
     found = []
     for candidates in (64, 1_000_000):  # the market has 60 jobs
         block = block_of(market, 3, "hybrid", candidates=candidates, **values)

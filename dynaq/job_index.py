@@ -6,7 +6,8 @@ job's own blocks for the distance of two jobs. One index serves both.
 
 The index is faiss's IVF over 128 principal components in 8 bits each (`docs/scaling.md` says why). It is one flat
 array of bytes, kept in a `TensorCache` beside the vectors, so that it moves and is mapped as they are: faiss reads it
-in place. Built from the same vectors it is the same index, bit for bit, so what agents learn does not depend on who built it.
+in place. Built from the same vectors it is the same index, bit for bit, so what agents learn does not depend on who
+built it.
 """
 
 from __future__ import annotations
@@ -134,7 +135,8 @@ def with_index(cache: TensorCache, store: Store | None = None) -> TensorCache:
             _replace(file, data)
         except OSError:  # a store that others own
             return cache.with_job_index(data)
-    return cache.with_job_index(np.memmap(file, np.uint8, "r"))
+    # As a plain array: Ray would copy a memmap into every process.
+    return cache.with_job_index(np.asarray(np.memmap(file, np.uint8, "r")))
 
 
 def _replace(file: Path, data: npt.NDArray[np.uint8]) -> None:

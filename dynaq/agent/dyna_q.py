@@ -99,10 +99,10 @@ class DynaQBlock:
         self._cosines = self.pool.cosines
         self._inputs = self.pool.inputs(config.representation)
         self.model = make_world_model(self.pool, self._inputs, self.generators, config, pretrained)
+        self.q = QFunction(self._inputs, self.generators, config)
         if feedback is not None:
             self._give(feedback)
             self._gold += clear_acts(self._given, config.checked_acts)
-        self.q = QFunction(self._inputs, self.generators, config)
         if config.warm_start:
             self._warm_start()
 
@@ -477,7 +477,8 @@ class DynaQBlock:
         """Jobs to ask the world model about, `[agents, batch]`, and their weights.
 
         The whole catalogue if it fits into a batch. Otherwise half of the batch are the jobs whose reward plus
-        uncertainty is highest (prioritised as in Moore & Atkeson 1993), and half are random, so that none is neglected.
+        uncertainty is highest (prioritised as in Moore & Atkeson 1993), of candidates one half of these those whose
+        reward is, and half are random, so that none is neglected.
         """
         if self.config.planning == "replay":
             slots = self.judged.draw(self.config.planning_batch, self.generators)
@@ -487,6 +488,11 @@ class DynaQBlock:
             jobs = self._inputs.everything
         else:
             best = torch.topk(expected + self.model.deviation, batch // 2, dim=1).indices
+            if isinstance(self.pool, CandidatePool):
+                # Candidates are alike, and most uncertain: without the surest ones Q ranks them by old values.
+                best = torch.cat(
+                    [torch.topk(expected, batch // 4, dim=1).indices, best[:, : batch // 2 - batch // 4]], 1
+                )
             draws = [torch.randint(0, self._n_jobs, (batch - batch // 2,), generator=g) for g in self.generators]
             jobs = torch.cat([best, torch.stack(draws).to(self.device)], dim=1)
         return jobs, torch.ones(jobs.shape, device=self.device)

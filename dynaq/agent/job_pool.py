@@ -39,8 +39,8 @@ Rows = npt.NDArray[np.int64]
 Change = tuple[int, Rows]  # an agent, and its places that hold other jobs
 SAMPLED = 8192  # jobs that stand for the catalogue
 RANDOM_SHARE = 8  # one in so many candidates is random at first
-FETCHED = 256  # new candidates per agent and round, at most
-EXPLORED = 64  # random ones among them
+FETCHED_SHARE = 16  # one in so many is exchanged per round
+EXPLORED_SHARE = 64  # for a random one
 NEIGHBOURHOODS = 2  # newly liked jobs whose neighbours are fetched, per agent and round
 FAVOURITES = 64  # best jobs from which an agent's taste is taken
 TILE = 512  # jobs in one product
@@ -168,6 +168,7 @@ class CandidatePool:
         self._weights = torch.zeros(self._actions)
         for block in compared:
             self._weights[layout.action.index(block)] = JOB_BLOCK_WEIGHTS[block]
+        self._fetched, self._explored = max(1, size // FETCHED_SHARE), max(1, size // EXPLORED_SHARE)
         self._sample_catalogue()
         self.candidates = np.empty((agents, size), np.int64)
         self.cosines = torch.empty(agents, size, device=device)
@@ -181,9 +182,9 @@ class CandidatePool:
         """What the pairs of each applicant look like over the catalogue."""
         n = self.cache.n_jobs
         rows = np.sort(np.random.default_rng(0).choice(n, min(SAMPLED, n), replace=False))
-        sampled = [self._similarities(agent, rows) for agent in range(len(self.applicant_ids))]
-        self._cosine = torch.stack([cosines for cosines, _, _ in sampled])  # [agents, sampled]
-        blocks = torch.stack([blocks.T for _, blocks, _ in sampled])
+        sampled, _ = self._similarities(range(len(self.applicant_ids)), rows)
+        self._cosine = torch.stack([cosines for cosines, _ in sampled])  # [agents, sampled]
+        blocks = torch.stack([blocks.T for _, blocks in sampled])
         self._blocks = blocks.sort(dim=2).values  # [agents, pairs of blocks, sampled], rising
 
     def _first(self) -> Rows:
@@ -199,62 +200,68 @@ class CandidatePool:
 
     def _random(self, agent: int, besides: Rows, count: int) -> Rows:
         """`count` distinct random rows that are not among `besides`."""
-        drawn = torch.randint(0, self.cache.n_jobs, (2 * count + len(besides),), generator=self._generators[agent])
-        fresh = drawn.numpy()[~np.isin(drawn.numpy(), besides)]
-        fresh = fresh[np.sort(np.unique(fresh, return_index=True)[1])]
-        if len(fresh) < count:  # nearly all of the catalogue is taken
-            fresh = np.setdiff1d(np.arange(self.cache.n_jobs), besides)
+        jobs, generator = self.cache.n_jobs, self._generators[agent]
+        fresh = _new(torch.randint(0, jobs, (4 * count,), generator=generator).numpy(), besides)
+        if len(fresh) < count:  # most of the catalogue is taken
+            fresh = _new(torch.randperm(jobs, generator=generator).numpy(), besides)
         return fresh[:count]
 
     def _put(self, agent: int, places: Rows, rows: Rows) -> None:
         """Let an agent's places hold other jobs."""
-        cosines, blocks, inverse = self._similarities(agent, rows)
+        ((cosines, blocks),), inverse = self._similarities([agent], rows)
         self.candidates[agent, places] = rows
         at = torch.from_numpy(places)
         self._inverse[agent, at] = inverse
         self.cosines[agent, at.to(self._device)] = ((cosines + 1.0) / 2.0).to(self._device)
         known = self._blocks[agent]
         spread, centred = known.std(1, unbiased=False).clamp_min(1e-3), blocks - known.mean(1)
-        below = torch.searchsorted(known, blocks.T.contiguous()).T
+        below = torch.searchsorted(known, blocks.T.contiguous(), right=True).T
         ranks = 1.0 + (known.shape[1] - below) * ((self.cache.n_jobs - 1) / known.shape[1])
         parts = [blocks, STANDARDISED_SCALE * centred / spread, torch.log1p(ranks) / math.log1p(self.cache.n_jobs)]
         self.features[agent, at.to(self._device)] = torch.cat(parts, dim=1).to(self._device)
 
-    def _similarities(self, agent: int, rows: Rows) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The layout's cosine `[rows]`, the cosine of every pair of blocks, and 1 / norm of every block `[rows, …]`."""
-        layout = self.cache.layout
-        others = self._states[agent].T.expand(self._actions, -1, -1)
-        products, inverse = self._products(rows, others)
-        blocks = (products * inverse[:, :, None]).transpose(1, 2)  # [rows, state blocks, action blocks]
-        pairs = [blocks[:, layout.state.index(s), layout.action.index(a)] for s, a in layout.pairs]
-        if layout.joint:
-            # The cosine of the compared blocks as one vector: each pair counts by the product of its norms.
-            own = self.cache.applicants[self.cache.applicant_index(self.applicant_ids[agent])].astype(np.float32)
-            state = torch.tensor([float(np.linalg.norm(own[layout.state_slice(s)])) for s, _ in layout.pairs])
-            action = torch.stack([1.0 / inverse[:, layout.action.index(a)] for _, a in layout.pairs], dim=1)
-            cosines = (torch.stack(pairs, dim=1) * state * action).sum(1) / (
-                state.norm() * action.norm(dim=1)
-            ).clamp_min(1e-12)
-        else:
-            cosines = torch.stack(pairs, dim=1).mean(1)
-        return cosines, blocks.flatten(1), inverse
+    def _similarities(
+        self, agents: Sequence[int], rows: Rows
+    ) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], torch.Tensor]:
+        """Per agent the layout's cosine `[rows]` and the cosines of all pairs of blocks `[rows, pairs]`.
 
-    def _products(self, rows: Rows, others: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inner products of the jobs' blocks with others `[action_blocks, block_dim, m]`, `[rows, action_blocks, m]`.
+        Second, 1 / norm of every block of the jobs, as `_products`.
+        """
+        states = [self._states[agent].T.expand(self._actions, -1, -1) for agent in agents]
+        products, inverse = self._products(rows, states)
+        # [rows, state blocks, action blocks]
+        cosines = [(own * inverse[:, :, None]).transpose(1, 2) for own in products]
+        return [(self._cosines(a, c, inverse), c.flatten(1)) for a, c in zip(agents, cosines, strict=True)], inverse
+
+    def _cosines(self, agent: int, blocks: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
+        """The layout's cosine `[rows]`, from those of the blocks `[rows, state blocks, action blocks]`."""
+        layout = self.cache.layout
+        pairs = torch.stack([blocks[:, layout.state.index(s), layout.action.index(a)] for s, a in layout.pairs], dim=1)
+        if not layout.joint:
+            return pairs.mean(1)
+        # The cosine of the compared blocks as one vector: each pair counts by the product of its norms.
+        own = self.cache.applicants[self.cache.applicant_index(self.applicant_ids[agent])].astype(np.float32)
+        state = torch.tensor([float(np.linalg.norm(own[layout.state_slice(s)])) for s, _ in layout.pairs])
+        action = torch.stack([1.0 / inverse[:, layout.action.index(a)] for _, a in layout.pairs], dim=1)
+        return (pairs * state * action).sum(1) / (state.norm() * action.norm(dim=1)).clamp_min(1e-12)
+
+    def _products(self, rows: Rows, others: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Inner products of the jobs' blocks with each of `others` `[action_blocks, block_dim, m]`: `[rows, …, m]`.
 
         Second, 1 / norm of each block `[rows, action_blocks]`, finite also where a block is missing.
         """
         layout = self.cache.layout
-        products = torch.empty(len(rows), self._actions, others.shape[2])
+        products = [torch.empty(len(rows), self._actions, other.shape[2]) for other in others]
         inverse = torch.empty(len(rows), self._actions)
         tile = np.zeros((TILE, layout.action_dim), np.float32)
         blocks = torch.from_numpy(tile).view(TILE, self._actions, layout.block_dim)
         for start in range(0, len(rows), TILE):
             part = rows[start : start + TILE]
             tile[: len(part)] = self.cache.jobs[part]
-            found = torch.bmm(blocks.transpose(0, 1), others).transpose(0, 1)
-            products[start : start + len(part)] = found[: len(part)]
-            inverse[start : start + len(part)] = 1.0 / blocks.norm(dim=2)[: len(part)].clamp_min(1e-12)
+            here = slice(start, start + len(part))
+            inverse[here] = 1.0 / blocks.norm(dim=2)[: len(part)].clamp_min(1e-12)
+            for found, other in zip(products, others, strict=True):
+                found[here] = torch.bmm(blocks.transpose(0, 1), other).transpose(0, 1)[: len(part)]
         return products, inverse
 
     @property
@@ -301,8 +308,8 @@ class CandidatePool:
         for start in range(0, len(judged), SLOTS):
             part = np.resize(judged[start : start + SLOTS], SLOTS)
             unit = self._unit(part)  # [slots, action_blocks, block_dim]
-            products, inverse = self._products(rows, unit.permute(1, 2, 0).contiguous())
-            size = (there.float() @ self._weights)[:, None] + (unit.norm(dim=2).square() @ self._weights)[None]
+            (products,), inverse = self._products(rows, [unit.permute(1, 2, 0).contiguous()])
+            size = (there * self._weights).sum(1)[:, None] + (unit.square().sum(2) * self._weights).sum(1)[None]
             inner = (products * (inverse * self._weights)[:, :, None]).sum(1)
             found.append((size - 2.0 * inner).clamp_min(0.0)[:, : len(judged) - start])
         return torch.cat(found, dim=1).to(self._device) if found else torch.empty(len(rows), 0, device=self._device)
@@ -338,7 +345,7 @@ class CandidatePool:
             near = self.candidates[agent, list(own[:NEIGHBOURHOODS])]
             queries += [*self._index.of_jobs(near), self._taste(agent, scores[agent])]
             owner += [agent] * (len(near) + 1)
-        found = self._index.search(np.stack(queries), FETCHED) if queries else np.empty((0, FETCHED), np.int64)
+        found = self._index.search(np.stack(queries), self._fetched) if queries else np.empty((0, 0), np.int64)
         changed = []
         for agent in agents:
             mine = [rows for rows, of in zip(found, owner, strict=True) if of == agent]
@@ -354,18 +361,26 @@ class CandidatePool:
 
     def _admit(self, agent: int, found: Rows, scores: torch.Tensor, kept: torch.Tensor) -> Rows:
         """Take in jobs that were found, nearest first, and random ones. Returns their places."""
-        fresh = found[(found >= 0) & ~np.isin(found, self.candidates[agent])]
-        fresh = fresh[np.sort(np.unique(fresh, return_index=True)[1])][: FETCHED - EXPLORED]
+        fresh = _new(found[found >= 0], self.candidates[agent])[: self._fetched - self._explored]
         taken = np.concatenate([self.candidates[agent], fresh])
-        return self.bring(agent, np.concatenate([fresh, self._random(agent, taken, EXPLORED)]), scores, kept)
+        return self.bring(agent, np.concatenate([fresh, self._random(agent, taken, self._explored)]), scores, kept)
 
     def bring(self, agent: int, rows: Rows, scores: torch.Tensor, kept: torch.Tensor) -> Rows:
-        """Put jobs that the agent lacks in place of its least promising ones, if there is room. Returns their places."""
+        """Put jobs that the agent lacks in place of its least promising ones, while there is room.
+
+        Returns their places.
+        """
         room = int((~kept).sum())
         rows = rows[:room]
         places = torch.topk(scores.masked_fill(kept, math.inf), len(rows), largest=False).indices.cpu().numpy()
         self._put(agent, places, rows)
         return places
+
+
+def _new(rows: Rows, besides: Rows) -> Rows:
+    """Those that are not among `besides`, each once, in their order."""
+    fresh = rows[~np.isin(rows, besides)]
+    return fresh[np.sort(np.unique(fresh, return_index=True)[1])]
 
 
 class JudgedDistances:
@@ -387,6 +402,7 @@ class JudgedDistances:
         first = int(self._seen[filled].min()) if bool(filled.any()) else n
         self.slots[first:] = self._pool.distances(judged.jobs[:, first:n])
         self._seen = judged.counts.clone()
+        self._clear_empty(judged)
 
     def exchanged(self, changes: Sequence[Change], judged: JudgedPairs) -> None:
         """Compute the distances to the jobs that some places hold now."""
@@ -395,6 +411,13 @@ class JudgedDistances:
             found = self._pool.distances_at(agent, places, judged.jobs[agent, : len(self.slots)])
             for slot, distances in enumerate(self.slots):
                 distances[agent, torch.from_numpy(places)] = found[:, slot]
+        self._clear_empty(judged)
+
+    def _clear_empty(self, judged: JudgedPairs) -> None:
+        """Empty slots are about place 0, whose job may be exchanged: what was saved and loaded would differ."""
+        if isinstance(self._pool, CandidatePool):
+            for slot, distances in enumerate(self.slots):
+                distances[judged.counts <= slot] = 0.0
 
 
 class _RawCandidates:

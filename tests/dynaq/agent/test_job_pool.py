@@ -100,11 +100,12 @@ def test_agents_find_what_does_not_resemble_their_texts(large: ToyMarket) -> Non
 def test_every_job_comes_within_reach(large: ToyMarket) -> None:
     pool = pool_of(large.cache, ["ann00"])
     scores, kept = torch.arange(64.0)[None], torch.zeros(1, 64, dtype=torch.bool)
-    seen = set(pool.candidates[0])
-    for _ in range(60):
+    last = set(np.argsort(large.cache.calculate_cosine_similarities("ann00"))[:100])
+    seen: set[int] = set()
+    for _ in range(100):
         pool.exchange([0], [[]], scores, kept)
         seen |= set(pool.candidates[0])
-    assert len(seen) == large.cache.n_jobs
+    assert len(last & seen) > 10
 
 
 def test_places_that_are_kept_keep_their_job(large: ToyMarket) -> None:
@@ -114,7 +115,8 @@ def test_places_that_are_kept_keep_their_job(large: ToyMarket) -> None:
     before = pool.candidates[0].copy()
     (agent, places), *rest = pool.exchange([0], [[3]], torch.zeros(1, 64), kept)
     assert (agent, rest) == (0, [])
-    assert sorted(places) == list(range(1, 64, 2))
+    assert len(places) == 4
+    assert not kept[0, torch.from_numpy(places)].any()
     np.testing.assert_array_equal(pool.candidates[0][::2], before[::2])
     assert len(set(pool.candidates[0])) == 64
 

@@ -15,10 +15,10 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -47,6 +47,8 @@ class JobIndex:
             raise InputError("this TensorCache has no job index; make one with dynaq.job_index.with_index(cache)")
         self._blocks = indexed_blocks(cache)
         self._cache = cache
+        import faiss  # only large catalogues need it
+
         reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(self._data), self._data.nbytes)
         self._index = faiss.read_index(reader, faiss.IO_FLAG_MMAP_IFC)
         self._cells = faiss.extract_index_ivf(self._index)
@@ -56,6 +58,8 @@ class JobIndex:
 
         -1 where fewer were found. everywhere: search all cells, ten times as long; else the nearest of them.
         """
+        import faiss
+
         faiss.omp_set_num_threads(torch.get_num_threads())
         self._cells.nprobe = self._cells.nlist if everywhere else max(1, self._cells.nlist // PROBED)
         found: Rows = self._index.search(np.ascontiguousarray(queries, np.float32), k)[1]
@@ -98,7 +102,9 @@ def _unit(vectors: FloatArray) -> FloatArray:
 
 def build(cache: TensorCache) -> npt.NDArray[np.uint8]:
     """The index of the cache's jobs as bytes. Takes minutes for a million jobs."""
-    jobs = len(cache.jobs)
+    import faiss
+
+    jobs = cache.n_jobs
     trained_on = np.sort(np.random.default_rng(SEED).choice(jobs, min(jobs, TRAINED_ON), replace=False))
     sample = indexed_vectors(cache, trained_on)
     components = min(COMPONENTS, sample.shape[1], len(sample))
@@ -153,7 +159,7 @@ def _replace(file: Path, data: npt.NDArray[np.uint8]) -> None:
 def fingerprint(cache: TensorCache) -> str:
     """16 hex digits that change with the jobs, their order, their vectors and the way of indexing."""
     _, arrays = cache.to_arrays()
-    digest = hashlib.sha256(f"{FORMAT} {faiss.__version__} {cache.layout.name} {cache.encoder}".encode())
+    digest = hashlib.sha256(f"{FORMAT} {version('faiss-cpu')} {cache.layout.name} {cache.encoder}".encode())
     for name in ("job_id_bytes", "job_id_offsets", "job_hashes", "job_norms"):  # norms stand for vectors without a hash
         digest.update(np.ascontiguousarray(arrays[name]).data)
     return digest.hexdigest()[:16]

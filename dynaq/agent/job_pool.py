@@ -43,6 +43,7 @@ FETCHED_SHARE = 16  # one in so many is exchanged per round
 EXPLORED_SHARE = 64  # for a random one
 NEIGHBOURHOODS = 2  # newly liked jobs whose neighbours are fetched, per agent and round
 FAVOURITES = 64  # best jobs from which an agent's taste is taken
+TINY = 1e-12
 TILE = 512  # jobs in one product
 SLOTS = 8  # judged jobs in one product
 
@@ -229,6 +230,7 @@ class CandidatePool:
         """
         states = [self._states[agent].T.expand(self._actions, -1, -1) for agent in agents]
         products, inverse = self._products(rows, states)
+        assert inverse is not None
         # [rows, state blocks, action blocks]
         cosines = [(own * inverse[:, :, None]).transpose(1, 2) for own in products]
         return [(self._cosines(a, c, inverse), c.flatten(1)) for a, c in zip(agents, cosines, strict=True)], inverse
@@ -243,23 +245,29 @@ class CandidatePool:
         own = self.cache.applicants[self.cache.applicant_index(self.applicant_ids[agent])].astype(np.float32)
         state = torch.tensor([float(np.linalg.norm(own[layout.state_slice(s)])) for s, _ in layout.pairs])
         action = torch.stack([1.0 / inverse[:, layout.action.index(a)] for _, a in layout.pairs], dim=1)
-        return (pairs * state * action).sum(1) / (state.norm() * action.norm(dim=1)).clamp_min(1e-12)
+        return (pairs * state * action).sum(1) / (state.norm() * action.norm(dim=1)).clamp_min(TINY)
 
-    def _products(self, rows: Rows, others: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], torch.Tensor]:
+    def _products(
+        self, rows: Rows, others: Sequence[torch.Tensor], norms: bool = True
+    ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
         """Inner products of the jobs' blocks with each of `others` `[action_blocks, block_dim, m]`: `[rows, …, m]`.
 
-        Second, 1 / norm of each block `[rows, action_blocks]`, finite also where a block is missing.
+        Second, with `norms`, 1 / norm of each block `[rows, action_blocks]`, finite also where a block is missing.
         """
         layout = self.cache.layout
         products = [torch.empty(len(rows), self._actions, other.shape[2]) for other in others]
-        inverse = torch.empty(len(rows), self._actions)
+        inverse = torch.empty(len(rows), self._actions) if norms else None
         tile = np.zeros((TILE, layout.action_dim), np.float32)
         blocks = torch.from_numpy(tile).view(TILE, self._actions, layout.block_dim)
         for start in range(0, len(rows), TILE):
             part = rows[start : start + TILE]
-            tile[: len(part)] = self.cache.jobs[part]
+            if self.cache.jobs.dtype == np.float32:
+                np.take(self.cache.jobs, part, axis=0, out=tile[: len(part)], mode="clip")  # no copy in between
+            else:
+                tile[: len(part)] = self.cache.jobs[part]
             here = slice(start, start + len(part))
-            inverse[here] = 1.0 / blocks.norm(dim=2)[: len(part)].clamp_min(1e-12)
+            if inverse is not None:
+                inverse[here] = 1.0 / blocks.norm(dim=2)[: len(part)].clamp_min(TINY)
             for found, other in zip(products, others, strict=True):
                 found[here] = torch.bmm(blocks.transpose(0, 1), other).transpose(0, 1)[: len(part)]
         return products, inverse
@@ -303,23 +311,26 @@ class CandidatePool:
     def _distances(self, agent: int, places: Rows, jobs: torch.Tensor) -> torch.Tensor:
         rows = self.candidates[agent, places]
         judged = self.candidates[agent, jobs.cpu().numpy()]
-        there = self._inverse[agent, torch.from_numpy(places)] < 1e11
+        if not len(judged):
+            return torch.empty(len(rows), 0, device=self._device)
+        inverse = self._inverse[agent, torch.from_numpy(places)]
+        own = ((inverse < 0.1 / TINY) * self._weights).sum(1)[:, None]  # a missing block is at the origin
+        # [slots, action_blocks, block_dim] each
+        units = [self._unit(np.resize(judged[s : s + SLOTS], SLOTS)) for s in range(0, len(judged), SLOTS)]
+        products, _ = self._products(rows, [unit.permute(1, 2, 0).contiguous() for unit in units], norms=False)
         found = []
-        for start in range(0, len(judged), SLOTS):
-            part = np.resize(judged[start : start + SLOTS], SLOTS)
-            unit = self._unit(part)  # [slots, action_blocks, block_dim]
-            (products,), inverse = self._products(rows, [unit.permute(1, 2, 0).contiguous()])
-            size = (there * self._weights).sum(1)[:, None] + (unit.square().sum(2) * self._weights).sum(1)[None]
-            inner = (products * (inverse * self._weights)[:, :, None]).sum(1)
-            found.append((size - 2.0 * inner).clamp_min(0.0)[:, : len(judged) - start])
-        return torch.cat(found, dim=1).to(self._device) if found else torch.empty(len(rows), 0, device=self._device)
+        for unit, product in zip(units, products, strict=True):
+            other = (unit.square().sum(2) * self._weights).sum(1)[None]
+            inner = (product * (inverse * self._weights)[:, :, None]).sum(1)
+            found.append((own + other - 2.0 * inner).clamp_min(0.0))
+        return torch.cat(found, dim=1)[:, : len(judged)].to(self._device)
 
     def _unit(self, rows: Rows) -> torch.Tensor:
         """`[rows, action_blocks, block_dim]` of norm one, or zeros where a block is missing."""
         blocks = torch.from_numpy(self.cache.jobs[rows].astype(np.float32, copy=False)).view(
             len(rows), self._actions, -1
         )
-        return blocks / blocks.norm(dim=2, keepdim=True).clamp_min(1e-12)
+        return blocks / blocks.norm(dim=2, keepdim=True).clamp_min(TINY)
 
     def embedding(self, rows: Rows) -> torch.Tensor:
         return (self._unit(rows) * self._weights.sqrt()[:, None]).flatten(1).to(self._device)

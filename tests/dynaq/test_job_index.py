@@ -61,3 +61,14 @@ def test_it_moves_with_the_cache_and_a_cache_without_one_says_so(store: Path) ->
         JobIndex(cache)
     moved = TensorCache.from_arrays(*with_index(cache).to_arrays())
     assert JobIndex(moved).search(JobIndex(moved).of_jobs([0]), 1).tolist() == [[0]]
+
+
+def test_it_is_read_in_place(store: Path) -> None:
+    """So the actors of a node share one copy."""
+    cache = TensorCache.copy_from_database(store)
+    data = build(cache)
+    index = JobIndex(cache.with_job_index(data))
+    query = index.of_jobs([7, 400])
+    before = index.search(query, 5)
+    data[len(data) // 2 :] = 0  # through the owner: the cache's own view cannot be written
+    assert (index.search(query, 5) != before).any()

@@ -26,7 +26,7 @@ from torch.nn import functional
 from dynaq.agent.acting import ask, explore, probe, valued
 from dynaq.agent.config import DynaQConfig
 from dynaq.agent.gold import answered_gold, clear_acts
-from dynaq.agent.job_pool import CandidatePool, Change, JobPool, Rows, WholeCatalogue
+from dynaq.agent.job_pool import RANDOM_SHARE, CandidatePool, Change, JobPool, Rows, WholeCatalogue
 from dynaq.agent.judge_table import JudgeTable
 from dynaq.agent.q_function import QFunction
 from dynaq.agent.replay_buffer import JudgedPairs, first_of_each
@@ -395,12 +395,20 @@ class DynaQBlock:
                 continue
             slate: list[int] = best[i][: remaining[i]]
             if probes := self._probes(slate):
-                slate = probe(slate, torch.nonzero(~self.judged.asked[i]).squeeze(1).cpu(), probes, generator)
+                slate = probe(slate, self._anything(i), probes, generator)
             if epsilon[i] > 0:
                 free = torch.nonzero(~self.judged.asked[i]).squeeze(1).cpu()
                 slate = explore(slate, free, epsilon[i], generator)
             slates[i] = slate
         return slates
+
+    def _anything(self, agent: int) -> torch.Tensor:
+        """Places of jobs that stand for the catalogue, `[n]`; of candidates those that were taken at random."""
+        free = ~self.judged.asked[agent]
+        if isinstance(self.pool, CandidatePool):
+            others = torch.topk(self._cosines[agent], self._n_jobs // RANDOM_SHARE, largest=False).indices
+            free &= torch.zeros_like(free).index_fill(0, others, True)
+        return torch.nonzero(free).squeeze(1).cpu()
 
     def _probes(self, slate: list[int]) -> int:
         """Jobs of the first slate that are picked at random, so that the judge is heard on jobs that do not fit."""

@@ -4,8 +4,8 @@
     python -m bench.candidates quality --market STORE --other STORE [--jobs 100000] [--applicants 32]
     python -m bench.candidates memory  --market STORE --other STORE [--jobs 1000000]
 
-The catalogue is the market's, padded with jobs made from the jobs of both stores (`bench.large_catalogue`), which are
-relevant to nobody. --file keeps its vectors, mapped as the cache is on a cluster; by default a temporary file.
+The catalogue is the market's, padded with jobs made from the jobs of both stores (`bench.large_catalogue`). --file
+keeps its vectors, mapped as the cache is on a cluster; by default a temporary file.
 
 `index`: what an index finds of the exact top 10, 100 and 1,000, for applicants (cosine) and for the neighbourhoods of
 jobs, in lists of 3,584; seconds are of the processor. `quality`: nDCG@10 with the market's relevance as judge, and how
@@ -29,7 +29,7 @@ import numpy.typing as npt
 import psutil
 import torch
 
-from bench.large_catalogue import padded
+from bench.large_catalogue import PaddedRelevance, padded
 from dynaq.agent.config import DynaQConfig
 from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.agent.job_pool import CandidatePool
@@ -40,7 +40,6 @@ from dynaq.evaluation.intervals import interval
 from dynaq.evaluation.ranking import ndcg_at_k
 from dynaq.job_index import JobIndex, indexed_vectors, with_index
 from dynaq.judging.judgement import LABEL_VALUES, LABELS, Judgement, Slate, judgement_from_probabilities
-from dynaq.qrels import Qrels
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 
@@ -53,7 +52,7 @@ Search = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.int64]]
 class Relevance:
     """The judge: grades 3, 2, 1, 0 are APPLY, SAVE, CLICK, IGNORE."""
 
-    def __init__(self, qrels: Qrels) -> None:
+    def __init__(self, qrels: PaddedRelevance) -> None:
         self._qrels = qrels
 
     def fetch(self, slates: Sequence[Slate]) -> list[list[Judgement]]:
@@ -88,7 +87,9 @@ def ranked_everything(block: DynaQBlock, jobs: int) -> npt.NDArray[np.float32]:
     return found
 
 
-def quality(cache: TensorCache, qrels: Qrels, applicants: Sequence[str], budget: int, block_size: int) -> None:
+def quality(
+    cache: TensorCache, qrels: PaddedRelevance, applicants: Sequence[str], budget: int, block_size: int
+) -> None:
     judge = Relevance(qrels)
     scores: dict[str, list[float]] = {"candidates": [], "whole": []}
     listed, held, same = [], [], []
@@ -124,7 +125,7 @@ def quality(cache: TensorCache, qrels: Qrels, applicants: Sequence[str], budget:
     )
 
 
-def memory(cache: TensorCache, applicants: Sequence[str], qrels: Qrels, budget: int) -> None:
+def memory(cache: TensorCache, applicants: Sequence[str], qrels: PaddedRelevance, budget: int) -> None:
     torch.set_num_threads(1)
     process = psutil.Process()
     before = process.memory_full_info().uss / MIB
@@ -231,7 +232,8 @@ def main() -> None:
             parser.error(f"store {args.market} has no relevance")
     others = [TensorCache.copy_from_database(other, layout=market.layout) for other in args.other]
     with tempfile.TemporaryDirectory() as folder:
-        cache = padded(market, others, args.jobs, args.file or Path(folder) / "jobs.f32")
+        cache, parents = padded(market, others, args.jobs, args.file or Path(folder) / "jobs.f32")
+        relevance = PaddedRelevance(qrels, cache.job_ids, parents)
         if args.what == "index":
             index_table(cache, qrels.applicants[: args.applicants], args.methods)
             return
@@ -241,9 +243,9 @@ def main() -> None:
         size = cache.job_index_bytes.nbytes / MIB
         print(f"{args.jobs} jobs, index of {size:.0f} MiB built in {time.process_time() - began:.0f} s", flush=True)
         if args.what == "quality":
-            quality(cache, qrels, qrels.applicants[: args.applicants], args.budget, args.block_size)
+            quality(cache, relevance, qrels.applicants[: args.applicants], args.budget, args.block_size)
         else:
-            memory(cache, qrels.applicants[:16], qrels, args.budget)
+            memory(cache, qrels.applicants[:16], relevance, args.budget)
 
 
 if __name__ == "__main__":

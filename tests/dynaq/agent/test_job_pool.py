@@ -85,7 +85,7 @@ def test_the_first_candidates_are_the_most_similar_jobs_and_random_ones(large: T
 
 def test_agents_find_what_does_not_resemble_their_texts(large: ToyMarket) -> None:
     """Applicants resemble one topic and want another; no job is asked about twice."""
-    block = block_of(large, 4, "llm", budget=30, **FEW | {"world_model": "bayes"})
+    block = block_of(large, 4, "llm", budget=30, **FEW | {"world_model": "bayes", "planning_batch": 64})
     assert isinstance(block.pool, CandidatePool)
     source = GradeSource(large.grades)
     before = block.pool.candidates.copy()

@@ -197,7 +197,8 @@ class BlockActor:
             if done:
                 pq.write_table(_recommendations(block, agents), path / RECOMMENDATIONS)
                 whole = [i for i, one in enumerate(block.applicant_ids) if one not in agents.failures]
-                write_q_values(path, [block.applicant_ids[i] for i in whole], agents.q_values()[whole])
+                names, candidates = [block.applicant_ids[i] for i in whole], agents.candidates()
+                write_q_values(path, names, agents.q_values()[whole], None if candidates is None else candidates[whole])
         last = asdict(_progress(block, round_, history, done=done, failures=agents.failures))
         folder.write_json(block.pointer, last)
         if 0 < previous != round_:

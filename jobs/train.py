@@ -110,7 +110,7 @@ def main(
     """Train one Dyna-Q agent per applicant."""
     settings = DynaQConfig.load(config, {"budget": budget, "seed": seed})
     needs_judge = check_strategies([strategy], settings)
-    prepared = prepare(store, cohort, layout, qrels)
+    prepared = prepare(store, cohort, layout, qrels, settings.candidates)
     from_events = feedback or feedback_until is not None
     check_feedback(strategy, judge, from_events)
     folder = RunFolder.at(out)

@@ -111,7 +111,7 @@ def main(
     names = _strategies(strategies, settings)
     plan = _plan(names, settings, seeds, read_space(space, settings), samples, search, scheduler)
     callbacks = trackers(mlflow, wandb, Path(out).name or "dynaq")
-    prepared = prepare(store, cohort, layout, qrels)
+    prepared = prepare(store, cohort, layout, qrels, settings.candidates)
     folder = RunFolder.at(out)
     refuse_other_run(folder, resume=resume)
     terms = {"samples": judge_samples, "price_in": price_in, "price_out": price_out, "max_cost": max_cost}

@@ -33,6 +33,11 @@ class DynaQConfig(BaseModel):
     seed: int = Field(default=0, ge=0, description="with the applicant's id, the source of every random choice")
     budget: int = Field(default=50, ge=1, description="distinct pairs that may be judged per applicant")
     slate_size: int = Field(default=5, ge=1, description="jobs proposed to one applicant in one round")
+    candidates: int = Field(
+        default=4096,
+        ge=64,
+        description="jobs of the catalogue that an agent considers at a time; the whole catalogue where it has no more",
+    )
     block_size: int = Field(default=16, ge=1, description="agents that train stacked")
 
     # Q-network

@@ -23,6 +23,7 @@ __all__ = [
     "Collections",
     "FeedbackStore",
     "FloatArray",
+    "FolderStore",
     "Kind",
     "Store",
     "VectorBatch",

@@ -11,7 +11,7 @@ keeps its vectors, mapped as the cache is on a cluster; by default a temporary f
 jobs, in lists of 3,584; seconds are of the processor. `quality`: nDCG@10 with the market's relevance as judge, and how
 much of the ten jobs that an agent would rank first in the whole catalogue is in its list: everything is ranked by the
 agent's own world model after the same answers, in pieces. `memory`: the processor's seconds per round of a block of 16,
-and what the process holds for itself (USS), which leaves the mapped vectors and index out.
+and what the process holds for itself (RssAnon), which leaves the mapped vectors and index out.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from typing import Any
 import faiss
 import numpy as np
 import numpy.typing as npt
-import psutil
 import torch
 
 from bench.large_catalogue import PaddedRelevance, padded
@@ -127,8 +126,7 @@ def quality(
 
 def memory(cache: TensorCache, applicants: Sequence[str], qrels: PaddedRelevance, budget: int) -> None:
     torch.set_num_threads(1)
-    process = psutil.Process()
-    before = process.memory_full_info().uss / MIB
+    before = anonymous()
     config = DynaQConfig(budget=budget)
     began, wall = time.process_time(), time.perf_counter()
     block = DynaQBlock(cache, applicants, make_strategy("llm", config), config)
@@ -139,16 +137,18 @@ def memory(cache: TensorCache, applicants: Sequence[str], qrels: PaddedRelevance
         began, wall = time.process_time(), time.perf_counter()
         block.step(Relevance(qrels))
         rounds.append(time.process_time() - began)
-        peak = max(peak, process.memory_full_info().uss / MIB)
+        peak = max(peak, anonymous())
         print(f"  round {block.round}: {rounds[-1]:.2f} s, {time.perf_counter() - wall:.2f} s on the clock", flush=True)
     print(
         f"{len(applicants)} agents, {cache.n_jobs} jobs, {budget} judgements: median round {np.median(rounds):.2f} s,"
     )
-    print(
-        f"  own memory {before:.0f} MiB before the block, {peak:.0f} MiB at most; the kernel's high-water mark of all,"
-    )
-    peak_rss = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    print(f"  mapped pages included, {int(peak_rss.split()[1]) / 1024:.0f} MiB")
+    print(f"  own memory {before:.0f} MiB before the block, {peak:.0f} MiB at most after a round")
+
+
+def anonymous() -> float:
+    """What this process holds for itself in MiB, without mapped files: those it alone maps would count in USS."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in status if line.startswith("RssAnon")).split()[1]) / 1024
 
 
 def index_table(cache: TensorCache, applicants: Sequence[str], methods: Sequence[str]) -> None:

@@ -42,14 +42,15 @@ class JobIndex:
     """Searches the index of a cache, in place. Raises InputError when the cache has none."""
 
     def __init__(self, cache: TensorCache) -> None:
-        self._data = cache.job_index_bytes  # faiss reads from this array as long as the index lives
+        self._data: Any = cache.job_index_bytes  # faiss reads from this array as long as the index lives
         if self._data is None:
             raise InputError("this TensorCache has no job index; make one with dynaq.job_index.with_index(cache)")
         self._blocks = indexed_blocks(cache)
         self._cache = cache
         import faiss  # only large catalogues need it
 
-        reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(self._data), self._data.nbytes)
+        in_place: Any = faiss  # its stubs lack the reader
+        reader = in_place.ZeroCopyIOReader(faiss.swig_ptr(self._data), self._data.nbytes)
         self._index = faiss.read_index(reader, faiss.IO_FLAG_MMAP_IFC)
         self._cells = faiss.extract_index_ivf(self._index)
 

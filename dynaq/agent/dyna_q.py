@@ -143,7 +143,7 @@ class DynaQBlock:
                 continue
             rewards = self.judged.rewards[i, :end]
             new = [slot for slot in range(before, end) if rewards[slot] > rewards.mean()]
-            new.sort(key=lambda slot, of=rewards: -float(of[slot]))
+            new = [new[place] for place in torch.argsort(-rewards[new], stable=True).tolist()]
             agents.append(i)
             liked.append([int(self.judged.jobs[i, slot]) for slot in new])
         self._took_in(self.pool.exchange(agents, liked, self._expected_rewards(), self.judged.asked))

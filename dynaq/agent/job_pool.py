@@ -245,7 +245,8 @@ class CandidatePool:
         own = self.cache.applicants[self.cache.applicant_index(self.applicant_ids[agent])].astype(np.float32)
         state = torch.tensor([float(np.linalg.norm(own[layout.state_slice(s)])) for s, _ in layout.pairs])
         action = torch.stack([1.0 / inverse[:, layout.action.index(a)] for _, a in layout.pairs], dim=1)
-        return (pairs * state * action).sum(1) / (state.norm() * action.norm(dim=1)).clamp_min(TINY)
+        joint: torch.Tensor = (pairs * state * action).sum(1) / (state.norm() * action.norm(dim=1)).clamp_min(TINY)
+        return joint
 
     def _products(
         self, rows: Rows, others: Sequence[torch.Tensor], norms: bool = True
@@ -277,7 +278,8 @@ class CandidatePool:
         return ((self._cosine.mean(1, keepdim=True) + 1.0) / 2.0).to(self._device)
 
     def rows(self, agents: npt.ArrayLike, places: npt.ArrayLike) -> Rows:
-        return self.candidates[np.asarray(agents), np.asarray(places)]
+        found: Rows = self.candidates[np.asarray(agents), np.asarray(places)]
+        return found
 
     def place(self, agent: int, row: int) -> int:
         """Where an agent's pool has a job. Raises IndexError when it has not."""
@@ -330,7 +332,8 @@ class CandidatePool:
         blocks = torch.from_numpy(self.cache.jobs[rows].astype(np.float32, copy=False)).view(
             len(rows), self._actions, -1
         )
-        return blocks / blocks.norm(dim=2, keepdim=True).clamp_min(TINY)
+        unit: torch.Tensor = blocks / blocks.norm(dim=2, keepdim=True).clamp_min(TINY)
+        return unit
 
     def embedding(self, rows: Rows) -> torch.Tensor:
         return (self._unit(rows) * self._weights.sqrt()[:, None]).flatten(1).to(self._device)

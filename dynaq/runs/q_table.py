@@ -48,7 +48,10 @@ class Place:
 
 
 def write_q_values(
-    folder: Path, applicant_ids: Sequence[str], q_values: FloatArray, columns: Columns | None = None
+    folder: Path,
+    applicant_ids: Sequence[str],
+    q_values: FloatArray,
+    columns: npt.NDArray[np.integer[Any]] | None = None,
 ) -> None:
     """Write a block's Q `[agents, n_jobs]` into its folder; or `[agents, k]`, with the columns that it is about."""
     record: dict[str, Any] = {"applicants": list(applicant_ids)}

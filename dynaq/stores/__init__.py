@@ -34,6 +34,7 @@ __all__ = [
     "Collections",
     "FeedbackStore",
     "FloatArray",
+    "FolderStore",
     "Kind",
     "ReplicaGroup",
     "RunSource",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
@@ -16,7 +15,7 @@ from dynaq.runs.reading import open_run_store, read_runs
 from jobs.cli import run_verb
 from jobs.steps.cohort import known_truth, relevance
 from jobs.steps.judge_backend import read_gold
-from jobs.terminal.console import console, say
+from jobs.terminal.console import console, print_json, say
 from jobs.terminal.tables import comparison_table
 
 
@@ -43,7 +42,7 @@ def main(
         best = {"strategy": runs[0].config["strategy"], **evaluations[runs[0].name].to_json()}
         if len(runs) > 1:
             best |= {"trial": runs[0].name, "trials": {name: one.to_json() for name, one in evaluations.items()}}
-        print(json.dumps(best))
+        print_json(best)
         return
     console.print(comparison_table(evaluations))
     if runs[0].sampling:

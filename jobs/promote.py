@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
@@ -21,7 +20,7 @@ from dynaq.runs.q_table import ServedRun
 from dynaq.runs.reading import Run, open_run_store
 from dynaq.stores import Store
 from jobs.cli import run_verb
-from jobs.terminal.console import console, say
+from jobs.terminal.console import console, print_json, say
 from recommend_service.promotions import ROLLBACK, Promotion, ServingFolder
 
 NOTHING_SERVES = "first"  # verdict when no run serves yet
@@ -150,7 +149,7 @@ def _show(
     run_id: str | None = None,
 ) -> None:
     if as_json:
-        print(json.dumps(_as_json(promotion, found, lists, run_id)))
+        print_json(_as_json(promotion, found, lists, run_id))
         return
     if found is not None and lists is not None:
         _show_evaluation(found, lists)

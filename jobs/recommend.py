@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import numpy as np
@@ -14,7 +13,7 @@ from dynaq.stores import Store
 from dynaq.tensor_cache import TensorCache
 from jobs.cli import run_verb
 from jobs.steps.titles import RankedJobs, titled
-from jobs.terminal.console import console
+from jobs.terminal.console import console, print_json
 from jobs.terminal.tables import recommendation_table
 from recommend_service.catalogue import Catalogue
 from recommend_service.config import PREFERENCE_WEIGHT
@@ -42,7 +41,7 @@ def main(
         rows = titled(best, opened)
     if as_json:
         items = [{"rank": rank, "job_id": job, "title": title, "q_value": q} for rank, title, job, q in rows]
-        print(json.dumps({"applicant_id": applicant, "strategy": chosen.config["strategy"], "recommendations": items}))
+        print_json({"applicant_id": applicant, "strategy": chosen.config["strategy"], "recommendations": items})
         return
     console.print(recommendation_table(rows))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -11,7 +10,7 @@ from dynaq.evaluation.comparison import line_name
 from dynaq.runs.folder import RunFolder
 from jobs.cli import run_verb
 from jobs.reporting.page import write_report
-from jobs.terminal.console import say
+from jobs.terminal.console import print_json, say
 
 
 def main(
@@ -29,7 +28,7 @@ def main(
     if as_json:
         metrics = {line_name(one): one["metrics"] for one in report.comparison["strategies"]}
         found = {"report": report.uri, "bytes": report.bytes, "applicants": report.applicants, "shown": report.shown}
-        print(json.dumps(found | {"strategies": metrics}))
+        print_json(found | {"strategies": metrics})
         return
     kib = report.bytes / 1024
     shown = f"{report.shown} of {report.applicants}" if report.shown < report.applicants else str(report.shown)

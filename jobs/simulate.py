@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from dynaq.judging.judgement import JudgementSource
 from dynaq.judging.ledger_file import LEDGER, ReplayJudge
 from jobs.cli import run_verb
 from jobs.steps.judge_backend import judge_backend
-from jobs.terminal.console import Bars, console
+from jobs.terminal.console import Bars, console, print_json
 from recommend_service.client import Api
 from recommend_service.config import API_KEY
 from recommend_service.simulation import Behaviour, Visits
@@ -59,7 +58,7 @@ def main(
         )
         summary = asyncio.run(visits.run(applicants, rounds, rate, concurrency))
     if as_json:
-        print(json.dumps(summary))
+        print_json(summary)
     else:
         _show(summary)
     visits.check()

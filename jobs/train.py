@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -63,7 +62,7 @@ from jobs.steps.prepare import (
     run_config,
 )
 from jobs.steps.usable_judge import usable_judge
-from jobs.terminal.console import LiveTable, console, say
+from jobs.terminal.console import LiveTable, console, print_json, say
 from jobs.terminal.tables import gain_of, number
 from reward_service.costs import Costs
 
@@ -215,7 +214,7 @@ def _report(
     report = write_report(folder, prepared.store_uri, qrels)
     summary = training_summary(report, failures, paid, result.seconds, Costs.of(folder))
     if as_json:
-        print(json.dumps(summary))
+        print_json(summary)
     else:
         console.print(training_table(summary))
         if remarks := remarks_line(report.health):

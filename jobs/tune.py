@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -46,7 +45,7 @@ from jobs.steps.options import (
 from jobs.steps.prepare import check_strategies, prepare, refuse_other_run, report_failures
 from jobs.steps.usable_judge import usable_judge
 from jobs.terminal.comparison_table import Comparison, report_failed_trials, show_comparison
-from jobs.terminal.console import say
+from jobs.terminal.console import print_json, say
 from reward_service.costs import Costs, costs_line
 
 DEFAULT_SAMPLES = 10  # when the space has something to draw
@@ -142,7 +141,7 @@ def _show(folder: RunFolder, result: Comparison, report: Report, as_json: bool) 
     """Print the comparison. Raises DynaqError when a trial or an applicant failed."""
     if as_json:
         trials = [{"trial": one.trial.name, "status": one.status, "error": one.error or None} for one in result.results]
-        print(json.dumps({"run": folder.uri, "best": result.best, "trials": trials, **result.statistics}))
+        print_json({"run": folder.uri, "best": result.best, "trials": trials, **result.statistics})
     else:
         show_comparison(result)
         if costs := Costs.of(folder):

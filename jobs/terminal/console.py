@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextvars import ContextVar
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -19,6 +22,7 @@ from rich.table import Table
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
+_machine_stdout: ContextVar[TextIO | None] = ContextVar("machine_stdout", default=None)
 
 LINE_SECONDS = 5.0  # between two plain lines of the same bar
 RATE_SECONDS = 60.0  # the rate is measured over the last minute
@@ -161,13 +165,29 @@ class LiveTable:
 
 @contextmanager
 def speaking_to_people(machine_reads_stdout: bool) -> Iterator[None]:
-    """While a command with `--json` works, everything meant for people goes to stderr."""
+    """While a command with `--json` works, everything but `print_json` goes to stderr, also what Ray itself prints."""
     before = console.stderr
     console.stderr = before or machine_reads_stdout
     try:
-        yield
+        with _for_machines(sys.stdout) if machine_reads_stdout else nullcontext():
+            yield
     finally:
         console.stderr = before
+
+
+@contextmanager
+def _for_machines(stdout: TextIO) -> Iterator[None]:
+    token = _machine_stdout.set(stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _machine_stdout.reset(token)
+
+
+def print_json(value: Any) -> None:
+    """The one object that a command with `--json` prints."""
+    print(json.dumps(value), file=_machine_stdout.get() or sys.stdout)
 
 
 def say(text: str, style: str = "") -> None:

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from jobs.terminal import console as place
-from jobs.terminal.console import Bars, LiveTable, say, saying_what_is_awaited, speaking_to_people
+from jobs.terminal.console import Bars, LiveTable, print_json, say, saying_what_is_awaited, speaking_to_people
 
 ROUND = {"applicants": "3/8", "mean reward": "0.512"}
 
@@ -77,3 +77,12 @@ def test_beside_json_what_is_said_to_people_goes_to_stderr(capsys: pytest.Captur
     say("done")
     out, err = capsys.readouterr()
     assert (out, err) == ("done\n", "working\n")
+
+
+def test_a_machine_reads_one_object_whatever_others_print(capsys: pytest.CaptureFixture[str]) -> None:
+    with speaking_to_people(machine_reads_stdout=True):
+        print("(raylet) a warning")  # Ray prints its own to stdout
+        print_json({"found": 1})
+    out, err = capsys.readouterr()
+    assert out == '{"found": 1}\n'
+    assert "a warning" in err

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from itertools import islice
 from types import TracebackType
 from typing import Any, Self, cast
@@ -23,10 +24,13 @@ from pymongo.write_concern import WriteConcern
 
 from dynaq.errors import DynaqError, InputError
 from dynaq.feedback.events import (
+    DECISION_SCHEMA,
     EXPOSURE_SCHEMA,
     FEEDBACK_SCHEMA,
+    Decision,
     Exposure,
     FeedbackEvent,
+    decision_row,
     event_row,
     exposure_row,
 )
@@ -51,6 +55,7 @@ DATABASE = "rl_jobsdb"
 BATCH = 1024
 DURABLE = WriteConcern(w="majority", j=True)
 DUPLICATE_KEY = 11000
+EVENTS = ("feedback", "exposures", "decisions")
 Document = dict[str, Any]
 
 
@@ -134,7 +139,7 @@ class MongoStore(Store):
             self._database["judgements"].create_index([*keys, ("judge", ASCENDING)], unique=True, name="pair_judge")
             self._database["judgements"].create_index([("judge", ASCENDING)], name="judge")
             self._database["qrels"].create_index(keys, unique=True, name="pair")
-            for collection in ("feedback", "exposures"):
+            for collection in EVENTS:
                 self._database[collection].create_index([("applicant_id", ASCENDING)], name="applicant")
 
     def _check_writable(self) -> None:
@@ -195,12 +200,28 @@ class MongoStore(Store):
                 self._database[names.text].bulk_write(updates, ordered=True)
 
     def delete_records(self, kind: Kind, ids: Sequence[str]) -> None:
-        self._check_writable()
         names = COLLECTIONS[kind]
-        forms = [form for id_ in ids for form in id_forms(id_)]
+        forms = {"$in": [form for id_ in ids for form in id_forms(id_)]}
+        self._delete(names.embeddings, {names.reference: forms})
+        self._delete(names.text, {"_id": forms})
+
+    def _delete(self, collection: str, query: Document) -> int:
+        self._check_writable()
         with self._errors():
-            self._database[names.embeddings].delete_many({names.reference: {"$in": forms}})
-            self._database[names.text].delete_many({"_id": {"$in": forms}})
+            return self._database.get_collection(collection, write_concern=DURABLE).delete_many(query).deleted_count
+
+    def forget_records(self, applicant_id: str) -> dict[str, int]:
+        names, own = COLLECTIONS["candidate"], {"$in": id_forms(applicant_id)}
+        fields = {names.embeddings: names.reference, names.text: "_id"}
+        fields |= dict.fromkeys(("judgements", "qrels"), "applicant_id")
+        return {collection: self._delete(collection, {field: own}) for collection, field in fields.items()}
+
+    def note_forgotten(self, note: Mapping[str, str]) -> None:
+        self._insert_new("forgotten", [dict(note)], DURABLE)
+
+    def forgotten(self) -> list[dict[str, str]]:
+        with self._errors():
+            return list(self._database["forgotten"].find({}, {"_id": 0}).sort("_id", ASCENDING))
 
     # Vectors
 
@@ -334,6 +355,19 @@ class MongoStore(Store):
 
     def exposures(self, applicants: Sequence[str] | None = None) -> pa.Table:
         return self._keyed("exposures", EXPOSURE_SCHEMA, applicants)
+
+    def add_decisions(self, decisions: Sequence[Decision]) -> None:
+        self._check_writable()
+        self._insert_keyed("decisions", [decision_row(decision) for decision in decisions])
+
+    def decisions(self, applicants: Sequence[str] | None = None) -> pa.Table:
+        return self._keyed("decisions", DECISION_SCHEMA, applicants)
+
+    def forget_events(self, applicant_id: str) -> dict[str, int]:
+        return {name: self._delete(name, {"applicant_id": applicant_id}) for name in EVENTS}
+
+    def expire_events(self, before: datetime) -> int:
+        return sum(self._delete(name, {"at": {"$lt": before}}) for name in ("feedback", "exposures"))
 
     def _insert_keyed(self, collection: str, rows: list[Document]) -> int:
         """Insert rows with their `key` as `_id`, which makes it unique. Returns how many were new."""

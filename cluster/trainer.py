@@ -31,7 +31,7 @@ from cluster.session import real_cores
 from dynaq.errors import DynaqError
 from dynaq.means import mean_known
 from dynaq.qrels import Qrels
-from dynaq.runs.folder import METRICS, RECOMMENDATIONS
+from dynaq.runs.folder import COHORT, METRICS, RECOMMENDATIONS, RunFolder, read_blocks
 from dynaq.runs.judge_tables import JUDGE_TABLES
 from dynaq.runs.q_table import write_serving
 
@@ -156,7 +156,7 @@ class CohortTrainer:
         self._cohort = tuple(cohort)
         self._size = size or ActorSize()
         self._on_progress = on_progress
-        self._blocks = cut_blocks(cohort, job.config.block_size, qrels)
+        self._blocks = {block.index: block for block in run_blocks(job.folder, cohort, job.config.block_size, qrels)}
         self._progress: dict[int, BlockProgress] = {}
         self._failures: dict[str, str] = {}
         self._spent_before = 0
@@ -165,7 +165,7 @@ class CohortTrainer:
     def run(self) -> CohortResult:
         """Train what is not trained yet, write metrics and recommendations, return them."""
         began = time.monotonic()
-        pending = deque(_Work(block) for block in self._blocks if not self._finished(block))
+        pending = deque(_Work(block) for block in self._blocks.values() if not self._finished(block))
         self._spent_before = sum(progress.judgements for progress in self._progress.values())
         if self._progress:  # a resumed run with nothing left to train reports its progress only here
             self._on_progress(self._cohort_progress(0.0))
@@ -272,7 +272,7 @@ class CohortTrainer:
         metrics, recommendations, tables, blocks = [], [], [], []
         for progress in sorted(self._progress.values(), key=lambda progress: progress.index):
             if progress.done:
-                name = self._blocks[progress.index].checkpoint(progress.round)
+                name = progress.place(self._blocks[progress.index])
                 blocks.append(name)
                 metrics.append(folder.read_table(f"{name}/{METRICS}"))
                 recommendations.append(folder.read_table(f"{name}/{RECOMMENDATIONS}"))
@@ -296,11 +296,20 @@ class CohortTrainer:
 _RUNNING, _ENDED, _LOST, _FAILED = object(), object(), object(), object()
 
 
-def cut_blocks(cohort: Sequence[str], block_size: int, qrels: Qrels | None) -> list[Block]:
-    """Consecutive blocks of `block_size` applicants, the last one shorter."""
+def run_blocks(folder: RunFolder, cohort: Sequence[str], block_size: int, qrels: Qrels | None) -> list[Block]:
+    """Consecutive blocks of `block_size` applicants, the last one shorter, or as the run recorded them at its start.
+
+    A run from which applicants were forgotten (`dynaq forget`) has shorter blocks than the cohort alone would give.
+    """
+    cut = {i: list(cohort[i * block_size : (i + 1) * block_size]) for i in range(-(-len(cohort) // block_size))}
+    recorded = {int(index): ids for index, ids in read_blocks(folder).items()}
+    if [one for ids in recorded.values() for one in ids] == list(cohort):
+        cut = recorded
+    else:
+        folder.write_json(COHORT, cut)
     blocks = []
-    for index, start in enumerate(range(0, len(cohort), block_size)):
-        applicant_ids = tuple(cohort[start : start + block_size])
+    for index, members in cut.items():
+        applicant_ids = tuple(members)
         grades: Mapping[str, Mapping[str, float]] = (
             {applicant_id: qrels.grades(applicant_id) for applicant_id in applicant_ids} if qrels else {}
         )

@@ -5,13 +5,14 @@ config.yaml  metrics.parquet  recommendations.parquet  agents/block_00000.json  
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,6 +31,7 @@ METRICS = "metrics.parquet"
 RECOMMENDATIONS = "recommendations.parquet"
 REPORT = "report.html"
 COSTS = "costs.json"  # of an endpoint's calls, over all sessions of the run
+COHORT = "agents/cohort.json"  # block -> its applicants, as they were divided at the run's start
 GOLD = "gold.parquet"  # the hand-made labels of --gold
 
 
@@ -86,6 +88,13 @@ class RunFolder:
         filesystem, path = self._place
         selector = fs.FileSelector(f"{path}/{name}".rstrip("/"), allow_not_found=True)
         return sorted(info.base_name for info in filesystem.get_file_info(selector))
+
+    def files(self) -> list[str]:
+        """Names of all files in the folder and below, relative to it, sorted; empty if it does not exist."""
+        filesystem, path = self._place
+        selector = fs.FileSelector(path, allow_not_found=True, recursive=True)
+        found = (info.path for info in filesystem.get_file_info(selector) if info.type == fs.FileType.File)
+        return sorted(name.removeprefix(path).lstrip("/") for name in found)
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write a file atomically: by a rename on a local disk; object stores show an object only when it is complete.
@@ -189,3 +198,22 @@ class RunFolder:
         filesystem, path = self._place
         if self.exists(name):
             filesystem.delete_dir(f"{path}/{name}")
+
+    def remove_file(self, name: str) -> None:
+        """Delete a file. Raises DynaqError when that fails."""
+        filesystem, path = self._place
+        try:
+            filesystem.delete_file(f"{path}/{name}")
+        except OSError as error:
+            raise DynaqError(f"cannot delete {name} in run folder {self.uri!r}: {error}") from error
+
+
+def read_blocks(folder: RunFolder) -> dict[str, list[str]]:
+    """Block number -> its applicants, as the run recorded them; empty for runs of earlier versions."""
+    recorded: dict[str, list[str]] = folder.read_json(COHORT) if folder.exists(COHORT) else {}
+    return recorded
+
+
+def cohort_digest(cohort: Sequence[str]) -> str:
+    """Hash of the cohort's members and their order, to tell two cohorts apart."""
+    return hashlib.sha256("\n".join(cohort).encode()).hexdigest()[:16]

@@ -29,13 +29,24 @@ VERBS = {
     "serve": "Serve the judge, or recommendations and their page, over HTTP.",
     "promote": "Let a run serve, if it is complete and the log does not show it to be worse.",
     "simulate": "Let a judge play the applicants against a running API.",
+    "forget": "Erase all that is held about one applicant.",
+    "export-person": "Everything that is held about one applicant, as JSON.",
     "report": "Write the report page of a run.",
     "submit": "Run a command on a Ray cluster: submit [--address URL] -- COMMAND …",
     "doctor": "Check Ray, GPU, store, model, disk and versions.",
 }
-MANY_VALUES = {"ingest": ("--jobs", "--candidates", "--map")}  # options that take several values in a row
+MANY_VALUES = {
+    "ingest": ("--jobs", "--candidates", "--map"),
+    "forget": ("--runs",),
+    "export-person": ("--runs",),
+}  # options that take several values in a row
 
 USAGE = "Usage: dynaq [--debug] COMMAND [OPTIONS]"
+
+
+def module_of(verb: str) -> str:
+    """The module of a verb."""
+    return f"jobs.{verb.replace('-', '_')}"
 
 
 def main() -> NoReturn:
@@ -92,7 +103,7 @@ def _dispatch(arguments: list[str]) -> int:
     if verb not in VERBS:
         raise InputError(f"there is no command {verb!r}; the commands are {', '.join(VERBS)}")
     warnings.filterwarnings("ignore", category=FutureWarning)
-    module = importlib.import_module(f"jobs.{verb}")
+    module = importlib.import_module(module_of(verb))
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.command(verb)(module.main)
     for option in MANY_VALUES.get(verb, ()):

@@ -70,15 +70,19 @@ def main(
     serving: Annotated[
         str | None, typer.Option(help="--recommend: folder in which dynaq promote names the run")
     ] = None,
+    keep_days: Annotated[
+        float | None, typer.Option(min=0.01, help="--recommend: delete feedback and exposures after so many days")
+    ] = None,
     address: Address = None,
 ) -> None:
     """Serve over HTTP."""
     if not (reward or recommend):
         raise InputError("name what to serve: --reward, --recommend or both")
-    if not recommend and (run or serving):
-        raise InputError("--run and --serving belong to --recommend")
+    if not recommend and (run or serving or keep_days):
+        raise InputError("--run, --serving and --keep-days belong to --recommend")
     # Absolute, since replicas have another working directory.
-    flags = {"store": _absolute(store), "run": _absolute(run), "serving": _absolute(serving)}
+    flags: dict[str, Any] = {"store": _absolute(store), "run": _absolute(run), "serving": _absolute(serving)}
+    flags["keep_days"] = keep_days
     local = cluster_address(address) is None
     with held_port(host, port) if local else nullcontext():
         if reward and recommend:
@@ -95,7 +99,7 @@ def main(
             _serve(services)
 
 
-def _both(host: str, port: int, config: str | None, flags: dict[str, str | None]) -> list[Service]:
+def _both(host: str, port: int, config: str | None, flags: dict[str, Any]) -> list[Service]:
     both = load_settings(BothServices, "service configuration", config)
     recommender = both.recommend | {name: value for name, value in flags.items() if value is not None}
     first = _recommend(host, port, None, recommender)

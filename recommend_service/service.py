@@ -11,15 +11,15 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from cachetools import TTLCache
 
 from dynaq.encoder import Embedder, Encoder
 from dynaq.errors import DynaqError, InputError
-from dynaq.feedback.answers import StandingEvents
-from dynaq.feedback.events import WARM_START, Exposure, FeedbackEvent
+from dynaq.feedback.answers import HIDES, StandingEvents
+from dynaq.feedback.events import OVERSEEN, WARM_START, Exposure, FeedbackEvent
 from dynaq.feedback.exposure_policy import POOL, rank_probabilities
 from dynaq.ingest.embedding import candidate_texts, content_hash, stored_encoder
 from dynaq.personal.redaction import keeps_personal_data, says_something, without_personal_data
@@ -29,12 +29,15 @@ from recommend_service.applicant_ranking import Ranker, Ranking
 from recommend_service.catalogue import ApplicantVectors, Catalogue, applicant_vectors
 from recommend_service.config import RecommendConfig
 from recommend_service.metrics import Metrics
+from recommend_service.oversight import Decisions, parts, set_aside, with_pinned
 from recommend_service.problems import Problem
 from recommend_service.recorder import Overloaded, Recorder
+from recommend_service.rights import Rights
 from recommend_service.run_watch import RunWatch
 from recommend_service.schemas import (
     ApplicantList,
     ApplicantShown,
+    Erasure,
     Explanation,
     FeedbackIn,
     Recommendation,
@@ -47,6 +50,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 SUMMARY = 300  # characters of a description in a list
 FUTURE = timedelta(minutes=5)  # tolerance for clocks that differ
+EXPIRY_SECONDS = 3600.0  # between two deletions of what is too old
 LEDGER_SECONDS = 60.0  # how long an applicant's judgements are cached
 LEDGERS_KEPT = 1000  # applicants whose judgements are cached
 NO_AGENT = "No agent has been trained for this applicant yet: ranked by similarity of profile and jobs."
@@ -80,6 +84,7 @@ class Recommender:
         feedback = open_feedback(self.config.store)
         try:
             self._standing = await self._read(lambda: StandingEvents.of(feedback.feedback()))
+            decisions = Decisions(await self._read(feedback.decisions))
             catalogue = await self._read(lambda: Catalogue.load(self._store))
             self.ranker = await self._read(lambda: self._watch.ranker(catalogue, None))
         except BaseException:
@@ -87,12 +92,16 @@ class Recommender:
             raise
         rank_probabilities(min(POOL, len(catalogue.job_ids)), self._sharpness)  # so that no request waits for it
         self._recorder = Recorder(feedback, self.config.max_waiting)
+        self.rights = Rights(self.config, self._store, self._recorder, decisions, self._read)
         self._texts = Texts(self.config.store, self._encoder)
         self.metrics.show_run(self.run_id)
         self._tasks = [
             asyncio.create_task(_every(self.config.poll_seconds, self._look_for_run)),
             asyncio.create_task(_every(self.config.catalogue_seconds, self._look_at_store)),
         ]
+        if self.config.keep_days is not None:
+            await self._expire()
+            self._tasks.append(asyncio.create_task(_every(EXPIRY_SECONDS, self._expire)))
 
     async def stop(self) -> None:
         """Write what was accepted, and close the store."""
@@ -117,36 +126,48 @@ class Recommender:
 
     # Lists
 
-    async def recommend(self, applicant_id: str, k: int, preference: str | None, explained: bool) -> Recommendations:
-        """Draw a list around the applicant's ranking, and store its exposure. Raises Problem, Overloaded."""
+    async def recommend(
+        self, applicant_id: str, k: int, preference: str | None, explained: bool, *, recorded: bool = True
+    ) -> Recommendations:
+        """Draw a list around the applicant's ranking, and store its exposure. Raises Problem, Overloaded.
+
+        recorded: whether the applicant is shown the list, so that it is stored as an exposure.
+        """
         ranker, wish = self.ranker, None
         applicant, profile = self._applicant(applicant_id, ranker.catalogue)
         text = " ".join((preference or "").split()) or None
         if text is not None:
             wish = Wish(await self._wish(text), self.config.preference_weight, self.config.shortlist)
         standing = self._standing.of_applicant(applicant_id)
-        ranking = await self._ranked(ranker, applicant, max(self.config.shortlist, POOL) + len(standing))
+        decided = self.rights.decisions.of_applicant(applicant_id)
+        drawn_by = set_aside(standing, decided)
+        ranking = await self._ranked(ranker, applicant, max(self.config.shortlist, POOL) + len(drawn_by))
         draw = _generator(applicant_id, ranking.policy, text or "", datetime.now(UTC).date().isoformat())
-        shown = choose(ranking, ranker.catalogue, standing, wish, k, draw, self._sharpness)
+        shown = choose(ranking, ranker.catalogue, drawn_by, wish, k, draw, self._sharpness)
+        pinned = [one for one, action in decided.items() if action == "pin" and standing.get(one) not in HIDES]
+        shown = with_pinned(shown, ranking, ranker.catalogue, pinned, k)
         jobs = [ranker.catalogue.job(row) for row in shown.ranking.rows.tolist()]
-        exposure = self._expose(applicant_id, shown, jobs, text)
+        policy = OVERSEEN if decided else ranking.policy
+        exposure = self._expose(applicant_id, shown, jobs, text, policy) if recorded else None
         agent = ranking.policy != WARM_START
         explanations: Sequence[Explanation | None] = [None] * len(jobs)
         if explained:
             judged = await self._judged(applicant_id)
             explanations = explain(shown, ranker.catalogue, applicant, profile, judged, agent)
-        source = "agent" if agent else "warm-start"
+        source: Literal["agent", "warm-start"] = "agent" if agent else "warm-start"
         self.metrics.lists.labels(source).inc()
         return Recommendations(
             applicant_id=applicant_id,
-            source="agent" if agent else "warm-start",
+            source=source,
             note=BY_AGENT if agent else NO_AGENT,
             run_id=ranking.policy if agent else None,
             preference=text,
             exposure=exposure,
+            parts=parts(source, ranker.judge, standing, decided, wish=wish is not None, explored=self.config.explore),
             recommendations=[
                 Recommendation(
                     rank=rank,
+                    placed_by="person" if job.id in pinned else "model",
                     job_id=job.id,
                     title=job.title,
                     summary=textwrap.shorten(job.description[: 2 * SUMMARY], SUMMARY, placeholder=" …"),
@@ -162,11 +183,11 @@ class Recommender:
         return self.config.sharpness if self.config.explore else math.inf
 
     def _applicant(self, applicant_id: str, catalogue: Catalogue) -> tuple[ApplicantVectors, Candidate]:
-        applicant = catalogue.vectors_of(applicant_id)
-        if applicant is not None:
-            return applicant, catalogue.profile(applicant_id)
         if applicant_id in self._newcomers:
             return self._newcomers[applicant_id]
+        applicant = catalogue.vectors_of(applicant_id)
+        if applicant is not None and applicant_id not in self.rights.erased:
+            return applicant, catalogue.profile(applicant_id)
         raise Problem(404, "unknown-applicant", f"applicant {applicant_id!r} is not in the store, or has no vectors")
 
     async def _wish(self, text: str) -> FloatArray:
@@ -182,10 +203,11 @@ class Recommender:
             ranking = await loop.run_in_executor(self._ranking, ranker.rank, applicant, depth)
         return ranking
 
-    def _expose(self, applicant_id: str, shown: Shown, jobs: list[Job], preference: str | None) -> str:
+    def _expose(self, applicant_id: str, shown: Shown, jobs: list[Job], preference: str | None, policy: str) -> str:
+        self.check_known(applicant_id)  # again, just before it is queued: they may have been erased meanwhile
         key = uuid.uuid4().hex
         if jobs:
-            ids, policy = tuple(job.id for job in jobs), shown.ranking.policy
+            ids = tuple(job.id for job in jobs)
             self._recorder.expose(
                 Exposure(applicant_id, key, datetime.now(UTC), ids, shown.propensities, policy, preference)
             )
@@ -199,7 +221,8 @@ class Recommender:
             rows.sort(key=lambda row: row["created_at"])
             labels = ("apply", "save", "click", "ignore")
             known = {row["job_id"]: {label: row[f"p_{label}"] for label in labels} for row in rows}
-            self._ledgers[applicant_id] = known
+            if applicant_id not in self.rights.erased:
+                self._ledgers[applicant_id] = known
         return known
 
     def job(self, job_id: str) -> Job:
@@ -242,20 +265,21 @@ class Recommender:
         return events
 
     async def _keep(self, events: list[FeedbackEvent]) -> None:
+        for event in events:
+            self.check_known(event.applicant_id)
         try:
             await self._recorder.add(events)
         except Overloaded:
             raise
         except DynaqError as error:
             raise Problem(503, "store-unavailable", f"no event was stored: {error}", retry_after=5) from error
-        self._standing.add(events)
+        self._standing.add(event for event in events if event.applicant_id not in self.rights.erased)
         for event in events:
             self.metrics.events.labels(event.event).inc()
 
     def _check(self, one: FeedbackIn, now: datetime, place: str) -> None:
         catalogue, run = self.ranker.catalogue, self.ranker.run
-        if one.applicant_id not in catalogue and one.applicant_id not in self._newcomers:
-            raise Problem(404, "unknown-applicant", f"{place}applicant {one.applicant_id!r} is not in the store")
+        self.check_known(one.applicant_id, place)
         # A job that has just left the catalogue may still be on an applicant's screen.
         if one.job_id not in catalogue.rows and (run is None or one.job_id not in run.columns):
             raise Problem(404, "unknown-job", f"{place}job {one.job_id!r} is not in the catalogue")
@@ -289,7 +313,39 @@ class Recommender:
             await self._read(write)
         except DynaqError as error:  # a folder store allows one writer at a time
             raise Problem(503, "store-busy", str(error), retry_after=5) from error
+        self.rights.erased.discard(applicant.id)
         self._newcomers[applicant.id] = (applicant_vectors(applicant.id, blocks, layout), applicant)
+
+    def check_known(self, applicant_id: str, place: str = "") -> None:
+        """Raises Problem when there is no such applicant. place: of the id in a request."""
+        here = applicant_id in self.ranker.catalogue and applicant_id not in self.rights.erased
+        if not here and applicant_id not in self._newcomers:
+            raise Problem(404, "unknown-applicant", f"{place}applicant {applicant_id!r} is not in the store")
+
+    # Rights
+
+    async def forget(self, applicant_id: str) -> Erasure:
+        """Erase an applicant from the store, the runs that serve or served, and memory. Raises Problem."""
+        newcomer = self._newcomers.pop(applicant_id, None)
+        try:
+            erasure = await self.rights.erase(applicant_id)
+        except Problem:
+            self._newcomers |= {applicant_id: newcomer} if newcomer else {}
+            raise
+        self._drop(applicant_id)
+        await self._look_for_run()
+        await self._look_at_store()
+        return erasure
+
+    def _drop(self, applicant_id: str) -> None:
+        """Remove an applicant from memory, except from the catalogue, which is loaded anew."""
+        self._standing.forget(applicant_id)
+        self.rights.decisions.forget(applicant_id)
+        self._ledgers.pop(applicant_id, None)
+        self.ranker.forget(applicant_id)
+
+    async def _expire(self) -> None:
+        self._standing = await self.rights.expire() or self._standing
 
     # In the background
 
@@ -299,7 +355,7 @@ class Recommender:
 
     async def _look_at_store(self) -> None:
         async with self._changing:
-            before = self.ranker.catalogue
+            before, newcomers = self.ranker.catalogue, list(self._newcomers)
             try:
                 catalogue = await self._read(lambda: Catalogue.load(self._store, before))
             except DynaqError as error:
@@ -308,8 +364,16 @@ class Recommender:
                 return
             self._store_problem = None
             await self._take(catalogue)
-        for one in [one for one in self._newcomers if one in self.ranker.catalogue]:
-            del self._newcomers[one]
+            await self._drop_erased(before, catalogue, newcomers)
+        for one in newcomers:  # the catalogue, which is younger, has them, unless they have been erased
+            self._newcomers.pop(one, None)
+
+    async def _drop_erased(self, before: Catalogue, now: Catalogue, newcomers: Sequence[str]) -> None:
+        """Drop applicants whom another process or replica erased, and what this one has written of them since."""
+        known = [*newcomers, *(before.applicant_ids if now is not before else ())]
+        left = [one for one in known if one not in now]
+        for one in await self.rights.erased_elsewhere(left):
+            self._drop(one)
 
     async def _take(self, catalogue: Catalogue) -> None:
         """Switch to this catalogue, and to the newest run."""

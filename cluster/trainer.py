@@ -31,7 +31,7 @@ from cluster.session import real_cores
 from dynaq.errors import DynaqError
 from dynaq.means import mean_known
 from dynaq.qrels import Qrels
-from dynaq.runs.folder import COHORT, METRICS, RECOMMENDATIONS, RunFolder, read_blocks
+from dynaq.runs.folder import COHORT_BLOCKS, METRICS, RECOMMENDATIONS, RunFolder, read_blocks
 from dynaq.runs.judge_tables import JUDGE_TABLES
 from dynaq.runs.q_table import write_serving
 
@@ -306,7 +306,7 @@ def run_blocks(folder: RunFolder, cohort: Sequence[str], block_size: int, qrels:
     if [one for ids in recorded.values() for one in ids] == list(cohort):
         cut = recorded
     else:
-        folder.write_json(COHORT, cut)
+        folder.write_json(COHORT_BLOCKS, cut)
     blocks = []
     for index, members in cut.items():
         applicant_ids = tuple(members)

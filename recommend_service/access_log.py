@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dynaq.errors import InputError
 
-FORMAT = "%(asctime)s %(message)s"
+LINE_FORMAT = "%(asctime)s %(message)s"
 
 
 class AccessLog:
@@ -29,7 +29,7 @@ class AccessLog:
             handler = WatchedFileHandler(Path(path), encoding="utf-8")
         except OSError as error:
             raise InputError(f"access log {path} cannot be written ({error.strerror}); name another file") from error
-        handler.setFormatter(logging.Formatter(FORMAT))
+        handler.setFormatter(logging.Formatter(LINE_FORMAT))
         self._logger.addHandler(handler)
 
     def call(self, method: str, route: str, status: int, seconds: float, scope: str) -> None:

@@ -40,7 +40,9 @@ def rights_routes(service: Recommender, keys: Keys) -> APIRouter:
         caller = caller_of(request)
         return Me(scope=caller.scope, applicant_id=caller.applicant_id, read_only=caller.read_only)
 
-    @router.post("/v1/applicants/{applicant_id:path}/tokens", status_code=201, responses=documented(404, 409, 422))
+    @router.post(
+        "/v1/applicants/{applicant_id:path}/tokens", status_code=201, responses=documented(400, 404, 409, 413, 422)
+    )
     async def token(request: Request, applicant_id: ApplicantId, body: TokenIn) -> TokenIssued:
         """A token with which one applicant, and nobody else, sees and does what is theirs. Needs the service key."""
         caller_of(request).check_operator()
@@ -62,7 +64,7 @@ def rights_routes(service: Recommender, keys: Keys) -> APIRouter:
         return DecisionList(decisions=[DecisionShown(**row) for row in await service.rights.log(applicant_id)])
 
     @router.post(
-        "/v1/applicants/{applicant_id:path}/decisions", status_code=201, responses=documented(404, 413, 422, 503)
+        "/v1/applicants/{applicant_id:path}/decisions", status_code=201, responses=documented(400, 404, 413, 422, 503)
     )
     async def decide(request: Request, applicant_id: ApplicantId, body: DecisionIn) -> DecisionShown:
         """Block or pin a job for an applicant, or undo that. It is logged. Needs the service key."""

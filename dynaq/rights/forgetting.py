@@ -14,7 +14,6 @@ would have. Every step leaves a folder that can be used, and repeating the call 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -28,13 +27,21 @@ import pyarrow.parquet as pq
 from dynaq.agent.checkpoint import without_agent
 from dynaq.errors import DynaqError, InputError
 from dynaq.judging.ledger_file import LEDGER
-from dynaq.rights.traces import NETWORKS, holds, traces, written
-from dynaq.runs.folder import COHORT, CONFIG, METRICS, RECOMMENDATIONS, REPORT, RunFolder, cohort_digest, read_blocks
+from dynaq.rights.traces import NETWORKS, POINTER, holds, traces, written
+from dynaq.runs.folder import (
+    COHORT_BLOCKS,
+    CONFIG,
+    METRICS,
+    RECOMMENDATIONS,
+    REPORT,
+    RunFolder,
+    cohort_digest,
+    read_blocks,
+)
 from dynaq.runs.q_table import AGENTS, Q_VALUES, SERVING, replace_blocks, write_q_values
 
 EVENT_FILES = "events.out.tfevents"
-FORGOTTEN = "forgotten"  # takes the place of the id in files that are not ours, such as Ray Tune's
-_POINTER = re.compile(r"block_\d{5}\.json")
+NAMELESS = "forgotten"  # takes the place of the id in files that are not ours, such as Ray Tune's
 
 
 @dataclass
@@ -158,14 +165,14 @@ def _forget_in_cohort(
     cohort = _members(left)
     folder.write_yaml(CONFIG, config | {"applicants": len(cohort), "cohort": cohort_digest(cohort)})
     if folder.exists("agents"):
-        folder.write_json(COHORT, left)  # last: until here a repeated call finds what is left to do
+        folder.write_json(COHORT_BLOCKS, left)  # last: until here a repeated call finds what is left to do
 
 
 def _checkpoints(folder: RunFolder) -> dict[str, str]:
     """Block, as `agents/block_00000` -> its newest checkpoint folder, relative to the run folder."""
     found = {}
     for name in folder.names("agents"):
-        if _POINTER.fullmatch(name):
+        if POINTER.fullmatch(name):
             block, record = f"agents/{name.removesuffix('.json')}", folder.read_json(f"agents/{name}")
             found[block] = record.get("checkpoint") or f"{block}-{record['round']:04d}"
     if not found and folder.exists(SERVING):  # only what is served from
@@ -245,7 +252,7 @@ def _forget_in_other_files(folder: RunFolder, applicant_id: str) -> None:
         if name.endswith((".pkl", ".pickle")):
             folder.remove_file(name)
         elif not name.endswith(".parquet"):
-            folder.write_bytes(name, written(applicant_id).sub(FORGOTTEN.encode(), folder.read_bytes(name)))
+            folder.write_bytes(name, written(applicant_id).sub(NAMELESS.encode(), folder.read_bytes(name)))
 
 
 def runs_in(folders: Sequence[str]) -> Iterator[RunFolder]:

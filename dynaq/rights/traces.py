@@ -17,21 +17,30 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dynaq.evaluation.comparison import COMPARISON
-from dynaq.runs.folder import COHORT, CONFIG, COSTS, RunFolder
+from dynaq.runs.folder import COHORT_BLOCKS, CONFIG, COSTS, RunFolder
 from dynaq.runs.q_table import AGENTS, SERVING
 
 NETWORKS = "pretrained.json"
-STORE = "store.json"  # in every folder store
+STORE_FILE = "store.json"  # in every folder store
 MIN_ID = 4  # shorter ids, and numbers, are looked for in other files only in quotes
-_OURS = {SERVING, AGENTS, NETWORKS, COMPARISON, COSTS, "block.json", "bills.json", PurePosixPath(COHORT).name}
-_POINTER = re.compile(r"block_\d{5}\.json")
+_STRUCTURED = {
+    SERVING,
+    AGENTS,
+    NETWORKS,
+    COMPARISON,
+    COSTS,
+    "block.json",
+    "bills.json",
+    PurePosixPath(COHORT_BLOCKS).name,
+}
+POINTER = re.compile(r"block_\d{5}\.json")
 _PARTIAL = re.compile(r"\.\w{8}\.partial$")  # of a file that was being written (`RunFolder.write_bytes`)
 
 
 def traces(folder: RunFolder, applicant_id: str) -> list[str]:
     """Names of the files in a folder, and below it, that name the applicant; those of stores are left to the store."""
     names = folder.files()
-    stores = tuple(name.removesuffix(STORE) for name in names if PurePosixPath(name).name == STORE)
+    stores = tuple(name.removesuffix(STORE_FILE) for name in names if PurePosixPath(name).name == STORE_FILE)
     return [name for name in names if not name.startswith(stores) and holds(folder, name, applicant_id)]
 
 
@@ -44,8 +53,8 @@ def holds(folder: RunFolder, name: str, applicant_id: str) -> bool:
     try:
         if path.suffix == ".parquet":
             return _table_holds(pq.read_table(pa.BufferReader(data)), applicant_id)
-        if path.name in _OURS or _POINTER.fullmatch(path.name):
-            return applicant_id in _ids(json.loads(data), path.name == PurePosixPath(COHORT).name)
+        if path.name in _STRUCTURED or POINTER.fullmatch(path.name):
+            return applicant_id in _ids(json.loads(data), path.name == PurePosixPath(COHORT_BLOCKS).name)
     except (pa.ArrowException, ValueError):  # torn by an interruption: it may hold anything
         return True
     if path.suffix in (".pkl", ".pickle"):

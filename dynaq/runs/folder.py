@@ -31,7 +31,7 @@ METRICS = "metrics.parquet"
 RECOMMENDATIONS = "recommendations.parquet"
 REPORT = "report.html"
 COSTS = "costs.json"  # of an endpoint's calls, over all sessions of the run
-COHORT = "agents/cohort.json"  # block -> its applicants, as they were divided at the run's start
+COHORT_BLOCKS = "agents/cohort.json"  # block -> its applicants, as they were divided at the run's start
 GOLD = "gold.parquet"  # the hand-made labels of --gold
 
 
@@ -210,7 +210,7 @@ class RunFolder:
 
 def read_blocks(folder: RunFolder) -> dict[str, list[str]]:
     """Block number -> its applicants, as the run recorded them; empty for runs of earlier versions."""
-    recorded: dict[str, list[str]] = folder.read_json(COHORT) if folder.exists(COHORT) else {}
+    recorded: dict[str, list[str]] = folder.read_json(COHORT_BLOCKS) if folder.exists(COHORT_BLOCKS) else {}
     return recorded
 
 

@@ -60,7 +60,7 @@ CANDIDATES_TEXT_SCHEMA = pa.schema(
         ("experience", pa.large_string()),  # JSON list of positions
     ]
 )
-FORGOTTEN = "forgotten.jsonl"
+ERASURES = "forgotten.jsonl"
 LEDGER_KEYS = ("applicant_id", "job_id", "judge")
 BATCH_ROWS = 4096
 WRITE_BATCH_CHARS = 64 << 20  # a batch of very long texts has fewer rows
@@ -231,14 +231,14 @@ class FolderStore(Store):
 
     def note_forgotten(self, note: Mapping[str, str]) -> None:
         self._folder.check_writable()
-        with (self._folder.path / FORGOTTEN).open("ab") as file:
+        with (self._folder.path / ERASURES).open("ab") as file:
             file.write(json.dumps(dict(note)).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
         sync_folder(self._folder.path)
 
     def forgotten(self) -> list[dict[str, str]]:
-        path = self._folder.path / FORGOTTEN
+        path = self._folder.path / ERASURES
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         return [json.loads(line) for line in lines if line.endswith("}")]  # a line that a crash tore was not written
 

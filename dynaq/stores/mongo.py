@@ -55,7 +55,7 @@ DATABASE = "rl_jobsdb"
 BATCH = 1024
 DURABLE = WriteConcern(w="majority", j=True)
 DUPLICATE_KEY = 11000
-EVENTS = ("feedback", "exposures", "decisions")
+EVENT_COLLECTIONS = ("feedback", "exposures", "decisions")
 Document = dict[str, Any]
 
 
@@ -139,7 +139,7 @@ class MongoStore(Store):
             self._database["judgements"].create_index([*keys, ("judge", ASCENDING)], unique=True, name="pair_judge")
             self._database["judgements"].create_index([("judge", ASCENDING)], name="judge")
             self._database["qrels"].create_index(keys, unique=True, name="pair")
-            for collection in EVENTS:
+            for collection in EVENT_COLLECTIONS:
                 self._database[collection].create_index([("applicant_id", ASCENDING)], name="applicant")
 
     def _check_writable(self) -> None:
@@ -364,7 +364,7 @@ class MongoStore(Store):
         return self._keyed("decisions", DECISION_SCHEMA, applicants)
 
     def forget_events(self, applicant_id: str) -> dict[str, int]:
-        return {name: self._delete(name, {"applicant_id": applicant_id}) for name in EVENTS}
+        return {name: self._delete(name, {"applicant_id": applicant_id}) for name in EVENT_COLLECTIONS}
 
     def expire_events(self, before: datetime) -> int:
         return sum(self._delete(name, {"at": {"$lt": before}}) for name in ("feedback", "exposures"))

@@ -1,11 +1,17 @@
 # make demo, make test: each sets up what it needs and does nothing twice. CONTRIBUTING.md says which to use when.
 BIN := .venv/bin
 STAMP := .venv/.installed
+# Where it is set, each of the many processes of a run would compile the project again.
+export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo lint test-fast test build mongo bench-quality bench-trust bench-compare setup constraints clean
+.PHONY: demo docs lint test-fast test build mongo bench-quality bench-trust bench-compare setup constraints clean
 
 demo: setup
 	$(BIN)/dynaq demo
+
+# The documentation on http://127.0.0.1:8100, rebuilt when a page changes. Ctrl-C ends it.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve --strict --dev-addr 127.0.0.1:8100
 
 # What a commit must pass; .pre-commit-config.yaml runs it.
 lint: setup
@@ -13,15 +19,14 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# About two minutes on two cores: the tests that need neither engine, browser nor Ray, and are not slow.
+# Under two minutes on two cores: the tests that need neither engine, browser nor Ray, and are not slow.
 FAST := not engine and not browser and not cluster and not slow
 test-fast: setup
 	$(BIN)/python -m pytest -n 2 -m "$(FAST)"
 
 test: lint
 	@bash requirements/chromium.sh
-	$(BIN)/python -m pytest -n 2 -m "$(FAST)"
-	$(BIN)/python -m pytest -m "not ($(FAST))"  # one after the other: they share one Ray and one engine, which need both cores
+	$(BIN)/python -m pytest -n 2 --dist loadgroup  # the tests of the engine in one process, those of Ray in the other
 
 # Wheel and source distribution in dist/, the wheel built from the source distribution.
 build: setup

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import cycle
 from typing import Any
@@ -39,6 +40,13 @@ TRANSFORMERS_PAIRS = 16
 CONCURRENT_CALLERS = 200
 REPETITIONS = 3
 PORT = 8713
+ROLES = {  # by a word in a process's title
+    "VLLM": "vLLM's engine",
+    "ServeReplica:judge:judge": "the judge's replica",
+    "ServeReplica:judge:api": "the API",
+    "ProxyActor": "Serve's proxy",
+    "ServeController": "Serve's controller",
+}
 
 Pairs = list[tuple[Candidate, list[Job]]]
 
@@ -84,11 +92,12 @@ def with_transformers(model_name: str | None) -> dict[str, float]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from reward_service.engine import Tokens
+    from reward_service.engine import Tokens, compute_dtype
     from reward_service.model import resolve_model
 
     path, device = resolve_model(model_name), "cuda" if torch.cuda.is_available() else "cpu"
-    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16).to(device)
+    dtype = getattr(torch, compute_dtype(JudgeConfig(model=model_name)))
+    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to(device)
     tokens = Tokens(AutoTokenizer.from_pretrained(path))
     pairs = [(applicant, jobs[: TRANSFORMERS_PAIRS // APPLICANTS]) for applicant, jobs in the_pairs()]
     rates = {}
@@ -119,9 +128,12 @@ def rate(call: Callable[[Any], None], items: list[Any]) -> float:
     return len(items) / (time.perf_counter() - began)
 
 
-def bare_vllm(model_name: str | None) -> dict[str, float]:
-    """Pairs per second of `LLM.generate` on the same prompts, with and without reading the prefix cache."""
-    from reward_service.engine import BLOCK_SIZE, Tokens, _on_cpu, _set_environment
+def bare_vllm(model_name: str | None, *, as_served: bool = False) -> dict[str, float]:
+    """Pairs per second of `LLM.generate` on the same prompts, with and without reading the prefix cache.
+
+    as_served: with the service's executor instead of the one that vLLM chooses.
+    """
+    from reward_service.engine import BLOCK_SIZE, Tokens, _on_cpu, _set_environment, compute_dtype, executor
     from reward_service.model import resolve_model
 
     config = JudgeConfig(model=model_name, method="likelihood")
@@ -131,7 +143,8 @@ def bare_vllm(model_name: str | None) -> dict[str, float]:
 
     llm = LLM(
         resolve_model(model_name),
-        dtype="bfloat16",
+        dtype=compute_dtype(config),
+        distributed_executor_backend=executor(config) if as_served else None,
         max_model_len=config.max_model_len,
         max_num_seqs=config.max_ongoing_requests,
         block_size=BLOCK_SIZE,
@@ -182,7 +195,9 @@ def service(model_name: str | None, seconds: float) -> dict[str, Any]:
         assert judge is not None
         client = HttpJudge(url)
         client.judge(pairs[0][0], [Job(id="warm", title="warm up")])
+        before = cpu_seconds()
         cold = [asyncio.run(all_of(client, marked(pairs, str(i)))) for i in range(REPETITIONS)]
+        found["CPU seconds"] = dict((cpu_seconds() - before).most_common())
         found["likelihood"] = max(cold)
         # Every job's baseline is known then; the pairs are new, and others than those of `new_pairs`.
         known = [[(pairs[i][0], pairs[(i + k) % APPLICANTS][1]) for i in range(APPLICANTS)] for k in (4, 5, 6)]
@@ -285,6 +300,20 @@ def service_memory() -> int:
     return total
 
 
+def cpu_seconds() -> Counter[str]:
+    """CPU seconds that this process, its engine and Ray have used so far, by the process's part in a judgement."""
+    used = Counter[str]()
+    this = psutil.Process()
+    for process in [this, *this.children(recursive=True)]:
+        try:
+            times, title = process.cpu_times(), f"{process.name()} {' '.join(process.cmdline())}"
+        except psutil.Error:
+            continue
+        of_ray = next((role for word, role in ROLES.items() if word in title), "other processes of Ray")
+        used["this bench" if process == this else of_ray] += times.user + times.system
+    return used
+
+
 def in_a_process(part: str, model: str | None, seconds: float) -> dict[str, Any]:
     """Run one part in a process of its own, so that the next one has the machine for itself."""
     with tempfile.NamedTemporaryFile("r", suffix=".json") as out:
@@ -295,8 +324,15 @@ def in_a_process(part: str, model: str | None, seconds: float) -> dict[str, Any]
     return result
 
 
-def report(alone: dict[str, Any], bare: dict[str, Any], served: dict[str, Any], model: str, seconds: float) -> None:
-    """The table, with the aims beside it."""
+def report(
+    alone: dict[str, Any],
+    bare: dict[str, Any],
+    within: dict[str, Any],
+    served: dict[str, Any],
+    model: str,
+    seconds: float,
+) -> None:
+    """The table, with the aims beside it. within: bare vLLM with the model in the engine's process, as the service."""
     print(f"\n{APPLICANTS * JOBS_EACH} pairs, {model}, {os.cpu_count()} cores; judgements/s, best of {REPETITIONS}\n")
     print(f"{'':38}{'likelihood':>12}{'choice':>12}")
 
@@ -306,19 +342,25 @@ def report(alone: dict[str, Any], bare: dict[str, Any], served: dict[str, Any], 
     row("transformers, one pair at a time", [alone[m] for m in METHODS])
     row("bare vLLM, prefix cache not read", [bare[f"{m} uncached"] for m in METHODS])
     row("bare vLLM, prefix cache", [bare[f"{m} cached"] for m in METHODS])
+    row("  the same, in the engine's process", [within[f"{m} cached"] for m in METHODS])
     row("the service", [served[m] for m in METHODS])
     row("the service, every job met before", [served["likelihood, jobs known"]])
     if "two replicas" in served:
         row("two replicas", [served["two replicas"]])
-    row("service / bare vLLM        (aim 0.9)", [served[m] / bare[f"{m} cached"] for m in METHODS], "12.2f")
+    row("service / bare vLLM        (aim 0.95)", [served[m] / bare[f"{m} cached"] for m in METHODS], "12.2f")
+    row("  in the engine's process", [served[m] / within[f"{m} cached"] for m in METHODS], "12.2f")
     row("service / transformers     (aim 5)", [served[m] / alone[m] for m in METHODS], "12.1f")
     row("  every job met before", [served["likelihood, jobs known"] / alone["likelihood"]], "12.1f")
     row("prefix cache gain", [bare[f"{m} cached"] / bare[f"{m} uncached"] for m in METHODS], "12.2f")
     added = served["single ms"] - bare["single ms"]
     print(
         f"\none warm pair: HTTP {served['single ms']:.1f} ms, bare engine {bare['single ms']:.1f} ms, "
-        f"added {added:.1f} ms (aim 15)"
+        f"added {added:.1f} ms (aim 5)"
     )
+    total = sum(served["CPU seconds"].values())
+    shares = ", ".join(f"{role} {value / total:.1%}" for role, value in served["CPU seconds"].items())
+    each = 1000 * total / (REPETITIONS * APPLICANTS * JOBS_EACH)
+    print(f"CPU time of a likelihood judgement over HTTP: {each:.1f} ms, {shares}")
     print(f"{CONCURRENT_CALLERS} callers for {seconds:g} s: {served['load']}")
     if "two replicas" not in served:
         print("two replicas: not measured, they would share the cores of one")
@@ -327,6 +369,7 @@ def report(alone: dict[str, Any], bare: dict[str, Any], served: dict[str, Any], 
 PARTS: dict[str, Callable[[str | None, float], dict[str, Any]]] = {
     "transformers": lambda model, _: with_transformers(model),
     "bare": lambda model, _: bare_vllm(model),
+    "bare, as served": lambda model, _: bare_vllm(model, as_served=True),
     "service": service,
 }
 
@@ -342,8 +385,8 @@ def main() -> None:
         with open(arguments.out, "w") as file:
             json.dump(PARTS[arguments.part](arguments.model, arguments.seconds), file)
         return
-    alone, bare, served = (in_a_process(part, arguments.model, arguments.seconds) for part in PARTS)
-    report(alone, bare, served, arguments.model or "SmolLM2-135M-Instruct", arguments.seconds)
+    alone, bare, within, served = (in_a_process(part, arguments.model, arguments.seconds) for part in PARTS)
+    report(alone, bare, within, served, arguments.model or "SmolLM2-135M-Instruct", arguments.seconds)
 
 
 if __name__ == "__main__":

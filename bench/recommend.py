@@ -2,8 +2,9 @@
 
     python -m bench.recommend latency     [--jobs 100000] [--agents 1000] [--rate 50] [--seconds 120]
     python -m bench.recommend durability  [--events 100000] [--kills 10]
+    python -m bench.recommend replicas    [--events 100000] [--kills 10]
 
-Both start `dynaq serve --recommend` as a person does, on synthetic vectors, and talk HTTP to it from the same machine.
+All start `dynaq serve --recommend` as a person does, on synthetic vectors, and talk HTTP to it from the same machine.
 
 Latency counts from the moment at which a request was due, not from when it could be sent: requests come at random times
 (Poisson) at the given rate whether or not the ones before were answered. Every applicant is as likely as any other,
@@ -12,6 +13,9 @@ and fewer agents are kept in memory than there are, so that most lists begin on 
 Durability sends batches of events from several clients while the process that takes them is killed again and again.
 A client repeats a batch under its Idempotency-Key until it is acknowledged. In the end every acknowledged event must be
 in the store once.
+
+Replicas does so with two replicas on a mongod that is a replica set, one of which is killed again and again while the
+stream of events goes on.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -44,6 +49,7 @@ from dynaq.records import Candidate, Job
 from dynaq.runs.folder import RunFolder
 from dynaq.runs.q_table import write_q_values, write_serving
 from dynaq.stores import FloatArray, open_store
+from tests.support.mongod import running_mongod
 
 WRITTEN_AT_ONCE = 10_000
 BLOCK = 16  # agents of one file
@@ -54,11 +60,11 @@ SEEDS = {"vectors": 0, "requests": 1, "events": 2}
 FIRST_EVENT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def make_store(folder: Path, jobs: int, applicants: int) -> None:
+def make_store(uri: Path | str, jobs: int, applicants: int) -> None:
     """Jobs j0… and applicants a0… with random unit vectors, said to be those of the packaged encoder."""
     rng = np.random.default_rng(SEEDS["vectors"])
     encoder = Encoder()
-    with open_store(str(folder), create=True) as store:
+    with open_store(uri, create=True) as store:
         for start in range(0, jobs, WRITTEN_AT_ONCE):
             ids = [f"j{i}" for i in range(start, min(jobs, start + WRITTEN_AT_ONCE))]
             text = "What is done here. " * 30
@@ -71,10 +77,10 @@ def make_store(folder: Path, jobs: int, applicants: int) -> None:
         store.put_meta(encoder=encoder.name, encoder_revision=encoder.revision, layout="extended")
 
 
-def make_run(folder: Path, store: Path, agents: int) -> None:
+def make_run(folder: Path, store: Path | str, agents: int) -> None:
     """A run folder with a random Q for each of the first `agents` applicants."""
     rng = np.random.default_rng(SEEDS["vectors"])
-    with open_store(str(store), read_only=True) as opened:
+    with open_store(store, read_only=True) as opened:
         job_ids, applicant_ids = opened.ids("job"), opened.ids("candidate")[:agents]
     run, blocks = RunFolder.at(folder), []
     for start in range(0, agents, BLOCK):
@@ -93,14 +99,15 @@ def _unit(rng: np.random.Generator, rows: int) -> FloatArray:
 
 
 @contextmanager
-def served(folder: Path, **settings: Any) -> Iterator[str]:
-    """`dynaq serve --recommend` over the store and the run of a folder; its address."""
+def served(folder: Path, store: str | None = None, **settings: Any) -> Iterator[str]:
+    """`dynaq serve --recommend` over the run and the store of a folder, or another store; its address."""
     (folder / "serve.yaml").write_text(yaml.safe_dump(settings))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "jobs.serve", "--recommend", "--port", str(port)]
-    for option, name in (("--store", "store"), ("--run", "run"), ("--config", "serve.yaml")):
+    command += ["--store", store or str(folder / "store")]
+    for option, name in (("--run", "run"), ("--config", "serve.yaml")):
         command += [option, str(folder / name)]
     with (folder / "serve.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
@@ -237,11 +244,14 @@ def event_batches(events: int, applicants: int, jobs: int) -> list[list[dict[str
 
 
 async def send_all(
-    url: Callable[[], str], batches: Sequence[list[dict[str, str]]], kill: Callable[[int], Awaitable[None]]
+    url: str,
+    batches: Sequence[list[dict[str, str]]],
+    kill: Callable[[int], Awaitable[None]],
+    repeated: Counter[str] | None = None,
 ) -> dict[str, int]:
     """Send every batch until it is acknowledged. Returns source -> how often it was acknowledged.
 
-    url: where the service is now. kill: called with the number of acknowledged events after each batch.
+    kill: called with the number of acknowledged events after each batch. repeated: counts why batches were repeated.
     """
     acknowledged: dict[str, int] = {}
     waiting = list(enumerate(batches))[::-1]
@@ -250,7 +260,9 @@ async def send_all(
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(20)) as session:
             while waiting:
                 number, batch = waiting.pop()
-                while not await _send(session, url(), number, batch):
+                while (failure := await _send(session, url, number, batch)) is not None:
+                    if repeated is not None:
+                        repeated[failure] += 1
                     await asyncio.sleep(0.05)
                 for event in batch:
                     acknowledged[event["source"]] = acknowledged.get(event["source"], 0) + 1
@@ -260,17 +272,16 @@ async def send_all(
     return acknowledged
 
 
-async def _send(session: aiohttp.ClientSession, url: str, number: int, batch: list[dict[str, str]]) -> bool:
+async def _send(session: aiohttp.ClientSession, url: str, number: int, batch: list[dict[str, str]]) -> str | None:
+    """None when the batch was acknowledged, else why not."""
     try:
         headers = {"Idempotency-Key": f"batch {number}"}
         async with session.post(f"{url}/v1/feedback", json={"events": batch}, headers=headers) as response:
-            if response.status == 201:
-                return True
             if response.status in (404, 422):
                 raise RuntimeError(await response.text())
-    except (aiohttp.ClientError, TimeoutError, OSError):
-        pass
-    return False
+            return None if response.status == 201 else f"status {response.status}"
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        return type(error).__name__
 
 
 def check_once(store: Path | str, acknowledged: dict[str, int]) -> str:
@@ -307,7 +318,7 @@ def durability(folder: Path, events: int, kills: int) -> None:
                     os.kill(process, signal.SIGKILL)
                     killed.append(process)
 
-        acknowledged = asyncio.run(send_all(lambda: url, batches, kill))
+        acknowledged = asyncio.run(send_all(url, batches, kill))
         print(f"  {check_once(folder / 'store', acknowledged)}; {len(killed)} processes killed")
     print(f"  after the service ended: {check_once(folder / 'store', acknowledged)}")
     print(f"  {time.monotonic() - began:.0f} s")
@@ -315,9 +326,64 @@ def durability(folder: Path, events: int, kills: int) -> None:
         raise RuntimeError(f"{len(acknowledged)} of {events} events and {len(killed)} of {kills} kills happened")
 
 
+class Killer:
+    """Kills one of the service's replicas whenever another share of the events is acknowledged, and the stream goes on.
+
+    It waits each time until as many replicas answer as there should be, and holds the stream only at the next share.
+
+    shares: numbers of events at which it kills, and a last one that holds the stream until the last kill is done.
+    """
+
+    def __init__(self, url: str, shares: Sequence[int], replicas: int) -> None:
+        self._url, self._shares, self._replicas = url, shares, replicas
+        self._acknowledged = 0
+        self._task: asyncio.Task[None] | None = None
+        self.killed: list[int] = []
+
+    async def __call__(self, acknowledged: int) -> None:
+        """Called after each batch with the number of acknowledged events."""
+        self._acknowledged = acknowledged
+        self._task = self._task or asyncio.create_task(self._run())
+        while len(self.killed) + 1 < len(self._shares) and acknowledged >= self._shares[len(self.killed) + 1]:
+            if self._task.done():
+                self._task.result()
+            await asyncio.sleep(0.05)
+
+    async def _run(self) -> None:
+        generator = random.Random(SEEDS["events"])
+        for share in self._shares[:-1]:
+            while self._acknowledged < share:
+                await asyncio.sleep(0.02)
+            there: set[int] = set()
+            while len(there) < self._replicas:
+                there.add(await _next_process(self._url, self.killed))
+            await asyncio.sleep(generator.uniform(0.0, 0.2))
+            process = generator.choice(sorted(there))
+            os.kill(process, signal.SIGKILL)
+            self.killed.append(process)
+
+
+def replicas(folder: Path, events: int, kills: int, count: int = 2) -> None:
+    applicants, jobs = 100, 1000
+    with running_mongod(folder, replica_set=True) as server:
+        store = f"{server}/bench"
+        make_store(store, jobs, applicants)
+        make_run(folder / "run", store, applicants)
+        batches, repeated = event_batches(events, applicants, jobs), Counter[str]()
+        shares = [round(events * (kill + 0.5) / (kills + 1)) for kill in range(kills + 1)]
+        with served(folder, store, replicas=count, feedback_per_second=1e6, feedback_burst=10**6) as url:
+            killer, began = Killer(url, shares, count), time.monotonic()
+            acknowledged = asyncio.run(send_all(url, batches, killer, repeated))
+            seconds = time.monotonic() - began
+            print(f"  {check_once(store, acknowledged)}; {len(killer.killed)} processes of {count} replicas killed")
+        print(f"  {len(batches)} batches in {seconds:.0f} s, repeated: {dict(repeated) or 'none'}")
+    if len(acknowledged) != events or len(killer.killed) != kills:
+        raise RuntimeError(f"{len(acknowledged)} of {events} events and {len(killer.killed)} of {kills} kills happened")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("latency", "durability"))
+    parser.add_argument("what", choices=("latency", "durability", "replicas"))
     parser.add_argument("--folder", help="where store and run are kept between runs; default: a temporary one")
     parser.add_argument("--jobs", type=int, default=100_000)
     parser.add_argument("--agents", type=int, default=1000)
@@ -332,8 +398,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if options.what == "latency":
             latency(folder, options.jobs, options.agents, options.rate, options.seconds, options.cached)
-        else:
+        elif options.what == "durability":
             durability(folder, options.events, options.kills)
+        else:
+            replicas(folder, options.events, options.kills)
 
 
 if __name__ == "__main__":

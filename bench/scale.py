@@ -2,6 +2,7 @@
 
     python -m bench.scale [--preset reference]
     python -m bench.scale actors
+    python -m bench.scale cohort [--sizes 1000 3000 10000] [--jobs 30] [--strategies cosine hybrid]
 
 Synthetic vectors, the `llm` strategy, a judge that answers by rule at once: what is measured is training, the broker
 and checkpoints, not the LLM. Memory is what each actor holds for itself (USS), Python and torch included, which leaves
@@ -10,18 +11,29 @@ the first round, which do not grow, plus seconds per applicant.
 
 `actors` trains the same seven blocks with the default number of actors and with given ones, in turn, in one Ray:
 seconds from the start of the actors to the last table, and their ratio to the default's.
+
+`cohort` runs the command `dynaq train` on cohorts of growing size, with all tables, checkpoints and the report, hybrid
+from a recorded ledger that has every pair of a small catalogue. Memory of the driver and of the broker is their largest
+USS; seconds are of training, from the first actor to the last table, and of the whole command.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
+import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import ray
 
 from cluster.block_actor import TrainingJob
@@ -30,7 +42,7 @@ from cluster.cache import put_cache
 from cluster.session import ray_session, real_cores
 from cluster.trainer import ActorSize, CohortTrainer
 from dynaq.agent.config import DynaQConfig
-from dynaq.judging.judgement import Judgement, judgement_from_probabilities
+from dynaq.judging.judgement import LABELS, Judgement, judgement_from_probabilities
 from dynaq.layout import BLOCK_DIM
 from dynaq.records import Candidate, Job
 from dynaq.runs.folder import RunFolder
@@ -43,7 +55,12 @@ ACTORS = 2
 COMPARED = (None, 1, 2, 4, 7)  # numbers of actors; None: the default
 BLOCKS, COMPARED_BLOCK, COMPARED_BUDGET, REPEATS = 7, 4, 10, 2
 BUDGET = 20
+GROWING_COHORTS, COHORT_JOBS, COHORT_BUDGET = (1_000, 3_000, 10_000), 30, 10
+MADE_AT_ONCE = 2_000  # applicants of a store or ledger while the benchmark makes them
 MIB = 1 << 20
+
+
+P_COLUMNS = [(f"p_{label.lower()}", pa.float64()) for label in LABELS]
 
 
 class InstantJudge:
@@ -58,18 +75,19 @@ class InstantJudge:
 
 
 class PeakMemory(threading.Thread):
-    """Largest USS of any training actor while it runs, in MiB."""
+    """Largest USS of any process below this one while it runs, in MiB, whose command line starts with a text."""
 
-    def __init__(self) -> None:
+    def __init__(self, command: str = "ray::BlockActor.train", seconds: float = 0.25) -> None:
         super().__init__(daemon=True)
         self.peak = 0.0
+        self._command, self._seconds = command, seconds
         self._ended = threading.Event()
 
     def run(self) -> None:
-        while not self._ended.wait(0.25):
+        while not self._ended.wait(self._seconds):
             for process in psutil.Process().children(recursive=True):
                 try:
-                    if process.cmdline()[:1] == ["ray::BlockActor.train"]:
+                    if " ".join(process.cmdline()).startswith(self._command):
                         self.peak = max(self.peak, process.memory_full_info().uss / MIB)
                 except psutil.Error:
                     continue
@@ -80,17 +98,41 @@ class PeakMemory(threading.Thread):
         return self.peak
 
 
-def fill_store(uri: str, applicants: int) -> None:
+def fill_store(uri: str, applicants: int, jobs: int = JOBS) -> None:
     rng = np.random.default_rng(0)
-    jobs, people = [f"j{i}" for i in range(JOBS)], [f"a{i}" for i in range(applicants)]
+    records: dict[Kind, list[str]] = {"job": ids("j", jobs), "candidate": ids("a", applicants)}
     with open_store(uri, create=True) as store:
-        store.put_records("job", [Job(id=one, title=one) for one in jobs])
-        store.put_records("candidate", [Candidate(id=one) for one in people])
-        records: dict[Kind, list[str]] = {"job": jobs, "candidate": people}
-        for kind, ids in records.items():
-            blocks = COLLECTIONS[kind].blocks
-            vectors = {name: rng.standard_normal((len(ids), BLOCK_DIM)).astype(np.float32) for name in blocks}
-            store.put_vectors(kind, ids, vectors)
+        store.put_records("job", [Job(id=one, title=one) for one in records["job"]])
+        store.put_records("candidate", (Candidate(id=one) for one in records["candidate"]))
+        store.put_meta(layout="extended")
+        for kind, all_ids in records.items():
+            for some in batches(all_ids):
+                shape = (len(some), BLOCK_DIM)
+                blocks = {name: rng.standard_normal(shape, np.float32) for name in COLLECTIONS[kind].blocks}
+                store.put_vectors(kind, some, blocks)
+
+
+def ids(letter: str, count: int) -> list[str]:
+    """In order, as text too."""
+    return [f"{letter}{i:07d}" for i in range(count)]
+
+
+def batches(all_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (all_ids[start : start + MADE_AT_ONCE] for start in range(0, len(all_ids), MADE_AT_ONCE))
+
+
+def fill_ledger(path: Path, applicants: int, jobs: int) -> None:
+    """Every pair, answered by the rule of InstantJudge."""
+    with pq.ParquetWriter(
+        path, pa.schema([("applicant_id", pa.string()), ("job_id", pa.string()), *P_COLUMNS])
+    ) as file:
+        for some in batches(ids("a", applicants)):
+            people = np.repeat(np.array([int(one[1:]) for one in some]), jobs)
+            shown = np.tile(np.arange(jobs), len(some))
+            p = (people * 31 + shown * 17) % 97 / 97
+            names = [np.repeat(some, jobs), np.tile(ids("j", jobs), len(some))]
+            columns = [*names, p, np.zeros_like(p), np.zeros_like(p), 1 - p]
+            file.write_table(pa.table([pa.array(column) for column in columns], schema=file.schema))
 
 
 def measure(
@@ -144,12 +186,70 @@ def compare_actors() -> None:
         print(f"| {number or 'default'} | {np.median(seconds):.1f} | {np.median(ratios):.2f} |")
 
 
+@dataclass(frozen=True)
+class CohortRun:
+    """training, command: seconds. driver, broker: MiB."""
+
+    training: float
+    command: float
+    driver: float
+    broker: float
+
+
+def train_cohort(folder: Path, strategy: str, arguments: argparse.Namespace) -> CohortRun:
+    """Run `dynaq train` on the store in `folder`."""
+    command = [sys.executable, "-m", "jobs.train", "--store", str(folder / "store"), "--out", str(folder / strategy)]
+    command += ["--strategy", strategy, "--budget", str(arguments.budget), "--actors", str(arguments.actors), "--json"]
+    command += ["--judge", f"ledger:{folder / 'ledger.parquet'}"]
+    watched = [PeakMemory(" ".join(command[:3]), 1.0), PeakMemory("ray::JudgeBroker", 1.0)]
+    for memory in watched:
+        memory.start()
+    began = time.monotonic()
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    seconds = time.monotonic() - began
+    driver, broker = (memory.stop() for memory in watched)
+    return CohortRun(json.loads(done.stdout)["seconds"], seconds, driver, broker)
+
+
+def cohorts(arguments: argparse.Namespace) -> None:
+    """Growing cohorts, each strategy on the same store and ledger; then a line through the seconds."""
+    sizes = arguments.sizes or GROWING_COHORTS
+    print(f"{arguments.jobs} jobs, {arguments.budget} judgements each, {arguments.actors} actors")
+    print("strategy  applicants  training s  per applicant ms  command s  driver MiB  broker MiB")
+    took: dict[str, list[float]] = {strategy: [] for strategy in arguments.strategies}
+    for applicants in sizes:
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+            folder = Path(name)
+            fill_store(str(folder / "store"), applicants, arguments.jobs)
+            fill_ledger(folder / "ledger.parquet", applicants, arguments.jobs)
+            for strategy, seconds in took.items():
+                run = train_cohort(folder, strategy, arguments)
+                seconds.append(run.training)
+                print(
+                    f"{strategy:8} {applicants:11,} {run.training:11.1f} {1000 * run.training / applicants:17.1f}",
+                    end="",
+                )
+                print(f" {run.command:10.1f} {run.driver:11.0f} {run.broker:11.0f}", flush=True)
+    for strategy, seconds in took.items():
+        if len(sizes) > 2:
+            fixed, each, off = line(sizes, seconds)
+            print(f"{strategy}: {fixed:.1f} s once and {1000 * each:.1f} ms per applicant; largest deviation {off:.0%}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["size", "actors"], nargs="?", default="size")
+    parser.add_argument("what", choices=["size", "actors", "cohort"], nargs="?", default="size")
     parser.add_argument("--preset", default="default")
-    parser.add_argument("--sizes", type=int, nargs="+", default=COHORT_SIZES)
+    parser.add_argument("--sizes", type=int, nargs="+", help="numbers of applicants")
+    parser.add_argument("--jobs", type=int, default=COHORT_JOBS, help="cohort: size of the catalogue")
+    parser.add_argument("--budget", type=int, default=COHORT_BUDGET, help="cohort: judgements per applicant")
+    parser.add_argument("--actors", type=int, default=ACTORS, help="cohort")
+    parser.add_argument("--strategies", nargs="+", default=["cosine", "hybrid"], help="cohort")
+    parser.add_argument("--folder", help="cohort: where stores and runs are made; default: the temporary folder")
     arguments = parser.parse_args()
+    if arguments.what == "cohort":
+        cohorts(arguments)
+        return
     if arguments.what == "actors":
         compare_actors()
         return
@@ -158,7 +258,7 @@ def main() -> None:
     print("applicants  first round s   seconds   s/applicant   largest actor MiB   MiB/agent in a block")
     filled: dict[int, float] = {}
     with ray_session(), tempfile.TemporaryDirectory() as folder:
-        for applicants in arguments.sizes:
+        for applicants in arguments.sizes or COHORT_SIZES:
             first, seconds, mib = measure(Path(folder) / str(applicants), applicants, config)
             agents = min(applicants, config.block_size)
             print(f"{applicants:10} {first:14.1f} {seconds:9.1f} {seconds / applicants:13.3f} {mib:19.0f}", end="")

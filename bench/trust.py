@@ -50,6 +50,18 @@ BUDGETS = (30, 50)
 STORES = {"ESCO": "esco-48", "O*NET": "onet"}
 MARKETS = tuple(STORES)
 SIZE, GOLD_LABELS = 24, 50
+# Of the table: heading, and the record's field.
+COLUMNS = {
+    "cosine": "cosine",
+    "judge's ranking": "judge",
+    **{f"{strategy} {budget}": f"{strategy} {budget}" for strategy in ("llm", "hybrid") for budget in BUDGETS},
+    "- cosine": "hybrid - cosine",
+    "- llm": "hybrid - llm",
+    f"gold {BUDGETS[-1]}": f"hybrid, gold {BUDGETS[-1]}",
+    "gold - cosine": "hybrid, gold - cosine",
+    "table error": "error",
+    "with gold": "error, gold",
+}
 
 
 @dataclass(frozen=True)
@@ -168,18 +180,22 @@ def measure(onet: Path, store: Path, seeds: int, with_gold: bool, work: tuple[st
 
 
 def markdown(records: Sequence[dict[str, Any]]) -> str:
-    columns = [c for c in records[0] if c not in ("market", "kind", "target")]
-    lines = ["| market | error | target | " + " | ".join(columns) + " |", "|---|---|" + "--:|" * (len(columns) + 1)]
+    """The table of bench/trust.md. A target that the kind cannot reach repeats the judge of the one before: one row."""
+    lines = ["| " + " | ".join(["market", "error", "AUC", *COLUMNS]) + " |", "|---|---|--:|" + "--:|" * len(COLUMNS)]
+    last: dict[str, Any] = {}
     for record in records:
-        cells = []
-        for column in columns:
-            value = record.get(column)
-            if isinstance(value, list):
-                cells.append(f"{value[0]:+.3f} [{value[1]:+.3f}, {value[2]:+.3f}]")
-            else:
-                cells.append("–" if value is None else f"{value:.3f}")
-        lines.append(f"| {record['market']} | {record['kind']} | {record['target']} | " + " | ".join(cells) + " |")
+        if record | {"target": None} != last:
+            cells = [record["market"], record["kind"], f"{record['auc']:.2f}"]
+            cells += [_cell(record.get(name)) for name in COLUMNS.values()]
+            lines.append("| " + " | ".join(cells) + " |")
+        last = record | {"target": None}
     return "\n".join(lines) + "\n"
+
+
+def _cell(value: float | list[float] | None) -> str:
+    if isinstance(value, list):
+        return f"{value[0]:+.3f} [{value[1]:+.3f}, {value[2]:+.3f}]"
+    return "–" if value is None else f"{value:.3f}"
 
 
 def plot(records: Sequence[dict[str, Any]], path: Path) -> None:

@@ -104,6 +104,7 @@ class TrainingJob:
     offline: pa.Table | None = None  # judgements to learn from instead of acting; columns of JUDGEMENT_SCHEMA
     feedback: pa.Table | None = None  # answers that applicants gave themselves; the same columns
     gold: pa.Table | None = None  # hand-made labels that anchor the estimate of the judge; the same columns
+    report_seconds: float = 0.0  # between two reports of a block to the driver; 0: after every round
 
 
 class BlockActor:
@@ -117,9 +118,13 @@ class BlockActor:
         self._source = BrokerClient(job.broker, payer=job.folder.uri) if job.broker is not None else None
 
     def train(self, block: Block) -> Iterator[BlockProgress]:
-        """Train to the budget, from the newest checkpoint if there is one. Yields after every round."""
+        """Train to the budget, from the newest checkpoint if there is one.
+
+        Yields at the end, and before it after every round or `report_seconds`.
+        """
         agents, history, tables, round_, place = self._restore(block)
         saved, used = time.monotonic(), 0
+        reported = time.monotonic()
         if history:
             progress = _progress(block, round_, history, done=False, failures=agents.failures)
             used = progress.judgements
@@ -143,7 +148,9 @@ class BlockActor:
             progress = _progress(block, round_, history, done=False, failures=agents.failures)
             self._metrics.round_done(seconds, progress.judgements - used)
             used = progress.judgements
-            yield progress
+            if time.monotonic() - reported >= self._job.report_seconds:
+                yield progress
+                reported = time.monotonic()
             began = time.monotonic()
         self._save(block, agents, history, tables, round_, place, done=True)
         yield _progress(block, round_, history, done=True, failures=agents.failures)
@@ -201,7 +208,8 @@ class BlockActor:
             if done:
                 pq.write_table(_recommendations(block, agents), path / RECOMMENDATIONS)
                 whole = [i for i, one in enumerate(block.applicant_ids) if one not in agents.failures]
-                write_q_values(path, [block.applicant_ids[i] for i in whole], agents.q_values()[whole])
+                names, candidates = [block.applicant_ids[i] for i in whole], agents.candidates()
+                write_q_values(path, names, agents.q_values()[whole], None if candidates is None else candidates[whole])
         last = asdict(_progress(block, round_, history, done=done, failures=agents.failures))
         folder.write_json(block.pointer, last)
         if previous not in ("", place):

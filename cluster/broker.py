@@ -3,15 +3,21 @@
 An actor around `dynaq.judging.ledger_first` that adds what a cluster needs: the judge starts only when the ledger lacks
 a pair, an unreachable database is retried, new pairs are billed to whoever asked first, and metrics are exported. A
 pair is paid for once, however many actors, trials and restarts there are.
+
+On MongoDB several brokers share the work, each with the applicants that a hash of their id gives it. The first one
+starts the others and answers for all where totals are asked. Which broker has an applicant only spreads the load: that
+a pair is paid for once is the ledger's doing (`dynaq.stores.mongo_claims`), also among the brokers of several runs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, Protocol, TypeVar, overload, runtime_checkable
 
 import pyarrow as pa
@@ -21,15 +27,17 @@ from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.metrics import BrokerMetrics
+from cluster.session import real_cores
 from dynaq.errors import DynaqError, InputError
 from dynaq.judging.judgement import AsyncJudge, Judgement, Slate
 from dynaq.judging.ledger_first import APPLICANTS_KEPT, LedgerFirst, Pair
 from dynaq.records import Candidate, Job
-from dynaq.stores import Kind, Store, open_store
+from dynaq.stores import Claimed, Kind, Store, is_mongo, open_store
 
 T = TypeVar("T")
 
 MAX_REQUESTS = 64  # applicants judged at once; the engine batches by itself, this bounds its queue
+CORES_PER_BROKER = 32  # whose training asks for 2,600 pairs a second, by arithmetic (docs/scaling.md)
 RETRY_SECONDS = 2.0
 WRITER_PATIENCE = 20.0  # seconds to wait for another process to release the store
 STORE_PATIENCE = 120.0  # seconds that a database may be unreachable before a run gives up
@@ -44,12 +52,16 @@ class JudgeBackend:
         start: creates the judge; called at most once, in the broker's process.
         keep: whether to write the answers into the store's ledger; False for a judge that replays another ledger.
         cpus: CPUs that the judge takes once it has started; training actors leave them free.
+        divisible: whether several brokers may each start one; not for a judge that counts costs in its own process.
+        model: name of its model, for people; None if it is not known.
     """
 
     fingerprint: str
     start: Callable[[], AsyncJudge]
     keep: bool = True
     cpus: float = 0.0
+    divisible: bool = False
+    model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,9 +84,13 @@ class Metered(Protocol):
 
 
 class JudgeBroker:
-    """Class of the broker's actor, which `start_broker` starts. Its methods interleave on one event loop."""
+    """Class of the broker's actor, which `start_broker` starts. Its methods interleave on one event loop.
 
-    def __init__(self, store_uri: str, backend: JudgeBackend) -> None:
+    others: number of further brokers that it starts, which end with it.
+    """
+
+    def __init__(self, store_uri: str, backend: JudgeBackend, others: int = 0) -> None:
+        self._others: list[ActorHandle[Any]] = _start_others(store_uri, backend, others) if others else []
         self._judge = LazyJudge(backend.start)
         self._ledger_first = LedgerFirst(
             PatientStore(store_uri, read_only=not backend.keep),
@@ -103,25 +119,43 @@ class JudgeBroker:
         """Start the judge now, for callers who know that the ledger lacks some of their pairs."""
         await self._judge.start()
 
+    async def brokers(self) -> list[ActorHandle[Any]]:
+        """All brokers, in the order in which applicants are divided among them; this one is the first."""
+        if not self._others:
+            return []
+        return [ray.get_runtime_context().current_actor, *self._others]
+
     async def requested(self, applicant_ids: Sequence[str]) -> set[Pair]:
-        """Pairs of these applicants that this broker was asked for, whether the judge or the ledger answered."""
-        return {(one, job_id) for one in applicant_ids for job_id in self._requested.get(one, ())}
+        """Pairs of these applicants that the brokers were asked for, whether the judge or the ledger answered."""
+        own = {(one, job_id) for one in applicant_ids for job_id in self._requested.get(one, ())}
+        return own.union(*await self._of_others("requested", applicant_ids))
 
     async def stats(self) -> BrokerStats:
         """What has been answered so far."""
         counts = self._ledger_first
-        return BrokerStats(counts.judged, counts.replayed, counts.abstained, self._judge.started)
+        own = BrokerStats(counts.judged, counts.replayed, counts.abstained, self._judge.started)
+        every = [own, *await self._of_others("stats")]
+        return BrokerStats(
+            sum(one.judged for one in every),
+            sum(one.replayed for one in every),
+            sum(one.abstained for one in every),
+            any(one.judge_started for one in every),
+        )
 
     async def bills(self) -> dict[str, int]:
         """Payer -> number of new pairs billed since the broker started."""
-        return dict(self._paid)
+        return dict(sum(map(Counter, await self._of_others("bills")), self._paid))
 
     async def costs(self) -> dict[str, Any] | None:
         """The totals of a metered judge, which are then in the run folder too; None for others."""
         return self._judge.costs()
 
+    async def _of_others(self, method: str, *arguments: Any) -> list[Any]:
+        return list(await asyncio.gather(*(getattr(one, method).remote(*arguments) for one in self._others)))
+
     async def close(self) -> None:
         """Let another process write the store."""
+        await self._of_others("close")
         await self._ledger_first.close()
 
 
@@ -178,6 +212,14 @@ class PatientStore:
         """As `Store.add_judgements`."""
         self._patiently(lambda store: store.add_judgements(judgements))
 
+    def claim(self, applicant_id: str, job_ids: Sequence[str], judge: str) -> Claimed:
+        """As `Store.claim`."""
+        return self._patiently(lambda store: store.claim(applicant_id, job_ids, judge))
+
+    def release(self, applicant_id: str, job_ids: Sequence[str], judge: str) -> None:
+        """As `Store.release`."""
+        self._patiently(lambda store: store.release(applicant_id, job_ids, judge))
+
     @overload
     def records(self, kind: Literal["job"], ids: Sequence[str] | None = None) -> Iterator[Job]: ...
     @overload
@@ -221,26 +263,77 @@ class PatientStore:
 
 
 class BrokerClient:
-    """A JudgementSource that asks the broker's actor; payer: who is billed for new pairs."""
+    """A JudgementSource that asks the brokers, of which `broker` is the first; payer: who is billed for new pairs."""
 
     def __init__(self, broker: ActorHandle[Any], payer: str = "") -> None:
-        self._broker, self._payer = broker, payer
+        self._first, self._payer = broker, payer
+        self._brokers: list[ActorHandle[Any]] | None = None
 
     def fetch(self, slates: Sequence[Slate]) -> list[list[Judgement]]:
         """One judgement per job of each slate, in order. Raises the broker's own DynaqError."""
-        try:
-            return ray.get(self._broker.fetch.remote(list(slates), self._payer))
-        except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, DynaqError):
-                raise error.cause from None
-            raise
+        while True:
+            brokers = self._brokers or ray.get(self._first.brokers.remote()) or [self._first]
+            parts = divided(slates, len(brokers))
+            calls = [brokers[i].fetch.remote([slates[place] for place in p], self._payer) for i, p in parts.items()]
+            try:
+                answers: list[list[list[Judgement]]] = ray.get(calls)
+            except ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, DynaqError):
+                    raise error.cause from None
+                raise
+            except ray.exceptions.RayActorError:
+                if len(brokers) == 1:
+                    raise
+                self._brokers = None  # the first one died and came back, with others
+                time.sleep(RETRY_SECONDS)
+                continue
+            self._brokers = brokers
+            by_place = {
+                place: one
+                for places, part in zip(parts.values(), answers, strict=True)
+                for place, one in zip(places, part, strict=True)
+            }
+            return [by_place[place] for place in range(len(slates))]
 
 
-def start_broker(store_uri: str, backend: JudgeBackend) -> ActorHandle[Any]:
-    """Start the broker on this node, where a folder store is. Ray restarts a dead one, which reads the ledger again."""
+def divided(slates: Sequence[Slate], brokers: int) -> dict[int, list[int]]:
+    """Broker -> places of its slates. An applicant always has the same one."""
+    parts: dict[int, list[int]] = {}
+    for place, slate in enumerate(slates):
+        parts.setdefault(zlib.crc32(slate.applicant_id.encode()) % brokers, []).append(place)
+    return parts
+
+
+def start_broker(store_uri: str, backend: JudgeBackend, brokers: int | None = None) -> ActorHandle[Any]:
+    """Start the brokers; returns the first one. Ray restarts a dead one, which reads the ledger again.
+
+    The first is on this node, where a folder store is, and alone for a folder, which has one writer.
+
+    brokers: their number on MongoDB; None: one for every CORES_PER_BROKER cores of the cluster.
+    """
+    if not is_mongo(store_uri) or not backend.divisible:
+        brokers = 1
+    elif brokers is None:
+        brokers = max(1, round(real_cores() / CORES_PER_BROKER))
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    actor: Any = ray.remote(JudgeBroker).options(
-        num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=1000, scheduling_strategy=here
-    )
-    broker: ActorHandle[Any] = actor.remote(store_uri, backend)
+    broker: ActorHandle[Any] = _broker_class(here).remote(store_uri, backend, brokers - 1)
     return broker
+
+
+def _broker_class(where: NodeAffinitySchedulingStrategy | str) -> Any:
+    return ray.remote(JudgeBroker).options(
+        num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=1000, scheduling_strategy=where
+    )
+
+
+def _start_others(store_uri: str, backend: JudgeBackend, count: int) -> list[ActorHandle[Any]]:
+    """Further brokers, started by the first one, in whose process this runs."""
+    first = ray.get_runtime_context().current_actor
+    theirs = replace(backend, start=partial(_started_by, first, backend.start))
+    return [_broker_class("SPREAD").remote(store_uri, theirs) for _ in range(count)]
+
+
+def _started_by(first: ActorHandle[Any], start: Callable[[], AsyncJudge]) -> AsyncJudge:
+    """The judge that the first broker has started, or one like it: an engine must not be started by several at once."""
+    ray.get(first.warm_up.remote())
+    return start()

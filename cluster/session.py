@@ -20,6 +20,8 @@ from unittest.mock import patch
 os.environ.setdefault("RAY_AUTH_MODE", "token")  # nobody on the network joins or submits without ~/.ray/auth_token
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "30")  # its 5 s are too few on a busy machine
+# Serve's controller asks for all nodes and their resources in each round; every 0.1 s, that is a load without a call.
+os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.5")
 
 import joblib
 import ray

@@ -7,10 +7,12 @@ and finds its judgements in the ledger.
 
 from __future__ import annotations
 
+import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -29,13 +31,16 @@ from cluster.block_actor import (
 from cluster.metrics import RunMetrics
 from cluster.session import real_cores
 from dynaq.errors import DynaqError
-from dynaq.means import mean_known
 from dynaq.qrels import Qrels
 from dynaq.runs.folder import COHORT_BLOCKS, METRICS, RECOMMENDATIONS, RunFolder, read_blocks
 from dynaq.runs.judge_tables import JUDGE_TABLES
 from dynaq.runs.q_table import write_serving
 
 TRIAL_CPUS = 0.01  # of a Tune trial's own process, which only waits
+MANY_BLOCKS = 1000  # from here on blocks report and callers hear every few seconds, not every round
+REPORT_SECONDS = 5.0
+PARTITIONED_ABOVE = 20_000  # applicants, above which the tables of a run folder are written in parts
+PART_BLOCKS = 256  # whose rows are in memory at once when parts are written
 DEATHS_ALLOWED = 5  # actor deaths in the same round of a block; more are an error rather than bad luck
 ACTOR_DEATHS = (
     ray.exceptions.RayActorError,
@@ -115,21 +120,61 @@ class CohortProgress:
 
 @dataclass
 class CohortResult:
-    """metrics: a row per applicant and round; recommendations: RECOMMENDATION_SCHEMA; failures: applicant -> reason."""
+    """A run's folder, whose tables are read when they are asked for, and failures: applicant -> reason."""
 
-    metrics: pa.Table
-    recommendations: pa.Table
+    folder: RunFolder
     failures: dict[str, str]
     seconds: float
+
+    @cached_property
+    def metrics(self) -> pa.Table:
+        """A row per applicant and round."""
+        return self.folder.read_table(METRICS)
+
+    @cached_property
+    def recommendations(self) -> pa.Table:
+        """With the columns of RECOMMENDATION_SCHEMA."""
+        return self.folder.read_table(RECOMMENDATIONS)
 
 
 @dataclass
 class _Work:
-    """A block that is waiting or running, and how often its actor died since its last round."""
+    """A block that is running or runs again, and how often its actor died since its last round."""
 
     block: Block
     deaths: int = 0
-    progress: BlockProgress | None = field(default=None)
+
+
+class _Totals:
+    """The cohort's progress as sums, so that a block's report costs the same in a cohort of any size."""
+
+    def __init__(self) -> None:
+        self.done = self.round = self.judgements = self.weighted_rounds = 0
+        self._sums: dict[str, float] = {}
+        self._known: Counter[str] = Counter()
+        self._newest: dict[int, tuple[BlockProgress, int]] = {}  # of blocks that are not done
+
+    def take(self, progress: BlockProgress, applicants: int) -> None:
+        """Replace what a block of so many applicants reported before."""
+        if before := self._newest.pop(progress.index, None):
+            self._add(*before, sign=-1)
+        self._add(progress, applicants, sign=1)
+        self.round = max(self.round, progress.round)
+        if not progress.done:
+            self._newest[progress.index] = progress, applicants
+
+    def mean(self, name: str) -> float:
+        """Mean of `reward`, `ndcg` or one of LEARNING_METRICS over the blocks that know it; NaN if none does."""
+        return self._sums[name] / self._known[name] if self._known[name] else float("nan")
+
+    def _add(self, progress: BlockProgress, applicants: int, sign: int) -> None:
+        self.done += sign * applicants * progress.done
+        self.judgements += sign * progress.judgements
+        self.weighted_rounds += sign * progress.round * applicants
+        for name, value in {**progress.learning, "reward": progress.reward, "ndcg": progress.ndcg}.items():
+            if value is not None and not math.isnan(value):
+                self._sums[name] = self._sums.get(name, 0.0) + sign * value
+                self._known[name] += sign
 
 
 class CohortTrainer:
@@ -140,7 +185,8 @@ class CohortTrainer:
         cohort: applicant ids, all of them in the cache.
         size: resources and number of the actors.
         qrels: relevance for learning curves, or None.
-        on_progress: called after every round of every block, and once at the start of a resumed run.
+        on_progress: called after every round of every block (every few seconds in cohorts of MANY_BLOCKS or more), and
+            once at the start of a resumed run.
     """
 
     def __init__(
@@ -156,8 +202,12 @@ class CohortTrainer:
         self._cohort = tuple(cohort)
         self._size = size or ActorSize()
         self._on_progress = on_progress
-        self._blocks = {block.index: block for block in run_blocks(job.folder, cohort, job.config.block_size, qrels)}
-        self._progress: dict[int, BlockProgress] = {}
+        self._qrels = qrels
+        self._places = block_places(job.folder, self._cohort, job.config.block_size)
+        self._many = len(self._places) >= MANY_BLOCKS
+        self._told = -math.inf
+        self._totals = _Totals()
+        self._trained: dict[int, str] = {}  # block -> its final checkpoint
         self._failures: dict[str, str] = {}
         self._spent_before = 0
         self._metrics = RunMetrics(job.folder.name, job.strategy)
@@ -165,42 +215,43 @@ class CohortTrainer:
     def run(self) -> CohortResult:
         """Train what is not trained yet, write metrics and recommendations, return them."""
         began = time.monotonic()
-        pending = deque(_Work(block) for block in self._blocks.values() if not self._finished(block))
-        self._spent_before = sum(progress.judgements for progress in self._progress.values())
-        if self._progress:  # a resumed run with nothing left to train reports its progress only here
+        if self._take_finished():  # a resumed run with nothing left to train reports its progress only here
             self._on_progress(self._cohort_progress(0.0))
-        if self._size.actors and pending:
+        self._spent_before = self._totals.judgements
+        waiting = (index for index in self._places if index not in self._trained)
+        lost: deque[_Work] = deque()
+        left = len(self._places) - len(self._trained)  # blocks that do not run now
+        if self._size.actors and left:
             # Ask an autoscaler for nodes for all wanted actors; the loop below starts actors as nodes join.
-            wanted = min(self._size.actors, len(pending))
+            wanted = min(self._size.actors, left)
             request_resources(bundles=[{"CPU": self._size.cpus, "GPU": self._size.gpus}] * wanted)
         idle: list[ActorHandle[Any]] = []
         running: dict[Any, tuple[ActorHandle[Any], _Work]] = {}
         try:
-            while pending or running:
-                limit = self._size.count(len(pending) + len(running))
-                while pending and len(running) < limit:
+            while left or running:
+                limit = self._size.count(left + len(running))
+                while left and len(running) < limit:
                     actor = idle.pop() if idle else self._start_actor()
-                    work = pending.popleft()
+                    work = lost.popleft() if lost else _Work(self._block(next(waiting)))
+                    left -= 1
                     running[actor.train.remote(work.block)] = (actor, work)
                 ready, _ = ray.wait(list(running), num_returns=1, timeout=5.0, fetch_local=False)
                 for stream in ready:
                     actor, work = running[stream]
                     outcome = self._next(stream, work)
                     if outcome is _RUNNING:
-                        progress = self._cohort_progress(time.monotonic() - began)
-                        left = progress.applicants - progress.done
-                        trust = progress.learning.get("trust", float("nan"))
-                        self._metrics.progress(progress.done, left, progress.reward, progress.ndcg, trust)
-                        self._metrics.queue(len(running), len(pending))
-                        self._on_progress(progress)
+                        self._tell(time.monotonic() - began, len(running), left)
                         continue
                     del running[stream]
                     if outcome is _LOST:
-                        pending.appendleft(work)
+                        lost.append(work)
+                        left += 1
                     else:
                         idle.append(actor)
+            if self._many:
+                self._tell(time.monotonic() - began, 0, 0)
         finally:
-            self._metrics.queue(0, len(pending))
+            self._metrics.queue(0, left)
             request_resources(bundles=[])
             for actor in [*idle, *(actor for actor, _ in running.values())]:
                 ray.kill(actor)
@@ -211,8 +262,28 @@ class CohortTrainer:
         actor: Any = ray.remote(BlockActor).options(
             num_cpus=self._size.cpus, num_gpus=self._size.gpus, scheduling_strategy="SPREAD"
         )
-        handle: ActorHandle[Any] = actor.remote(replace(self._job, device="cuda" if self._size.gpus else "cpu"))
+        device, seconds = "cuda" if self._size.gpus else "cpu", REPORT_SECONDS if self._many else 0.0
+        handle: ActorHandle[Any] = actor.remote(replace(self._job, device=device, report_seconds=seconds))
         return handle
+
+    def _block(self, index: int) -> Block:
+        applicant_ids = self._cohort[self._places[index]]
+        grades: Mapping[str, Mapping[str, float]] = (
+            {applicant_id: self._qrels.grades(applicant_id) for applicant_id in applicant_ids} if self._qrels else {}
+        )
+        return Block(index, applicant_ids, grades)
+
+    def _tell(self, seconds: float, running: int, waiting: int) -> None:
+        """Export metrics and call `on_progress`; in a large cohort at most every second, and at the end."""
+        if self._many and seconds - self._told < 1.0 and running + waiting:
+            return
+        self._told = seconds
+        progress = self._cohort_progress(seconds)
+        left = progress.applicants - progress.done
+        trust = progress.learning.get("trust", float("nan"))
+        self._metrics.progress(progress.done, left, progress.reward, progress.ndcg, trust)
+        self._metrics.queue(running, waiting)
+        self._on_progress(progress)
 
     def _next(self, stream: Any, work: _Work) -> object:
         """Process a block's next message. Returns _RUNNING, _ENDED, _FAILED, or _LOST when its actor died."""
@@ -234,87 +305,91 @@ class CohortTrainer:
             reason = _first_line(cause) if isinstance(cause, DynaqError) else f"{type(cause).__name__}: {cause}"
         else:
             work.deaths = 0
-            self._progress[block.index] = progress
-            self._failures |= progress.failures
+            self._take(progress, block)
             return _RUNNING
         self._failures |= dict.fromkeys(block.applicant_ids, reason)
         return _FAILED
 
-    def _finished(self, block: Block) -> bool:
-        """Whether an earlier run finished the block. The progress that it recorded is taken over."""
-        if not self._job.folder.exists(block.pointer):
-            return False
-        progress = BlockProgress(**self._job.folder.read_json(block.pointer))
-        self._progress[block.index] = progress
+    def _take(self, progress: BlockProgress, block: Block) -> None:
+        if progress.index in self._trained:  # its actor died after the last report, and another one repeats it
+            return
+        self._totals.take(progress, len(block.applicant_ids))
         self._failures |= progress.failures
-        return progress.done
+        if progress.done:
+            self._trained[progress.index] = progress.place(block)
+
+    def _take_finished(self) -> bool:
+        """Take over the progress that an earlier run recorded. Returns whether there is any."""
+        recorded = set(self._job.folder.names("agents"))
+        found = False
+        for index in self._places if recorded else ():
+            block = self._block(index)
+            if block.pointer.rpartition("/")[2] in recorded:
+                self._take(BlockProgress(**self._job.folder.read_json(block.pointer)), block)
+                found = True
+        return found
 
     def _cohort_progress(self, seconds: float) -> CohortProgress:
-        newest = list(self._progress.values())
+        totals = self._totals
         return CohortProgress(
             applicants=len(self._cohort),
-            done=sum(len(self._blocks[progress.index].applicant_ids) for progress in newest if progress.done),
-            round=max((progress.round for progress in newest), default=0),
-            judgements=sum(progress.judgements for progress in newest),
+            done=totals.done,
+            round=totals.round,
+            judgements=totals.judgements,
             budget=self._job.config.budget * len(self._cohort),
-            reward=mean_known([progress.reward for progress in newest]),
-            ndcg=mean_known([progress.ndcg for progress in newest]),
+            reward=totals.mean("reward"),
+            ndcg=totals.mean("ndcg"),
             seconds=seconds,
             spent_before=self._spent_before,
-            mean_round=sum(p.round * len(self._blocks[p.index].applicant_ids) for p in newest) / len(self._cohort),
-            learning={
-                name: mean_known([progress.learning.get(name) for progress in newest]) for name in LEARNING_METRICS
-            },
+            mean_round=totals.weighted_rounds / len(self._cohort),
+            learning={name: totals.mean(name) for name in LEARNING_METRICS},
         )
 
     def _collect(self, seconds: float) -> CohortResult:
         folder = self._job.folder
-        metrics, recommendations, tables, blocks = [], [], [], []
-        for progress in sorted(self._progress.values(), key=lambda progress: progress.index):
-            if progress.done:
-                name = progress.place(self._blocks[progress.index])
-                blocks.append(name)
-                metrics.append(folder.read_table(f"{name}/{METRICS}"))
-                recommendations.append(folder.read_table(f"{name}/{RECOMMENDATIONS}"))
-                if folder.exists(f"{name}/{JUDGE_TABLES}"):  # not in what an earlier version trained
-                    tables.append(folder.read_table(f"{name}/{JUDGE_TABLES}"))
-        result = CohortResult(
-            pa.concat_tables(metrics, promote_options="permissive") if metrics else pa.table({}),
-            pa.concat_tables(recommendations) if recommendations else RECOMMENDATION_SCHEMA.empty_table(),
-            self._failures,
-            seconds,
-        )
-        folder.write_table(METRICS, result.metrics)
-        folder.write_table(RECOMMENDATIONS, result.recommendations)
-        if any(table.num_rows for table in tables):
-            folder.write_table(JUDGE_TABLES, pa.concat_tables(tables))
+        blocks = [place for _, place in sorted(self._trained.items())]
+        if len(self._cohort) > PARTITIONED_ABOVE or folder.in_parts(METRICS):
+            parts = [blocks[start : start + PART_BLOCKS] for start in range(0, len(blocks), PART_BLOCKS)]
+            for name in (METRICS, RECOMMENDATIONS):
+                folder.write_parts(name, (_table(folder, name, some) for some in parts))
+        else:
+            folder.write_table(METRICS, _table(folder, METRICS, blocks))
+            folder.write_table(RECOMMENDATIONS, _table(folder, RECOMMENDATIONS, blocks))
+        # Not in what an earlier version trained.
+        tables = _table(folder, JUDGE_TABLES, [name for name in blocks if folder.exists(f"{name}/{JUDGE_TABLES}")])
+        if tables.num_rows:
+            folder.write_table(JUDGE_TABLES, tables)
         cache = self._job.cache.attach()
         write_serving(folder, cache.layout.name, cache.job_ids, blocks)
-        return result
+        return CohortResult(folder, self._failures, seconds)
 
 
 _RUNNING, _ENDED, _LOST, _FAILED = object(), object(), object(), object()
 
 
-def run_blocks(folder: RunFolder, cohort: Sequence[str], block_size: int, qrels: Qrels | None) -> list[Block]:
-    """Consecutive blocks of `block_size` applicants, the last one shorter, or as the run recorded them at its start.
+def block_places(folder: RunFolder, cohort: Sequence[str], block_size: int) -> dict[int, slice]:
+    """Number of each block -> which part of the cohort it is.
 
-    A run from which applicants were forgotten (`dynaq forget`) has shorter blocks than the cohort alone would give.
+    They are consecutive blocks of `block_size` applicants, the last one shorter, or as the run recorded them at its
+    start: a run from which applicants were forgotten (`dynaq forget`) has shorter blocks than its cohort would give.
     """
-    cut = {i: list(cohort[i * block_size : (i + 1) * block_size]) for i in range(-(-len(cohort) // block_size))}
-    recorded = {int(index): ids for index, ids in read_blocks(folder).items()}
-    if [one for ids in recorded.values() for one in ids] == list(cohort):
-        cut = recorded
-    else:
-        folder.write_json(COHORT_BLOCKS, cut)
-    blocks = []
-    for index, members in cut.items():
-        applicant_ids = tuple(members)
-        grades: Mapping[str, Mapping[str, float]] = (
-            {applicant_id: qrels.grades(applicant_id) for applicant_id in applicant_ids} if qrels else {}
-        )
-        blocks.append(Block(index, applicant_ids, grades))
-    return blocks
+    recorded: Mapping[str, Sequence[str]] = read_blocks(folder)
+    if [one for ids in recorded.values() for one in ids] != list(cohort):
+        starts = range(0, len(cohort), block_size)
+        recorded = {str(index): cohort[start : start + block_size] for index, start in enumerate(starts)}
+        folder.write_json(COHORT_BLOCKS, recorded)
+    places, start = {}, 0
+    for index, ids in recorded.items():
+        places[int(index)] = slice(start, start + len(ids))
+        start += len(ids)
+    return places
+
+
+def _table(folder: RunFolder, name: str, blocks: Sequence[str]) -> pa.Table:
+    """A table of some blocks' folders, one after the other."""
+    if not blocks:
+        return RECOMMENDATION_SCHEMA.empty_table() if name == RECOMMENDATIONS else pa.table({})
+    return pa.concat_tables([folder.read_table(f"{block}/{name}") for block in blocks], promote_options="permissive")
 
 
 def _first_line(error: Exception) -> str:

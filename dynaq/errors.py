@@ -1,5 +1,10 @@
 """The failures that a user sees. Each message says what is wrong, with which input, and what to do."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class DynaqError(Exception):
     """A failure while working; the command line exits with 1."""
@@ -11,3 +16,9 @@ class InputError(DynaqError):
 
 class JudgeError(DynaqError):
     """A judge could not answer. This is never turned into a reward."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'gamma'?` for the known name that is nearest to a wrong one; "" when none is near."""
+    nearest = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""

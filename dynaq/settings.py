@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from dynaq.errors import InputError
+from dynaq.errors import InputError, did_you_mean
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -43,7 +45,7 @@ def load_settings(
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise InputError(f"{what}: {'; '.join(_problem(model, e) for e in error.errors())}") from None
+        raise InputError(f"{what}: {'; '.join(_problem(model, e, presets) for e in error.errors())}") from None
 
 
 def read_mapping(what: str, path: str | Path) -> dict[str, Any]:
@@ -61,13 +63,36 @@ def read_mapping(what: str, path: str | Path) -> dict[str, Any]:
     return found
 
 
-def _problem(model: type[BaseModel], error: ErrorDetails) -> str:
+def meanings(model: type[BaseModel]) -> dict[str, str]:
+    """Setting -> its meaning in words: the field's description, else what the class's docstring says in `Args:`."""
+    _, _, text = inspect.cleandoc(model.__doc__ or "").partition("\nArgs:\n")
+    entries = re.findall(r"^ {4}([a-z_, ]+): ((?:.|\n {5,})+)", text, re.MULTILINE)
+    documented = {name: " ".join(meaning.split()) for names, meaning in entries for name in names.split(", ")}
+    return {name: field.description or documented.get(name, "") for name, field in model.model_fields.items()}
+
+
+def _model_at(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel] | None:
+    """The model of a nested setting; None when that is none."""
+    for name in path:
+        field = model.model_fields.get(str(name))
+        kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        nested = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not nested:
+            return None
+        model = nested[0]
+    return model
+
+
+def _problem(model: type[BaseModel], error: ErrorDetails, presets: Mapping[str, Any] | None) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if not error["loc"]:
         return message  # a check across several fields, whose message names them
     name = ".".join(map(str, error["loc"]))
     if error["type"] == "missing":
         return f"needs {name}; name it with --{name} or in the file" if len(error["loc"]) == 1 else f"needs {name}"
+    if error["type"] == "extra_forbidden" and (parent := _model_at(model, error["loc"][:-1])) is not None:
+        known = [*parent.model_fields, *(["preset"] if presets and parent is model else [])]
+        return f"{name}: there is no such setting{did_you_mean(str(error['loc'][-1]), known)}"
     field = model.model_fields.get(str(error["loc"][0]))
     shown = field is not None and field.repr
     return f"{name}: {message} (got {error['input']!r})" if shown else f"{name}: {message}"

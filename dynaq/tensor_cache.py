@@ -6,6 +6,7 @@ to it costs the same whatever its size. Nothing that it returns allows writing t
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +27,8 @@ from dynaq.tensor_cache_loading import Arrays, Dtype, load_arrays, unpack, unpac
 Indices = npt.NDArray[np.int64]
 Span = tuple[slice, slice]
 CONVERTED_ROWS = 8192  # rows converted to float32 at once
+JOB_INDEX = "job_index"  # array of `dynaq.job_index`
+MANY_JOBS = 1 << 16  # from here on ids are searched in the packed array: a dictionary of a million takes 200 MB
 
 
 P = ParamSpec("P")
@@ -197,9 +200,42 @@ class TensorCache:
         """Id of each row of `applicants`."""
         return tuple(unpack(self._arrays, "applicant_id"))
 
+    @property
+    def n_jobs(self) -> int:
+        """Jobs of the catalogue."""
+        return len(self.jobs)
+
+    def job_id(self, row: int) -> str:
+        """Id of a row of `jobs`, without unpacking all of them."""
+        return unpack_one(self._arrays, "job_id", row)
+
+    @property
+    def job_index_bytes(self) -> npt.NDArray[np.uint8] | None:
+        """The index over the jobs that `dynaq.job_index` reads; None while there is none."""
+        return self._arrays.get(JOB_INDEX)
+
+    def with_job_index(self, index: npt.NDArray[np.uint8]) -> TensorCache:
+        """A cache over the same arrays, and this index of them."""
+        contents = self._filled()
+        cache = TensorCache(self.device)
+        cache._hold(contents.layout, contents.version, contents.encoder, contents.arrays | {JOB_INDEX: index})
+        return cache
+
     @cached_property
     def _job_index(self) -> dict[str, int]:
         return {id_: i for i, id_ in enumerate(self.job_ids)}
+
+    def has_job(self, job_id: str) -> bool:
+        """Whether the catalogue has a job of that id."""
+        return self._found(job_id) is not None
+
+    def _found(self, job_id: str) -> int | None:
+        """The job's row. Ids are in order unless the caller of `copy_from_database` named others."""
+        if self.n_jobs >= MANY_JOBS and "_job_index" not in vars(self):
+            row = bisect_left(range(self.n_jobs), job_id, key=self.job_id)
+            if row < self.n_jobs and self.job_id(row) == job_id:
+                return row
+        return self._job_index.get(job_id)
 
     @cached_property
     def _applicant_index(self) -> dict[str, int]:
@@ -207,10 +243,10 @@ class TensorCache:
 
     def job_index(self, job_id: str) -> int:
         """Row of a job. Raises InputError for an unknown id."""
-        try:
-            return self._job_index[job_id]
-        except KeyError:
-            raise InputError(f"job {job_id!r} is not in the catalogue of {len(self._job_index)} jobs") from None
+        row = self._found(job_id)
+        if row is None:
+            raise InputError(f"job {job_id!r} is not in the catalogue of {self.n_jobs} jobs")
+        return row
 
     def applicant_index(self, applicant_id: str) -> int:
         """Row of an applicant. Raises InputError for an unknown id."""

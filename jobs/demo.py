@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Annotated, Any
 
+import ray
 import typer
 
 from cluster.broker import JudgeBackend, start_broker
@@ -15,28 +21,32 @@ from dynaq.agent.config import DynaQConfig
 from dynaq.agent.reward_strategy import STRATEGIES
 from dynaq.ingest import ingest_market
 from dynaq.markets import esco_market
-from dynaq.runs.folder import REPORT, RunFolder
+from dynaq.runs.folder import CONFIG, REPORT, RunFolder
 from dynaq.runs.reading import open_run_store, read_runs
 from dynaq.stores import open_store
 from jobs.cli import run_verb
 from jobs.reporting.page import write_report
+from jobs.reporting.story import story
 from jobs.steps.compare import compare
 from jobs.steps.judge_backend import judge_backend
+from jobs.steps.options import LayoutName
 from jobs.steps.prepare import Prepared, prepare, report_failures
 from jobs.steps.titles import titled
 from jobs.terminal.comparison_table import report_failed_trials, show_comparison
-from jobs.terminal.console import Bars, console, say, step
+from jobs.terminal.console import Bars, console, say, saying_what_is_awaited, step
 from jobs.terminal.tables import recommendation_table
 
 STORE = "data/esco"
 OUT = "runs/demo"
 APPLICANTS = 16
 BUDGET = 30
+SERVICE = "http://127.0.0.1:8000"  # where `dynaq serve` listens unless it is told otherwise
 
 
 def main(
-    layout: Annotated[str, typer.Option(help="classic or extended")] = "extended",
+    layout: Annotated[LayoutName, typer.Option(help="of the vectors")] = "extended",
     store: Annotated[str, typer.Option(help="folder or mongodb:// URI for the market and the ledger")] = STORE,
+    serve: Annotated[bool, typer.Option("--serve", help="then serve the best run and open the page on it")] = False,
 ) -> None:
     """Run the demo into runs/demo, its market and ledger in the store."""
     began = time.monotonic()
@@ -45,40 +55,67 @@ def main(
     folder.remove("")
     config = DynaQConfig.load(None, {"budget": BUDGET, "block_size": APPLICANTS})
     with ray_session():
-        prepared, broker = _prepare_market(store, layout, backend)
-        with step("Training: cosine, llm and hybrid as three Ray Tune trials"):
+        prepared, broker, starting = _prepare_market(store, layout, backend)
+        with step("Training: cosine, llm and hybrid as three Ray Tune trials"), _awaiting_the_judge(starting, backend):
             size = ActorSize(actors=1, reserved_cpus=backend.cpus)
             result = compare(Plan(STRATEGIES), prepared, config, folder, "vllm", backend, size=size, broker=broker)
     console.print()
     show_comparison(result)
     _show_one_applicant(prepared)
-    write_report(folder, store)
+    write_report(folder, store, service=SERVICE if serve else None)
+    say("\nWhat happened here:", "bold")
+    for sentence in story(result.statistics, folder.read_yaml(CONFIG)):
+        say(sentence)
     say(f"\nReport: {OUT}/{REPORT}   ({time.monotonic() - began:.0f} s in all)")
     report_failed_trials(result.results)
     report_failures(result.failures)
+    if serve:
+        console.file.flush()
+        # Another process, since Ray has ended in this one and Serve would meet its remains.
+        os.execv(sys.executable, [sys.executable, "-m", "jobs.serve", *_serving(store), "--open"])
+    say(f"The page on it:       {_command()} serve {' '.join(_serving(store))} --open")
+    say(f"Next, your own files: {_command()} ingest --store data/mine --jobs jobs.csv --candidates people.csv")
+    say(f"                      {_command()} train --store data/mine --out runs/mine")
 
 
-def _prepare_market(store_uri: str, layout: str, backend: JudgeBackend) -> tuple[Prepared, Any]:
+def _serving(store: str) -> list[str]:
+    return ["--recommend", "--store", store, "--run", OUT]
+
+
+def _command() -> str:
+    """What to type for `dynaq` here: its path unless the shell would find it."""
+    here = Path(sys.executable).with_name("dynaq")
+    found = shutil.which("dynaq")
+    return "dynaq" if found and Path(found).resolve() == here.resolve() else os.path.relpath(here)
+
+
+def _prepare_market(store_uri: str, layout: str, backend: JudgeBackend) -> tuple[Prepared, Any, Any]:
     """Write and embed the market and load it; meanwhile the judge starts, unless the ledger has its answers.
 
-    Returns the broker too.
+    Returns the broker too, and a reference that is ready when the judge has started, or None.
     """
     with step("Data: ESCO's ICT occupations as a job market"), open_store(store_uri, create=True) as store:
         market = esco_market(applicants=APPLICANTS)
         answers = store.judgements(backend.fingerprint).num_rows
         say(f"  {len(market.jobs)} postings, {len(market.applicants)} applicants, {answers} judgements in the ledger")
         broker = start_broker(store_uri, backend)
+        starting: Any = None
         if not answers:
             say("  the judge starts in the background")
-            broker.warm_up.remote()
+            starting = broker.warm_up.remote()
         with Bars() as bars:
-            ingest_market(
-                store,
-                market,
-                layout=layout,
-                progress=lambda what, done, total: bars.update(what, done, total or done),
-            )
-    return prepare(store_uri, "all", layout, None), broker
+            ingest_market(store, market, layout=layout, progress=bars.update)
+    return prepare(store_uri, "all", layout, None), broker, starting
+
+
+def _awaiting_the_judge(starting: Any, backend: JudgeBackend) -> AbstractContextManager[None]:
+    if starting is None:
+        return nullcontext()
+    return saying_what_is_awaited(
+        "the judge",
+        f"{backend.model} starts in vLLM, which takes a minute or so; cosine trains without it",
+        lambda seconds: bool(ray.wait([starting], timeout=seconds)[0]),
+    )
 
 
 def _show_one_applicant(prepared: Prepared) -> None:

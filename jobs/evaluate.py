@@ -46,6 +46,8 @@ def main(
         print(json.dumps(best))
         return
     console.print(comparison_table(evaluations))
+    if runs[0].sampling:
+        say(runs[0].sampling)
     for name, one in evaluations.items():
         judged = one.mean("judged")
         if judged < 1:

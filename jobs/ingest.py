@@ -6,9 +6,8 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -29,6 +28,7 @@ from dynaq.markets import Market, onet_market
 from dynaq.stores import Store, open_store
 from jobs.cli import run_verb
 from jobs.steps.embed import change_encoder, embedding_with, language_lines
+from jobs.steps.options import LayoutName
 from jobs.terminal.console import say
 from reward_service.costs import usage_line
 from reward_service.document_endpoint import DocumentEndpoint, check_url
@@ -43,13 +43,6 @@ RESUME_HELP = (
     "its key is read from $DYNAQ_ENDPOINT_KEY"
 )
 _TABLES = ".jsonl, .json, .csv, .tsv, .parquet, .xlsx, each also as .gz"
-
-
-class Duplicates(StrEnum):
-    """What to do with duplicates of earlier records."""
-
-    keep = "keep"
-    drop = "drop"
 
 
 def main(
@@ -68,9 +61,9 @@ def main(
     encoding: Annotated[str | None, typer.Option(help="of text files; default: told from the bytes")] = None,
     delimiter: Annotated[str | None, typer.Option(help="of .csv and .tsv; default: told from the rows")] = None,
     sheet: Annotated[str | None, typer.Option(help="of .xlsx; default: the first that looks like the table")] = None,
-    duplicates: Annotated[Duplicates, typer.Option(help="keep records that say the same, linked, or drop them")] = (
-        Duplicates.keep
-    ),
+    duplicates: Annotated[
+        Literal["keep", "drop"], typer.Option(help="keep records that say the same, linked, or drop them")
+    ] = "keep",
     limit: Annotated[
         int | None, typer.Option(min=1, help="read so many records of each kind, for a first look")
     ] = None,
@@ -84,7 +77,9 @@ def main(
     ] = None,
     resume_endpoint: Annotated[str | None, typer.Option(help=RESUME_HELP)] = None,
     encoder: Annotated[str | None, typer.Option(help=ENCODER_HELP)] = None,
-    layout: Annotated[str | None, typer.Option(help="classic or extended; default: the store's, else extended")] = None,
+    layout: Annotated[
+        LayoutName | None, typer.Option(help="of the vectors; default: the store's, else extended")
+    ] = None,
     onet: Annotated[str | None, typer.Option(help="folder of O*NET tables (Parquet, or text as published)")] = None,
     applicants: Annotated[int, typer.Option(help="size of the cohort made from O*NET")] = 32,
     re_embed: Annotated[bool, typer.Option("--re-embed", help="make all vectors anew, with --encoder")] = False,
@@ -113,7 +108,7 @@ def main(
         raise InputError("--onet makes a market of its own; ingest files in a run of their own")
     options = InputOptions(
         parse_mappings(map_ or [], jobs=bool(jobs), candidates=bool(candidates)),
-        encoding, delimiter, sheet, duplicates.value, limit, keep_personal,
+        encoding, delimiter, sheet, duplicates, limit, keep_personal,
     )  # fmt: skip
     files: dict[str, Any] = {"jobs": jobs or (), "candidates": candidates or ()}
     if dry_run:

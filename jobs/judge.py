@@ -31,7 +31,8 @@ from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from jobs.cli import run_verb
 from jobs.steps.cohort import relevance
-from jobs.steps.judge_backend import VLLM, engine_config, judge_backend
+from jobs.steps.judge_ahead import judge_ahead
+from jobs.steps.judge_backend import engine_config, judge_backend
 from jobs.steps.options import Address, MaxCost, PriceIn, PriceOut, Samples
 from jobs.terminal.console import console, say, step
 from jobs.terminal.method_checks import BELIEFS, check_table, say_quality_curve, say_trust
@@ -51,7 +52,7 @@ def main(
     ] = None,
     applicant: Annotated[str | None, typer.Option(help="whom the judge plays")] = None,
     jobs: Annotated[str | None, typer.Option(help="id,id: the jobs to show")] = None,
-    judge: Annotated[str, typer.Option(help="vllm, vllm:CONFIG.yaml, ledger:PATH or a URL")] = VLLM,
+    judge: Annotated[str, typer.Option(help="vllm, vllm:CONFIG.yaml, ledger:PATH or a URL")] = "vllm",
     judge_samples: Samples = None,
     price_in: PriceIn = None,
     price_out: PriceOut = None,
@@ -61,17 +62,25 @@ def main(
     calibrate: Annotated[
         str | None, typer.Option(metavar="FILE", help="fit the thresholds on the store; write a judge configuration")
     ] = None,
-    pairs: Annotated[int, typer.Option(min=50, help="random pairs for --calibrate")] = PAIRS,
+    pairs: Annotated[int | None, typer.Option(min=50, help="random pairs for --calibrate; default: 400")] = None,
+    all_pairs: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="judge all pairs (applicant_id, job_id) of a file into the ledger"),
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="judge each applicant's N nearest jobs by cosine into the ledger")
+    ] = None,
     export: Annotated[str | None, typer.Option("--export", metavar="FILE", help="write the ledger as Parquet")] = None,
     take: Annotated[str | None, typer.Option("--import", metavar="FILE", help="add a ledger file to the store")] = None,
     address: Address = None,
 ) -> None:
     """Ask or examine the judge."""
     asked = applicant is not None or jobs is not None
-    actions = [asked, check, calibrate is not None, export is not None, take is not None]
-    if sum(actions) != 1:
+    actions = [asked, check, calibrate is not None, all_pairs is not None, top is not None, export, take]
+    if sum(bool(action) for action in actions) != 1:
         raise InputError(
-            "give one of: --applicant with --jobs, --check, --calibrate FILE, --export FILE, --import FILE"
+            "give one of: --applicant with --jobs, --all-pairs FILE, --top N, --check, --calibrate FILE, "
+            "--export FILE, --import FILE"
         )
     if take is not None:
         _import(_needed(store), Path(take))
@@ -80,13 +89,17 @@ def main(
     elif check:
         _check(store, qrels, _engine_config(judge), address)
     elif calibrate is not None:
-        _calibrate(store, Path(calibrate), _engine_config(judge), pairs, address)
+        _calibrate(store, Path(calibrate), _engine_config(judge), pairs or PAIRS, address)
     else:
-        if not applicant or not jobs:
-            raise InputError("--applicant and --jobs go together: whom the judge plays, and the jobs to show")
-        wanted = [part.strip() for part in jobs.split(",") if part.strip()]
         backend = judge_backend(judge, samples=judge_samples, price_in=price_in, price_out=price_out, max_cost=max_cost)
-        _ask(_needed(store), applicant, wanted, backend, address)
+        if all_pairs is not None or top is not None:
+            file = Path(all_pairs) if all_pairs is not None else None
+            judge_ahead(_needed(store), judge, backend, file, top or 0, address)
+        elif applicant and jobs:
+            wanted = [part.strip() for part in jobs.split(",") if part.strip()]
+            _ask(_needed(store), applicant, wanted, backend, address)
+        else:
+            raise InputError("--applicant and --jobs go together: whom the judge plays, and the jobs to show")
 
 
 def _needed(store: str | None) -> str:

@@ -12,13 +12,14 @@ import typer
 from rich.table import Table
 
 from dynaq.errors import DynaqError, InputError
-from dynaq.feedback.exposure_log import LoggedLists, Ranked, logged_lists
+from dynaq.feedback.exposure_log import LoggedLists, logged_lists
 from dynaq.feedback.exposure_policy import SHARPEST, SHARPNESS
 from dynaq.feedback.off_policy import OffPolicyEvaluation, RankingPolicy, evaluate
 from dynaq.judging.judgement import LABEL_VALUES
 from dynaq.runs.folder import CONFIG, RECOMMENDATIONS
 from dynaq.runs.q_table import ServedRun
-from dynaq.stores import Store, open_store
+from dynaq.runs.reading import Run, open_run_store
+from dynaq.stores import Store
 from jobs.cli import run_verb
 from jobs.terminal.console import console, say
 from recommend_service.promotions import ROLLBACK, Promotion, ServingFolder
@@ -54,7 +55,7 @@ def main(
     current = place.current()
     if current is not None and current.run_id == new.run_id:
         raise InputError(f"run {new.run_id} serves already in {serving!r}")
-    with open_store(store or config["store"], read_only=True) as opened:
+    with open_run_store(Run(new.run_id, new.folder, config), store) as opened:
         _check(new, opened)
         if current is None:
             verdict, reason, found, lists = NOTHING_SERVES, "nothing served before", None, None
@@ -99,10 +100,13 @@ def _check(run: ServedRun, store: Store) -> None:
 
 def _check_agent(run: ServedRun, applicant_id: str, best: list[str]) -> None:
     """Check that the recommendations are the best jobs by the agent's Q-values. Raises InputError."""
-    q = run.q_values(applicant_id)
-    assert q is not None
-    shown = q[[run.columns[job_id] for job_id in best if job_id in run.columns]]
-    if len(shown) < len(best) or (np.diff(shown) > 0).any() or shown[-1] < np.partition(q, -len(best))[-len(best)]:
+    found = run.q_values(applicant_id)
+    assert found is not None
+    columns, q = found
+    wanted = np.array([run.columns.get(job_id, -1) for job_id in best])
+    known = np.isin(wanted, columns)
+    shown = q[np.searchsorted(columns, wanted[known])]
+    if not known.all() or (np.diff(shown) > 0).any() or shown[-1] < np.partition(q, -len(best))[-len(best)]:
         raise InputError(
             f"run {run.folder.uri!r} is broken: {RECOMMENDATIONS} of {applicant_id!r} are not the best of their agent"
         )
@@ -131,18 +135,10 @@ def _compare(
     own = np.array([one.policy in ids or one.applicant_id not in current.places for one in lists.exposures], bool)
     found = evaluate(
         log,
-        RankingPolicy(lists.rankings(_by_q(new), numbers), sharpness),
-        RankingPolicy(lists.rankings(_by_q(current), numbers), sharpness, own),
+        RankingPolicy(lists.rankings(new.ranked, numbers), sharpness),
+        RankingPolicy(lists.rankings(current.ranked, numbers), sharpness, own),
     )
     return found.verdict, found.reason, found, lists
-
-
-def _by_q(run: ServedRun) -> Ranked:
-    def ranked(applicant_id: str) -> list[str] | None:
-        q = run.q_values(applicant_id)
-        return None if q is None else [run.job_ids[column] for column in np.argsort(-q, kind="stable")]
-
-    return ranked
 
 
 def _show(

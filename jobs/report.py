@@ -18,11 +18,14 @@ def main(
     run: Annotated[str, typer.Option(help="run folder")],
     qrels: Annotated[str | None, typer.Option(help="relevance file; default: the store's")] = None,
     store: Annotated[str | None, typer.Option(help="where the store is now, if not where the run found it")] = None,
+    service: Annotated[
+        str | None, typer.Option(help="address of dynaq serve --recommend, to link each applicant to their page")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Write report.html into a run folder, and what TensorBoard shows of it."""
     folder = RunFolder.at(run)
-    report = write_report(folder, store, qrels)
+    report = write_report(folder, store, qrels, service)
     if as_json:
         metrics = {line_name(one): one["metrics"] for one in report.comparison["strategies"]}
         found = {"report": report.uri, "bytes": report.bytes, "applicants": report.applicants, "shown": report.shown}

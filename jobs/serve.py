@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
+import webbrowser
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from multiprocessing import TimeoutError
 from multiprocessing.pool import ThreadPool
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +21,7 @@ from cluster.ports import held_port
 from cluster.session import cluster_address, ray_session
 from dynaq.errors import InputError
 from dynaq.settings import load_settings
+from dynaq.stores import absolute
 from jobs.cli import run_verb
 from jobs.steps.options import Address
 from jobs.terminal.console import say, step
@@ -73,15 +76,17 @@ def main(
     keep_days: Annotated[
         float | None, typer.Option(min=0.01, help="--recommend: delete feedback and exposures after so many days")
     ] = None,
+    open_page: Annotated[bool, typer.Option("--open", help="--recommend: open the page in a browser")] = False,
     address: Address = None,
 ) -> None:
     """Serve over HTTP."""
     if not (reward or recommend):
         raise InputError("name what to serve: --reward, --recommend or both")
-    if not recommend and (run or serving or keep_days):
-        raise InputError("--run, --serving and --keep-days belong to --recommend")
+    if not recommend and (run or serving or keep_days or open_page):
+        raise InputError("--run, --serving, --keep-days and --open belong to --recommend")
     # Absolute, since replicas have another working directory.
-    flags: dict[str, Any] = {"store": _absolute(store), "run": _absolute(run), "serving": _absolute(serving)}
+    given = {"store": store, "run": run, "serving": serving}
+    flags: dict[str, Any] = {name: place and absolute(place) for name, place in given.items()}
     flags["keep_days"] = keep_days
     local = cluster_address(address) is None
     with held_port(host, port) if local else nullcontext():
@@ -96,7 +101,7 @@ def main(
                 from cluster.serve import check_head_port
 
                 check_head_port(host, port)
-            _serve(services)
+            _serve(services, open_page)
 
 
 def _both(host: str, port: int, config: str | None, flags: dict[str, Any]) -> list[Service]:
@@ -113,28 +118,40 @@ def _beside_recommender(given: dict[str, Any], store: str) -> dict[str, Any]:
         return {"store": store} | given
     if "store" not in given:
         say("the judge keeps no ledger: the recommender is the folder's one writer; with mongodb:// both write")
-    elif _absolute(str(given["store"])) == _absolute(store):
+    elif absolute(str(given["store"])) == absolute(store):
         raise InputError(f"both services cannot write folder {store}; use mongodb://, or take store out of reward:")
     return given
 
 
-def _serve(services: list[Service]) -> None:
-    """Start the services on the connected Ray, and stop them on SIGINT or SIGTERM."""
+def _serve(services: list[Service], open_page: bool) -> None:
+    """Start the services on the connected Ray, and stop them on SIGINT or SIGTERM.
+
+    open_page: of the first one, in a browser.
+    """
     started: list[Service] = []
     lines: list[str] = []
+    urls: list[str] = []
     try:
         for service in services:
             with step(f"Starting {service.name}"):
-                lines.append(service.answers.format(url=service.start()))
+                urls.append(service.start())
+            lines.append(service.answers.format(url=urls[-1]))
             started.append(service)
         stop = _stop_signal()
         for line in lines:
             say(line)
+        if open_page and _has_screen():
+            webbrowser.open(urls[0])
         say("Ctrl-C stops it" if len(services) == 1 else "Ctrl-C stops both")
         stop.wait()
         say("finishing what was accepted")
     finally:
         _stop(started)
+
+
+def _has_screen() -> bool:
+    """Whether a browser window can open; without one, a text browser would take the terminal."""
+    return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
 def _stop(services: list[Service]) -> None:
@@ -170,6 +187,8 @@ def _recommend(host: str, port: int, config: str | None, given: dict[str, Any]) 
 
     settings = RecommendConfig.load(config, **given).with_secrets()
     refuse_open_address(settings.api_key, host, "the recommender")
+    if settings.one_replica is not None:
+        say(settings.one_replica)
     open_store(settings.store, read_only=True).close()  # fails here, since the user would not see a replica's error
     if settings.run is not None:
         ServedRun.open(settings.run)
@@ -179,11 +198,6 @@ def _recommend(host: str, port: int, config: str | None, given: dict[str, Any]) 
         stop_recommender,
         "the page is at {url}, the API described at {url}/docs",
     )
-
-
-def _absolute(place: str | None) -> str | None:
-    """An absolute path; URIs are returned as they are."""
-    return place if place is None or "://" in place else str(Path(place).expanduser().resolve())
 
 
 def _stop_signal() -> threading.Event:

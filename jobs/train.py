@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 import ray
@@ -14,7 +15,7 @@ import typer
 
 from cluster.block_actor import TrainingJob
 from cluster.broker import JudgeBackend, start_broker
-from cluster.cache import put_cache
+from cluster.cache import CacheRef, put_cache
 from cluster.session import ray_session
 from cluster.trainer import ActorSize, CohortProgress, CohortResult, CohortTrainer
 from dynaq.agent.config import DynaQConfig
@@ -62,7 +63,7 @@ from jobs.steps.prepare import (
     report_failures,
     run_config,
 )
-from jobs.steps.usable_judge import check_mode, usable_judge
+from jobs.steps.usable_judge import usable_judge
 from jobs.terminal.console import LiveTable, console, say
 from jobs.terminal.tables import gain_of, number
 from reward_service.costs import Costs
@@ -72,7 +73,7 @@ def main(
     store: Store,
     out: Out,
     cohort: Cohort = "all",
-    strategy: Annotated[str, typer.Option(help="cosine, llm or hybrid")] = "hybrid",
+    strategy: Annotated[Literal["cosine", "llm", "hybrid"], typer.Option(help="where rewards come from")] = "hybrid",
     judge: Annotated[
         str, typer.Option(help="vllm, vllm:CONFIG.yaml, ledger:PATH or a URL; none: learn from --feedback alone")
     ] = "vllm",
@@ -109,9 +110,8 @@ def main(
 ) -> None:
     """Train one Dyna-Q agent per applicant."""
     settings = DynaQConfig.load(config, {"budget": budget, "seed": seed})
-    check_mode(calibrate)
     needs_judge = check_strategies([strategy], settings)
-    prepared = prepare(store, cohort, layout, qrels)
+    prepared = prepare(store, cohort, layout, qrels, settings.candidates)
     from_events = feedback or feedback_until is not None
     check_feedback(strategy, judge, from_events)
     folder = RunFolder.at(out)
@@ -139,12 +139,17 @@ def main(
     )
     size = ActorSize(actor_cpus, actor_gpus, actors, backend.cpus if backend else 0.0)
     with ray_session(address):
+        shared = put_cache(prepared.cache)
+        prepared = replace(prepared, cache=shared.attach())  # in place of this process's own copy
         if backend and recorded is None:
             backend = usable_judge(judge, backend, prepared, folder, calibrate)
-        shown["judge_fingerprint"] = backend.fingerprint if backend else None
+        shown |= {
+            "judge_fingerprint": backend.fingerprint if backend else None,
+            "judge_model": backend.model if backend else None,
+        }
         open_run(folder, shown, resume=resume)
         keep_gold(folder, labels, prepared)
-        result, paid = _train(prepared, backend, make_job, size)
+        result, paid = _train(prepared, shared, backend, make_job, size)
     _report(folder, prepared, qrels, result, paid, as_json)
 
 
@@ -171,14 +176,18 @@ def _learn_from_events(
 
 
 def _train(
-    prepared: Prepared, backend: JudgeBackend | None, make_job: Callable[..., TrainingJob], size: ActorSize
+    prepared: Prepared,
+    shared: CacheRef,
+    backend: JudgeBackend | None,
+    make_job: Callable[..., TrainingJob],
+    size: ActorSize,
 ) -> tuple[CohortResult, int]:
     """Train on the connected Ray and show the progress. Returns the result and how many pairs the judge answered.
 
-    make_job: makes the job of a `cache` in the object store and a `broker`.
+    shared: the cache in the object store. make_job: makes the job of it as `cache` and a `broker`.
     """
     broker: Any = start_broker(prepared.store_uri, backend) if backend else None
-    job = make_job(cache=put_cache(prepared.cache), broker=broker)
+    job = make_job(cache=shared, broker=broker)
     rounds = math.ceil(job.config.budget / job.config.slate_size)
     with LiveTable("judgements" if broker else "rounds") as table, RunEvents(job.folder) as events:
 
@@ -201,7 +210,7 @@ def _report(
 ) -> None:
     """Write the report and print the summary. Raises DynaqError when an applicant could not be trained."""
     failures = prepared.failures | result.failures
-    if not result.recommendations.num_rows:  # nothing to report on
+    if len(result.failures) == len(prepared.cohort):  # nothing to report on
         report_failures(failures)
     report = write_report(folder, prepared.store_uri, qrels)
     summary = training_summary(report, failures, paid, result.seconds, Costs.of(folder))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from cluster.session import ray_session
 from cluster.trainer import ActorSize
-from cluster.tuning.plan import SCHEDULERS, SEARCHERS, Plan, make_searcher
+from cluster.tuning.plan import Plan, make_searcher
 from cluster.tuning.space import Space, read_space
 from cluster.tuning.trackers import trackers
 from cluster.tuning.trials import RLLIB_DQN
@@ -44,7 +44,7 @@ from jobs.steps.options import (
     Store,
 )
 from jobs.steps.prepare import check_strategies, prepare, refuse_other_run, report_failures
-from jobs.steps.usable_judge import check_mode, usable_judge
+from jobs.steps.usable_judge import usable_judge
 from jobs.terminal.comparison_table import Comparison, report_failed_trials, show_comparison
 from jobs.terminal.console import say
 from reward_service.costs import Costs, costs_line
@@ -52,7 +52,7 @@ from reward_service.costs import Costs, costs_line
 DEFAULT_SAMPLES = 10  # when the space has something to draw
 
 Scheduler = Annotated[
-    str | None,
+    Literal["asha", "none"] | None,
     typer.Option(
         help="asha ends settings that lag behind others of their strategy (default with --space); "
         "none gives every trial the full budget (default without)"
@@ -84,7 +84,7 @@ def main(
     samples: Annotated[
         int | None, typer.Option(min=1, help="settings drawn from the space; default: 10 where it has any to draw")
     ] = None,
-    search: Annotated[str, typer.Option(help="what draws settings: random, hyperopt or optuna")] = "random",
+    search: Annotated[Literal["random", "hyperopt", "optuna"], typer.Option(help="what draws settings")] = "random",
     scheduler: Scheduler = None,
     threshold: Threshold = None,
     layout: Layout = None,
@@ -108,11 +108,10 @@ def main(
 ) -> None:
     """Compare strategies and settings on one cohort."""
     settings = DynaQConfig.load(config, {"budget": budget, "seed": seed})
-    check_mode(calibrate)
     names = _strategies(strategies, settings)
     plan = _plan(names, settings, seeds, read_space(space, settings), samples, search, scheduler)
     callbacks = trackers(mlflow, wandb, Path(out).name or "dynaq")
-    prepared = prepare(store, cohort, layout, qrels)
+    prepared = prepare(store, cohort, layout, qrels, settings.candidates)
     folder = RunFolder.at(out)
     refuse_other_run(folder, resume=resume)
     terms = {"samples": judge_samples, "price_in": price_in, "price_out": price_out, "max_cost": max_cost}
@@ -179,9 +178,6 @@ def _plan(
     scheduler: str | None,
 ) -> Plan:
     """The plan that the options describe. Raises InputError when they contradict each other."""
-    for option, value, known in (("search", search, SEARCHERS), ("scheduler", scheduler, (*SCHEDULERS, None))):
-        if value not in known:
-            raise InputError(f"--{option} {value!r} does not exist; use {' or '.join(filter(None, known))}")
     if space.fields and RLLIB_DQN in names:
         raise InputError(
             f"--space changes settings of our own agents, {RLLIB_DQN} has others; search first, then compare the "

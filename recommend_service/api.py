@@ -5,6 +5,7 @@ It needs no Ray: `recommend_service.app` runs it in a Ray Serve replica, tests a
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import uuid
@@ -31,7 +32,7 @@ from recommend_service.docs import PAGE, docs_page
 from recommend_service.keys import Caller, Keys
 from recommend_service.middleware import Guard
 from recommend_service.problems import Problem, ProblemDetails, documented
-from recommend_service.rate_limit import TokenBuckets
+from recommend_service.rate_limit import What
 from recommend_service.rights_routes import caller_of, rights_routes
 from recommend_service.schemas import (
     ApplicantCreated,
@@ -59,7 +60,7 @@ IdempotencyKey = Annotated[
     Header(
         min_length=1,
         max_length=MAX_TEXT,
-        description="events sent again with the same key are stored once",
+        description="what is sent again with the same key is stored once",
     ),
 ]
 PREFERENCE = (
@@ -163,8 +164,6 @@ def _file(path: Path, kind: str) -> Any:
 
 def _routes(service: Recommender) -> APIRouter:
     router, config = APIRouter(), service.config
-    events = TokenBuckets(config.feedback_per_second, config.feedback_burst)
-    profiles = TokenBuckets(config.applicants_per_minute / 60, config.applicants_per_minute)
 
     @router.get("/v1/applicants/{applicant_id:path}/recommendations", responses=documented(404, 409, 422, 503))
     async def recommendations(
@@ -190,16 +189,18 @@ def _routes(service: Recommender) -> APIRouter:
         return service.applicants(after, limit)
 
     @router.post("/v1/applicants", status_code=201, responses=documented(400, 409, 413, 422, 429, 503))
-    async def create_applicant(request: Request, response: Response, body: ApplicantIn) -> ApplicantCreated:
+    async def create_applicant(
+        request: Request, response: Response, body: ApplicantIn, idempotency_key: IdempotencyKey = None
+    ) -> ApplicantCreated:
         """Create an applicant. Recommendations are available at once.
 
         Names, contact details and other personal data in the texts are neither stored nor used, unless the store was
         made to keep them (`dynaq ingest --keep-personal`).
         """
         caller_of(request).check_operator()
-        _take(profiles, request, 1)
-        applicant = _applicant(body)
-        await service.create(applicant)
+        await _take(service, "profiles", request, 1)
+        applicant = _applicant(body, idempotency_key)
+        await service.create(applicant, repeatable=idempotency_key is not None)
         where = f"/v1/applicants/{quote(applicant.id, safe='')}/recommendations"
         response.headers["Location"] = where
         return ApplicantCreated(id=applicant.id, recommendations=where)
@@ -214,7 +215,7 @@ def _routes(service: Recommender) -> APIRouter:
             raise Problem(413, "too-large", f"{len(given)} events in one call; at most {config.max_batch}")
         for one in given:
             caller_of(request).check_owns(one.applicant_id, writing=True)
-        _take(events, request, len(given))
+        await _take(service, "events", request, len(given))
         kept = await service.feedback(given, idempotency_key)
         return FeedbackAccepted(accepted=len(kept), keys=[event.key for event in kept])
 
@@ -233,15 +234,16 @@ def _routes(service: Recommender) -> APIRouter:
     return router
 
 
-def _take(buckets: TokenBuckets, request: Request, tokens: int) -> None:
+async def _take(service: Recommender, what: What, request: Request, tokens: int) -> None:
     caller = request.client.host if request.client else "unknown"
-    wait = buckets.wait(caller, tokens)
+    wait = await service.wait(what, caller, tokens)
     if wait > 0:
         raise Problem(429, "too-many-requests", f"try again in {math.ceil(wait)} s", retry_after=wait)
 
 
-def _applicant(body: ApplicantIn) -> Candidate:
-    raw = body.model_dump(exclude_none=True) | {"id": body.id or f"p-{uuid.uuid4().hex[:12]}"}
+def _applicant(body: ApplicantIn, key: str | None) -> Candidate:
+    name = uuid.uuid4().hex[:12] if key is None else hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+    raw = body.model_dump(exclude_none=True) | {"id": body.id or f"p-{name}"}
     try:
         record = parse_candidate(raw).record
     except Rejected as error:

@@ -16,7 +16,7 @@ from cachetools import LRUCache
 
 from dynaq.errors import DynaqError, InputError
 from dynaq.feedback.events import WARM_START
-from dynaq.runs.q_table import ServedRun
+from dynaq.runs.q_table import Columns, ServedRun
 from dynaq.stores import FloatArray
 from recommend_service.catalogue import ApplicantVectors, Catalogue, Rows
 
@@ -34,7 +34,7 @@ class Ranking:
         scores: Q, or the cosine if there is no agent.
         estimated: whether the job was added after training, so that its Q is estimated from the most similar jobs.
         policy: the run's id, or WARM_START.
-        whole: whether the ranking has all jobs of the catalogue.
+        whole: whether the ranking has all jobs of the catalogue, or all candidates of the agent.
     """
 
     rows: Rows
@@ -68,6 +68,8 @@ class Ranker:
         self._columns = np.fromiter((run.columns.get(j, -1) for j in self.catalogue.job_ids), np.int64)
         self._new = np.flatnonzero(self._columns < 0)
         known = np.flatnonzero(self._columns >= 0)
+        self._row_of = np.full(len(run.job_ids), -1, np.int64)  # column -> row of the catalogue
+        self._row_of[self._columns[known]] = known
         if not len(known):
             raise InputError(f"run {run.run_id} knows none of the catalogue's jobs; was it trained on another store?")
         if len(self._new):
@@ -98,21 +100,24 @@ class Ranker:
 
     def rank(self, applicant: ApplicantVectors, depth: int) -> Ranking:
         """A ranking of at least `depth` jobs, read from disk or computed. Takes milliseconds, tens without an agent."""
-        q, policy = self._q_values(applicant.id), WARM_START
-        if q is None:
-            scores, estimated = self.catalogue.similarities(applicant), np.zeros(len(self.catalogue.job_ids), bool)
+        found, policy = self._q_values(applicant.id), WARM_START
+        if found is None:
+            scores = self.catalogue.similarities(applicant)
+            known = np.arange(len(scores))
         else:
             assert self.run is not None
-            scores, estimated = self._over_catalogue(q), self._columns < 0
+            known, scores = self._known(*found)
             policy = self.run.run_id
-        rows = _top(scores, max(DEPTH, depth))
-        ranking = Ranking(rows, scores[rows], estimated[rows], policy, len(rows) == len(scores))
+        best = _top(scores, max(DEPTH, depth))
+        rows = known[best]
+        estimated = np.zeros(len(rows), bool) if found is None else self._columns[rows] < 0
+        ranking = Ranking(rows, scores[best], estimated, policy, len(rows) == len(scores))
         with self._lock:
             self.misses += 1
             self._cache[applicant.id] = ranking
         return ranking
 
-    def _q_values(self, applicant_id: str) -> FloatArray | None:
+    def _q_values(self, applicant_id: str) -> tuple[Columns, FloatArray] | None:
         if self.run is None:
             return None
         try:
@@ -122,11 +127,27 @@ class Ranker:
             logger.error("an agent cannot be read: %s", error)
             return None
 
-    def _over_catalogue(self, q: FloatArray) -> FloatArray:
-        values: FloatArray = q[self._columns]  # new jobs have column -1, and their values are replaced below
+    def _known(self, columns: Columns, q: FloatArray) -> tuple[Rows, FloatArray]:
+        """The rows of the catalogue that an agent knows, or whose Q can be estimated, rising, and their Q."""
+        assert self.run is not None
+        if len(columns) == len(self.run.job_ids):
+            values: FloatArray = q[self._columns]  # new jobs have column -1, and their values are replaced below
+            if len(self._new):
+                values[self._new] = (values[self._similar] * self._weights).sum(axis=1)
+            return np.arange(len(values)), values
+        rows, scores = self._row_of[columns], q
         if len(self._new):
-            values[self._new] = (values[self._similar] * self._weights).sum(axis=1)
-        return values
+            # A new job is estimated if at least half of what it resembles are candidates of this agent.
+            similar = self._columns[self._similar]
+            at = np.searchsorted(columns, similar).clip(max=len(columns) - 1)
+            weights = np.where(columns[at] == similar, self._weights, 0.0)
+            total = weights.sum(axis=1)
+            enough = total >= 0.5
+            mean = (q[at] * weights).sum(axis=1)[enough] / total[enough]
+            rows, scores = np.append(rows, self._new[enough]), np.append(scores, mean.astype(np.float32))
+        order = np.argsort(rows)
+        order = order[rows[order] >= 0]  # of jobs that are still there
+        return rows[order], scores[order]
 
 
 def _top(scores: FloatArray, count: int) -> Rows:

@@ -11,13 +11,18 @@ from urllib.parse import quote
 import httpx
 
 from dynaq.errors import DynaqError, InputError
+from recommend_service.problems import MEDIA_TYPE
 
 PATIENCE_SECONDS = 60.0  # longest that one call keeps retrying
+LOST_SECONDS = 0.2  # until a call whose replica was lost is sent to another
 PAGE_SIZE = 500  # applicants per request
 
 
 class Api:
-    """The recommendation API's client. Retries after `Retry-After` when the service is busy.
+    """The recommendation API's client.
+
+    Retries after `Retry-After` when the service is busy, and at once when a replica or the way to it was lost: what is
+    sent again under the same key is stored once.
 
     waited: number of retries. seconds: name of a call → its durations.
     """
@@ -84,11 +89,18 @@ class Api:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             began = time.perf_counter()
-            answer = await self._http.request(method, path, **options)
-            self.seconds[name].append(time.perf_counter() - began)
-            pause = _seconds(answer.headers.get("Retry-After"))
-            if answer.status_code not in (429, 503) or time.monotonic() + pause > deadline:
-                break
+            try:
+                answer = await self._http.request(method, path, **options)
+            except httpx.TransportError:
+                if not self.seconds or time.monotonic() + LOST_SECONDS > deadline:  # nothing has ever answered there
+                    raise
+                pause = LOST_SECONDS
+            else:
+                self.seconds[name].append(time.perf_counter() - began)
+                lost = _came_from_a_proxy(answer)
+                pause = LOST_SECONDS if lost else _seconds(answer.headers.get("Retry-After"))
+                if not (lost or answer.status_code in (429, 503)) or time.monotonic() + pause > deadline:
+                    break
             self.waited += 1
             await asyncio.sleep(pause)
         if answer.is_error or answer.is_redirect:
@@ -97,6 +109,11 @@ class Api:
             raise httpx.HTTPStatusError(text, request=answer.request, response=answer)
         body: dict[str, Any] = answer.json()
         return body
+
+
+def _came_from_a_proxy(answer: httpx.Response) -> bool:
+    """Whether an error was made on the way to a replica: the service's own are problem+json."""
+    return answer.is_server_error and MEDIA_TYPE not in answer.headers.get("content-type", "")
 
 
 def _seconds(text: str | None) -> float:

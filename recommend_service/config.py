@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from dynaq.errors import InputError
 from dynaq.feedback.exposure_policy import POOL, SHARPEST, SHARPNESS
 from dynaq.settings import load_settings
+from dynaq.stores import is_mongo
 
 API_KEY = "DYNAQ_API_KEY"  # environment variable
 READ_KEY = "DYNAQ_READ_KEY"
@@ -41,10 +42,12 @@ class RecommendConfig(BaseModel):
         cached_agents: agents whose ranking is kept in memory, 20 kB each; the others are read on request.
         poll_seconds: time between two checks for a new run.
         catalogue_seconds: time between two checks for changes of the store.
-        feedback_per_second, feedback_burst: limits on the events of one caller.
-        applicants_per_minute: limit on the profiles that one caller creates.
+        feedback_per_second, feedback_burst: limits on the events of one caller, over all replicas.
+        applicants_per_minute: limit on the profiles that one caller creates, over all replicas.
         max_batch: most events in one call.
-        max_waiting: most feedback calls and exposures waiting for the disk; further ones are refused.
+        max_waiting: most feedback calls and exposures waiting for the disk of one replica; further ones are refused.
+        replicas: number of processes, one whatever is asked for on a folder store, which has one writer of feedback.
+        max_replicas: up to which Serve adds processes while each has many requests; None adds none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -69,6 +72,8 @@ class RecommendConfig(BaseModel):
     applicants_per_minute: float = Field(default=30.0, gt=0)
     max_batch: int = Field(default=1000, ge=1, le=10_000)
     max_waiting: Positive = 10_000
+    replicas: Positive = 1
+    max_replicas: Positive | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -85,6 +90,18 @@ class RecommendConfig(BaseModel):
         Raises InputError naming each invalid field.
         """
         return load_settings(cls, "recommender configuration", path, overrides)
+
+    @property
+    def most_replicas(self) -> int:
+        """The largest number of replicas that is asked for."""
+        return max(self.replicas, self.max_replicas or 1)
+
+    @property
+    def one_replica(self) -> str | None:
+        """Why there is only one replica although more are asked for; None if there are as many as asked for."""
+        if self.most_replicas == 1 or is_mongo(self.store):
+            return None
+        return f"a folder has one writer of feedback, so it gets one replica, not {self.most_replicas}; use mongodb://"
 
     def with_secrets(self) -> Self:
         """With the keys from this process's environment, which replicas on other nodes do not have."""

@@ -21,6 +21,10 @@ class Decisions:
 
     def __init__(self, table: pa.Table) -> None:
         self._latest: dict[str, dict[str, Decision]] = {}
+        self.add_table(table)
+
+    def add_table(self, table: pa.Table) -> None:
+        """Add the decisions of a table with the columns of `DECISION_SCHEMA`, oldest first."""
         self.add(decisions(table))
 
     def add(self, new: Iterable[Decision]) -> None:

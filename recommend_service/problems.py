@@ -36,6 +36,7 @@ class Problem(Exception):
     def __init__(self, status: int, name: str, detail: str, retry_after: float | None = None) -> None:
         super().__init__(detail)
         self.status, self.name, self.detail = status, name, detail
+        self.retry_after = retry_after
         self.headers: dict[str, str] = {}
         if retry_after is not None:
             self.headers["Retry-After"] = str(max(1, math.ceil(retry_after)))

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 MAX_ROWS = 5000  # per write
 
 T = TypeVar("T")
-Answer = asyncio.Future[None]
+Answer = asyncio.Future[bool]
 
 
 class Overloaded(DynaqError):
@@ -56,11 +56,14 @@ class Recorder:
         """Number of feedback calls and exposures that wait to be written."""
         return self._queue.qsize()
 
-    async def add(self, events: Sequence[FeedbackEvent]) -> None:
-        """Write events; returns when they are on disk. Raises Overloaded or DynaqError when they were not written."""
-        answer = self._loop.create_future()
+    async def add(self, events: Sequence[FeedbackEvent]) -> bool:
+        """Write events; returns when they are on disk. Raises Overloaded or DynaqError when they were not written.
+
+        The result says whether all were new; False also if only others that were written with them were not.
+        """
+        answer: Answer = self._loop.create_future()
         self._put(_Work(events=events, answer=answer))
-        await asyncio.shield(answer)
+        return await asyncio.shield(answer)
 
     async def run(self, call: Callable[[FeedbackStore], T]) -> T:
         """Call with the store after everything that was queued before. Raises Overloaded, and what the call raises."""
@@ -139,15 +142,16 @@ class Recorder:
     def _write_events(self, batch: list[_Work]) -> None:
         if not batch:
             return
-        failure: Exception | None = None
+        outcome: bool | Exception
+        events = [event for work in batch for event in work.events]
         try:
-            self._store.add_feedback([event for work in batch for event in work.events])
+            outcome = self._store.add_feedback(events) == len(events)
         except Exception as error:
             logger.error("feedback was not written: %s", error)
-            failure = error if isinstance(error, DynaqError) else DynaqError(f"{type(error).__name__}: {error}")
+            outcome = error if isinstance(error, DynaqError) else DynaqError(f"{type(error).__name__}: {error}")
         answers = [work.answer for work in batch if work.answer is not None]
         with contextlib.suppress(RuntimeError):  # the event loop is closed, so no caller waits any more
-            self._loop.call_soon_threadsafe(_tell, answers, failure)
+            self._loop.call_soon_threadsafe(_tell, answers, outcome)
 
 
 def _settle(result: asyncio.Future[Any], found: Any, failure: Exception | None) -> None:
@@ -158,12 +162,12 @@ def _settle(result: asyncio.Future[Any], found: Any, failure: Exception | None) 
         result.exception()  # as in `_tell`
 
 
-def _tell(answers: list[Answer], failure: Exception | None) -> None:
+def _tell(answers: list[Answer], outcome: bool | Exception) -> None:
     for answer in answers:
         if answer.done():
             continue
-        if failure is None:
-            answer.set_result(None)
-        else:
-            answer.set_exception(failure)
+        if isinstance(outcome, Exception):
+            answer.set_exception(outcome)
             answer.exception()  # retrieved here, or asyncio would log it if the caller was cancelled
+        else:
+            answer.set_result(outcome)

@@ -75,12 +75,20 @@ class Rights:
         recorder: writes the store's events.
         decisions: those in the store.
         read: calls in the thread that reads the store.
+        shared: whether other replicas use the store, too.
     """
 
     def __init__(
-        self, config: RecommendConfig, store: Store, recorder: Recorder, decisions: Decisions, read: Read
+        self,
+        config: RecommendConfig,
+        store: Store,
+        recorder: Recorder,
+        decisions: Decisions,
+        read: Read,
+        *,
+        shared: bool,
     ) -> None:
-        self._config, self._store, self._recorder, self._read = config, store, recorder, read
+        self._config, self._store, self._recorder, self._read, self._shared = config, store, recorder, read, shared
         self.decisions = decisions
         self.erased = Erased()
         self._left: dict[str, int] = {}  # applicants that left the catalogue -> looks until that is taken as it is
@@ -151,7 +159,8 @@ class Rights:
 
         # Events that arrive later are added when they are acknowledged, which is after this returns.
         def expire(events: FeedbackStore) -> StandingEvents | None:
-            return StandingEvents.of(events.feedback()) if events.expire_events(before) else None
+            gone = events.expire_events(before) or self._shared  # another replica may have been first
+            return StandingEvents.of(events.feedback()) if gone else None
 
         return await self._recorder.run(expire)
 

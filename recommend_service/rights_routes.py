@@ -46,7 +46,7 @@ def rights_routes(service: Recommender, keys: Keys) -> APIRouter:
     async def token(request: Request, applicant_id: ApplicantId, body: TokenIn) -> TokenIssued:
         """A token with which one applicant, and nobody else, sees and does what is theirs. Needs the service key."""
         caller_of(request).check_operator()
-        service.check_known(applicant_id)
+        await service.applicant(applicant_id)
         text, expires_at = keys.issue(applicant_id, body.minutes, read_only=body.read_only)
         return TokenIssued(token=text, expires_at=expires_at)
 
@@ -60,7 +60,7 @@ def rights_routes(service: Recommender, keys: Keys) -> APIRouter:
     async def decisions(request: Request, applicant_id: ApplicantId) -> DecisionList:
         """What operators decided for an applicant: the log, oldest first."""
         caller_of(request).check_owns(applicant_id, writing=False)
-        service.check_known(applicant_id)
+        await service.applicant(applicant_id)
         return DecisionList(decisions=[DecisionShown(**row) for row in await service.rights.log(applicant_id)])
 
     @router.post(
@@ -69,7 +69,7 @@ def rights_routes(service: Recommender, keys: Keys) -> APIRouter:
     async def decide(request: Request, applicant_id: ApplicantId, body: DecisionIn) -> DecisionShown:
         """Block or pin a job for an applicant, or undo that. It is logged. Needs the service key."""
         caller_of(request).check_operator()
-        service.check_known(applicant_id)
+        await service.applicant(applicant_id)
         service.job(body.job_id)
         return DecisionShown(**await service.rights.decide(applicant_id, body))
 

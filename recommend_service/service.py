@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import math
 import textwrap
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from cachetools import TTLCache
@@ -19,21 +20,24 @@ from cachetools import TTLCache
 from dynaq.encoder import Embedder, Encoder
 from dynaq.errors import DynaqError, InputError
 from dynaq.feedback.answers import HIDES, StandingEvents
-from dynaq.feedback.events import OVERSEEN, WARM_START, Exposure, FeedbackEvent
+from dynaq.feedback.events import OVERSEEN, WARM_START, Event, Exposure, FeedbackEvent, events
 from dynaq.feedback.exposure_policy import POOL, rank_probabilities
 from dynaq.ingest.embedding import candidate_texts, content_hash, stored_encoder
 from dynaq.personal.redaction import keeps_personal_data, says_something, without_personal_data
 from dynaq.records import Candidate, Job
-from dynaq.stores import FloatArray, open_feedback, open_store
+from dynaq.stores import Added, FloatArray, open_feedback, open_store
 from recommend_service.applicant_ranking import Ranker, Ranking
 from recommend_service.catalogue import ApplicantVectors, Catalogue, applicant_vectors
 from recommend_service.config import RecommendConfig
+from recommend_service.follower import Follower
 from recommend_service.metrics import Metrics
+from recommend_service.newcomers import Applicant, Newcomers
 from recommend_service.oversight import Decisions, parts, set_aside, with_pinned
 from recommend_service.problems import Problem
+from recommend_service.rate_limit import RateLimits, What
 from recommend_service.recorder import Overloaded, Recorder
 from recommend_service.rights import Rights
-from recommend_service.run_watch import RunWatch
+from recommend_service.run_watch import RunWatch, group_of
 from recommend_service.schemas import (
     ApplicantList,
     ApplicantShown,
@@ -53,6 +57,8 @@ FUTURE = timedelta(minutes=5)  # tolerance for clocks that differ
 EXPIRY_SECONDS = 3600.0  # between two deletions of what is too old
 LEDGER_SECONDS = 60.0  # how long an applicant's judgements are cached
 LEDGERS_KEPT = 1000  # applicants whose judgements are cached
+LOOKUPS = 8  # short questions to a shared store at once
+LOOKUP_SECONDS = 1.0  # after which a list is made from what this replica knows
 NO_AGENT = "No agent has been trained for this applicant yet: ranked by similarity of profile and jobs."
 BY_AGENT = "Ranked by the applicant's own agent."
 
@@ -66,15 +72,17 @@ class Recommender:
     def __init__(self, config: RecommendConfig, encoder: Embedder | None = None) -> None:
         self.config = config.with_secrets()
         self.metrics = Metrics()
-        self._watch = RunWatch(self.config)
         self._store = open_store(config.store, read_only=True)
         self._encoder = encoder or Encoder(config.encoder or stored_encoder(self._store))
         self._reading = ThreadPoolExecutor(1, "store")  # one thread, since stores need not be thread-safe
         self._ranking = ThreadPoolExecutor(2, "ranking")
-        self._newcomers: dict[str, tuple[ApplicantVectors, Candidate]] = {}  # until the catalogue has them
+        self._looking = ThreadPoolExecutor(LOOKUPS, "lookup")  # for stores that replicas share: they are thread-safe
+        self._limits = RateLimits(self.config)
         self._ledgers: TTLCache[str, dict[str, dict[str, float]]] = TTLCache(LEDGERS_KEPT, LEDGER_SECONDS)
         self._store_problem: str | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._meetings: set[asyncio.Task[None]] = set()
+        self._erasing: set[str] = set()
         self._changing = asyncio.Lock()
 
     async def start(self) -> None:
@@ -83,16 +91,23 @@ class Recommender:
             return
         feedback = open_feedback(self.config.store)
         try:
+            changes = feedback.changes()  # before all events are read, so that none is missed in between
+            self._group = group_of(self.config, feedback)
+            self._watch = RunWatch(self.config, self._group)
+            self._newcomers = Newcomers(self._store, self._look_up if self._group is not None else None)
             self._standing = await self._read(lambda: StandingEvents.of(feedback.feedback()))
             decisions = Decisions(await self._read(feedback.decisions))
             catalogue = await self._read(lambda: Catalogue.load(self._store))
-            self.ranker = await self._read(lambda: self._watch.ranker(catalogue, None))
+            self.ranker = await self._read(lambda: self._watch.first(catalogue))
         except BaseException:
             feedback.close()
             raise
+        self._follower = None if changes is None else Follower(changes, self._learn)
         rank_probabilities(min(POOL, len(catalogue.job_ids)), self._sharpness)  # so that no request waits for it
         self._recorder = Recorder(feedback, self.config.max_waiting)
-        self.rights = Rights(self.config, self._store, self._recorder, decisions, self._read)
+        self.rights = Rights(
+            self.config, self._store, self._recorder, decisions, self._read, shared=self._group is not None
+        )
         self._texts = Texts(self.config.store, self._encoder)
         self.metrics.show_run(self.run_id)
         self._tasks = [
@@ -108,9 +123,13 @@ class Recommender:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._follower is not None:
+            await self._follower.close()
+        with contextlib.suppress(DynaqError):  # the store is away; the others miss this replica after its lease
+            await self._read(self._watch.leave)
         await self._recorder.close()
         self._texts.close()
-        for pool in (self._ranking, self._reading):
+        for pool in (self._looking, self._ranking, self._reading):
             pool.shutdown(wait=True, cancel_futures=True)
         self._store.close()
 
@@ -124,6 +143,16 @@ class Recommender:
         """Why a newer run or catalogue is not used, None if none is refused."""
         return self._watch.problem or self._store_problem
 
+    def check_health(self) -> None:
+        """Raises DynaqError if this replica cannot serve what the others serve."""
+        self._watch.check_in_step()
+
+    async def wait(self, what: What, caller: str, tokens: int) -> float:
+        """Take tokens of a caller's limit; 0, or the seconds until there are enough."""
+        if self._group is None:
+            return self._limits.wait(what, caller, tokens, None)
+        return await self._look_up(lambda: self._limits.wait(what, caller, tokens, self._group))
+
     # Lists
 
     async def recommend(
@@ -134,11 +163,11 @@ class Recommender:
         recorded: whether the applicant is shown the list, so that it is stored as an exposure.
         """
         ranker, wish = self.ranker, None
-        applicant, profile = self._applicant(applicant_id, ranker.catalogue)
+        applicant, profile = await self.applicant(applicant_id)
         text = " ".join((preference or "").split()) or None
         if text is not None:
             wish = Wish(await self._wish(text), self.config.preference_weight, self.config.shortlist)
-        standing = self._standing.of_applicant(applicant_id)
+        standing = await self._standing_now(applicant_id)
         decided = self.rights.decisions.of_applicant(applicant_id)
         drawn_by = set_aside(standing, decided)
         ranking = await self._ranked(ranker, applicant, max(self.config.shortlist, POOL) + len(drawn_by))
@@ -182,13 +211,31 @@ class Recommender:
     def _sharpness(self) -> float:
         return self.config.sharpness if self.config.explore else math.inf
 
-    def _applicant(self, applicant_id: str, catalogue: Catalogue) -> tuple[ApplicantVectors, Candidate]:
-        if applicant_id in self._newcomers:
-            return self._newcomers[applicant_id]
-        applicant = catalogue.vectors_of(applicant_id)
-        if applicant is not None and applicant_id not in self.rights.erased:
-            return applicant, catalogue.profile(applicant_id)
-        raise Problem(404, "unknown-applicant", f"applicant {applicant_id!r} is not in the store, or has no vectors")
+    async def applicant(self, applicant_id: str) -> Applicant:
+        """An applicant, as this service or any replica knows them now. Raises Problem for an unknown one."""
+        if applicant_id in self.rights.erased:
+            raise Problem(404, "unknown-applicant", f"applicant {applicant_id!r} is not in the store")
+        return await self._newcomers.find(applicant_id, self.ranker.catalogue)
+
+    def _check_known(self, applicant_id: str) -> None:
+        """Raises Problem if an applicant who was found before has been erased meanwhile."""
+        erased = applicant_id in self.rights.erased
+        if erased or self._newcomers.known(applicant_id, self.ranker.catalogue) is None:
+            raise Problem(404, "unknown-applicant", f"applicant {applicant_id!r} is not in the store")
+
+    async def _standing_now(self, applicant_id: str) -> dict[str, Event]:
+        """Job -> standing event, with what another replica has just stored, so that the very next list knows it.
+
+        Operators' decisions are brought up to date, too.
+        """
+        if self._follower is not None and self._follower.reached:
+            look = self._look_up(lambda: (self._store.feedback([applicant_id]), self._store.decisions([applicant_id])))
+            with contextlib.suppress(DynaqError, TimeoutError):  # the store is away: what was seen until now counts
+                fed, decided = await asyncio.wait_for(look, LOOKUP_SECONDS)
+                self._check_known(applicant_id)
+                self._standing.add(events(fed))
+                self.rights.decisions.add_table(decided)
+        return self._standing.of_applicant(applicant_id)
 
     async def _wish(self, text: str) -> FloatArray:
         try:
@@ -204,7 +251,7 @@ class Recommender:
         return ranking
 
     def _expose(self, applicant_id: str, shown: Shown, jobs: list[Job], preference: str | None, policy: str) -> str:
-        self.check_known(applicant_id)  # again, just before it is queued: they may have been erased meanwhile
+        self._check_known(applicant_id)  # again, just before it is queued: they may have been erased meanwhile
         key = uuid.uuid4().hex
         if jobs:
             ids = tuple(job.id for job in jobs)
@@ -236,14 +283,12 @@ class Recommender:
         """The first `limit` applicants after `after`, ordered by id."""
         ranker = self.ranker
         ids = ranker.catalogue.applicant_ids_after(after, limit + 1)
-        if self._newcomers:
-            newcomers = [one for one in self._newcomers if one > after and one not in ranker.catalogue]
+        if newcomers := self._newcomers.after(after, ranker.catalogue):
             ids = sorted([*ids, *newcomers])[: limit + 1]
         shown = [
-            ApplicantShown(
-                id=one, headline=_headline(self._applicant(one, ranker.catalogue)[1]), has_agent=ranker.has_agent(one)
-            )
+            ApplicantShown(id=one, headline=_headline(known[1]), has_agent=ranker.has_agent(one))
             for one in ids[:limit]
+            if one not in self.rights.erased and (known := self._newcomers.known(one, ranker.catalogue)) is not None
         ]
         return ApplicantList(applicants=shown, next=ids[limit - 1] if len(ids) > limit else None)
 
@@ -252,44 +297,54 @@ class Recommender:
     async def feedback(self, given: Sequence[FeedbackIn], key: str | None) -> list[FeedbackEvent]:
         """Store events; they are on disk when this returns. Raises Problem, Overloaded."""
         now = datetime.now(UTC)
-        events = []
+        records: list[FeedbackEvent] = []
         for index, one in enumerate(given):
             place = f"events[{index}]: " if len(given) > 1 else ""
-            self._check(one, now, place)
+            await self._check(one, now, place)
             try:
-                events.append(one.record(now, key))
+                records.append(one.record(now, key))
             except (InputError, OverflowError) as error:
                 raise Problem(422, "invalid-request", f"{place}{error}") from error
         # Shielded: what a caller has sent is stored and counted even if they disconnect.
-        await asyncio.shield(asyncio.ensure_future(self._keep(events)))
-        return events
+        await asyncio.shield(asyncio.ensure_future(self._keep(records)))
+        return records
 
-    async def _keep(self, events: list[FeedbackEvent]) -> None:
-        for event in events:
-            self.check_known(event.applicant_id)
+    async def _keep(self, records: list[FeedbackEvent]) -> None:
+        for one in records:
+            self._check_known(one.applicant_id)
         try:
-            await self._recorder.add(events)
+            new = await self._recorder.add(records)
         except Overloaded:
             raise
         except DynaqError as error:
             raise Problem(503, "store-unavailable", f"no event was stored: {error}", retry_after=5) from error
-        self._standing.add(event for event in events if event.applicant_id not in self.rights.erased)
-        for event in events:
+        if new:
+            known: Iterable[FeedbackEvent] = records
+        else:  # some were stored before, perhaps with another time, and that one counts
+            applicants = list({one.applicant_id for one in records})
+            known = events(await self._read(lambda: self._store.feedback(applicants)))
+        self._standing.add(one for one in known if one.applicant_id not in self.rights.erased)
+        for event in records:
             self.metrics.events.labels(event.event).inc()
 
-    def _check(self, one: FeedbackIn, now: datetime, place: str) -> None:
+    async def _check(self, one: FeedbackIn, now: datetime, place: str) -> None:
         catalogue, run = self.ranker.catalogue, self.ranker.run
-        self.check_known(one.applicant_id, place)
+        try:
+            await self.applicant(one.applicant_id)
+        except Problem as problem:
+            raise Problem(problem.status, problem.name, f"{place}{problem.detail}", problem.retry_after) from problem
         # A job that has just left the catalogue may still be on an applicant's screen.
         if one.job_id not in catalogue.rows and (run is None or one.job_id not in run.columns):
             raise Problem(404, "unknown-job", f"{place}job {one.job_id!r} is not in the catalogue")
         if one.at is not None and one.at > now + FUTURE:
             raise Problem(422, "invalid-request", f"{place}at {one.at.isoformat()} lies in the future")
 
-    async def create(self, applicant: Candidate) -> None:
+    async def create(self, applicant: Candidate, repeatable: bool) -> None:
         """Embed and store a profile; its recommendations are available when this returns. Raises Problem.
 
         Personal data is removed first, unless the store keeps it.
+
+        repeatable: the same profile that is there already is the result of an earlier attempt, not a conflict.
         """
         layout = self.ranker.catalogue.layout
         if not keeps_personal_data(await self._read(self._store.meta)):
@@ -302,43 +357,36 @@ class Recommender:
             raise Problem(409, "no-encoder", f"this service cannot create applicants: {error}") from error
         hash_ = content_hash(candidate_texts(applicant), layout)
 
-        def write() -> None:
-            if next(iter(self._store.records("candidate", [applicant.id])), None) is not None:
-                raise Problem(409, "applicant-exists", f"applicant {applicant.id!r} is in the store already")
+        def write() -> Candidate | None:
             with open_store(self.config.store) as store:
-                store.put_records("candidate", [applicant])
-                store.put_vectors("candidate", [applicant.id], {b: v[None] for b, v in blocks.items()}, [hash_])
+                return store.add_applicant(applicant, blocks, hash_)
 
         try:
-            await self._read(write)
+            before = await self._read(write)
         except DynaqError as error:  # a folder store allows one writer at a time
             raise Problem(503, "store-busy", str(error), retry_after=5) from error
+        if before is not None and not (repeatable and before == applicant):
+            raise Problem(409, "applicant-exists", f"applicant {applicant.id!r} is in the store already")
         self.rights.erased.discard(applicant.id)
-        self._newcomers[applicant.id] = (applicant_vectors(applicant.id, blocks, layout), applicant)
-
-    def check_known(self, applicant_id: str, place: str = "") -> None:
-        """Raises Problem when there is no such applicant. place: of the id in a request."""
-        here = applicant_id in self.ranker.catalogue and applicant_id not in self.rights.erased
-        if not here and applicant_id not in self._newcomers:
-            raise Problem(404, "unknown-applicant", f"{place}applicant {applicant_id!r} is not in the store")
+        self._newcomers.add((applicant_vectors(applicant.id, blocks, layout), applicant))
 
     # Rights
 
     async def forget(self, applicant_id: str) -> Erasure:
         """Erase an applicant from the store, the runs that serve or served, and memory. Raises Problem."""
-        newcomer = self._newcomers.pop(applicant_id, None)
+        self._erasing.add(applicant_id)
         try:
             erasure = await self.rights.erase(applicant_id)
-        except Problem:
-            self._newcomers |= {applicant_id: newcomer} if newcomer else {}
-            raise
-        self._drop(applicant_id)
+            self._drop(applicant_id)
+        finally:
+            self._erasing.discard(applicant_id)
         await self._look_for_run()
         await self._look_at_store()
         return erasure
 
     def _drop(self, applicant_id: str) -> None:
         """Remove an applicant from memory, except from the catalogue, which is loaded anew."""
+        self._newcomers.drop(applicant_id)
         self._standing.forget(applicant_id)
         self.rights.decisions.forget(applicant_id)
         self._ledgers.pop(applicant_id, None)
@@ -349,13 +397,34 @@ class Recommender:
 
     # In the background
 
+    def _learn(self, added: Added) -> None:
+        """Take over what any replica, this one included, has stored."""
+        self._standing.add(one for one in added.events if one.applicant_id not in self.rights.erased)
+        catalogue = self.ranker.catalogue
+        for one in added.applicants:
+            if one in self.rights.erased or self._newcomers.known(one, catalogue) is None:
+                self._soon(self._meet(one))
+        if added.erased:
+            self._soon(self._look_at_store())
+
+    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._meetings.add(task)
+        task.add_done_callback(self._meetings.discard)
+
+    async def _meet(self, applicant_id: str) -> None:
+        with contextlib.suppress(Problem):  # the store is away, and a request will look again
+            found = await self._newcomers.look(applicant_id, self.ranker.catalogue.layout)
+            if found is not None and applicant_id not in self._erasing:  # erased before, and created again elsewhere
+                self.rights.erased.discard(applicant_id)
+
     async def _look_for_run(self) -> None:
         async with self._changing:
             await self._take(self.ranker.catalogue)
 
     async def _look_at_store(self) -> None:
         async with self._changing:
-            before, newcomers = self.ranker.catalogue, list(self._newcomers)
+            before, newcomers = self.ranker.catalogue, self._newcomers.ids
             try:
                 catalogue = await self._read(lambda: Catalogue.load(self._store, before))
             except DynaqError as error:
@@ -365,8 +434,7 @@ class Recommender:
             self._store_problem = None
             await self._take(catalogue)
             await self._drop_erased(before, catalogue, newcomers)
-        for one in newcomers:  # the catalogue, which is younger, has them, unless they have been erased
-            self._newcomers.pop(one, None)
+        self._newcomers.forget(self.ranker.catalogue)
 
     async def _drop_erased(self, before: Catalogue, now: Catalogue, newcomers: Sequence[str]) -> None:
         """Drop applicants whom another process or replica erased, and what this one has written of them since."""
@@ -396,6 +464,10 @@ class Recommender:
 
     async def _read(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._reading, call)
+
+    async def _look_up(self, call: Callable[[], T]) -> T:
+        """A short question to a store that replicas share, which need not wait for a long one."""
+        return await asyncio.get_running_loop().run_in_executor(self._looking, call)
 
 
 async def _every(seconds: float, look: Callable[[], Awaitable[None]]) -> None:

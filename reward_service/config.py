@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from dynaq.judging.judgement import LABEL_VALUES, LABELS, Label, fingerprint
 from dynaq.settings import load_settings
 from dynaq.stores import mask_uri
-from reward_service.model import model_identity
+from reward_service.model import DEFAULT_MODEL, model_identity
 
 SECRETS = {"api_key": "DYNAQ_API_KEY", "endpoint_key": "DYNAQ_ENDPOINT_KEY"}  # field -> environment variable
 ENDPOINT_FIELDS = ("request", "samples", "price_in", "price_out", "max_cost")  # meaningless for our own engine
@@ -96,6 +96,7 @@ class JudgeConfig(BaseModel):
         num_gpus: GPUs that Ray reserves for a replica, where there are any; None means `tensor_parallel_size`. With 0.5
             two replicas share a GPU; lower `gpu_memory_utilization` to fit.
         replicas: number of engines; with a larger `max_replicas`, Serve scales on ongoing requests.
+        max_replicas: most engines that Serve scales to; None keeps `replicas`.
         max_ongoing_requests: calls that one replica processes at once.
         max_queued_requests: calls that wait per caller; further calls are refused as busy.
         max_pending_pairs: pairs that one replica holds at once; further calls are refused as busy.
@@ -188,6 +189,13 @@ class JudgeConfig(BaseModel):
     def method_name(self) -> Literal["choice", "likelihood"]:
         """The method; if none is configured, the model's default."""
         return self.method or ("likelihood" if self.model is None else "choice")
+
+    @property
+    def model_name(self) -> str:
+        """The model's name for people: of a folder, its last component."""
+        if self.model is None:
+            return DEFAULT_MODEL
+        return Path(self.model).name if Path(self.model).is_dir() else self.model
 
     @property
     def profile_limit(self) -> int:

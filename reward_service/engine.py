@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
+import joblib
 from cachetools import LRUCache
 
 from dynaq.errors import InputError, JudgeError
@@ -124,7 +125,7 @@ class Tokens:
 
 
 class VllmEngine:
-    """vLLM in this process's event loop; its core and workers are separate processes.
+    """vLLM in this process's event loop; its core is a separate process, and so are workers on several GPUs.
 
     Create it inside a running event loop, in which the engine's output handler then runs.
     """
@@ -142,7 +143,7 @@ class VllmEngine:
                 dtype=compute_dtype(config),  # type: ignore[arg-type]
                 quantization=config.quantization,
                 tensor_parallel_size=config.tensor_parallel_size,
-                distributed_executor_backend="mp" if config.tensor_parallel_size > 1 else None,
+                distributed_executor_backend=executor(config),
                 gpu_memory_utilization=config.gpu_memory_utilization,
                 max_model_len=config.max_model_len,
                 max_num_seqs=config.max_ongoing_requests,
@@ -262,6 +263,17 @@ class VllmEngine:
         self._llm.shutdown()
 
 
+def executor(config: JudgeConfig) -> str | None:
+    """vLLM's executor: workers in processes of their own only where there are several of them.
+
+    On CPU vLLM starts one even for a single worker, replacing "uni" by "mp": 0.8 GiB and 15 s of CPU time more, and
+    threads bound to cores, which on a busy machine wait for them (bench/judge.md). A path is not replaced.
+    """
+    if config.tensor_parallel_size > 1:
+        return "mp"
+    return "vllm.v1.executor.uniproc_executor.UniProcExecutor" if _on_cpu() else None
+
+
 def compute_dtype(config: JudgeConfig) -> str:
     """As configured, but float32 on a CPU without bfloat16 instructions, where it is five times faster and as exact.
 
@@ -296,9 +308,11 @@ def _set_environment(config: JudgeConfig) -> None:
         # returned, and huge pages make mapping cheap (measured in bench/judge.md). Other libcs ignore these.
         defaults["MALLOC_MMAP_THRESHOLD_"] = str(16 << 20)
         defaults["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+        # Ray allows a replica one thread for each of its `num_cpus`.
+        cores = joblib.cpu_count(only_physical_cores=True)
+        os.environ["OMP_NUM_THREADS"] = str(max(1, cores // (config.max_replicas or config.replicas)))
     if config.replicas > 1 or config.max_replicas:
         defaults["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"  # with binding, all replicas would use the same cores
-        os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // (config.max_replicas or config.replicas)))
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("TRANSFORMERS_OFFLINE", os.environ["HF_HUB_OFFLINE"])

@@ -18,6 +18,7 @@ from vllm.v1.worker.cpu_worker import CPUWorker
 
 SCORE_FROM = "score_from"  # in extra_args: index of the first prompt token whose log-probability is wanted
 LOGIT_ROWS = 256  # projected onto the vocabulary together: 50 MB in float32 with 49,152 tokens
+SOFTMAX_ROWS = 32  # normalised together: 6 MB stay in the processor's cache, which takes half the time
 
 
 class ScoringModelRunner(CPUModelRunner):
@@ -61,8 +62,9 @@ class ScoringModelRunner(CPUModelRunner):
         model: Any = self.model
         parts = []
         for some, wanted in zip(hidden.split(LOGIT_ROWS), tokens.split(LOGIT_ROWS), strict=True):
-            logprobs = self.sampler.compute_logprobs(model.compute_logits(some))
-            parts.append(logprobs.gather(1, wanted[:, None]).squeeze(1))
+            logits = model.compute_logits(some)
+            for rows, tokens_of in zip(logits.split(SOFTMAX_ROWS), wanted.split(SOFTMAX_ROWS), strict=True):
+                parts.append(self.sampler.compute_logprobs(rows).gather(1, tokens_of[:, None]).squeeze(1))
         return torch.cat(parts)
 
 

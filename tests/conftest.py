@@ -20,17 +20,29 @@ MARKED_BY_FIXTURE = {"judge_service": "engine", "browser": "browser", "ray_sessi
 
 @pytest.hookimpl(tryfirst=True)  # before pytest's own `-m` reads the markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test that uses the judge's engine, the browser or Ray, also through other fixtures."""
+    """Mark each test that uses the judge's engine, the browser or Ray, also through other fixtures.
+
+    The tests of one engine, and those of one Ray without it, stay in one process each (`--dist loadgroup`).
+    """
     for item in items:
-        for fixture in getattr(item, "fixturenames", ()):
-            if fixture in MARKED_BY_FIXTURE:
-                item.add_marker(MARKED_BY_FIXTURE[fixture])
+        marks = {MARKED_BY_FIXTURE[name] for name in getattr(item, "fixturenames", ()) if name in MARKED_BY_FIXTURE}
+        for mark in marks:
+            item.add_marker(mark)
+        if group := marks & {"engine", "cluster"}:
+            item.add_marker(pytest.mark.xdist_group("engine" if "engine" in group else "cluster"))
 
 
 @pytest.fixture(scope="session")
 def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URI of a real MongoDB server on a free loopback port with its own data folder."""
     with running_mongod(tmp_path_factory.mktemp("mongod")) as uri:
+        yield uri
+
+
+@pytest.fixture(scope="session")
+def replica_set(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URI of a MongoDB server that is a replica set of one member, and so has change streams."""
+    with running_mongod(tmp_path_factory.mktemp("replica-set"), replica_set=True) as uri:
         yield uri
 
 
@@ -43,6 +55,8 @@ def ray_session_fixture() -> Iterator[None]:
         patch.setenv(name, "testing")
     patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     patch.setenv("RAY_metrics_report_interval_ms", "2000")  # the default is 10 s, for which a test would wait
+    # Ray's workers are at niceness 15, where the tests of another process leave an engine next to nothing.
+    patch.setenv("RAY_worker_niceness", "0")
     with ray_session(num_cpus=8, object_store_gib=0.5):
         yield
     patch.undo()
@@ -62,6 +76,12 @@ def judge_service(ray_session_fixture: None, tmp_path_factory: pytest.TempPathFa
 def mongo_uri(mongod: str) -> str:
     """URI of a database of its own."""
     return f"{mongod}/test_{uuid4().hex[:12]}"
+
+
+@pytest.fixture(params=["mongod", "replica_set"])
+def shared_uri(request: pytest.FixtureRequest) -> str:
+    """URI of a database of its own, on a standalone server and on a replica set."""
+    return f"{request.getfixturevalue(request.param)}/test_{uuid4().hex[:12]}"
 
 
 @pytest.fixture(params=["folder", "mongo"])

@@ -55,7 +55,7 @@ def named_by_the_documentation() -> set[str]:
 
 
 def pages_of_docs(files: set[str]) -> list[str]:
-    return sorted(name for name in files if re.fullmatch(r"docs/\w+\.md", name))
+    return sorted(name for name in files if re.fullmatch(r"docs/[\w-]+\.md", name))
 
 
 def in_a_folder_of(path: str, folders: tuple[str, ...]) -> bool:

@@ -49,12 +49,7 @@ def train_rllib_dqn(
             rows += new
             on_progress(_progress(learner, new, round_, time.monotonic() - began))
     except DynaqError as error:
-        return CohortResult(
-            pa.table({}),
-            RECOMMENDATION_SCHEMA.empty_table(),
-            dict.fromkeys(cohort, str(error)),
-            time.monotonic() - began,
-        )
+        return CohortResult(job.folder, dict.fromkeys(cohort, str(error)), time.monotonic() - began)
     finally:
         learner.close()
     listed = [
@@ -62,15 +57,9 @@ def train_rllib_dqn(
         for name, own in zip(learner.applicants, ranked, strict=True)
         for rank, (job_id, q) in enumerate(own, start=1)
     ]
-    result = CohortResult(
-        pa.Table.from_pylist(rows),
-        pa.Table.from_pylist(listed, schema=RECOMMENDATION_SCHEMA),
-        {},
-        time.monotonic() - began,
-    )
-    job.folder.write_table(METRICS, result.metrics)
-    job.folder.write_table(RECOMMENDATIONS, result.recommendations)
-    return result
+    job.folder.write_table(METRICS, pa.Table.from_pylist(rows))
+    job.folder.write_table(RECOMMENDATIONS, pa.Table.from_pylist(listed, schema=RECOMMENDATION_SCHEMA))
+    return CohortResult(job.folder, {}, time.monotonic() - began)
 
 
 def _ranked(learner: RllibDqn) -> Rankings:

@@ -19,8 +19,6 @@ from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
 from dynaq.runs.trials import Trial, label_of
 
-SEARCHERS = ("random", "hyperopt", "optuna")
-SCHEDULERS = ("asha", "none")
 SCORE = "score"  # what schedulers and searchers maximise: nDCG@10 where relevance is known, else the slates' reward
 PROGRESS = "progress"  # percent of a trial's rounds
 
@@ -34,8 +32,8 @@ class Plan:
         seeds: of the agents.
         space: settings to try; empty: only those of the config.
         samples: number of settings drawn from the space.
-        search: how they are drawn, one of SEARCHERS.
-        scheduler: what stops settings that lag behind others of the same strategy, one of SCHEDULERS.
+        search: how they are drawn: random, hyperopt or optuna.
+        scheduler: what stops settings that lag behind others of the same strategy: asha or none.
     """
 
     strategies: tuple[str, ...]

@@ -16,12 +16,13 @@ a judge's guess, so it is the truth.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
 
 from dynaq.agent.answer_noise import AnswerNoise
+from dynaq.agent.job_pool import Change, JobPool, JudgedDistances
 from dynaq.agent.judge_table import Answers, JudgeTable
 from dynaq.agent.pair_features import log_rank
 from dynaq.agent.replay_buffer import JudgedPairs
@@ -44,6 +45,10 @@ class Prior(Protocol):
     noise: AnswerNoise
     static: torch.Tensor  # p(label | s, a) [agents, n_jobs, 4]
 
+    def exchanged(self, changes: Sequence[Change]) -> None:
+        """Recompute `static` of the jobs that some places hold now."""
+        ...
+
     def head(self, context: Callable[[], torch.Tensor]) -> torch.Tensor | None:
         """p(label | context) `[..., 4]` of a context `[agents, n, CONTEXT]`, or None when there is no head."""
         ...
@@ -52,13 +57,21 @@ class Prior(Protocol):
 class CosinePrior:
     """Cold start: the reward rises with how far the cosine is above the applicant's mean over the catalogue.
 
-    cosines `[agents, n_jobs]` scaled to [0, 1]; values `[4]`, the labels' rewards.
+    values: `[4]`, the labels' rewards.
     """
 
-    def __init__(self, cosines: torch.Tensor, values: torch.Tensor) -> None:
+    def __init__(self, pool: JobPool, values: torch.Tensor) -> None:
         self.noise = AnswerNoise.random(0.0)
-        centred = 2.0 * (cosines - cosines.mean(1, keepdim=True))  # back from [0, 1] to the cosine's own scale
-        self.static = class_probabilities(COSINE_SLOPE * centred, torch.full_like(centred, CLASS_VARIANCE), values)
+        self._pool, self._values = pool, values
+        self.static = self._static()
+
+    def _static(self) -> torch.Tensor:
+        centred = 2.0 * (self._pool.cosines - self._pool.mean_cosine)  # back from [0, 1] to the cosine's own scale
+        return class_probabilities(COSINE_SLOPE * centred, torch.full_like(centred, CLASS_VARIANCE), self._values)
+
+    def exchanged(self, changes: Sequence[Change]) -> None:
+        """Recompute `static`, of all jobs at once."""
+        self.static = self._static()
 
     def head(self, context: Callable[[], torch.Tensor]) -> torch.Tensor | None:
         """None: this prior has no head."""
@@ -83,31 +96,37 @@ class BayesWorldModel:
     def __init__(
         self,
         prior: Prior,
-        embedding: torch.Tensor,
+        pool: JobPool,
         values: torch.Tensor,
         noise: float | None = None,
     ) -> None:
-        self._prior, self._values = prior, values
+        self._prior, self._values, self._pool = prior, values, pool
         self.table: JudgeTable | None = None
         self.text_rewards: torch.Tensor | None = None
         assumed = prior.noise if noise is None else AnswerNoise.random(noise, prior.noise.usual)
-        self.noise = assumed.to(embedding.device)
-        self._embedding = embedding
-        self._norms = embedding.square().sum(1)
-        self._static = prior.static
-        self._static_mean = self._static @ values
-        self._scale = deviation_of(self._static, values)
-        self._distances: list[torch.Tensor] = []  # per slot: [agents, n_jobs] squared distance to that slot's job
-        self._seen = torch.zeros(len(self._static), dtype=torch.int64, device=embedding.device)  # slots conditioned on
+        self.noise = assumed.to(values.device)
+        self._follow_prior()
+        self._distances = JudgedDistances(pool)
         self.deviation = PROCESS_VARIANCE**0.5 * self._scale
         self.believed = self._static_mean[:, :0]
         self.mean = self._predict(self._no_shift(self._static.shape[1]))[1]
+
+    def _follow_prior(self) -> None:
+        self._static = self._prior.static
+        self._static_mean = self._static @ self._values
+        self._scale = deviation_of(self._static, self._values)
+
+    def exchanged(self, changes: Sequence[Change], judged: JudgedPairs) -> None:
+        """Some places hold other jobs; mean and deviation follow with the next `observe`."""
+        self._prior.exchanged(changes)
+        self._follow_prior()
+        self._distances.exchanged(changes, judged)
 
     def _no_shift(self, n: int) -> torch.Tensor:
         return self._static_mean.new_zeros(len(self._static), n, len(SHIFT_SCALES))
 
     def _context(self, shift: torch.Tensor) -> torch.Tensor:
-        return head_context(self._static, self._static_mean, shift)
+        return head_context(self._static, self._static_mean, shift, self._pool.log_rank(self._static_mean))
 
     def _predict(self, shift: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Distribution over labels `[agents, n_jobs, 4]` and expected reward `[agents, n_jobs]`."""
@@ -119,15 +138,11 @@ class BayesWorldModel:
         return class_probabilities(mean, torch.full_like(mean, CLASS_VARIANCE), self._values), mean
 
     def observe(self, judged: JudgedPairs) -> None:
-        """Condition on all judged pairs of the block. Slots are append-only: only newly filled ones need distances."""
+        """Condition on all judged pairs of the block."""
         n = judged.longest
         if n == 0:
             return
-        filled = judged.counts > self._seen
-        # After an abstention an agent fills a slot later than the others do, so that slot is recomputed.
-        first = int(self._seen[filled].min()) if bool(filled.any()) else n
-        self._distances[first:] = [self._distances_to(judged.jobs[:, slot]) for slot in range(first, n)]
-        self._seen = judged.counts.clone()
+        self._distances.follow(judged)
         agents = len(self._static)
         per_agent = 4 * n * self._static.shape[1]
         step = max(1, CHUNK_BYTES // per_agent)
@@ -165,11 +180,6 @@ class BayesWorldModel:
         """Recompute everything from the judged pairs."""
         self.observe(judged)
 
-    def _distances_to(self, jobs: torch.Tensor) -> torch.Tensor:
-        """Squared distance of one job per agent `[agents]` to every job, `[agents, n_jobs]`."""
-        rows = self._embedding[jobs]
-        return (self._norms + rows.square().sum(1, keepdim=True) - 2.0 * rows @ self._embedding.T).clamp_min(0.0)
-
     def _condition(self, judged: JudgedPairs, answers: torch.Tensor, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
         """Posterior shift `[part, n_jobs, scales]`, leave-one-out at judged jobs, and standard deviation."""
         n = answers.shape[1]
@@ -183,7 +193,7 @@ class BayesWorldModel:
             self.noise,
             judged.real()[part],
         )
-        cross = torch.stack([d[part] for d in self._distances[:n]], dim=1)  # [part, n, n_jobs]
+        cross = torch.stack([d[part] for d in self._distances.slots[:n]], dim=1)  # [part, n, n_jobs]
         among = cross.gather(2, jobs[:, None, :].expand(-1, n, -1))
         return condition(cross, among, surprise, variance, at=jobs, valid=valid)
 
@@ -194,9 +204,14 @@ def deviation_of(static: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     return ((static @ values.square() - mean.square()).clamp_min(0.0) + SURE).sqrt()
 
 
-def head_context(static: torch.Tensor, static_mean: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    """The head's input `[agents, n_jobs, CONTEXT]`: log-probabilities, mean and log-rank of the prior, then shifts."""
-    ranks = log_rank(static_mean)
+def head_context(
+    static: torch.Tensor, static_mean: torch.Tensor, shift: torch.Tensor, ranks: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The head's input `[agents, n_jobs, CONTEXT]`: log-probabilities, mean and log-rank of the prior, then shifts.
+
+    ranks: log-rank of the prior's mean in the catalogue, `[agents, n_jobs]`; None where the jobs are all of it.
+    """
+    ranks = log_rank(static_mean) if ranks is None else ranks
     return torch.cat([torch.log(static + 1e-4), static_mean[..., None], ranks[..., None], shift], dim=-1)
 
 

@@ -31,9 +31,11 @@ def save_block(block: DynaQBlock, folder: str | Path) -> None:
     tensors = block.q.state() | block.judged.state() | block.model.state()
     tensors |= {f"generator.{i}": g.get_state() for i, g in enumerate(block.generators)}
     tensors |= {f"finished.{i}": q for i, q in block.finished.items()}
+    if (candidates := block.candidates()) is not None:
+        tensors["candidates"] = torch.from_numpy(candidates)
     record = {
         "applicant_ids": block.applicant_ids,
-        "n_jobs": len(block.cache.job_ids),
+        "n_jobs": block.cache.n_jobs,
         "layout": block.cache.layout.name,
         "block_dim": block.cache.layout.block_dim,
         "encoder": block.cache.encoder,
@@ -58,10 +60,10 @@ def load_block(
     if record["pretrained"] != (pretrained.fingerprint if pretrained else None):
         start = record["pretrained"] or "no pre-trained networks"
         raise InputError(f"checkpoint {folder} started from {start}; load it with the same")
-    if record["n_jobs"] != len(cache.job_ids) or record["layout"] != cache.layout.name:
+    if record["n_jobs"] != cache.n_jobs or record["layout"] != cache.layout.name:
         raise InputError(
             f"checkpoint {folder} was made over {record['n_jobs']} jobs in the {record['layout']} layout, "
-            f"the store has {len(cache.job_ids)} in {cache.layout.name}; train anew"
+            f"the store has {cache.n_jobs} in {cache.layout.name}; train anew"
         )
     check_encoder_of(f"checkpoint {folder} was made", record, cache)
     config = DynaQConfig(**record["config"])
@@ -73,6 +75,7 @@ def load_block(
         config.model_copy(update={"warm_start": False}),
         pretrained,
         device,
+        candidates=tensors["candidates"].numpy() if "candidates" in tensors else None,
     )
     block.config = config
     block.q.load_state(tensors)
@@ -80,8 +83,9 @@ def load_block(
     block.round, block.cumulative, block.failures = record["round"], record["cumulative"], record["failures"]
     # A block that asks no judge keeps cosines in its replay, which its world model has never observed.
     asks = block.strategy.needs_judge
-    observed = block.judged if asks else JudgedPairs(len(block.applicant_ids), len(cache.job_ids), 0, block.device)
+    observed = block.judged if asks else JudgedPairs(len(block.applicant_ids), block.pool.size, 0, block.device)
     block.model.load_state(tensors, observed)
+    block.settle()
     for i, generator in enumerate(block.generators):
         generator.set_state(tensors[f"generator.{i}"])
         if (finished := tensors.get(f"finished.{i}")) is not None:

@@ -33,6 +33,11 @@ class DynaQConfig(BaseModel):
     seed: int = Field(default=0, ge=0, description="with the applicant's id, the source of every random choice")
     budget: int = Field(default=50, ge=1, description="distinct pairs that may be judged per applicant")
     slate_size: int = Field(default=5, ge=1, description="jobs proposed to one applicant in one round")
+    candidates: int = Field(
+        default=4096,
+        ge=64,
+        description="jobs of the catalogue that an agent considers at a time; the whole catalogue where it has no more",
+    )
     block_size: int = Field(default=16, ge=1, description="agents that train stacked")
 
     # Q-network
@@ -45,7 +50,7 @@ class DynaQConfig(BaseModel):
     dueling: bool = Field(default=True, description="split Q into a value of the state and an advantage")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout in hidden layers")
     learning_rate: float = Field(default=1e-3, gt=0, description="Adam's step size")
-    loss: Literal["mse", "huber"] = "mse"
+    loss: Literal["mse", "huber"] = Field(default="mse", description="of Q against its target")
     gamma: float = Field(default=0.9, ge=0, lt=1, description="discount")
     double_q: bool = Field(default=False, description="pick the maximising action by Q, value it by the target network")
     target_action: Literal["max", "same"] = Field(
@@ -57,10 +62,14 @@ class DynaQConfig(BaseModel):
     batch_size: int = Field(default=64, ge=1, description="judged pairs in one direct update")
     direct_updates: int = Field(default=5, ge=0, description="direct Q updates per round")
     warm_start: bool = Field(default=True, description="fit Q on the model's prior before the first judgement")
-    warm_start_updates: int = Field(default=100, ge=0)
+    warm_start_updates: int = Field(default=100, ge=0, description="updates of the warm start")
 
     # World model and planning
-    world_model: Literal["trust", "bayes", "mlp"] = "trust"
+    world_model: Literal["trust", "bayes", "mlp"] = Field(
+        default="trust",
+        description="predicts rewards: a Gaussian process that estimates how far its judge can be believed (trust), "
+        "one that believes every answer (bayes), or a network (mlp)",
+    )
     model_hidden: tuple[PositiveInt, ...] = Field(default=(1024, 512), description="widths of the mlp world model")
     model_updates: int = Field(default=5, ge=0, description="updates of the mlp world model per round")
     judge_noise: float | None = Field(
@@ -74,7 +83,7 @@ class DynaQConfig(BaseModel):
 
     # Acting
     epsilon_start: float = Field(default=0.0, ge=0, le=1, description="chance of a random job on the slate")
-    epsilon_end: float = Field(default=0.0, ge=0, le=1)
+    epsilon_end: float = Field(default=0.0, ge=0, le=1, description="the least that this chance decays to")
     epsilon_decay: float = Field(default=0.995, gt=0, le=1, description="factor per judged pair")
     probes: int = Field(default=2, ge=0, description="random jobs on the first slate, to hear the judge on misfits")
     checked_acts: int = Field(
@@ -83,7 +92,9 @@ class DynaQConfig(BaseModel):
     ucb: float = Field(default=0.0, ge=0, description="standard deviations of the model added to Q when acting")
 
     # Rewards
-    label_values: dict[Label, float] = Field(default_factory=lambda: dict(LABEL_VALUES))
+    label_values: dict[Label, float] = Field(
+        default_factory=lambda: dict(LABEL_VALUES), description="reward of each answer"
+    )
     weighting: Literal["trust", "annealed"] = Field(
         default="trust", description="hybrid: texts and judge weighed by trust in the judge, or by the schedule below"
     )

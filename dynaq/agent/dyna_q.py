@@ -26,9 +26,8 @@ from torch.nn import functional
 from dynaq.agent.acting import ask, explore, probe, valued
 from dynaq.agent.config import DynaQConfig
 from dynaq.agent.gold import answered_gold, clear_acts
+from dynaq.agent.job_pool import RANDOM_SHARE, CandidatePool, Change, JobPool, Rows, WholeCatalogue
 from dynaq.agent.judge_table import JudgeTable
-from dynaq.agent.pair_features import scaled_cosines
-from dynaq.agent.pair_inputs import make_inputs
 from dynaq.agent.q_function import QFunction
 from dynaq.agent.replay_buffer import JudgedPairs, first_of_each
 from dynaq.agent.reward_strategy import RewardStrategy
@@ -37,6 +36,7 @@ from dynaq.agent.stacked_mlp import agent_generator
 from dynaq.agent.world_model import StartingNetworks, make_world_model
 from dynaq.errors import InputError
 from dynaq.feedback.answers import KEPT
+from dynaq.job_index import with_index
 from dynaq.judging.judgement import Judgement, JudgementSource, Slate
 from dynaq.means import mean_known
 from dynaq.tensor_cache import TensorCache
@@ -51,6 +51,8 @@ class DynaQBlock:
         device: where the tensors live.
         feedback: what applicants did; other applicants and jobs outside the catalogue are ignored. It is believed, and
             up to `checked_acts` of it are gold, too.
+        candidates: the jobs of each agent in a catalogue larger than `DynaQConfig.candidates`, as a checkpoint keeps
+            them; None: found in the catalogue's index.
         gold: hand-made labels of pairs of any applicants of the cache. The judge is asked about them once, before the
             first round, and they anchor its table; they cost no budget and no agent learns from them directly.
 
@@ -68,47 +70,104 @@ class DynaQBlock:
         device: str = "cpu",
         feedback: Iterable[Judgement] | None = None,
         gold: Iterable[Judgement] | None = None,
+        candidates: Rows | None = None,
     ) -> None:
         self.applicant_ids = list(applicant_ids)
         if not self.applicant_ids:
             raise InputError("no applicants to train; name at least one")
         if len(set(self.applicant_ids)) != len(self.applicant_ids):
             raise InputError("an applicant is named twice; name each once")
-        if not cache.job_ids:
+        if not cache.n_jobs:
             raise InputError("the catalogue has no jobs; ingest some first")
         self.cache, self.strategy, self.config, self.pretrained = cache, strategy, config, pretrained
         self.device = torch.device(device)
         self.round = 0
         self.failures: dict[str, str] = {}
-        agents, self._n_jobs = len(self.applicant_ids), len(cache.job_ids)
+        agents = len(self.applicant_ids)
         self.generators = [agent_generator(config.seed, a, "learn") for a in self.applicant_ids]
-        self._budget = min(config.budget, self._n_jobs)
+        self._budget = min(config.budget, cache.n_jobs)
         # The number of slots must not depend on the block's other agents.
-        slots = self._budget + (min(KEPT, self._n_jobs) if feedback is not None else 0)
+        slots = self._budget + (min(KEPT, cache.n_jobs) if feedback is not None else 0)
+        self.pool = self._make_pool(max(config.candidates, 2 * slots), candidates)
+        self._n_jobs = self.pool.size
         self.judged = JudgedPairs(agents, self._n_jobs, slots, self.device)
         self._gold = list(gold) if gold is not None else []
         self._given: list[list[Judgement]] = [[] for _ in self.applicant_ids]
+        self._settled = [0] * agents  # judged pairs by which candidates were exchanged
         self.cumulative = [0.0] * agents
         self.finished: dict[int, torch.Tensor] = {}  # agent → its Q `[n_jobs]` at the moment its budget was spent
-        self._cosines = scaled_cosines(cache, self.applicant_ids).to(self.device)
-        self._inputs = make_inputs(cache, self.applicant_ids, config.representation, self.device)
-        self.model = make_world_model(
-            cache, self.applicant_ids, self._inputs, self._cosines, self.generators, config, pretrained
-        )
+        self._cosines = self.pool.cosines
+        self._inputs = self.pool.inputs(config.representation)
+        self.model = make_world_model(self.pool, self._inputs, self.generators, config, pretrained)
+        self.q = QFunction(self._inputs, self.generators, config)
         if feedback is not None:
             self._give(feedback)
             self._gold += clear_acts(self._given, config.checked_acts)
-        self.q = QFunction(self._inputs, self.generators, config)
         if config.warm_start:
             self._warm_start()
+
+    def _make_pool(self, size: int, candidates: Rows | None) -> JobPool:
+        """The jobs of each agent: all, where there are no more than `size`."""
+        if candidates is None and self.cache.n_jobs <= size:
+            return WholeCatalogue(self.cache, self.applicant_ids, self.device)
+        size = size if candidates is None else candidates.shape[1]
+        cache = with_index(self.cache)
+        return CandidatePool(cache, self.applicant_ids, size, self.device, self.generators, candidates)
+
+    def _places(self, agent: int, jobs: Sequence[str]) -> list[int]:
+        """Places of jobs in an agent's pool; those that are not among its candidates are brought in."""
+        rows = [self.cache.job_index(job_id) for job_id in jobs]
+        if not isinstance(self.pool, CandidatePool):
+            return rows
+        missing = np.setdiff1d(rows, self.pool.candidates[agent])
+        if len(missing):
+            kept = self.judged.asked[agent].clone()
+            kept[torch.from_numpy(np.isin(self.pool.candidates[agent], rows))] = True
+            self._took_in([(agent, self.pool.bring(agent, missing, self._cosines[agent], kept))])
+        return [self.pool.place(agent, row) for row in rows]
+
+    def _took_in(self, changes: Sequence[Change]) -> None:
+        """Forget what was known of jobs that left an agent's pool. The model's mean follows with its next `observe`."""
+        self.model.exchanged(changes, self.judged)
+        for agent, places in changes:
+            self.q.forget(agent, torch.from_numpy(places))
+
+    def _exchange_candidates(self) -> None:
+        """Exchange candidates by the answers of this round, and by what the agents expected before it."""
+        if not isinstance(self.pool, CandidatePool) or not self.judged.longest:
+            return
+        ends = self.judged.counts.tolist()
+        agents, liked = [], []
+        for i, (end, before) in enumerate(zip(ends, self._settled, strict=True)):
+            if i in self.finished or self.applicant_ids[i] in self.failures:
+                continue
+            rewards = self.judged.rewards[i, :end]
+            new = [slot for slot in range(before, end) if rewards[slot] > rewards.mean()]
+            new = [new[place] for place in torch.argsort(-rewards[new], stable=True).tolist()]
+            agents.append(i)
+            liked.append([int(self.judged.jobs[i, slot]) for slot in new])
+        self._took_in(self.pool.exchange(agents, liked, self._expected_rewards(), self.judged.asked))
+        self.settle()
+
+    def settle(self) -> None:
+        """Candidates have been exchanged by all that was judged so far."""
+        self._settled = self.judged.counts.tolist()
+
+    def candidates(self) -> Rows | None:
+        """Rows of the catalogue that are each agent's candidates, `[agents, size]`; None where they are all of it."""
+        return self.pool.candidates if isinstance(self.pool, CandidatePool) else None
+
+    def _job_id(self, agent: int, place: int) -> str:
+        return self.cache.job_id(int(self.pool.rows(agent, place)))
 
     def _give(self, feedback: Iterable[Judgement]) -> None:
         """Put what applicants did into the replay and the world model."""
         if not self.strategy.needs_judge:
             raise InputError(f"strategy {self.strategy.name!r} learns from no feedback; take llm or hybrid")
         feedback = valued(feedback, self.config.label_values)
-        self._given = first_of_each(feedback, self.applicant_ids, self.cache.job_ids, KEPT)
-        given = [(i, self.cache.job_index(j.job_id), j) for i, own in enumerate(self._given) for j in own]
+        self._given = first_of_each(feedback, self.applicant_ids, self.cache.has_job, KEPT)
+        places = [self._places(i, [j.job_id for j in own]) for i, own in enumerate(self._given)]
+        given = [(i, p, j) for i, own in enumerate(self._given) for p, j in zip(places[i], own, strict=True)]
         if given:
             self.judged.give(*map(list, zip(*given, strict=True)))
             self.model.observe(self.judged)
@@ -166,7 +225,7 @@ class DynaQBlock:
         return (c.epsilon_start * c.epsilon_decay ** self.judged.counts.float()).clamp(min=c.epsilon_end)
 
     def q_values(self) -> npt.NDArray[np.float32]:
-        """Q of every job of the catalogue, `[agents, n_jobs]`, in the order of `cache.job_ids`.
+        """Q of every job of the catalogue, `[agents, n_jobs]`, in its order, or of the `candidates` in theirs.
 
         A finished agent keeps the Q with which it finished, however long the rest of its block continues.
         """
@@ -178,9 +237,10 @@ class DynaQBlock:
     def recommendations(self, k: int) -> list[list[tuple[str, float]]]:
         """The k jobs with the highest Q per agent, best first, judged or not; ties go to the earlier job."""
         ranked = []
-        for q in self.q_values():
-            order = np.argsort(-q, kind="stable")[:k]
-            ranked.append([(self.cache.job_ids[j], float(q[j])) for j in order])
+        places = np.arange(self._n_jobs)
+        for agent, q in enumerate(self.q_values()):
+            order = np.lexsort((self.pool.rows(np.full_like(places, agent), places), -q))[:k]
+            ranked.append([(self._job_id(agent, place), float(q[place])) for place in order])
         return ranked
 
     def fit(
@@ -244,14 +304,14 @@ class DynaQBlock:
             raise InputError("offline training starts with a new block; this one has learned before")
         real = [{j.job_id for j in own} for own in self._given]
         judgements = valued(judgements, self.config.label_values)
-        answers = first_of_each(judgements, self.applicant_ids, self.cache.job_ids, self._budget, real)
-        slates = {i: [self.cache.job_index(j.job_id) for j in own] for i, own in enumerate(answers)}
+        answers = first_of_each(judgements, self.applicant_ids, self.cache.has_job, self._budget, real)
+        slates = {i: self._places(i, [j.job_id for j in own]) for i, own in enumerate(answers)}
         counts = torch.tensor([len(own) for own in answers])
         before = self._weight() if self._by_trust else self.strategy.cosine_weight(counts)
         rewards = self._keep(slates, answers, before.tolist())
         weight = self._weight().tolist()
         for i, own in enumerate(self._given):
-            cosines = [float(self._cosines[i, self.cache.job_index(j.job_id)]) for j in own]
+            cosines = [float(self._cosines[i, place]) for place in self._places(i, [j.job_id for j in own])]
             real_rewards = [j.reward for j in own if j.reward is not None]
             rewards[i] += [self.strategy.blend(c, r, weight[i]) for c, r in zip(cosines, real_rewards, strict=True)]
         records = []
@@ -268,6 +328,7 @@ class DynaQBlock:
         """Learn from a round's answers: world model, direct learning, planning, target network."""
         self.round += 1
         if self.strategy.needs_judge:
+            self._exchange_candidates()
             self.model.observe(self.judged)
         updates = self._learn() + self._plan(self.config.planning_updates)
         if self.round % self.config.target_sync == 0:
@@ -334,12 +395,20 @@ class DynaQBlock:
                 continue
             slate: list[int] = best[i][: remaining[i]]
             if probes := self._probes(slate):
-                slate = probe(slate, torch.nonzero(~self.judged.asked[i]).squeeze(1).cpu(), probes, generator)
+                slate = probe(slate, self._anything(i), probes, generator)
             if epsilon[i] > 0:
                 free = torch.nonzero(~self.judged.asked[i]).squeeze(1).cpu()
                 slate = explore(slate, free, epsilon[i], generator)
             slates[i] = slate
         return slates
+
+    def _anything(self, agent: int) -> torch.Tensor:
+        """Places of jobs that stand for the catalogue, `[n]`; of candidates those that were taken at random."""
+        free = ~self.judged.asked[agent]
+        if isinstance(self.pool, CandidatePool):
+            others = torch.topk(self._cosines[agent], self._n_jobs // RANDOM_SHARE, largest=False).indices
+            free &= torch.zeros_like(free).index_fill(0, others, True)
+        return torch.nonzero(free).squeeze(1).cpu()
 
     def _probes(self, slate: list[int]) -> int:
         """Jobs of the first slate that are picked at random, so that the judge is heard on jobs that do not fit."""
@@ -357,7 +426,7 @@ class DynaQBlock:
             return []
         if source is None:
             raise InputError(f"strategy {self.strategy.name!r} needs a judge; name one with --judge")
-        asked = [Slate(self.applicant_ids[i], tuple(self.cache.job_ids[j] for j in jobs)) for i, jobs in slates.items()]
+        asked = [Slate(self.applicant_ids[i], tuple(self._job_id(i, j) for j in jobs)) for i, jobs in slates.items()]
         return ask(source, asked, self.config.label_values)
 
     def _keep(
@@ -416,7 +485,8 @@ class DynaQBlock:
         """Jobs to ask the world model about, `[agents, batch]`, and their weights.
 
         The whole catalogue if it fits into a batch. Otherwise half of the batch are the jobs whose reward plus
-        uncertainty is highest (prioritised as in Moore & Atkeson 1993), and half are random, so that none is neglected.
+        uncertainty is highest (prioritised as in Moore & Atkeson 1993), of candidates one half of these those whose
+        reward is, and half are random, so that none is neglected.
         """
         if self.config.planning == "replay":
             slots = self.judged.draw(self.config.planning_batch, self.generators)
@@ -426,6 +496,11 @@ class DynaQBlock:
             jobs = self._inputs.everything
         else:
             best = torch.topk(expected + self.model.deviation, batch // 2, dim=1).indices
+            if isinstance(self.pool, CandidatePool):
+                # Candidates are alike, and most uncertain: without the surest ones Q ranks them by old values.
+                best = torch.cat(
+                    [torch.topk(expected, batch // 4, dim=1).indices, best[:, : batch // 2 - batch // 4]], 1
+                )
             draws = [torch.randint(0, self._n_jobs, (batch - batch // 2,), generator=g) for g in self.generators]
             jobs = torch.cat([best, torch.stack(draws).to(self.device)], dim=1)
         return jobs, torch.ones(jobs.shape, device=self.device)
@@ -439,7 +514,7 @@ class DynaQBlock:
             if i in self.finished:
                 continue
             update = updates[int(broken[:, i].int().argmax())]
-            jobs = [self.cache.job_ids[j] for j in update.jobs[i][update.weights[i] > 0].tolist()]
+            jobs = [self._job_id(i, j) for j in update.jobs[i][update.weights[i] > 0].tolist()]
             batch = ", ".join(jobs[:5]) + (f" and {len(jobs) - 5} more" if len(jobs) > 5 else "")
             applicant = self.applicant_ids[i]
             self.failures.setdefault(

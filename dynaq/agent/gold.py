@@ -37,7 +37,7 @@ def answered_gold(
     """
     known = set(cache.applicant_ids)
     applicants = list(dict.fromkeys([*block, *(j.applicant_id for j in gold if j.applicant_id in known)]))
-    labelled = first_of_each(gold, applicants, cache.job_ids, len(gold))
+    labelled = first_of_each(gold, applicants, cache.has_job, len(gold))
     slates = [
         (agent, own, Slate(applicant, tuple(j.job_id for j in own)))
         for agent, (applicant, own) in enumerate(zip(applicants, labelled, strict=True))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from dynaq.agent.config import DynaQConfig
+from dynaq.agent.job_pool import Change
 from dynaq.agent.judge_table import Answers, JudgeTable
 from dynaq.agent.pair_inputs import PairInputs, over_catalogue
 from dynaq.agent.replay_buffer import JudgedPairs
@@ -59,6 +62,9 @@ class MLPWorldModel:
             rewards = torch.where(known, judged.rewards.gather(1, slots), self._prior_rewards.gather(1, anywhere))
             self._update(jobs, rewards, weights)
         self.mean = self._predict()
+
+    def exchanged(self, changes: Sequence[Change], judged: JudgedPairs) -> None:
+        """Nothing: inputs and prior rewards are the pool's own, and follow it."""
 
     def anchor(self, gold: Answers | None) -> None:
         """Nothing: this model takes the judge as given."""

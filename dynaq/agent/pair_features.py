@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from dynaq.tensor_cache import TensorCache
@@ -25,9 +26,9 @@ def state_blocks(cache: TensorCache, applicant_ids: Sequence[str]) -> torch.Tens
     return _unit_blocks(cache.applicants[rows], cache.layout.block_dim)
 
 
-def action_blocks(cache: TensorCache) -> torch.Tensor:
-    """`[n_jobs, action_blocks, block_dim]`, each of norm one, or zeros where it is missing."""
-    return _unit_blocks(cache.jobs, cache.layout.block_dim)
+def action_blocks(cache: TensorCache, rows: npt.NDArray[np.int64] | None = None) -> torch.Tensor:
+    """`[n_jobs, action_blocks, block_dim]` of all jobs or of some rows, each of norm one, or zeros where missing."""
+    return _unit_blocks(cache.jobs if rows is None else cache.jobs[rows], cache.layout.block_dim)
 
 
 def _unit_blocks(vectors: np.ndarray, block_dim: int) -> torch.Tensor:

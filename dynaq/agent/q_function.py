@@ -96,6 +96,11 @@ class QFunction:
             self.table.scatter_add_(1, jobs, -self._config.tabular_rate * error * weights / times)
         return (each * share).sum(1)
 
+    def forget(self, agent: int, places: torch.Tensor) -> None:
+        """Forget the learned values of jobs that an agent's places no longer hold."""
+        self.table[agent, places] = 0.0
+        self.target_table[agent, places] = 0.0
+
     def _next_value(self, jobs: torch.Tensor) -> torch.Tensor:
         if self._config.target_action == "max":
             return self.next_max

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import torch
 
@@ -131,20 +131,19 @@ class JudgedPairs:
 def first_of_each(
     judgements: Iterable[Judgement],
     applicants: Sequence[str],
-    jobs: Collection[str],
+    in_catalogue: Callable[[str], bool],
     limit: int,
     known: Sequence[Collection[str]] | None = None,
 ) -> list[list[Judgement]]:
     """Per applicant, the first judgement of each of at most `limit` jobs.
 
-    Abstentions, other applicants, jobs outside `jobs`, and jobs in the applicant's entry of `known` are ignored.
+    Abstentions, other applicants, jobs outside the catalogue, and jobs in the applicant's entry of `known` are ignored.
     """
     row = {applicant_id: i for i, applicant_id in enumerate(applicants)}
-    catalogue = frozenset(jobs)
     first: list[dict[str, Judgement]] = [{} for _ in row]
     for judgement in judgements:
         i = row.get(judgement.applicant_id)
-        if i is None or judgement.abstained or judgement.job_id not in catalogue:
+        if i is None or judgement.abstained or not in_catalogue(judgement.job_id):
             continue
         if len(first[i]) < limit and not (known and judgement.job_id in known[i]):
             first[i].setdefault(judgement.job_id, judgement)

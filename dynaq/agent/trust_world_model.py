@@ -22,6 +22,7 @@ agent believes of a judged pair combines, by Bayes' rule, the posterior from all
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,6 +30,7 @@ import numpy.typing as npt
 import torch
 
 from dynaq.agent.bayes_world_model import LEAST_INFORMATION, OBSERVATION_VARIANCE, condition, deviation_of
+from dynaq.agent.job_pool import Change, JobPool, JudgedDistances
 from dynaq.agent.judge_table import (
     LEVELS,
     NOTHING,
@@ -82,22 +84,20 @@ class TrustWorldModel:
     """A `dynaq.agent.world_model.WorldModel` with one estimate of the judge for the whole block.
 
     Args:
-        phi: similarity features `[agents, n_jobs, width]`; the first two are the standardised cosine and 1.
-        embedding: job embeddings `[n_jobs, d]`.
+        pool: the agents' jobs.
         values: reward of each label `[4]`.
         gold: pairs of known truth that the judge answered, of any applicant; they anchor the estimate.
     """
 
-    def __init__(self, phi: torch.Tensor, embedding: torch.Tensor, values: torch.Tensor) -> None:
-        self._phi: Array = phi.double().cpu().numpy()
-        self._values, self._embedding = values, embedding
-        self._norms = embedding.square().sum(1)
-        self._distances: list[torch.Tensor] = []  # per slot: [agents, n_jobs] squared distance to that slot's job
-        self._seen = torch.zeros(len(phi), dtype=torch.int64, device=phi.device)
-        self._left_out = values.new_zeros(len(phi), 0)  # f at judged pairs without their own answers
+    def __init__(self, pool: JobPool, values: torch.Tensor) -> None:
+        # [agents, n_jobs, width]; the first two are the standardised cosine and 1.
+        self._phi: Array = pool.similarity_features().double().cpu().numpy()
+        self._values, self._pool = values, pool
+        self._distances = JudgedDistances(pool)
+        self._left_out = values.new_zeros(len(self._phi), 0)  # f at judged pairs without their own answers
         self.gold: Answers | None = None
         self.table: JudgeTable | None = NOTHING
-        self._follow(unknown_judge(phi.shape[-1]))
+        self._follow(unknown_judge(self._phi.shape[-1]))
         self._before = self._judge, self._left_out
         self.believed = self.text_rewards[:, :0]
         self.mean = self.text_rewards.clone()
@@ -123,6 +123,12 @@ class TrustWorldModel:
         """What f `[agents, n]` adds to the log-odds of each label against IGNORE, `[agents, n, 4]`."""
         shift = f[..., None] * u
         return (shift - shift[..., -1:]).clamp(-MOST_SHIFT, MOST_SHIFT)
+
+    def exchanged(self, changes: Sequence[Change], judged: JudgedPairs) -> None:
+        """Some places hold other jobs; prior, mean and deviation follow with the next `observe`."""
+        for agent, places in changes:
+            self._phi[agent, places] = self._pool.similarity_features(agent, places).double().cpu().numpy()
+        self._distances.exchanged(changes, judged)
 
     def observe(self, judged: JudgedPairs) -> None:
         """Estimate the judge from all judged pairs of the block, then condition on them."""
@@ -151,13 +157,10 @@ class TrustWorldModel:
         self.mean = mean
 
     def _read(self, judged: JudgedPairs, n: int) -> _Judged:
-        """The block's judged pairs. Slots are append-only, so only newly filled ones need distances."""
-        filled = judged.counts > self._seen
-        first = int(self._seen[filled].min()) if bool(filled.any()) else n
-        self._distances[first:] = [self._distances_to(judged.jobs[:, slot]) for slot in range(first, n)]
-        self._seen = judged.counts.clone()
+        """The block's judged pairs, with their distances."""
+        self._distances.follow(judged)
         jobs = judged.jobs[:, :n]
-        cross = torch.stack(self._distances[:n], dim=1)
+        cross = torch.stack(self._distances.slots[:n], dim=1)
         among = cross.gather(2, jobs[:, None, :].expand(-1, n, -1))
         valid, real, answers = judged.valid(), judged.real(), judged.probabilities[:, :n].clone()
         asked = valid & ~real
@@ -207,17 +210,14 @@ class TrustWorldModel:
         variance = torch.where(pairs.valid, variance, torch.full_like(variance, 1e6))
         return _Observations(score / information * pairs.valid, variance, score, informed)
 
-    def _distances_to(self, jobs: torch.Tensor) -> torch.Tensor:
-        rows = self._embedding[jobs]
-        return (self._norms + rows.square().sum(1, keepdim=True) - 2.0 * rows @ self._embedding.T).clamp_min(0.0)
-
     def _estimate(self, pairs: _Judged) -> torch.Tensor:
         """Update the judge and its table. Returns each judged pair's taste `[agents, n, 4]`."""
         asked = pairs.valid & ~pairs.real
         taste = torch.zeros(*asked.shape, LEVELS, device=asked.device, dtype=self._values.dtype)
         agents, jobs = _agents_and_jobs(pairs, asked)
         answers = pairs.answers[asked].double().cpu().numpy()
-        rows = Answers(self._phi[agents, jobs], answers, agents, jobs, np.full(len(agents), np.nan))
+        known = np.full(len(agents), np.nan)
+        rows = Answers(self._phi[agents, jobs], answers, agents, self._pool.rows(agents, jobs), known)
         # f at these pairs from the last round: an applicant's other answers are evidence, too.
         f = torch.zeros(asked.shape, device=asked.device, dtype=self._values.dtype)
         f[:, : self._left_out.shape[1]] = self._left_out
@@ -236,7 +236,7 @@ class TrustWorldModel:
             self._follow(judge)
             return taste
         distinct, where = np.unique(rows.job, return_inverse=True)
-        embedding = self._embedding[torch.from_numpy(distinct).to(self._embedding.device)]
+        embedding = self._pool.embedding(distinct)
         near = torch.exp(torch.cdist(embedding, embedding).square() / (-2.0 * TASTE_SCALE**2)).double().cpu().numpy()
         recommended = 1.0 - np.exp(judge.static(rows.phi)[:, -1])
         spread = tastes(rows, where, near, recommended, judge.confusion[-1])

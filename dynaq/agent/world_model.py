@@ -9,9 +9,9 @@ import torch
 
 from dynaq.agent.bayes_world_model import BayesWorldModel, CosinePrior, Prior
 from dynaq.agent.config import DynaQConfig
+from dynaq.agent.job_pool import CandidatePool, Change, JobPool
 from dynaq.agent.judge_table import Answers, JudgeTable
 from dynaq.agent.mlp_world_model import MLPWorldModel
-from dynaq.agent.pair_features import job_embedding, similarity_features
 from dynaq.agent.pair_inputs import InteractionInputs, PairInputs
 from dynaq.agent.replay_buffer import JudgedPairs
 from dynaq.agent.trust_world_model import TrustWorldModel
@@ -33,7 +33,12 @@ class StartingNetworks(Protocol):
         ...
 
     def prior(
-        self, cache: TensorCache, applicants: Sequence[str], device: torch.device, features: torch.Tensor | None = None
+        self,
+        cache: TensorCache,
+        applicants: Sequence[str],
+        device: torch.device,
+        features: torch.Tensor | None = None,
+        candidates: CandidatePool | None = None,
     ) -> Prior:
         """The prior of these applicants. Raises InputError if the cache's layout or encoder differs."""
         ...
@@ -64,6 +69,10 @@ class WorldModel(Protocol):
         """Condition on all judged pairs of the block."""
         ...
 
+    def exchanged(self, changes: Sequence[Change], judged: JudgedPairs) -> None:
+        """Some places of the agents' pools hold other jobs; `observe` comes next."""
+        ...
+
     def anchor(self, gold: Answers | None) -> None:
         """Pairs of known truth that the judge answered; a model that takes the judge as given has no use for them."""
         ...
@@ -78,28 +87,26 @@ class WorldModel(Protocol):
 
 
 def make_world_model(
-    cache: TensorCache,
-    applicant_ids: Sequence[str],
+    pool: JobPool,
     inputs: PairInputs,
-    cosines: torch.Tensor,
     generators: list[torch.Generator],
     config: DynaQConfig,
     pretrained: StartingNetworks | None,
 ) -> WorldModel:
-    """The model that `DynaQConfig.world_model` names. cosines: `[agents, n_jobs]`, scaled, on the block's device."""
+    """The model that `DynaQConfig.world_model` names."""
     if config.world_model == "mlp":
-        return MLPWorldModel(inputs, cosines, generators, config)
-    device = cosines.device
+        return MLPWorldModel(inputs, pool.cosines, generators, config)
+    device = pool.cosines.device
     values = torch.tensor([config.label_values[label] for label in LABELS], device=device)
     networks = None if pretrained is None or pretrained.falls_back else pretrained
     # Pre-trained networks bring their own estimate of the judge's noise.
     if config.world_model == "trust" and networks is None and config.judge_noise is None:
-        phi = similarity_features(cache, applicant_ids, cosines).to(device)
-        return TrustWorldModel(phi, job_embedding(cache).to(device), values)
+        return TrustWorldModel(pool, values)
     prior: Prior
     if networks is not None:
         features = inputs.features if isinstance(inputs, InteractionInputs) else None
-        prior = networks.prior(cache, applicant_ids, device, features)
+        candidates = pool if isinstance(pool, CandidatePool) else None
+        prior = networks.prior(pool.cache, pool.applicant_ids, device, features, candidates)
     else:
-        prior = CosinePrior(cosines, values)
-    return BayesWorldModel(prior, job_embedding(cache).to(device), values, config.judge_noise)
+        prior = CosinePrior(pool, values)
+    return BayesWorldModel(prior, pool, values, config.judge_noise)

@@ -312,11 +312,11 @@ def verdict(a: str, b: str, metric: str, phase: str, difference: Interval, bette
         return f"Too little is known to compare {a} and {b} on {what}."
     d, low, high = difference.mean, difference.low, difference.high
     if better is None:
-        return f"The data cannot tell {a} from {b} on {what}: difference {d:+.3f} ({low:+.3f} to {high:+.3f})."
+        return f"The data cannot tell {a} from {b} on {what}: difference {d:+z.3f} ({low:+z.3f} to {high:+z.3f})."
     worse = b if better == a else a
     if better == b:
         d, low, high = -d, -high, -low
-    return f"{better} is better than {worse} on {what}: {d:+.3f} ({low:+.3f} to {high:+.3f})."
+    return f"{better} is better than {worse} on {what}: {d:+z.3f} ({low:+z.3f} to {high:+z.3f})."
 
 
 def interval_json(values: npt.ArrayLike, metric: str) -> dict[str, float]:

@@ -150,7 +150,7 @@ def evaluate_run(
     rows = list(quality_rows(run, Known(judged), qrels, k).values())
     quality = {name: interval([row[name] for row in rows], within=metric_range(name)) for name in quality_names(k)}
     corrected = corrected_reward([run], judged, true, k) if true is not None else None
-    return Evaluation(k, len(run.ranked), run.judgements_per_applicant, quality, corrected)
+    return Evaluation(k, run.applicants, run.judgements_per_applicant, quality, corrected)
 
 
 def _null(value: Any) -> Any:

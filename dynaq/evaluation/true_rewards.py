@@ -56,7 +56,7 @@ def corrected_reward(runs: Sequence[Run], judged: Judged, true: TrueRewards, k: 
 def corrected_words(name: str, corrected: Mapping[str, float], k: int) -> str:
     """The corrected reward as a sentence; corrected: the fields of `Corrected`."""
     return (
-        f"{name}: the judge's own opinion of its lists is {corrected['judged']:.3f}; corrected by {corrected['known']} "
-        f"pairs of the top {k} whose truth is known, their reward is {corrected['mean']:.3f} "
-        f"({corrected['low']:.3f} to {corrected['high']:.3f})."
+        f"{name}: the judge's own opinion of its lists is {corrected['judged']:z.3f}; corrected by "
+        f"{corrected['known']} pairs of the top {k} whose truth is known, their reward is {corrected['mean']:z.3f} "
+        f"({corrected['low']:z.3f} to {corrected['high']:z.3f})."
     )

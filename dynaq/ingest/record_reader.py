@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import logging
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -232,22 +233,19 @@ class RecordReader:
 
     def _documents(self, path: Path) -> Iterator[tuple[Path, int, _Mended | Unreadable]]:
         documents = read_documents(path, keep_personal=bool(self.options.keep_personal))
+        total = min(len(document_files(path)), self.options.limit or sys.maxsize)
+        what = "reading documents"
         if self.resumes is not None:
-            documents = self._asked(documents, len(document_files(path)))
-        for document in documents:
+            what = "asking about documents"
+            # The reader looks ahead, and must not ask about documents beyond the limit.
+            documents = self.resumes.read(itertools.islice(documents, total))
+        for done, document in enumerate(documents, start=1):
+            if self.progress is not None:
+                self.progress(what, done, total)
             if isinstance(document.fields, Unreadable):
                 yield document.path, 1, document.fields
             else:
                 yield document.path, 1, _of_document(document)
-
-    def _asked(self, documents: Iterator[Document], total: int) -> Iterator[Document]:
-        assert self.resumes is not None
-        # The reader looks ahead, and must not ask about documents beyond the limit.
-        total = total if self.options.limit is None else min(total, self.options.limit)
-        for done, document in enumerate(self.resumes.read(itertools.islice(documents, total)), start=1):
-            if self.progress is not None:
-                self.progress("asking about documents", done, total)
-            yield document
 
     def _known_names(self) -> frozenset[str]:
         named = {normalise(column) for columns in self.mapping.sources.values() for column in columns}

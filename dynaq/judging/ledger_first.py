@@ -30,6 +30,7 @@ Known = dict[str, Judgement]  # one applicant's judgements, by job id
 Texts = Callable[[str, Sequence[str]], Awaitable[tuple[Candidate, Sequence[Job]]]]
 
 APPLICANTS_KEPT = 20_000  # judgements and profiles in memory: far more applicants than are in training at once
+OTHERS_SECONDS = 0.2  # between two looks whether another process's pairs are in the ledger
 JOBS_KEPT = 50_000  # job texts in memory: about 100 MB
 
 
@@ -42,6 +43,17 @@ class LedgerStore(Protocol):
 
     def add_judgements(self, judgements: Sequence[Judgement]) -> None:
         """Store judgements; they are on disk when this returns."""
+        ...
+
+    def claim(self, applicant_id: str, job_ids: Sequence[str], judge: str) -> tuple[list[str], pa.Table]:
+        """Reserve pairs, so that no other process asks the judge about them; returns the jobs of those reserved.
+
+        Also judgements that others have stored meanwhile, with the columns of JUDGEMENT_SCHEMA.
+        """
+        ...
+
+    def release(self, applicant_id: str, job_ids: Sequence[str], judge: str) -> None:
+        """Give up reserved pairs."""
         ...
 
     @overload
@@ -75,14 +87,16 @@ class _Request:
     """One applicant's pairs on their way through the judge into the ledger.
 
     known: receives the answers once they are in the ledger.
+    asked: called with the number of pairs about which the judge is asked.
     callers: number of callers waiting for it.
-    judged: whether the judge has answered; the answers are then written even if no caller waits any more, because they
-        are paid for.
+    judged: whether the judge has answered and the answers are being written, which goes on even if no caller waits any
+        more, because they are paid for.
     """
 
     applicant_id: str
     job_ids: list[str]
     known: Known
+    asked: Callable[[int], None] | None
     callers: int = 0
     judged: bool = False
     task: asyncio.Task[dict[str, Judgement]] = field(init=False)
@@ -91,7 +105,8 @@ class _Request:
 class LedgerFirst:
     """Answers from the ledger, and asks the judge for the rest. An AsyncJudge.
 
-    The judge's answers are returned only after they are in the ledger. Concurrent callers of the same pair share one
+    The judge's answers are returned only after they are in the ledger. Pairs are claimed before the judge is asked, so
+    that of several processes on one store one pays for each. Concurrent callers of the same pair share one
     request, which goes on as long as at least one of them waits: cancelling one caller does not affect the others. An
     abstention is passed on but not written. All calls must come from one event loop at a time.
 
@@ -99,7 +114,8 @@ class LedgerFirst:
         store: holds the ledger, and the records for `fetch`.
         judge: asked for the pairs that the ledger lacks.
         fingerprint: the judge's key in the ledger.
-        keep: False neither reads nor writes the ledger.
+        keep: False, for a judge that replays another ledger, neither reads nor writes this one, and `fetch` reads no
+            texts.
         applicants_kept: number of applicants whose judgements stay in memory. 0 reads the ledger in every call, and so
             sees what other processes wrote to it.
         meter: receives the numbers of pairs.
@@ -129,11 +145,12 @@ class LedgerFirst:
     async def fetch(self, slates: Sequence[Slate], asked: Callable[[int], None] | None = None) -> list[list[Judgement]]:
         """One judgement per job of each slate, in order, on the texts in the store.
 
-        asked: called with the number of pairs of each new request to the judge.
+        asked: called with the number of pairs of each request to the judge.
         Raises what the judge or the store raised, in every caller that waits for the pair and after all requests of the
         call have ended; DynaqError when the store lacks a text.
         """
-        return await self._answers(slates, self._stored_texts, asked)
+        # A judge that replays another ledger needs no texts.
+        return await self._answers(slates, self._stored_texts if self._keep else _ids_alone, asked)
 
     async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
         """One judgement per job, in order, on texts that the caller has read from the store. Raises as `fetch`.
@@ -196,9 +213,7 @@ class LedgerFirst:
             self._meter.from_ledger(replayed)
         missing = [one for one in job_ids if one not in known and (applicant_id, one) not in self._in_flight]
         if missing:
-            if asked:
-                asked(len(missing))
-            request = _Request(applicant_id, missing, known)
+            request = _Request(applicant_id, missing, known, asked)
             # In its own context: Ray Serve cancels calls made in the context of a caller that disconnects, and other
             # callers may wait for this request.
             request.task = asyncio.create_task(self._ask(request, texts), context=Context())
@@ -208,16 +223,54 @@ class LedgerFirst:
         return [known.get(job_id) or self._in_flight[applicant_id, job_id] for job_id in slate.job_ids]
 
     async def _ask(self, request: _Request, texts: Texts) -> dict[str, Judgement]:
-        """Have one applicant's pairs judged and written. Returns job id -> judgement, including abstentions."""
+        """Have one applicant's pairs judged and written. Returns job id -> judgement, including abstentions.
+
+        Pairs about which another process is asking the judge just now are waited for.
+        """
+        answers: dict[str, Judgement] = {}
+        waiting = request.job_ids
+        while True:
+            mine, stored = await self._claim(request, waiting)
+            answers |= stored
+            if mine:
+                answers |= await self._judged(request, mine, texts)
+            waiting = [job_id for job_id in waiting if job_id not in answers]
+            if not waiting:
+                return answers
+            await asyncio.sleep(OTHERS_SECONDS)
+
+    async def _claim(self, request: _Request, job_ids: list[str]) -> tuple[list[str], Known]:
+        """The pairs to ask the judge about, and the judgements of those that another process had judged meanwhile."""
+        if not self._keep:
+            return job_ids, {}
+        claim = (request.applicant_id, job_ids, self._fingerprint)
+        mine, table = await self._on_store(lambda: self._store.claim(*claim))
+        stored = {row.job_id: row for row in judgements(table)}
+        self.replayed += len(stored)
+        if self._meter:
+            self._meter.from_ledger(len(stored))
+        self._remember(request, stored)
+        return mine, stored
+
+    async def _judged(self, request: _Request, job_ids: list[str], texts: Texts) -> dict[str, Judgement]:
+        """Have claimed pairs judged and written. Returns job id -> judgement, including abstentions."""
         began = time.monotonic()
-        applicant, jobs = await texts(request.applicant_id, request.job_ids)
         try:
-            answers = await self._judge.judge_async(applicant, jobs)
-        except UnfinishedJudgements as error:  # the caller gets the error; what was paid for stays
-            await self._take(request, error.answers, began)
-            raise
-        check_answers(answers, request.applicant_id, request.job_ids)
-        return await self._take(request, answers, began)
+            if request.asked:
+                request.asked(len(job_ids))
+            applicant, jobs = await texts(request.applicant_id, job_ids)
+            try:
+                answers = await self._judge.judge_async(applicant, jobs)
+            except UnfinishedJudgements as error:  # the caller gets the error; what was paid for stays
+                await self._take(request, error.answers, began)
+                raise
+            check_answers(answers, request.applicant_id, job_ids)
+            return await self._take(request, answers, began)
+        finally:
+            request.judged = False
+            if self._keep:
+                # Not awaited, since the task may be cancelled; the store's one thread does it after the write.
+                self._thread.submit(self._store.release, request.applicant_id, job_ids, self._fingerprint)
 
     async def _take(self, request: _Request, answers: Sequence[Judgement], began: float) -> dict[str, Judgement]:
         """Write a request's answers and remember them. Returns job id -> judgement."""
@@ -231,10 +284,13 @@ class LedgerFirst:
             await self._on_store(lambda: self._write(own))
         if self._meter:
             self._meter.from_judge(len(answers), len(answers) - len(fresh), time.monotonic() - began)
-        request.known.update(fresh)
-        # Not the same dict as `request.known` if the applicant was evicted and read again meanwhile.
-        self._known.get(request.applicant_id, {}).update(fresh)
+        self._remember(request, fresh)
         return {answer.job_id: answer for answer in answers}
+
+    def _remember(self, request: _Request, answers: Known) -> None:
+        request.known.update(answers)
+        # Not the same dict as `request.known` if the applicant was evicted and read again meanwhile.
+        self._known.get(request.applicant_id, {}).update(answers)
 
     def _forget(self, request: _Request) -> None:
         """Remove a request that has ended, or for which no caller waits any more."""
@@ -311,6 +367,10 @@ class LedgerFirst:
         if lost:
             raise DynaqError(f"job {lost[0]!r} has no text in the store, so no judge can read it; ingest it again")
         return applicant, [jobs[job_id] for job_id in job_ids]
+
+
+async def _ids_alone(applicant_id: str, job_ids: Sequence[str]) -> tuple[Candidate, Sequence[Job]]:
+    return Candidate(id=applicant_id), [Job(id=job_id, title=job_id) for job_id in job_ids]
 
 
 class LedgerJudge:

@@ -13,9 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from dynaq.agent.answer_noise import AnswerNoise
+from dynaq.agent.job_pool import TILE, CandidatePool, Change, Rows
 from dynaq.agent.pair_features import action_blocks, pair_features, state_blocks
 from dynaq.agent.tensor_files import read_saved, write_saved
 from dynaq.errors import InputError
@@ -109,16 +111,20 @@ class Pretrained:
         applicants: Sequence[str],
         device: torch.device,
         features: torch.Tensor | None = None,
+        candidates: CandidatePool | None = None,
     ) -> PretrainedPrior:
         """The prior for a world model of these applicants. Raises InputError if the cache's layout or encoder differs.
 
-        features: the `pair_features` of the applicants, if the caller has them already.
+        features: the `pair_features` of the applicants, if the caller has them already. candidates: the applicants'
+        jobs, if not the whole catalogue.
         """
         if cache.layout.name != self.layout:
             raise InputError(
                 f"pre-trained in the {self.layout} layout, the store is in {cache.layout.name}; pre-train anew"
             )
         check_encoder_of("pre-trained", {"block_dim": len(self.basis), "encoder": self.encoder}, cache)
+        if candidates is not None:
+            return PretrainedPrior(self, cache, applicants, candidates.features.cpu(), device, candidates)
         features = pair_features(cache, applicants) if features is None else features.cpu()
         return PretrainedPrior(self, cache, applicants, features, device)
 
@@ -217,22 +223,48 @@ class PretrainedPrior:
         applicants: Sequence[str],
         features: torch.Tensor,
         device: torch.device,
+        candidates: CandidatePool | None = None,
     ) -> None:
         self.noise = pretrained.noise
+        self._pretrained, self._cache, self._candidates, self._device = pretrained, cache, candidates, device
         self._heads = [[copy.deepcopy(network).to(device) for network in members] for members in pretrained.heads]
         self._folds = [[fold_of(a)] if a in pretrained.applicants else list(range(FOLDS)) for a in applicants]
-        self.static = self._static(pretrained, cache, applicants, features).to(device)
+        self._states = state_blocks(cache, applicants) @ pretrained.basis
+        if candidates is None:
+            self.static = self._static(features).to(device)
+        else:
+            everywhere = np.arange(candidates.size)
+            own = [self._static_at(agent, everywhere) for agent in range(len(applicants))]
+            self.static = torch.stack(own).to(device)
 
-    def _static(
-        self, pretrained: Pretrained, cache: TensorCache, applicants: Sequence[str], features: torch.Tensor
-    ) -> torch.Tensor:
-        states, actions = state_blocks(cache, applicants) @ pretrained.basis, action_blocks(cache) @ pretrained.basis
+    def exchanged(self, changes: Sequence[Change]) -> None:
+        """Recompute `static` of the jobs that some places hold now."""
+        for agent, places in changes:
+            self.static[agent, torch.from_numpy(places)] = self._static_at(agent, places).to(self._device)
+
+    def _static_at(self, agent: int, places: Rows) -> torch.Tensor:
+        """`static` of some of an agent's candidates, `[places, 4]`, in pieces of one size (`job_pool`)."""
+        assert self._candidates is not None
+        features, rows = self._candidates.features[agent].cpu(), self._candidates.candidates[agent]
+        found = []
+        for start in range(0, len(places), TILE):
+            part = np.resize(places[start : start + TILE], TILE)
+            actions = action_blocks(self._cache, rows[part]) @ self._pretrained.basis
+            members = [member for fold in self._folds[agent] for member in self._pretrained.priors[fold]]
+            state = self._states[agent : agent + 1]
+            said = [n(features[part], n.project_states(state), n.project_actions(actions)) for n in members]
+            found.append(pooled(said)[: len(places) - start])
+        return torch.cat(found)
+
+    def _static(self, features: torch.Tensor) -> torch.Tensor:
+        pretrained, states = self._pretrained, self._states
+        actions = action_blocks(self._cache) @ pretrained.basis
         projected = [
             [(n, n.project_states(states), n.project_actions(actions)) for n in members]
             for members in pretrained.priors
         ]
         rows = []
-        for i in range(len(applicants)):
+        for i in range(len(states)):
             chosen = [member for fold in self._folds[i] for member in projected[fold]]
             rows.append(pooled([network(features[i], s[i][None], a) for network, s, a in chosen]))
         return torch.stack(rows)

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from dynaq.errors import InputError
 from dynaq.layout import CANDIDATE_BLOCKS
@@ -84,12 +84,14 @@ def _run(folder: RunFolder, applicant_id: str) -> dict[str, Any]:
     tables = {}
     for name in folder.names():
         if PurePosixPath(name).suffix == ".parquet":
-            table = folder.read_table(name)
-            if "applicant_id" in table.column_names:
-                tables[name] = table.filter(pc.equal(table["applicant_id"], applicant_id)).to_pylist()
+            table = folder.dataset(name)
+            if "applicant_id" in table.schema.names:
+                tables[name] = table.to_table(filter=ds.field("applicant_id") == applicant_id).to_pylist()
     served = ServedRun.open(folder.uri) if folder.exists(SERVING) else None
-    q_values = served.q_values(applicant_id) if served else None
-    if q_values is None and not any(tables.values()):
+    q_values: dict[str, Any] = {}
+    if served and (known := served.q_values(applicant_id)):
+        q_values = {served.job_ids[column]: q for column, q in zip(*known, strict=True)}
+    if not q_values and not any(tables.values()):
         return {}
     config = folder.read_yaml(CONFIG) if folder.exists(CONFIG) else {}
     return {
@@ -98,7 +100,7 @@ def _run(folder: RunFolder, applicant_id: str) -> dict[str, Any]:
         "judge": config.get("judge_fingerprint"),
         "started": config.get("started"),
         **{PurePosixPath(name).stem: rows for name, rows in tables.items() if rows},
-        "q_values": {} if served is None or q_values is None else dict(zip(served.job_ids, q_values, strict=True)),
+        "q_values": q_values,
     }
 
 

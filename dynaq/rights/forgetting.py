@@ -38,7 +38,7 @@ from dynaq.runs.folder import (
     cohort_digest,
     read_blocks,
 )
-from dynaq.runs.q_table import AGENTS, Q_VALUES, SERVING, replace_blocks, write_q_values
+from dynaq.runs.q_table import AGENTS, Q_COLUMNS, Q_VALUES, SERVING, replace_blocks, write_q_values
 
 EVENT_FILES = "events.out.tfevents"
 NAMELESS = "forgotten"  # takes the place of the id in files that are not ours, such as Ray Tune's
@@ -118,7 +118,7 @@ def _forget_in_run(folder: RunFolder, applicant_id: str) -> Erased:
     for name in _unpointed(folder):
         folder.remove(name)
     for name in own:
-        if name.endswith(".parquet") and "/" not in name:
+        if name.endswith(".parquet") and not name.startswith("agents/"):  # or a part of a large run's table
             table = folder.read_table(name)
             if (kept := _without(table, applicant_id)).num_rows < table.num_rows:
                 folder.write_table(name, kept)
@@ -232,7 +232,8 @@ def _copy_block(old: Path, new: Path, applicant_id: str) -> None:
         rows = json.loads((old / AGENTS).read_text())["applicants"]
         kept = [i for i, one in enumerate(rows) if one != applicant_id]
         values = np.load(old / Q_VALUES, allow_pickle=False)
-        write_q_values(new, [rows[i] for i in kept], values[kept])
+        columns = np.load(old / Q_COLUMNS, allow_pickle=False)[kept] if (old / Q_COLUMNS).exists() else None
+        write_q_values(new, [rows[i] for i in kept], values[kept], columns)
 
 
 def _spent(metrics: pa.Table) -> int:

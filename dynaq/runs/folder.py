@@ -1,6 +1,9 @@
 """A run folder on local disk, S3, GCS or any other filesystem that pyarrow knows by URI.
 
 config.yaml  metrics.parquet  recommendations.parquet  agents/block_00000.json  agents/block_00000-<round>/
+
+The two tables of a large cohort are folders of that name with files part-00000.parquet and so on, which pyarrow, pandas
+and others read as one table.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import yaml
 from pyarrow import fs
@@ -142,9 +146,32 @@ class RunFolder:
         pq.write_table(table, sink)
         self.write_bytes(name, sink.getvalue())
 
+    def write_parts(self, name: str, tables: Iterable[pa.Table]) -> None:
+        """Write a table as a folder of Parquet files, one of `tables` in memory at a time."""
+        filesystem, path = self._place
+        if filesystem.get_file_info(f"{path}/{name}").type == fs.FileType.File:
+            filesystem.delete_file(f"{path}/{name}")
+        with self.new_folder(name) as parts:
+            for number, table in enumerate(tables):
+                # A column without any value has no type of its own, which would differ from part to part.
+                schema = pa.schema([f.with_type(pa.float64()) if f.type == pa.null() else f for f in table.schema])
+                pq.write_table(table.cast(schema), parts / f"part-{number:05d}.parquet")
+
+    def in_parts(self, name: str) -> bool:
+        """Whether a table was written by `write_parts`."""
+        filesystem, path = self._place
+        return bool(filesystem.get_file_info(f"{path}/{name}").type == fs.FileType.Directory)
+
     def read_table(self, name: str) -> pa.Table:
-        """Read a Parquet file. Raises as `read_bytes`."""
+        """Read a Parquet file, or all parts of a table. Raises as `read_bytes`."""
+        if self.in_parts(name):
+            return self.dataset(name).to_table()
         return pq.read_table(pa.BufferReader(self.read_bytes(name)))
+
+    def dataset(self, name: str) -> ds.Dataset:
+        """A table, in parts or not, to read some of its rows or columns. Its rows are in the order of the parts."""
+        filesystem, path = self._place
+        return ds.dataset(f"{path}/{name}", filesystem=filesystem, format="parquet")
 
     def write_yaml(self, name: str, value: Any) -> None:
         """Write a YAML file, keys in the order given. Raises as `write_bytes`."""

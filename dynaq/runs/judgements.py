@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dynaq.judging.judgement import JUDGEMENT_SCHEMA
 from dynaq.judging.ledger_file import LEDGER, read_ledger
@@ -24,8 +23,7 @@ def judgement_table(run: Run, store: Store) -> pa.Table:
     if not judge:
         return JUDGEMENT_SCHEMA.empty_table()
     if judge.startswith(LEDGER):
-        table = read_ledger(judge.removeprefix(LEDGER))
-        return table.filter(pc.is_in(table.column("applicant_id"), pa.array(list(run.ranked), pa.string())))
+        return read_ledger(judge.removeprefix(LEDGER), list(run.ranked))
     return store.judgements(fingerprint, list(run.ranked))
 
 

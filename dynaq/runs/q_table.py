@@ -1,8 +1,10 @@
-"""The part of a run folder that is served: every agent's Q over the catalogue, with checksums.
+"""The part of a run folder that is served: every agent's Q over the catalogue or its candidates, with checksums.
 
 A finished run has `serving.json`, written last, which names the catalogue (`catalogue.parquet`, job ids in column
-order) and a file of Q values per block. An agent's row is read from its offset in the file on request, so that a
-million agents need no memory; the service ranks it once and keeps the top.
+order) and a file of Q values per block. Where agents had candidates of a larger catalogue, `q_columns.npy` beside it
+says which column each value is about; such a run has format 2, so that older programs refuse it instead of reading it
+wrongly. An agent's row is read from its offset in the file on request, so that a million agents need no memory; the
+service ranks it once and keeps the top.
 """
 
 from __future__ import annotations
@@ -28,19 +30,43 @@ SERVING = "serving.json"
 CATALOGUE = "catalogue.parquet"
 Q_VALUES = "q_values.npy"
 AGENTS = "q_values.json"  # the applicants of the rows of Q_VALUES, and its checksum
-SERVING_FORMAT = 1
+Q_COLUMNS = "q_columns.npy"  # int32, of the shape of Q_VALUES
+WHOLE, CANDIDATES = 1, 2  # formats: Q over the whole catalogue, or over candidates
 
 FloatArray = npt.NDArray[np.float32]
+Columns = npt.NDArray[np.int32]
 
 
-def write_q_values(folder: Path, applicant_ids: Sequence[str], q_values: FloatArray) -> None:
-    """Write a block's Q `[agents, n_jobs]` into its folder."""
-    buffer = io.BytesIO()
-    np.save(buffer, np.ascontiguousarray(q_values, "<f4"), allow_pickle=False)
-    data = buffer.getvalue()
-    (folder / Q_VALUES).write_bytes(data)
-    record = {"applicants": list(applicant_ids), "sha256": hashlib.sha256(data).hexdigest()}
+@dataclass(frozen=True)
+class Place:
+    """Where an agent's row is: the block's folder, the number of values, and where they and their columns begin."""
+
+    folder: str
+    width: int
+    offset: int
+    columns_offset: int | None
+
+
+def write_q_values(
+    folder: Path,
+    applicant_ids: Sequence[str],
+    q_values: FloatArray,
+    columns: npt.NDArray[np.integer[Any]] | None = None,
+) -> None:
+    """Write a block's Q `[agents, n_jobs]` into its folder; or `[agents, k]`, with the columns that it is about."""
+    record: dict[str, Any] = {"applicants": list(applicant_ids)}
+    record["sha256"] = _write(folder / Q_VALUES, np.ascontiguousarray(q_values, "<f4"))
+    if columns is not None:
+        record["columns_sha256"] = _write(folder / Q_COLUMNS, np.ascontiguousarray(columns, "<i4"))
     (folder / AGENTS).write_text(json.dumps(record))
+
+
+def _write(file: Path, array: npt.NDArray[Any]) -> str:
+    """Write an array. Returns the file's checksum."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    file.write_bytes(buffer.getvalue())
+    return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
 def write_serving(folder: RunFolder, layout: str, job_ids: Sequence[str], blocks: Sequence[str]) -> str:
@@ -48,12 +74,13 @@ def write_serving(folder: RunFolder, layout: str, job_ids: Sequence[str], blocks
     catalogue = io.BytesIO()
     pq.write_table(pa.table({"job_id": pa.array(job_ids, pa.string())}), catalogue)
     folder.write_bytes(CATALOGUE, catalogue.getvalue())
+    agents = [{"folder": block} | folder.read_json(f"{block}/{AGENTS}") for block in blocks]
     record: dict[str, Any] = {
-        "format": SERVING_FORMAT,
+        "format": CANDIDATES if any("columns_sha256" in block for block in agents) else WHOLE,
         "layout": layout,
         "jobs": len(job_ids),
         "catalogue_sha256": hashlib.sha256(catalogue.getvalue()).hexdigest(),
-        "blocks": [{"folder": block} | folder.read_json(f"{block}/{AGENTS}") for block in blocks],
+        "blocks": agents,
     }
     return _write_record(folder, record)
 
@@ -86,7 +113,7 @@ class ServedRun:
         run_id: `run-` and 12 hex digits of the SHA-256 of its content.
         layout: layout of the catalogue it was trained on.
         job_ids: the columns of Q.
-        places: applicant -> file and offset of the agent's row.
+        places: applicant -> where the agent's row is.
         earlier_ids: ids that it had before applicants were forgotten.
     """
 
@@ -94,7 +121,7 @@ class ServedRun:
     run_id: str
     layout: str
     job_ids: tuple[str, ...]
-    places: Mapping[str, tuple[str, int]]
+    places: Mapping[str, Place]
     earlier_ids: frozenset[str] = frozenset()
 
     @classmethod
@@ -106,7 +133,7 @@ class ServedRun:
         folder, record = _record(uri)
         try:
             job_ids = _catalogue(folder, record)
-            places: dict[str, tuple[str, int]] = {}
+            places: dict[str, Place] = {}
             for block in record["blocks"]:
                 places |= _checked_block(folder, block, len(job_ids))
             if record["run_id"] != _run_id(record):
@@ -128,15 +155,29 @@ class ServedRun:
         config = self.folder.read_yaml(CONFIG) if self.folder.exists(CONFIG) else {}
         return config.get("judge_fingerprint")
 
-    def q_values(self, applicant_id: str) -> FloatArray | None:
-        """An agent's Q over `job_ids`, `[n_jobs]`, read from disk; None for an applicant without an agent.
+    def q_values(self, applicant_id: str) -> tuple[Columns, FloatArray] | None:
+        """The columns that an agent knows and its Q of them, both `[k]`, read from disk; None without an agent.
 
-        Raises DynaqError when the file cannot be read any more.
+        Columns are distinct indices into `job_ids`, and rise. Raises DynaqError when a file cannot be read any more.
         """
         place = self.places.get(applicant_id)
         if place is None:
             return None
-        return np.frombuffer(self.folder.read_range(*place, 4 * len(self.job_ids)), "<f4")
+        q = np.frombuffer(self.folder.read_range(f"{place.folder}/{Q_VALUES}", place.offset, 4 * place.width), "<f4")
+        if place.columns_offset is None:
+            return np.arange(place.width, dtype=np.int32), q
+        data = self.folder.read_range(f"{place.folder}/{Q_COLUMNS}", place.columns_offset, 4 * place.width)
+        columns = np.frombuffer(data, "<i4")
+        order = np.argsort(columns)
+        return columns[order], q[order]
+
+    def ranked(self, applicant_id: str) -> list[str] | None:
+        """The jobs that an agent knows, best first, ties in the catalogue's order; None without an agent."""
+        found = self.q_values(applicant_id)
+        if found is None:
+            return None
+        columns, q = found
+        return [self.job_ids[column] for column in columns[np.argsort(-q, kind="stable")]]
 
 
 def served_run_id(uri: str) -> str:
@@ -156,8 +197,10 @@ def _record(uri: str) -> tuple[RunFolder, dict[str, Any]]:
         )
     try:
         record = folder.read_json(SERVING)
-        if record["format"] != SERVING_FORMAT:
-            raise InputError(f"run {folder.uri!r} has format {record['format']}; this program serves {SERVING_FORMAT}")
+        if record["format"] not in (WHOLE, CANDIDATES):
+            raise InputError(
+                f"run {folder.uri!r} has format {record['format']}; this program serves {WHOLE} and {CANDIDATES}"
+            )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"run {folder.uri!r} is broken: {SERVING} cannot be read ({error})") from error
     return folder, record
@@ -175,16 +218,42 @@ def _catalogue(folder: RunFolder, record: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(pq.read_table(pa.BufferReader(data)).column("job_id").to_pylist())
 
 
-def _checked_block(folder: RunFolder, block: Mapping[str, Any], jobs: int) -> dict[str, tuple[str, int]]:
-    """Check a block's file. Returns applicant -> file and offset of the agent's row."""
+def _checked_block(folder: RunFolder, block: Mapping[str, Any], jobs: int) -> dict[str, Place]:
+    """Check a block's files. Returns applicant -> where the agent's row is."""
+    columns_offset, width = None, jobs
+    if "columns_sha256" in block:
+        name = f"{block['folder']}/{Q_COLUMNS}"
+        columns, columns_offset = _checked(folder, name, block["columns_sha256"], block, "<i4")
+        width = columns.shape[1]
+        distinct = np.sort(columns, axis=1)
+        if columns.size and (distinct[:, 0].min() < 0 or distinct[:, -1].max() >= jobs or not np.diff(distinct).all()):
+            raise InputError(f"run {folder.uri!r} is broken: {name} names columns twice, or some that do not exist")
     name = f"{block['folder']}/{Q_VALUES}"
-    data = folder.read_bytes(name)
-    if hashlib.sha256(data).hexdigest() != block["sha256"]:
-        raise InputError(f"run {folder.uri!r} is broken: {name} is not the file that was written")
-    values = np.load(io.BytesIO(data), allow_pickle=False)
-    if values.shape != (len(block["applicants"]), jobs) or values.dtype != np.dtype("<f4"):
+    values, offset = _checked(folder, name, block["sha256"], block, "<f4")
+    if values.shape[1] != width:
         raise InputError(f"run {folder.uri!r} is broken: {name} holds {values.dtype} {values.shape}")
     if not np.isfinite(values).all():
         raise InputError(f"run {folder.uri!r} is broken: {name} holds NaN or infinity")
-    header = len(data) - values.nbytes
-    return {applicant: (name, header + 4 * jobs * row) for row, applicant in enumerate(block["applicants"])}
+    step = 4 * width
+    return {
+        applicant: Place(
+            block["folder"],
+            width,
+            offset + step * row,
+            None if columns_offset is None else columns_offset + step * row,
+        )
+        for row, applicant in enumerate(block["applicants"])
+    }
+
+
+def _checked(
+    folder: RunFolder, name: str, checksum: str, block: Mapping[str, Any], dtype: str
+) -> tuple[npt.NDArray[Any], int]:
+    """A file's array with a row per agent, and the offset of its first number."""
+    data = folder.read_bytes(name)
+    if hashlib.sha256(data).hexdigest() != checksum:
+        raise InputError(f"run {folder.uri!r} is broken: {name} is not the file that was written")
+    array = np.load(io.BytesIO(data), allow_pickle=False)
+    if array.ndim != 2 or len(array) != len(block["applicants"]) or array.dtype != np.dtype(dtype):
+        raise InputError(f"run {folder.uri!r} is broken: {name} holds {array.dtype} {array.shape}")
+    return array, len(data) - array.nbytes

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dynaq.errors import InputError
 from dynaq.runs.folder import CONFIG, METRICS, RECOMMENDATIONS, RunFolder
 from dynaq.stores import Store, open_store
+
+SAMPLE = 2000  # applicants of a large run, evenly from its cohort, of whom metrics and lists are read
 
 
 @dataclass(frozen=True)
@@ -22,20 +27,43 @@ class Run:
     config: dict[str, Any]
 
     @cached_property
+    def applicants(self) -> int:
+        """Number of applicants with a list."""
+        return len(self._listed) if self.sampled else len(self.ranked)
+
+    @cached_property
+    def sampled(self) -> bool:
+        """Whether `metrics` and `ranked` are of SAMPLE applicants, as in large runs, whose tables are in parts."""
+        return self.folder.in_parts(RECOMMENDATIONS) and len(self._listed) > SAMPLE
+
+    @property
+    def sampling(self) -> str:
+        """What figures of a sample have to say about themselves; "" where they are of everyone."""
+        if not self.sampled:
+            return ""
+        return f"Figures and curves are of {len(self.ranked):,} of the {self.applicants:,} applicants, evenly drawn."
+
+    @cached_property
     def metrics(self) -> pa.Table:
         """A row per applicant and round."""
-        return self.folder.read_table(METRICS)
+        return self._of_sample(METRICS)
 
     @cached_property
     def ranked(self) -> dict[str, list[tuple[str, float]]]:
         """Applicant -> (job, Q-value), best first."""
-        table = self.folder.read_table(RECOMMENDATIONS)
-        ranked: dict[str, list[tuple[str, float]]] = {}
-        columns = (table.column(name).to_pylist() for name in ("applicant_id", "rank", "job_id", "q_value"))
-        for applicant_id, _, job_id, q in sorted(zip(*columns, strict=True), key=lambda row: row[1]):
-            ranked.setdefault(applicant_id, []).append((job_id, q))
-        order = dict.fromkeys(table.column("applicant_id").to_pylist())
-        return {applicant_id: ranked[applicant_id] for applicant_id in order}
+        return _ranked(self._of_sample(RECOMMENDATIONS))
+
+    @cached_property
+    def _listed(self) -> pa.ChunkedArray:
+        """Ids of a large run's applicants, in its order."""
+        first = pc.field("rank") == 1
+        return self.folder.dataset(RECOMMENDATIONS).to_table(columns=["applicant_id"], filter=first).column(0)
+
+    def _of_sample(self, name: str) -> pa.Table:
+        if not self.sampled:
+            return self.folder.read_table(name)
+        chosen = self._listed.take(np.linspace(0, len(self._listed) - 1, SAMPLE).astype(np.int64))
+        return self.folder.dataset(name).to_table(filter=pc.field("applicant_id").isin(chosen.combine_chunks()))
 
     @cached_property
     def judgements_per_applicant(self) -> float:
@@ -49,11 +77,24 @@ class Run:
 
     def jobs_for(self, applicant_id: str, k: int) -> list[tuple[str, float]]:
         """The first k (job, Q-value). Raises InputError when the run has none for the applicant."""
-        if applicant_id not in self.ranked:
+        ranked = self.ranked
+        if self.sampled:
+            only = pc.field("applicant_id") == applicant_id
+            ranked = _ranked(self.folder.dataset(RECOMMENDATIONS).to_table(filter=only))
+        if applicant_id not in ranked:
             raise InputError(
-                f"applicant {applicant_id!r} is not among the {len(self.ranked)} of run {self.folder.uri!r}"
+                f"applicant {applicant_id!r} is not among the {self.applicants} of run {self.folder.uri!r}"
             )
-        return self.ranked[applicant_id][:k]
+        return ranked[applicant_id][:k]
+
+
+def _ranked(table: pa.Table) -> dict[str, list[tuple[str, float]]]:
+    ranked: dict[str, list[tuple[str, float]]] = {}
+    columns = (table.column(name).to_pylist() for name in ("applicant_id", "rank", "job_id", "q_value"))
+    for applicant_id, _, job_id, q in sorted(zip(*columns, strict=True), key=lambda row: row[1]):
+        ranked.setdefault(applicant_id, []).append((job_id, q))
+    order = dict.fromkeys(table.column("applicant_id").to_pylist())
+    return {applicant_id: ranked[applicant_id] for applicant_id in order}
 
 
 def read_runs(directory: str) -> list[Run]:
@@ -80,5 +121,27 @@ def _read_run(name: str, folder: RunFolder, config: dict[str, Any]) -> Run:
 
 
 def open_run_store(run: Run, store: str | None = None) -> Store:
-    """The store a run was trained on; pass `store` if it has moved or its URI holds credentials."""
-    return open_store(store or run.config["store"], read_only=True)
+    """The store a run was trained on; pass `store` if it has moved or its URI holds credentials.
+
+    Raises InputError, which suggests --store, when it cannot be opened.
+    """
+    if store is not None:
+        return open_store(store, read_only=True)
+    try:
+        return open_store(_recorded_store(run), read_only=True)
+    except InputError as error:
+        raise InputError(
+            f"{error}; run {run.folder.uri!r} was trained on it: say where it is now with --store"
+        ) from error
+
+
+def _recorded_store(run: Run) -> str:
+    """The store in the run's configuration.
+
+    Older versions wrote a path as the user gave it: it is looked for from here, and from the run's folder upwards.
+    """
+    recorded: str = run.config["store"]
+    if "://" in recorded or run.folder.local is None:
+        return recorded
+    places = [Path(), *run.folder.local.parents]
+    return next((str(place / recorded) for place in places if (place / recorded).is_dir()), recorded)

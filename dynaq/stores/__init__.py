@@ -7,25 +7,41 @@ from pathlib import Path
 from dynaq.errors import InputError
 from dynaq.stores.base import (
     COLLECTIONS,
+    Added,
+    Agreement,
+    Changes,
+    Claimed,
     Collections,
     FeedbackStore,
     FloatArray,
     Kind,
+    ReplicaGroup,
+    RunSource,
     Store,
     VectorBatch,
 )
 from dynaq.stores.folder import FolderStore
 from dynaq.stores.folder_events import FolderEvents
-from dynaq.stores.mongo import MongoStore, mask_uri
+from dynaq.stores.mongo import MongoStore
+from dynaq.stores.mongo_uri import is_mongo, mask_uri
 
 __all__ = [
     "COLLECTIONS",
+    "Added",
+    "Agreement",
+    "Changes",
+    "Claimed",
     "Collections",
     "FeedbackStore",
     "FloatArray",
+    "FolderStore",
     "Kind",
+    "ReplicaGroup",
+    "RunSource",
     "Store",
     "VectorBatch",
+    "absolute",
+    "is_mongo",
     "mask_uri",
     "open_feedback",
     "open_store",
@@ -45,12 +61,17 @@ def open_store(uri: str | Path, *, create: bool = False, read_only: bool = False
     text = str(uri)
     if not text:
         raise InputError("store URI is empty; give a folder or mongodb://host/database")
-    if text.startswith(("mongodb://", "mongodb+srv://")):
+    if is_mongo(text):
         return MongoStore(text, create=create, read_only=read_only)
     if "://" in text:
         scheme = text.split("://", 1)[0]
         raise InputError(f"store scheme {scheme!r} is not known; use a folder, mongodb:// or mongodb+srv://")
     return FolderStore(Path(text).expanduser(), create=create, read_only=read_only)
+
+
+def absolute(uri: str) -> str:
+    """A folder as an absolute path, for processes that work in another directory; other URIs are returned unchanged."""
+    return uri if "://" in uri else str(Path(uri).expanduser().resolve())
 
 
 def open_feedback(uri: str | Path) -> FeedbackStore:

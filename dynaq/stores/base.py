@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self, overload
+from typing import Any, Literal, NamedTuple, Protocol, Self, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +68,91 @@ class VectorBatch:
     problems: list[tuple[str, str]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Added:
+    """What was added to a store.
+
+    Args:
+        events: feedback.
+        applicants: ids of applicants whose vectors are there.
+        erased: whether someone was erased; who it was is not told.
+    """
+
+    events: Sequence[FeedbackEvent] = ()
+    applicants: Sequence[str] = ()
+    erased: bool = False
+
+
+class Changes(Protocol):
+    """What any process adds to a store. Nothing is left out, some may be told twice. Used from one thread."""
+
+    def next(self) -> Added:
+        """What has been added lately; waits for it for at most half a second.
+
+        Raises DynaqError while the store cannot be reached; a later call tells what came meanwhile.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop watching. `next` may still be called, and starts anew."""
+        ...
+
+
+class Claimed(NamedTuple):
+    """Outcome of `Store.claim`: jobs of the pairs to ask about, and judgements added meanwhile (JUDGEMENT_SCHEMA)."""
+
+    job_ids: list[str]
+    judged: pa.Table
+
+
+class RunSource(NamedTuple):
+    """A run that a service can serve: its folder's URI, and its id, which changes with the content."""
+
+    uri: str
+    run_id: str
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What a group of replicas has agreed on.
+
+    Args:
+        serving: the run that all serve; None while they have not agreed on one.
+        others: number of other replicas that are there.
+        problems: why some of them are not ready for a newer run.
+    """
+
+    serving: RunSource | None
+    others: int
+    problems: Sequence[str]
+
+
+class ReplicaGroup(Protocol):
+    """One replica's part in the group of all replicas of a service. Threads may share it. Raises DynaqError."""
+
+    def take(self, bucket: str, tokens: float, rate: float, burst: float) -> float:
+        """Take tokens from a bucket of the group, which fills at `rate` per second up to `burst`.
+
+        Returns 0; if there are too few, takes none and returns the seconds until there are enough.
+        """
+        ...
+
+    def join(self) -> RunSource | None:
+        """Become a member; returns the run that the others serve. From now on none is agreed on without this one."""
+        ...
+
+    def agree(self, ready: RunSource | None, problem: str | None) -> Agreement:
+        """Report the run that this replica has checked and could serve, and why it refused a newer one.
+
+        A run is agreed on as soon as every member that is there is ready for it.
+        """
+        ...
+
+    def leave(self) -> None:
+        """Cease to be a member."""
+        ...
+
+
 class FeedbackStore(Protocol):
     """What applicants did and what they were shown. Also a context manager."""
 
@@ -101,6 +186,17 @@ class FeedbackStore(Protocol):
 
     def expire_events(self, before: datetime) -> int:
         """Delete events and exposures older than a time. Returns how many rows."""
+        ...
+
+    def changes(self) -> Changes | None:
+        """What is added from now on; None for a store that only this process writes feedback to."""
+        ...
+
+    def group(self, name: str, member: str, lease_seconds: float) -> ReplicaGroup | None:
+        """A replica's part in the group of this name; None for a store that allows one replica.
+
+        member: name of the replica, which counts as there for `lease_seconds` after each of its reports.
+        """
         ...
 
     def close(self) -> None:
@@ -145,6 +241,18 @@ class Store(FeedbackStore, Protocol):
     def put_records(self, kind: Literal["candidate"], records: Iterable[Candidate]) -> None: ...
     def put_records(self, kind: Kind, records: Iterable[Job] | Iterable[Candidate]) -> None:
         """Add records; one with an existing id replaces the old record but not its vectors."""
+        ...
+
+    def add_applicant(self, applicant: Candidate, blocks: Mapping[str, FloatArray], hash_: str) -> Candidate | None:
+        """Add an applicant with their vectors unless the id is taken; returns the record that was there before.
+
+        If that is the same record, its vectors are written again, so that a call that was interrupted can be repeated.
+
+        Args:
+            applicant: the record.
+            blocks: block name -> `[dimension]`.
+            hash_: content hash of the text from which the vectors were made.
+        """
         ...
 
     def delete_records(self, kind: Kind, ids: Sequence[str]) -> None:
@@ -197,6 +305,17 @@ class Store(FeedbackStore, Protocol):
 
     def add_judgements(self, judgements: Sequence[Judgement]) -> None:
         """Keep judgements; the first of each (applicant, job, judge) wins, and abstentions are not kept."""
+        ...
+
+    def claim(self, applicant_id: str, job_ids: Sequence[str], judge: str) -> Claimed:
+        """Claim pairs that the ledger lacks, before the judge is asked, so that no other process asks for them too.
+
+        A pair that is neither claimed nor judged by now is being asked for by another process: call again later.
+        """
+        ...
+
+    def release(self, applicant_id: str, job_ids: Sequence[str], judge: str) -> None:
+        """Give up claims, after their judgements were added, or because there are none. Others may then claim."""
         ...
 
     def qrels(self) -> Qrels | None:

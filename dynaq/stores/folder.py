@@ -28,6 +28,7 @@ from dynaq.qrels import QRELS_SCHEMA, Qrels, qrels_from_table
 from dynaq.records import Candidate, Job
 from dynaq.stores.base import (
     COLLECTIONS,
+    Claimed,
     Collections,
     FloatArray,
     Kind,
@@ -38,7 +39,7 @@ from dynaq.stores.base import (
     usable_rows,
 )
 from dynaq.stores.folder_events import FolderEvents
-from dynaq.stores.segments import MAX_SEGMENTS_WHILE_OPEN, SegmentFolder, live_batches, sync_folder
+from dynaq.stores.segments import MAX_SEGMENTS_WHILE_OPEN, SegmentFolder, groups_with, live_batches, sync_folder
 
 JOBS_TEXT_SCHEMA = pa.schema(
     [
@@ -88,6 +89,14 @@ class FolderStore(Store):
     def put_records(self, kind: Kind, records: Iterable[Job] | Iterable[Candidate]) -> None:
         schema = TEXT_SCHEMAS[kind]
         self._folder.append(COLLECTIONS[kind].text, _text_batches(records, ROW_OF[kind], schema), schema)
+
+    def add_applicant(self, applicant: Candidate, blocks: Mapping[str, FloatArray], hash_: str) -> Candidate | None:
+        before = next(self.records("candidate", [applicant.id]), None)
+        if before is None:
+            self.put_records("candidate", [applicant])
+        if before is None or before == applicant:
+            self.put_vectors("candidate", [applicant.id], {b: v[None] for b, v in blocks.items()}, [hash_])
+        return before
 
     def delete_records(self, kind: Kind, ids: Sequence[str]) -> None:
         self._delete_records(kind, pa.array(list(ids), pa.string()))
@@ -166,7 +175,8 @@ class FolderStore(Store):
 
     def judgements(self, judge: str | None = None, applicants: Sequence[str] | None = None) -> pa.Table:
         segments = self._folder.open_segments("judgements")
-        table = pa.concat_tables([JUDGEMENT_SCHEMA.empty_table(), *(segment.read() for segment in segments)])
+        parts = [segment.read_row_groups(groups_with(segment, "applicant_id", applicants)) for segment in segments]
+        table = pa.concat_tables([JUDGEMENT_SCHEMA.empty_table(), *parts])
         if judge is not None:
             table = table.filter(pc.equal(table["judge"], judge))
         if applicants is not None:
@@ -242,6 +252,12 @@ class FolderStore(Store):
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         return [json.loads(line) for line in lines if line.endswith("}")]  # a line that a crash tore was not written
 
+    def changes(self) -> None:
+        return None
+
+    def group(self, name: str, member: str, lease_seconds: float) -> None:
+        return None
+
     def _events_writer(self) -> FolderEvents:
         self._folder.check_writable()
         if self._events is None:
@@ -253,6 +269,12 @@ class FolderStore(Store):
             return self._events
         path = self._folder.path
         return FolderEvents(path, read_only=True) if FolderEvents.there(path) else None
+
+    def claim(self, applicant_id: str, job_ids: Sequence[str], judge: str) -> Claimed:
+        return Claimed(list(job_ids), JUDGEMENT_SCHEMA.empty_table())  # the folder's one writer competes with nobody
+
+    def release(self, applicant_id: str, job_ids: Sequence[str], judge: str) -> None:
+        return None
 
     def qrels(self) -> Qrels | None:
         segments = self._folder.open_segments("qrels")

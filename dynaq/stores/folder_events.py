@@ -101,6 +101,12 @@ class FolderEvents:
     def _logs(self) -> dict[str, EventLog]:
         return {"feedback": self._feedback, "exposures": self._exposures, "decisions": self._decisions}
 
+    def changes(self) -> None:
+        """None: nobody else writes feedback to the folder."""
+
+    def group(self, name: str, member: str, lease_seconds: float) -> None:
+        """None: a folder allows one replica."""
+
     def close(self) -> None:
         """Turn the logs into segments and release the lock. Idempotent."""
         try:

@@ -6,7 +6,7 @@ without the optional blocks. This store writes Binary Vectors (FLOAT32), which l
 
 from __future__ import annotations
 
-import re
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,12 +14,11 @@ from datetime import datetime
 from itertools import islice
 from types import TracebackType
 from typing import Any, Self, cast
-from urllib.parse import unquote
 
 import pyarrow as pa
 from bson.binary import Binary, BinaryVectorDtype
 from pymongo import ASCENDING, MongoClient, UpdateOne
-from pymongo.errors import BulkWriteError, ConfigurationError, InvalidURI, PyMongoError
+from pymongo.errors import BulkWriteError, ConfigurationError, DuplicateKeyError, InvalidURI, PyMongoError
 from pymongo.write_concern import WriteConcern
 
 from dynaq.errors import DynaqError, InputError
@@ -40,6 +39,7 @@ from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job
 from dynaq.stores.base import (
     COLLECTIONS,
+    Claimed,
     Collections,
     FloatArray,
     Kind,
@@ -48,38 +48,18 @@ from dynaq.stores.base import (
     check_vectors,
     new_judgements,
 )
+from dynaq.stores.mongo_changes import APPLICANTS, FEEDBACK, FORGOTTEN, STORED_AT, MongoChanges, server_time
+from dynaq.stores.mongo_claims import MongoClaims
 from dynaq.stores.mongo_documents import FROM_DOCUMENT, TO_DOCUMENT, id_forms, vector_batch, vector_length
+from dynaq.stores.mongo_group import MongoGroup
+from dynaq.stores.mongo_indexes import DUPLICATE_KEY, EVENT_COLLECTIONS, create_indexes
+from dynaq.stores.mongo_uri import mask_uri, scrub, selection_timeout
 from dynaq.stores.raw_bson import CODEC_OPTIONS, read_reply
 
 DATABASE = "rl_jobsdb"
 BATCH = 1024
 DURABLE = WriteConcern(w="majority", j=True)
-DUPLICATE_KEY = 11000
-EVENT_COLLECTIONS = ("feedback", "exposures", "decisions")
 Document = dict[str, Any]
-
-
-def mask_uri(uri: str) -> str:
-    """The URI without user, password and options. Other texts are returned unchanged."""
-    scheme, separator, rest = uri.partition("://")
-    if not separator:
-        return uri
-    # The last @ ends the credentials even if the password contains an unquoted one.
-    _, at, place = rest.rpartition("@")
-    return f"{scheme}://{'***@' if at else ''}{place.partition('?')[0]}"
-
-
-def scrub(message: str, uri: str) -> str:
-    """`message` with the URI masked and its secrets removed."""
-    message = message.replace(uri, mask_uri(uri))
-    rest = uri.partition("://")[2]
-    credentials = rest.rpartition("@")[0]
-    secrets = [credentials, *credentials.split(":", 1)]
-    secrets += [value for _, _, value in (option.partition("=") for option in re.split(r"[?&;]", rest)[1:])]
-    for secret in sorted({s for text in secrets for s in (text, unquote(text))}, key=len, reverse=True):
-        if len(secret) > 2:
-            message = message.replace(secret, "***")
-    return message
 
 
 class MongoStore(Store):
@@ -90,12 +70,13 @@ class MongoStore(Store):
         self._read_only = read_only
         try:
             self._client: MongoClient[Document] = MongoClient(
-                uri, appname="dynaq", tz_aware=True, serverSelectionTimeoutMS=_selection_timeout(uri)
+                uri, appname="dynaq", tz_aware=True, serverSelectionTimeoutMS=selection_timeout(uri)
             )
             name = self._client.get_default_database(DATABASE).name
         except (InvalidURI, ConfigurationError, ValueError, TypeError) as error:
             raise InputError(f"store {self.uri}: not a usable MongoDB URI ({scrub(str(error), uri)})") from None
         self._database = self._client.get_database(name, codec_options=CODEC_OPTIONS)
+        self._claims = MongoClaims(self._database)
         try:
             present = set(self._database.list_collection_names())
         except PyMongoError as error:
@@ -109,7 +90,8 @@ class MongoStore(Store):
                 "fill it with `dynaq ingest`"
             )
         if not read_only:
-            self._create_indexes()
+            with self._errors():
+                create_indexes(self._database)
 
     @property
     def uri(self) -> str:
@@ -127,20 +109,6 @@ class MongoStore(Store):
             yield
         except PyMongoError as error:
             raise DynaqError(f"store {self.uri}: {self._reason(error)}") from None
-
-    def _create_indexes(self) -> None:
-        with self._errors():
-            for names in COLLECTIONS.values():
-                # Including the hash lets the index alone answer which records changed.
-                self._database[names.embeddings].create_index(
-                    [(names.reference, ASCENDING), ("content_hash", ASCENDING)], name=f"{names.reference}_content_hash"
-                )
-            keys = [("applicant_id", ASCENDING), ("job_id", ASCENDING)]
-            self._database["judgements"].create_index([*keys, ("judge", ASCENDING)], unique=True, name="pair_judge")
-            self._database["judgements"].create_index([("judge", ASCENDING)], name="judge")
-            self._database["qrels"].create_index(keys, unique=True, name="pair")
-            for collection in EVENT_COLLECTIONS:
-                self._database[collection].create_index([("applicant_id", ASCENDING)], name="applicant")
 
     def _check_writable(self) -> None:
         if self._read_only:
@@ -199,6 +167,23 @@ class MongoStore(Store):
             with self._errors():
                 self._database[names.text].bulk_write(updates, ordered=True)
 
+    def add_applicant(self, applicant: Candidate, blocks: Mapping[str, FloatArray], hash_: str) -> Candidate | None:
+        self._check_writable()
+        before = next(self.records("candidate", [applicant.id]), None)
+        if before is None:
+            try:
+                self._database[APPLICANTS.text].insert_one(TO_DOCUMENT["candidate"](applicant))
+            except DuplicateKeyError:  # another process was faster
+                before = next(self.records("candidate", [applicant.id]), None)
+            except PyMongoError as error:
+                raise DynaqError(f"store {self.uri}: {self._reason(error)}") from None
+        if before is None or before == applicant:
+            rows = {name: vector[None] for name, vector in blocks.items()}
+            with self._errors():
+                now = server_time(self._database)
+            self._put_vectors("candidate", [applicant.id], rows, [hash_], {STORED_AT: now})
+        return before
+
     def delete_records(self, kind: Kind, ids: Sequence[str]) -> None:
         names = COLLECTIONS[kind]
         forms = {"$in": [form for id_ in ids for form in id_forms(id_)]}
@@ -214,20 +199,35 @@ class MongoStore(Store):
         names, own = COLLECTIONS["candidate"], {"$in": id_forms(applicant_id)}
         fields = {names.embeddings: names.reference, names.text: "_id"}
         fields |= dict.fromkeys(("judgements", "qrels"), "applicant_id")
-        return {collection: self._delete(collection, {field: own}) for collection, field in fields.items()}
+        counts = {collection: self._delete(collection, {field: own}) for collection, field in fields.items()}
+        self._delete("claims", {"_id.applicant_id": applicant_id})  # of a process that was lost while it asked
+        return counts
 
     def note_forgotten(self, note: Mapping[str, str]) -> None:
-        self._insert_new("forgotten", [dict(note)], DURABLE)
+        with self._errors():
+            now = server_time(self._database)
+        self._insert_new(FORGOTTEN, [dict(note) | {STORED_AT: now}], DURABLE)
 
     def forgotten(self) -> list[dict[str, str]]:
         with self._errors():
-            return list(self._database["forgotten"].find({}, {"_id": 0}).sort("_id", ASCENDING))
+            return list(self._database[FORGOTTEN].find({}, {"_id": 0, STORED_AT: 0}).sort("_id", ASCENDING))
 
     # Vectors
 
     def put_vectors(
         self, kind: Kind, ids: Sequence[str], blocks: Mapping[str, FloatArray], hashes: Sequence[str] | None = None
     ) -> None:
+        self._put_vectors(kind, ids, blocks, hashes, {})
+
+    def _put_vectors(
+        self,
+        kind: Kind,
+        ids: Sequence[str],
+        blocks: Mapping[str, FloatArray],
+        hashes: Sequence[str] | None,
+        more: Document,
+    ) -> None:
+        """As `put_vectors`. more: further fields of each document."""
         self._check_writable()
         check_vectors(kind, ids, blocks, hashes, self.dimension())
         names = COLLECTIONS[kind]
@@ -247,6 +247,7 @@ class MongoStore(Store):
                 }
                 document["content_hash"] = hashes[row] if hashes is not None else None
                 document[names.reference] = keys.get(id_, id_)
+                document |= more
                 update = {"$set": document} | ({"$unset": absent} if absent else {})
                 # The reference is also the _id, so that repeated or concurrent inserts cannot create duplicates.
                 writes.append(UpdateOne({"_id": present.get(id_, keys.get(id_, id_))}, update, upsert=True))
@@ -326,6 +327,15 @@ class MongoStore(Store):
             return
         self._insert_new("judgements", rows)
 
+    def claim(self, applicant_id: str, job_ids: Sequence[str], judge: str) -> Claimed:
+        self._check_writable()
+        with self._errors():
+            return self._claims.claim(applicant_id, job_ids, judge)
+
+    def release(self, applicant_id: str, job_ids: Sequence[str], judge: str) -> None:
+        with self._errors():
+            self._claims.release(applicant_id, job_ids, judge)
+
     def _insert_new(self, collection: str, rows: list[Document], concern: WriteConcern | None = None) -> int:
         """Insert the rows whose unique key is new. Returns their number."""
         try:
@@ -344,10 +354,20 @@ class MongoStore(Store):
 
     def add_feedback(self, events: Sequence[FeedbackEvent]) -> int:
         self._check_writable()
-        return self._insert_keyed("feedback", [event_row(event) for event in events])
+        if not events:
+            return 0
+        with self._errors():
+            now = server_time(self._database)
+        return self._insert_keyed(FEEDBACK, [event_row(event) | {STORED_AT: now} for event in events])
 
     def feedback(self, applicants: Sequence[str] | None = None) -> pa.Table:
-        return self._keyed("feedback", FEEDBACK_SCHEMA, applicants)
+        return self._keyed(FEEDBACK, FEEDBACK_SCHEMA, applicants)
+
+    def changes(self) -> MongoChanges:
+        return MongoChanges(self._database, self._errors)
+
+    def group(self, name: str, member: str, lease_seconds: float) -> MongoGroup:
+        return MongoGroup(self._database, self._errors, name, member, lease_seconds)
 
     def add_exposures(self, exposures: Sequence[Exposure]) -> None:
         self._check_writable()
@@ -407,6 +427,8 @@ class MongoStore(Store):
             self._database["meta"].update_one({"_id": "store"}, {"$set": values}, upsert=True)
 
     def close(self) -> None:
+        with contextlib.suppress(PyMongoError):  # claims that stay are taken over
+            self._claims.close()
         self._client.close()
 
     def __enter__(self) -> Self:
@@ -416,9 +438,3 @@ class MongoStore(Store):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _selection_timeout(uri: str) -> int:
-    """Milliseconds to wait for a server: the URI's value, or 5 s, since the driver's 30 s look like a hang."""
-    given = re.search(r"[?&]serverSelectionTimeoutMS=(\d+)", uri, re.IGNORECASE)
-    return int(given[1]) if given else 5000

@@ -11,7 +11,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -252,7 +253,8 @@ def live_rows(
     masks = []
     seen: set[Any] = set()
     for segment in reversed(segments):
-        columns = [segment.read(columns=[key]).column(0).to_pylist() for key in keys]
+        groups = groups_with(segment, keys[0], keep)
+        columns = [segment.read_row_groups(groups, columns=[key]).column(0).to_pylist() for key in keys]
         rows = columns[0] if len(keys) == 1 else list(zip(*columns, strict=True))
         mask = np.ones(len(rows), bool)
         if not seen and len(set(rows)) == len(rows):
@@ -263,8 +265,45 @@ def live_rows(
                 seen.add(rows[i])
         if keep is not None:
             mask &= np.fromiter((row in keep for row in rows), bool, len(rows))
-        masks.append(mask)
+        masks.append(_spread(mask, segment, groups))
     return masks[::-1]
+
+
+def groups_with(segment: pq.ParquetFile, column: str, values: Collection[str] | None) -> list[int]:
+    """Row groups that may hold one of the values (None: any) in a text column, by the file's own statistics.
+
+    So reading a few ids of a table that is roughly in their order costs a few row groups, not the table.
+    """
+    metadata = segment.metadata
+    every = list(range(segment.num_row_groups))
+    if values is None or not every:
+        return every
+    wanted = sorted(values)
+    place = next(i for i in range(metadata.num_columns) if metadata.schema.column(i).path == column)
+    found = []
+    for group in every:
+        statistics = metadata.row_group(group).column(place).statistics
+        if statistics is None or not statistics.has_min_max:
+            found.append(group)
+            continue
+        first = bisect_left(wanted, statistics.min)
+        if first < len(wanted) and wanted[first] <= statistics.max:
+            found.append(group)
+    return found
+
+
+def _spread(mask: npt.NDArray[np.bool_], segment: pq.ParquetFile, groups: list[int]) -> npt.NDArray[np.bool_]:
+    """A mask of the rows of some row groups as one of all rows; the others are False."""
+    if len(groups) == segment.num_row_groups:
+        return mask
+    whole = np.zeros(segment.metadata.num_rows, bool)
+    ends = np.cumsum([segment.metadata.row_group(group).num_rows for group in range(segment.num_row_groups)])
+    read = 0
+    for group in groups:
+        rows = segment.metadata.row_group(group).num_rows
+        whole[ends[group] - rows : ends[group]] = mask[read : read + rows]
+        read += rows
+    return whole
 
 
 def live_batches(

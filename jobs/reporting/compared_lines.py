@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from dynaq.evaluation.comparison import COMPARISON, CURVE_TITLES, METRIC_TITLES, curves_json, line_name, run_curves
-from dynaq.evaluation.intervals import Interval
+from dynaq.evaluation.intervals import Band, Interval
 from dynaq.evaluation.run_quality import K, evaluate_run
 from dynaq.evaluation.true_rewards import TrueRewards
 from dynaq.qrels import Qrels
@@ -60,19 +61,21 @@ def read_comparison(
     judged: Mapping[str, Judged],
     qrels: Qrels | None,
     true: TrueRewards | None = None,
+    curves: Mapping[str, Mapping[str, Band] | None] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """The folder's comparison.json; for a folder without one, the same structure computed from its runs.
 
-    judged: run name -> its judged pairs. true: corrects the judge's opinion of the lists.
+    judged: run name -> its judged pairs. true: corrects the judge's opinion of the lists. curves: run name -> its
+    learning curves, where they have been computed already.
     """
     if folder.exists(COMPARISON):
         found: dict[str, Any] = folder.read_json(COMPARISON)
         return found
     return {
         "k": K,
-        "applicants": len(runs[0].ranked),
+        "applicants": runs[0].applicants,
         "seeds": sorted({run.config["config"]["seed"] for run in runs}),
-        "strategies": [_statistics(run, judged[run.name], qrels, true) for run in runs],
+        "strategies": [_statistics(run, judged[run.name], qrels, true, curves.get(run.name)) for run in runs],
         "pairs": [],
         "notes": [],
     }
@@ -89,18 +92,20 @@ def lines_of(comparison: Mapping[str, Any], runs: Sequence[Run]) -> list[Line]:
     return lines
 
 
-def _statistics(run: Run, judged: Judged, qrels: Qrels | None, true: TrueRewards | None) -> dict[str, Any]:
+def _statistics(
+    run: Run, judged: Judged, qrels: Qrels | None, true: TrueRewards | None, curves: Mapping[str, Band] | None
+) -> dict[str, Any]:
     """One run as an entry of comparison.json, with intervals over its applicants."""
     evaluation = evaluate_run(run, judged, qrels, true=true)
     return {
         "strategy": run.config["strategy"] if run.name == run.config["strategy"] else run.name,
         "setting": {},
         "trials": [run.name],
-        "judgements_used": round(run.judgements_per_applicant * len(run.ranked)),
+        "judgements_used": round(run.judgements_per_applicant * run.applicants),
         "judgements_per_applicant": run.judgements_per_applicant,
         "metrics": {name: _known(evaluation.quality[name]) for name in METRIC_TITLES},
         "corrected_reward": asdict(evaluation.corrected) if evaluation.corrected else None,
-        "curves": curves_json(run_curves(run, judged)),
+        "curves": curves_json(run_curves(run, judged) if curves is None else curves),
     }
 
 

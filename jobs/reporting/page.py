@@ -21,12 +21,14 @@ from dynaq.runs.judgements import judged_pairs, judgement_table
 from dynaq.runs.reading import open_run_store, read_runs
 from jobs.reporting.applicants import applicant_entries
 from jobs.reporting.compared_lines import Line, lines_of, read_comparison
+from jobs.reporting.csv_tables import tables
 from jobs.reporting.judge_health import judge_health, top_rewards
 from jobs.reporting.judge_trust import judge_trust
 from jobs.reporting.plots import draw_curves, draw_histograms
+from jobs.reporting.story import judge_words, story
 from jobs.reporting.tensorboard import write_curves
 from jobs.steps.cohort import known_truth, relevance
-from jobs.terminal.tables import number
+from jobs.terminal.tables import interval_words, number
 from reward_service.costs import Costs
 
 MAIN_CURVES = ("ndcg", "mean_reward", "cumulative_regret", "trust")
@@ -48,35 +50,48 @@ class Report:
     health: Mapping[str, Any] | None = None
 
 
-def write_report(folder: RunFolder, store_uri: str | None = None, qrels: str | None = None) -> Report:
-    """Render the page of a run or a comparison into its folder, and its learning curves for TensorBoard."""
+def write_report(
+    folder: RunFolder, store_uri: str | None = None, qrels: str | None = None, service: str | None = None
+) -> Report:
+    """Render the page of a run or a comparison into its folder, and its learning curves for TensorBoard.
+
+    service: address of the recommendation service, whose page each applicant is then linked to.
+    """
     runs = read_runs(folder.uri)
     config = runs[0].config
     with open_run_store(runs[0], store_uri) as store:
         grades = relevance(qrels, store)
         judged = {run.name: judged_pairs(run, store) for run in runs}
-        for run in runs:
-            write_curves(run, judged[run.name])
-        comparison = read_comparison(folder, runs, judged, grades, known_truth(store, grades, folder))
+        curves = {run.name: write_curves(run, judged[run.name]) for run in runs}
+        comparison = read_comparison(folder, runs, judged, grades, known_truth(store, grades, folder), curves)
         lines = lines_of(comparison, runs)
         judgements = judgement_table(_judging_run(lines), store)
         entries, hidden = applicant_entries(lines, store, grades, judgements, config["layout"])
         attribution = store.meta().get("attribution", "")
     health = judge_health(judgements, lines)
     rewards = top_rewards(judgements, lines)
+    columns = _columns(lines)
+    paid = health is not None and any(line.stats.get("judgements_paid") is not None for line in lines)
     page = (
         _environment()
         .get_template("report.html.j2")
         .render(
             title="Which jobs would they apply to?",
+            story=" ".join(story(comparison, config)),
             facts=_facts(config, comparison, lines),
-            columns=_columns(lines),
-            rows=_rows(lines, judged=health is not None),
+            tables=tables(comparison, lines, columns, paid=paid),
+            columns=columns,
+            rows=_rows(lines, columns),
+            paid=paid,
             early=[line for line in lines if line.stats.get("cold_start")],
             verdicts=_verdicts(comparison),
             pairs=comparison["pairs"],
             comparisons=comparison.get("comparisons"),
-            notes=[*comparison["notes"], *_notes(comparison, rewards)],
+            notes=[
+                *(f"Note: {note.removesuffix('.')}." for note in comparison["notes"]),
+                *_notes(comparison, rewards),
+                *filter(None, [runs[0].sampling]),
+            ],
             curves=_plots(lines, MAIN_CURVES),
             more_curves=_plots(lines, [name for name in CURVE_TITLES if name not in MAIN_CURVES]),
             rewards=rewards,
@@ -87,21 +102,23 @@ def write_report(folder: RunFolder, store_uri: str | None = None, qrels: str | N
             mass_plot=_mass_plot(health),
             labels=LABELS,
             applicants=entries,
-            hidden=hidden,
+            service=service.rstrip("/") if service else None,
+            hidden=lines[0].runs[0].applicants - len(entries),
             config=_settings(config),
             environment=_settings(config.get("environment") or {}),
             attribution=attribution,
         )
     )
     folder.write_bytes(REPORT, page.encode())
-    applicants = len(lines[0].runs[0].ranked)
-    return Report(f"{folder.uri}/{REPORT}", len(page.encode()), applicants, applicants - hidden, comparison, health)
+    applicants, shown = lines[0].runs[0].applicants, len(lines[0].runs[0].ranked) - hidden
+    return Report(f"{folder.uri}/{REPORT}", len(page.encode()), applicants, shown, comparison, health)
 
 
 def _environment() -> Environment:
     environment = Environment(loader=PackageLoader("jobs.reporting"), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
     environment.filters["number"] = lambda value: number(float("nan") if value is None else value)
+    environment.filters["between"] = lambda cell: interval_words(cell["low"], cell["high"])
     environment.filters["metric"] = lambda name: METRIC_TITLES[name][0] if name in METRIC_TITLES else name
     return environment
 
@@ -121,7 +138,8 @@ def _facts(config: Mapping[str, Any], comparison: Mapping[str, Any], lines: Sequ
         ("strategies" if len(lines) > 1 else "strategy", ", ".join(line.name for line in lines)),
         ("seeds" if len(seeds) > 1 else "seed", ", ".join(map(str, seeds))),
     ]
-    facts += [("judge", config["judge_fingerprint"])] if config.get("judge_fingerprint") else []
+    if judge := judge_words(config):
+        facts.append(("judge", judge))
     return [*facts, ("started", str(config["started"]).replace("T", " ").removesuffix("+00:00") + " UTC")]
 
 
@@ -131,9 +149,9 @@ def _columns(lines: Sequence[Line]) -> list[tuple[str, str, str]]:
     return [(name, title, meaning) for name, (title, meaning) in METRIC_TITLES.items() if name in known]
 
 
-def _rows(lines: Sequence[Line], *, judged: bool) -> list[dict[str, Any]]:
+def _rows(lines: Sequence[Line], columns: Sequence[tuple[str, str, str]]) -> list[dict[str, Any]]:
     """The table's rows: for each metric the mean, its interval, and where that lies on a scale common to all lines."""
-    cells = {name: [line.stats["metrics"].get(name) for line in lines] for name, _, _ in _columns(lines)}
+    cells = {name: [line.stats["metrics"].get(name) for line in lines] for name, _, _ in columns}
     ends = {}
     for name, column in cells.items():
         values = [value for cell in column if cell for value in cell.values() if value is not None]
@@ -144,7 +162,8 @@ def _rows(lines: Sequence[Line], *, judged: bool) -> list[dict[str, Any]]:
             "colour": line.colour,
             "seeds": len(line.runs),
             "per_applicant": line.stats["judgements_per_applicant"],
-            "paid": line.stats.get("judgements_paid") if judged else None,
+            "used": line.stats["judgements_used"],
+            "paid": line.stats.get("judgements_paid"),
             "steps": line.stats.get("steps_to_threshold"),
             "cells": {name: _cell(column[i], *ends[name]) for name, column in cells.items()},
         }

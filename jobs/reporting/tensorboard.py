@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 import yaml
 
 from dynaq.evaluation.comparison import CURVE_TITLES, run_curves
+from dynaq.evaluation.intervals import Band
 from dynaq.runs.folder import CONFIG, RunFolder
 from dynaq.runs.judgements import Judged
 from dynaq.runs.reading import Run
@@ -79,10 +80,13 @@ class RunEvents:
         self.scalars("live", values, progress.judgements or progress.round)
 
 
-def write_curves(run: Run, judged: Judged) -> None:
-    """Write the learning curves of a finished run. Idempotent. judged: pairs judged by the run's judge."""
+def write_curves(run: Run, judged: Judged) -> dict[str, Band] | None:
+    """Write the learning curves of a finished run and return them; None when there are none, or they are there already.
+
+    judged: pairs judged by the run's judge.
+    """
     if not run.metrics.num_rows or any(name.endswith(CURVES_SUFFIX) for name in run.folder.names()):
-        return
+        return None
     curves = run_curves(run, judged)
     with RunEvents(run.folder, CURVES_SUFFIX) as events:
         for name in CURVE_TITLES:
@@ -90,3 +94,4 @@ def write_curves(run: Run, judged: Judged) -> None:
                 for step, value in zip(curves[name].judgements, curves[name].mean, strict=True):
                     events.scalars("curve", {name: value}, round(step))
         events.text("config", yaml.safe_dump(run.folder.read_yaml(CONFIG), sort_keys=False))
+    return curves

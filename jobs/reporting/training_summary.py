@@ -11,7 +11,7 @@ from rich.table import Table
 from dynaq.evaluation.comparison import METRIC_TITLES
 from dynaq.evaluation.run_quality import K
 from jobs.reporting.page import Report
-from jobs.terminal.tables import number
+from jobs.terminal.tables import interval_words, number
 from reward_service.costs import Costs, costs_line
 
 CORRECTED = f"corrected_reward@{K}"
@@ -65,8 +65,8 @@ def training_table(summary: Mapping[str, Any]) -> Table:
     titles = {name: title for name, (title, _) in METRIC_TITLES.items()}
     for name, title in (titles | {CORRECTED: "  corrected by pairs of known truth"}).items():
         if summary[name] is not None:
-            low, high = summary[f"{name}_interval"]
-            table.add_row(title, f"{number(summary[name])}  ({number(low)} to {number(high)})")
+            between = interval_words(*summary[f"{name}_interval"])
+            table.add_row(title, number(summary[name]) + (f"  ({between})" if between else ""))
     table.add_row("run folder", summary["run"])
     table.add_row("report", summary["report"])
     return table

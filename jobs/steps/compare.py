@@ -105,6 +105,7 @@ def compare(
     """Run the trials on the connected Ray, have their top lists judged, write everything into the folder."""
     labels, digest = read_gold(gold)
     shown = run_config(prepared, config, judge, backend.fingerprint, pretrained) | {
+        "judge_model": backend.model,
         "tune": plan.to_json(),
         "gold": digest,
     }

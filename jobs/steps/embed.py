@@ -20,11 +20,7 @@ from jobs.terminal.console import Bars, say
 def embedding_with(store: Store, name: str | None) -> Iterator[tuple[Embedder, Progress]]:
     """The named encoder, else the store's, else the default, and the function that shows its progress."""
     with Bars(remaining=True) as bars, parallel_encoder(name or stored_encoder(store)) as embedder:
-
-        def progress(what: str, done: int, total: int | None) -> None:
-            bars.update(what, done, total or done)
-
-        yield embedder, progress
+        yield embedder, bars.update
 
 
 def change_encoder(uri: str, encoder: str | None, layout: str | None, keep_personal: bool | None) -> None:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from cluster.broker import JudgeBackend
 from dynaq.errors import InputError, JudgeError
 from dynaq.judging.judgement import JUDGEMENT_SCHEMA, AsyncJudge
-from dynaq.judging.ledger_file import LEDGER, ReplayJudge, ledger_fingerprint, read_ledger
+from dynaq.judging.ledger_file import LEDGER, ReplayJudge, check_ledger, ledger_fingerprint, read_ledger
 from dynaq.judging.ledger_first import InlineJudge
 from dynaq.personal.redaction import judged_candidates
 from dynaq.runs.folder import GOLD, RunFolder
@@ -42,15 +42,18 @@ def judge_backend(judge: str, folder: RunFolder | None = None, **terms: float | 
     config = engine_config(judge, **given)
     if config is not None:
         if config.endpoint is not None:
-            return JudgeBackend(config.fingerprint, _probed(config, folder))
+            return JudgeBackend(config.fingerprint, _probed(config, folder), model=config.model_name)
         return engine_backend(config)
     if judge.startswith(LEDGER) and path:
         if given:
             raise InputError(f"{', '.join(given)}: a recorded ledger costs nothing; leave it out")
         replay = str(Path(path).resolve())
-        return JudgeBackend(ReplayJudge(replay).fingerprint, partial(_replay, replay), keep=False)
+        check_ledger(replay)  # an error in it is found before anything starts
+        return JudgeBackend(ledger_fingerprint(replay), partial(_replay, replay), keep=False)
     if kind in ("http", "https"):
-        return JudgeBackend(*judge_at(judge, folder, **given))
+        fingerprint, start = judge_at(judge, folder, **given)
+        model = start.config.model_name if isinstance(start, Endpoint) else None
+        return JudgeBackend(fingerprint, start, model=model)
     raise InputError(f"judge {judge!r} does not exist; use vllm, vllm:CONFIG.yaml, ledger:PATH or a URL")
 
 
@@ -95,7 +98,8 @@ def engine_backend(config: JudgeConfig, calibration: Mapping[str, Any] | None = 
     """The judge of an engine; `calibration`: fields that replace the configuration's, answered on the same engine."""
     judge = JudgeConfig(**(config.model_dump(exclude_none=True) | dict(calibration or {})))
     start = partial(_start_judge, config, calibration)
-    return JudgeBackend(judge.fingerprint, start, cpus=config.num_cpus * config.replicas)
+    cpus = config.num_cpus * config.replicas
+    return JudgeBackend(judge.fingerprint, start, cpus=cpus, divisible=True, model=judge.model_name)
 
 
 def read_gold(path: str | None) -> tuple[pa.Table | None, str | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,7 +14,8 @@ Runs = Annotated[
     typer.Option(help="run folders, comparisons, pre-trained networks, or folders of these; several may follow"),
 ]
 Cohort = Annotated[str, typer.Option(help="all, a file with ids, or id,id")]
-Layout = Annotated[str | None, typer.Option(help="classic or extended; default: the store's")]
+LayoutName = Literal["classic", "extended"]
+Layout = Annotated[LayoutName | None, typer.Option(help="of the vectors; default: the store's")]
 
 Samples = Annotated[
     int | None,
@@ -24,7 +25,7 @@ PriceIn = Annotated[float | None, typer.Option(min=0, help="endpoints: price of 
 PriceOut = Annotated[float | None, typer.Option(min=0, help="endpoints: price of a million completion tokens")]
 MaxCost = Annotated[float | None, typer.Option(help="endpoints: ask nothing more when this would be exceeded")]
 Calibrate = Annotated[
-    str | None,
+    Literal["auto", "check", "off"] | None,
     typer.Option(
         help="what to do before the first round about a judge that gives all pairs one answer: auto fits its "
         "thresholds to the store, check stops, off does not look; default: auto for the packaged judge, else check"

@@ -8,14 +8,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dynaq.agent.config import DynaQConfig, without_retired
+from dynaq.agent.config import DynaQConfig
 from dynaq.agent.reward_strategy import make_strategy
 from dynaq.errors import DynaqError, InputError
+from dynaq.job_index import with_index
 from dynaq.judging.ledger_file import LEDGER
 from dynaq.pretraining.prior import Pretrained
 from dynaq.qrels import Qrels
 from dynaq.runs.folder import CONFIG, RunFolder, cohort_digest
-from dynaq.stores import mask_uri, open_store
+from dynaq.stores import absolute, mask_uri, open_store
 from dynaq.tensor_cache import TensorCache
 from jobs.steps.cohort import read_cohort, relevance
 from jobs.steps.environment import environment
@@ -45,8 +46,14 @@ class Prepared:
     qrels: Qrels | None
 
 
-def prepare(store_uri: str, cohort: str, layout: str | None, qrels: str | None) -> Prepared:
-    """Read the store. Raises InputError for a store, applicant or catalogue that is not there."""
+def prepare(
+    store_uri: str, cohort: str, layout: str | None, qrels: str | None, candidates: int | None = None
+) -> Prepared:
+    """Read the store. Raises InputError for a store, applicant or catalogue that is not there.
+
+    candidates: the jobs that an agent considers; a larger catalogue gets its index (`dynaq.job_index`), which lies in
+    the store once it was built.
+    """
     with open_store(store_uri, read_only=True) as store:
         wanted = read_cohort(cohort, store)
         cache = TensorCache.copy_from_database(store, layout=layout)
@@ -55,6 +62,8 @@ def prepare(store_uri: str, cohort: str, layout: str | None, qrels: str | None) 
         failures = {applicant_id: NO_VECTORS for applicant_id in wanted if applicant_id not in have}
         if not ready:
             raise InputError(f"no applicant of cohort {cohort!r} {NO_VECTORS}")
+        if candidates is not None and cache.n_jobs > candidates:
+            cache = with_index(cache, store)
         return Prepared(store_uri, store.uri, cache, ready, failures, relevance(qrels, store))
 
 
@@ -67,11 +76,11 @@ def run_config(
 ) -> dict[str, Any]:
     """The content of a run folder's config.yaml, without the strategy, which the caller adds."""
     return {
-        "store": prepared.store_shown,
+        "store": absolute(prepared.store_shown),
         "layout": prepared.cache.layout.name,
         "applicants": len(prepared.cohort),
         "cohort": cohort_digest(prepared.cohort),
-        "jobs": len(prepared.cache.job_ids),
+        "jobs": prepared.cache.n_jobs,
         "judge": _shown_judge(judge),
         "judge_fingerprint": fingerprint,
         "pretrained": pretrained.fingerprint if pretrained else None,
@@ -123,7 +132,8 @@ def open_run(folder: RunFolder, settings: dict[str, Any], *, resume: bool) -> No
     refuse_other_run(folder, resume=resume)
     found = folder.read_yaml(CONFIG)
     if "config" in found:
-        found["config"] = without_retired(found["config"])
+        # Settings that an older version did not have yet are at their defaults.
+        found["config"] = DynaQConfig(**found["config"]).model_dump(mode="json")
     for field in MUST_MATCH:
         if found.get(field) != settings.get(field):
             raise InputError(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cluster.broker import JudgeBackend, LazyJudge
-from dynaq.errors import InputError, JudgeError
+from dynaq.errors import JudgeError
 from dynaq.evaluation.probe import Finding, examine, probe_slates
 from dynaq.judging.judgement import Judgement, Slate
 from dynaq.judging.ledger_first import LedgerFirst
@@ -23,20 +23,19 @@ from jobs.terminal.console import say, step
 from reward_service.calibration import PAIRS, fit_judge
 from reward_service.config import JudgeConfig
 
-MODES = ("auto", "check", "off")
 META = "judges"  # store meta: fingerprint of a judge -> the fields that calibration replaced in its configuration
 LONG_PROSE = 400  # characters of a posting's text, beyond which most of it does not fit into a `likelihood` prompt
 
 
 def usable_judge(
-    judge: str, backend: JudgeBackend, prepared: Prepared, folder: RunFolder, mode: str | None
+    judge: str, backend: JudgeBackend, prepared: Prepared, folder: RunFolder | None, mode: str | None
 ) -> JudgeBackend:
     """The judge to train with on the connected Ray: the one that was asked for, or what calibration made of it.
 
-    Asks about a few pairs, the ledger first. A run that is resumed keeps its judge and asks nothing; neither does a
-    judge that replays a ledger. Raises JudgeError, naming what to do, when the judge gives all pairs one answer.
+    Asks about a few pairs, the ledger first. A run in `folder` that is resumed keeps its judge and asks nothing;
+    neither does a judge that replays a ledger. Raises JudgeError, naming what to do, when the judge gives all pairs
+    one answer.
     """
-    check_mode(mode)
     if not backend.keep:
         return backend
     config = engine_config(judge)
@@ -44,7 +43,7 @@ def usable_judge(
     with open_store(prepared.store_uri, read_only=True) as store:
         known = store.meta().get(META, {}).get(backend.fingerprint)
     fitted = engine_backend(own, known) if own is not None and known else None
-    if folder.exists(CONFIG):
+    if folder is not None and folder.exists(CONFIG):
         before = folder.read_yaml(CONFIG).get("judge_fingerprint")
         return fitted if fitted is not None and fitted.fingerprint == before else backend
     if mode == "off":
@@ -63,12 +62,6 @@ def usable_judge(
         return backend
     reason = _why_calibrate(own, backend, prepared)
     return _calibrate(own, backend, judge, prepared, reason) if reason else backend
-
-
-def check_mode(mode: str | None) -> None:
-    """Raises InputError when there is no such mode."""
-    if mode not in (*MODES, None):
-        raise InputError(f"--calibrate {mode!r} does not exist; use {', '.join(MODES)}")
 
 
 def _may_calibrate(config: JudgeConfig, mode: str | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,8 @@ errors = Console(stderr=True, highlight=False)
 LINE_SECONDS = 5.0  # between two plain lines of the same bar
 RATE_SECONDS = 60.0  # the rate is measured over the last minute
 MIN_RATE_SECONDS = 2.0  # no estimate before
+AWAITED_SECONDS = 15.0  # between two lines about what is awaited
+WATCH_SECONDS = 0.5  # of one look whether it is there
 TABLE_SECONDS = 0.2  # between two refreshes of the live table
 
 
@@ -69,7 +72,7 @@ class Bars:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[count]}"),
             TextColumn("{task.fields[note]}"),
             TimeElapsedColumn(),
             console=console,
@@ -87,19 +90,24 @@ class Bars:
         if self._live:
             self._progress.stop()
 
-    def update(self, name: str, done: float, total: float, note: str = "") -> None:
-        """Show where `name` stands. A plain line appears every few seconds and at the end."""
-        if self._rates is not None and (left := self._rates.setdefault(name, Rate()).left(done, total)):
-            note = f"{note} {left}".lstrip()
+    def update(self, name: str, done: float, total: float | None, note: str = "") -> None:
+        """Show where `name` stands; total: None while it is not known.
+
+        A plain line appears every few seconds and at the end.
+        """
+        left = self._rates.setdefault(name, Rate()).left(done, total) if self._rates is not None and total else ""
+        note = f"{note} {left}".strip()
+        count = f"{done:,.0f}" if total is None else f"{done:,.0f}/{total:,.0f}"
         if self._live:
             if name not in self._bars:
-                self._bars[name] = self._progress.add_task(name, total=total, note=note)
-            self._progress.update(self._bars[name], completed=done, total=total, note=note)
+                self._bars[name] = self._progress.add_task(name, total=total, note=note, count=count)
+            self._progress.update(self._bars[name], completed=done, total=total, note=note, count=count)
             return
         now = time.monotonic()
-        if done >= total or now - self._printed.get(name, 0.0) >= LINE_SECONDS:
+        ended = total is not None and done >= total
+        if ended or now - self._printed.get(name, 0.0) >= LINE_SECONDS:
             self._printed[name] = now
-            say(f"  {name} {done:.0f}/{total:.0f} {note}".rstrip())
+            say(f"  {name} {count} {note}".rstrip())
 
 
 class LiveTable:
@@ -165,6 +173,37 @@ def speaking_to_people(machine_reads_stdout: bool) -> Iterator[None]:
 def say(text: str, style: str = "") -> None:
     """Print one line. Markup is off, since titles and paths may hold brackets."""
     console.print(text, soft_wrap=True, markup=False, style=style)
+
+
+@contextmanager
+def saying_what_is_awaited(what: str, why: str, ready: Callable[[float], bool]) -> Iterator[None]:
+    """While the block runs, say now and then that `what` is still awaited, and once when it is there.
+
+    why: said once. ready: whether it is there, looked for during at most so many seconds.
+    """
+    ended = threading.Event()
+
+    def watch() -> None:
+        began = said = time.monotonic()
+        say(f"  waiting for {what}: {why}")
+        while not ended.is_set():
+            there, now = ready(WATCH_SECONDS), time.monotonic()
+            if ended.is_set():
+                return
+            if there:
+                say(f"  {what} is there after {duration(now - began)}")
+                return
+            if now - said >= AWAITED_SECONDS:
+                said = now
+                say(f"  still waiting for {what}, {duration(now - began)} so far")
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
 
 
 @contextmanager

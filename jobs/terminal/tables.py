@@ -27,13 +27,22 @@ def comparison_table(evaluations: Mapping[str, Evaluation]) -> Table:
 
 
 def interval_cell(mean: float, low: float, high: float) -> str:
-    """A mean with its interval below it, which is left out where it is not known (NaN)."""
-    return number(mean) if math.isnan(low) else f"{number(mean)}\n{low:.2f}–{high:.2f}"
+    """A mean with its interval below it, which is left out where it is not known (NaN) or has no width."""
+    if math.isnan(low) or f"{low:z.2f}" == f"{high:z.2f}":
+        return number(mean)
+    return f"{number(mean)}\n{low:z.2f}–{high:z.2f}"
 
 
 def number(value: float) -> str:
-    """Three decimals, or a dash for NaN."""
-    return "–" if value != value else f"{value:.3f}"
+    """Three decimals and never `-0.000`; a dash for NaN."""
+    return "–" if value != value else f"{value:z.3f}"
+
+
+def interval_words(low: float | None, high: float | None) -> str:
+    """`0.640 to 0.850`; "" where a bound is not known or both look the same."""
+    if low is None or high is None or number(low) == number(high):
+        return ""
+    return f"{number(low)} to {number(high)}"
 
 
 def recommendation_table(rows: list[tuple[int, str, str, float]]) -> Table:
@@ -55,7 +64,7 @@ def gain_of(networks: Pretrained) -> str:
         return "These networks are of an older version, which did not measure their gain; pre-train anew to know it."
     measured = (
         f"nDCG@10 before the first judgement, {gain.applicants} held-out applicants: networks {number(gain.networks)}, "
-        f"cosine {number(gain.cosine)}, difference {gain.difference:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})."
+        f"cosine {number(gain.cosine)}, difference {gain.difference:+z.3f} ({gain.low:+z.3f} to {gain.high:+z.3f})."
     )
     if networks.falls_back:
         return f"{measured} That is no credible gain: agents will start from the cosine. Judge more applicants."

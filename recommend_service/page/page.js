@@ -179,6 +179,11 @@ byId("token").addEventListener("change", () => {
   token = byId("token").value.trim() || null;
   begin();
 });
+const linked = new URLSearchParams(location.search).get("applicant"); // as the report links to a person
+if (linked && !token) {
+  byId("applicant").value = linked;
+  show({ applicant: linked, preference: "" });
+}
 begin();
 look();
 setInterval(look, POLL_MS);

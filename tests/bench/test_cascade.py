@@ -11,7 +11,7 @@ import torch
 from bench import cascade as module
 from bench.cascade import REWARDS, Calibration, Cascade, Student, table
 from dynaq.agent.bayes_world_model import BayesWorldModel
-from dynaq.agent.pair_features import job_embedding
+from dynaq.agent.job_pool import WholeCatalogue
 from dynaq.agent.replay_buffer import JudgedPairs
 from dynaq.judging.judgement import Judgement, Slate
 from dynaq.pretraining.fit import pretrain
@@ -53,7 +53,8 @@ def test_the_student_expects_what_a_pretrained_agent_would(market: ToyMarket, ne
     judged = JudgedPairs(2, len(cache.job_ids), 10, CPU)
     for row, own in enumerate(told):
         judged.add([row] * len(own), [cache.job_index(j.job_id) for j in own], own)
-    model = BayesWorldModel(networks.prior(cache, applicants, CPU), job_embedding(cache), REWARDS)
+    pool = WholeCatalogue(cache, applicants, CPU)
+    model = BayesWorldModel(networks.prior(cache, applicants, CPU), pool, REWARDS)
     model.observe(judged)
     before = [([cache.job_index(j.job_id) for j in own], [j.probabilities for j in own]) for own in told]
     new = torch.arange(10, 30).expand(2, -1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import ray
 
 from cluster import broker as module
-from cluster.broker import BrokerClient, JudgeBroker, PatientStore, start_broker
+from cluster.broker import BrokerClient, JudgeBroker, PatientStore, divided, start_broker
 from dynaq.errors import DynaqError, JudgeError
 from dynaq.judging.judgement import Slate, judgement_from_probabilities
 from dynaq.records import Candidate, Job
@@ -199,6 +200,39 @@ def test_a_broker_that_was_killed_comes_back_and_pays_for_nothing_twice(store_pa
     assert [a.reward for a in after[0][:2]] == [a.reward for a in before[0]]
     assert judge.answered == [("ann", "j1"), ("ann", "j2"), ("ann", "j3")]
     ray.kill(broker)
+
+
+def test_slates_of_an_applicant_always_go_to_one_broker() -> None:
+    slates = [Slate(f"a{i % 40}", (f"j{i}",)) for i in range(80)]
+    parts = divided(slates, 4)
+    assert sorted(place for places in parts.values() for place in places) == list(range(80))
+    by_applicant = {slates[place].applicant_id: broker for broker, places in parts.items() for place in places}
+    assert all(by_applicant[slates[place].applicant_id] == broker for broker, ps in parts.items() for place in ps)
+    assert all(len(places) > 8 for places in parts.values())
+    assert list(divided(slates, 1)) == [0]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session_fixture")
+def test_brokers_on_one_database_answer_together_and_come_back_together(mongo_uri: str, judge: RuleJudge) -> None:
+    with open_store(mongo_uri, create=True) as store:
+        store.put_records("job", [Job(id=f"j{i}", title=f"job {i}") for i in range(4)])
+        store.put_records("candidate", [Candidate(id=f"a{i}") for i in range(6)])
+    first = start_broker(mongo_uri, replace(judge.backend(), divisible=True), brokers=3)
+    assert len(ray.get(first.brokers.remote())) == 3
+    client = BrokerClient(first, payer="run")
+    slates = [Slate(f"a{i}", ("j0", "j1")) for i in range(6)]
+    before = client.fetch(slates)
+    assert [[(a.applicant_id, a.job_id) for a in part] for part in before] == [
+        [(slate.applicant_id, job_id) for job_id in slate.job_ids] for slate in slates
+    ]
+    assert ray.get(first.stats.remote()).judged == 12
+    assert ray.get(first.bills.remote()) == {"run": 12}
+    assert len(ray.get(first.requested.remote([slate.applicant_id for slate in slates]))) == 12
+    ray.kill(first, no_restart=False)  # the others end with it
+    assert client.fetch(slates) == before
+    assert sorted(judge.answered) == sorted((slate.applicant_id, job_id) for slate in slates for job_id in ("j0", "j1"))
+    ray.kill(first)
 
 
 async def _fetch_and_stats(broker: JudgeBroker, slate: Slate) -> tuple[Any, Any]:

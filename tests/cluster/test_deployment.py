@@ -12,6 +12,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ import ray.autoscaler
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from jobs.cli import VERBS, module_of
+import recommend_service.app
+from jobs.cli import VERBS
+from jobs.terminal.signatures import module_of
 
 ROOT = Path(__file__).parents[2]
 LAUNCHERS = (ROOT / "ray_config.yaml", ROOT / "cluster" / "ray_config_gcp.yaml")
@@ -35,15 +38,19 @@ def documents(path: Path) -> list[dict[str, Any]]:
     return [document for document in yaml.safe_load_all(path.read_text()) if document]
 
 
+def find_all(value: Any, key: str) -> Iterator[Any]:
+    """Every value of a key, however deep."""
+    if isinstance(value, dict):
+        yield from ([value[key]] if key in value else [])
+        value = list(value.values())
+    if isinstance(value, list):
+        for part in value:
+            yield from find_all(part, key)
+
+
 def containers(value: Any) -> Iterator[dict[str, Any]]:
     """Every container of a manifest, however deep."""
-    if isinstance(value, dict):
-        yield from value.get("containers", [])
-        for part in value.values():
-            yield from containers(part)
-    elif isinstance(value, list):
-        for part in value:
-            yield from containers(part)
+    return chain.from_iterable(find_all(value, "containers"))
 
 
 @pytest.mark.parametrize("path", LAUNCHERS, ids=lambda path: path.name)
@@ -119,7 +126,8 @@ def closed(schema: Any) -> Any:
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
 def test_every_container_is_probed_bounded_and_gets_its_secrets_by_reference(path: Path) -> None:
     found = [one for document in documents(path) for one in containers(document)]
-    assert len(found) == 3
+    groups = next(iter(find_all(documents(path), "workerGroupSpecs")))
+    assert len(found) == 1 + len(groups)  # the head's and one for each kind of worker
     for one in found:
         assert one["livenessProbe"]["exec"]
         assert one["readinessProbe"]["exec"]
@@ -131,10 +139,20 @@ def test_every_container_is_probed_bounded_and_gets_its_secrets_by_reference(pat
         assert one["securityContext"]["allowPrivilegeEscalation"] is False
 
 
-def test_the_service_holds_a_serve_config_that_serve_accepts() -> None:
-    (service,) = documents(ROOT / "cluster" / "kuberay" / "rayservice-judge.yaml")
+@pytest.mark.parametrize(("name", "room"), [("judge", "reward_service"), ("recommend", "recommend_service")])
+def test_a_service_holds_a_serve_config_that_serve_accepts(name: str, room: str) -> None:
+    (service,) = documents(ROOT / "cluster" / "kuberay" / f"rayservice-{name}.yaml")
     config = ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
-    assert [application.import_path for application in config.applications] == ["reward_service.app:build"]
+    assert [application.import_path for application in config.applications] == [f"{room}.app:build"]
+
+
+def test_the_recommenders_manifest_sets_what_its_application_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    (service,) = documents(ROOT / "cluster" / "kuberay" / "rayservice-recommend.yaml")
+    (application,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
+    monkeypatch.setenv("DYNAQ_STORE", "mongodb://from-the-secret/db")
+    built = recommend_service.app.build(application["args"])._bound_deployment
+    assert [one["name"] for one in application["deployments"]] == [built.name]
+    assert built._deployment_config.autoscaling_config.max_replicas == 8
 
 
 def test_the_jobs_run_commands_that_exist() -> None:

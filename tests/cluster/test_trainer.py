@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,12 +22,13 @@ import pytest
 import ray
 from ray import serve
 
-from cluster.block_actor import TrainingJob
+from cluster.block_actor import BlockProgress, TrainingJob
 from cluster.broker import JudgeBackend, start_broker
 from cluster.cache import put_cache
 from cluster.session import CORES
-from cluster.trainer import ActorSize, CohortProgress, CohortTrainer
+from cluster.trainer import ActorSize, CohortProgress, CohortTrainer, _Totals
 from dynaq.judging.judgement import Judgement
+from dynaq.means import mean_known
 from dynaq.records import Candidate, Job
 from dynaq.runs.folder import RECOMMENDATIONS, RunFolder
 from dynaq.stores import open_store
@@ -101,6 +103,44 @@ def test_actors_fit_the_cores_of_a_machine_that_schedules_more(
 ) -> None:
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, CORES: 2.0})
     assert size.count(blocks=7) == actors
+
+
+def test_sums_of_progress_are_those_of_the_newest_reports() -> None:
+    """Reports arrive in any order, several per block, some without a reward."""
+    totals, newest = _Totals(), {}
+    rng = np.random.default_rng(0)
+    for step in range(60):
+        block, done = int(rng.integers(5)), step >= 55
+        reward = float("nan") if step % 7 == 0 else float(rng.normal())
+        report = BlockProgress(
+            block % 5 if not done else step - 55, step, 3 * step, reward, 0.5, done, {}, {"trust": reward}
+        )
+        newest[report.index] = report
+        totals.take(report, applicants=4)
+        assert totals.judgements == sum(one.judgements for one in newest.values())
+        assert totals.weighted_rounds == 4 * sum(one.round for one in newest.values())
+        expected = mean_known([one.reward for one in newest.values()])
+        assert totals.mean("reward") == pytest.approx(expected, nan_ok=True)
+        assert totals.mean("trust") == pytest.approx(expected, nan_ok=True)
+    assert totals.done == 20
+
+
+@pytest.mark.usefixtures("ray_session_fixture")
+def test_a_large_cohort_has_the_same_result_in_parts_and_is_told_less_often(
+    store: str, tmp_path: Path, undisturbed: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cluster import trainer
+
+    large = {"MANY_BLOCKS": 1, "REPORT_SECONDS": 1000.0, "PARTITIONED_ABOVE": 2, "PART_BLOCKS": 2}
+    for name, value in large.items():
+        monkeypatch.setattr(trainer, name, value)
+    seen: list[CohortProgress] = []
+    result = train(store, tmp_path, RuleJudge(tmp_path / "log"), on_progress=seen.append)
+    assert result.recommendations == undisturbed
+    assert len(list((tmp_path / "run" / RECOMMENDATIONS).iterdir())) == 2
+    assert result.metrics.num_rows == 10 * APPLICANTS
+    assert seen[-1].done == APPLICANTS
+    assert len(seen) <= APPLICANTS // 2 + 1  # the end of each block, and of the cohort
 
 
 def test_progress_ends_with_everyone_done_and_the_budget_spent(quiet: Quiet) -> None:

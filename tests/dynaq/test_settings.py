@@ -49,7 +49,8 @@ def test_values_come_from_defaults_then_preset_then_file_then_flags(tmp_path: Pa
         ({"name": 5, "size": "x"}, r"^engine: name: .*\(got 5\); size: .*\(got 'x'\)$"),
         ({}, "^engine: needs name; name it with --name or in the file$"),
         ({"name": "n", "size": 10}, "^engine: size must be below 10$"),
-        ({"name": "n", "sise": 1}, "^engine: sise: "),
+        ({"name": "n", "sise": 1}, r"^engine: sise: there is no such setting; did you mean 'size'\?$"),
+        ({"name": "n", "wings": 1}, "^engine: wings: there is no such setting$"),
     ],
 )
 def test_every_wrong_field_is_named(values: dict[str, object], message: str) -> None:
@@ -78,7 +79,7 @@ def test_a_key_is_not_shown_even_under_a_wrong_name(field: str) -> None:
         ("size: [1\n", "engine.yaml' cannot be read: "),
         ("- size\n", "engine.yaml' must be a mapping: expected `name: value` lines, found list"),
         ("7", "engine.yaml' must be a mapping: expected `name: value` lines, found int"),
-        ("sise: 1\n", "sise: Extra inputs are not permitted"),
+        ("sise: 1\n", "sise: there is no such setting"),
     ],
 )
 def test_all_configurations_say_the_same_about_a_file(

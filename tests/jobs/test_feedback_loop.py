@@ -173,6 +173,6 @@ def test_the_promoted_run_takes_over_and_people_like_its_lists_better(loop: Loop
 
 
 def ranked(run_: ServedRun, applicant_id: str) -> list[str]:
-    q = run_.q_values(applicant_id)
-    assert q is not None
-    return [run_.job_ids[column] for column in np.argsort(-q, kind="stable")]
+    found = run_.ranked(applicant_id)
+    assert found is not None
+    return found

@@ -75,8 +75,9 @@ def test_what_is_served_of_a_run_is_the_q_that_ranked_its_recommendations(traine
     rows = pq.read_table(trained / "recommendations.parquet").to_pylist()
     assert set(served.places) == {row["applicant_id"] for row in rows}
     for row in rows:
-        q = served.q_values(row["applicant_id"])
-        assert q is not None
+        found = served.q_values(row["applicant_id"])
+        assert found is not None
+        _, q = found
         assert q[served.job_ids.index(row["job_id"])] == row["q_value"]
         assert (q > row["q_value"]).sum() < row["rank"]
 

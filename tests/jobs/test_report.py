@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -167,7 +168,7 @@ def test_the_numbers_of_a_comparison_are_those_of_its_statistics(browser: Browse
     assert page.locator(".verdicts li").all_inner_texts() == ["llm is better than cosine."]
     text = page.locator("body").inner_text()
     assert "0.762 to 0.852" in text
-    assert [f"{200 + number} paid for" in text for number in range(3)] == [True] * 3
+    assert page.locator("[data-label='paid for, in all']").all_inner_texts() == ["200", "201", "202"]
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     text = page.locator("body").inner_text()
     assert "0.457" in text  # cold start
@@ -197,6 +198,51 @@ def test_paper_gets_the_open_applicants_and_the_configuration(browser: Browser, 
     assert page.locator(".settings").first.is_visible()
     assert not page.locator("nav").is_visible()
     assert "2.13.0" in page.locator(".settings").last.inner_text()
+
+
+def test_the_page_opens_with_what_was_compared_and_what_came_out(
+    browser: Browser, trained: Path, compared: Path
+) -> None:
+    said = visit(browser, (trained / "report.html").as_uri()).page.locator(".story").inner_text()
+    assert said.startswith(
+        "An agent for each of 6 applicants learned to rank 40 jobs, by the strategy llm and from 20 "
+    )
+    assert "recorded answers (ledger.parquet)" in said
+    page = visit(browser, (compared / "report.html").as_uri()).page
+    assert page.locator(".story").inner_text().startswith(f"This compares llm, cosine and llm gamma={HOSTILE} on 6 ")
+    assert "ledger-0123456789ab" not in page.locator(".facts").inner_text()
+    assert "ledger-0123456789ab" in (page.locator(".settings").first.text_content() or "")  # the fingerprint
+
+
+def test_a_table_can_be_copied_and_saved_as_csv(browser: Browser, compared: Path) -> None:
+    page = visit(browser, (compared / "report.html").as_uri()).page
+    table = page.locator("details.csv").first
+    table.locator("summary").click()
+    text = table.locator("pre").text_content()
+    assert text is not None
+    rows = list(csv.DictReader(text.splitlines()))
+    assert [row["strategy"] for row in rows] == ["llm", "cosine", f"llm gamma={HOSTILE}"]
+    assert [float(row["ndcg@10_mean"]) for row in rows] == pytest.approx([0.7123, 0.8123, 0.9123])
+    assert [row["judgements_paid"] for row in rows] == ["200", "201", "202"]
+    with page.expect_download() as download:
+        table.locator("a").click()
+    assert download.value.suggested_filename == "result.csv"
+    assert download.value.path().read_text() == text
+
+
+def test_a_single_plot_stays_small(browser: Browser, compared: Path) -> None:
+    page = visit(browser, (compared / "report.html").as_uri(), width=1600).page
+    plots = page.locator("#curves ~ .plots").first.locator("figure")
+    assert plots.count() == 1
+    assert plots.first.bounding_box()["width"] < 600
+
+
+def test_applicants_are_linked_to_their_page_where_the_service_is_known(browser: Browser, compared: Path) -> None:
+    link = "details.applicant a"
+    assert visit(browser, (compared / "report.html").as_uri()).page.locator(link).count() == 0
+    assert run(["report", "--run", str(compared), "--service", "http://127.0.0.1:8000/"]) == 0
+    page = visit(browser, (compared / "report.html").as_uri()).page
+    assert page.locator(link).first.get_attribute("href") == "http://127.0.0.1:8000/?applicant=a000"
 
 
 @pytest.mark.slow

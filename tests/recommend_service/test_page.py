@@ -42,6 +42,12 @@ def titles(page: Page) -> list[str]:
     return page.locator("#list h3").all_text_contents()
 
 
+def test_a_link_to_a_person_shows_their_list(browser: Browser, site: Site) -> None:
+    page = visit(browser, f"{site.url}/?applicant=a0").page
+    expect(page.locator("#list h3").first).to_have_text("Job <b>20</b>")
+    expect(page.get_by_label("Applicant")).to_have_value("a0")
+
+
 def ask(page: Page, applicant: str) -> None:
     page.get_by_label("Applicant").fill(applicant)
     page.get_by_role("button", name="Show jobs").click()

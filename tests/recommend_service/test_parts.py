@@ -84,6 +84,43 @@ def test_jobs_that_came_after_training_take_the_q_of_the_most_similar(catalogue:
     assert itself[0, weight[0].argmax()] == 4
 
 
+def test_an_agents_candidates_are_ranked_and_nothing_else(catalogue: Catalogue, tmp_path: Path) -> None:
+    columns, q = np.array([[20, 4, 11, 7]]), np.array([0.5, 2.0, 0.5, 1.0])
+    market.make_run(tmp_path / "run", {"a0": q}, columns=columns)
+    ranker = Ranker(catalogue, ServedRun.open(str(tmp_path / "run")), 10)
+    who = catalogue.vectors_of("a0")
+    assert who is not None
+    ranking = ranker.rank(who, 10)
+    assert ranking.rows.tolist() == [4, 7, 11, 20]
+    assert ranking.scores.tolist() == [2.0, 1.0, 0.5, 0.5]
+    assert ranking.whole
+    assert not ranking.estimated.any()
+    assert ranker.peek("a0", 10) is ranking
+
+
+def test_a_new_job_is_estimated_if_most_of_what_it_resembles_are_candidates(
+    catalogue: Catalogue, tmp_path: Path
+) -> None:
+    known, new = market.JOB_IDS[:-1], market.JOBS - 1
+    nearest, weights = catalogue.nearest(np.array([new]), np.arange(len(known)), 8)
+    order = np.argsort(-weights[0])
+    heavy = nearest[0][order[: int(np.searchsorted(weights[0][order].cumsum(), 0.5)) + 1]]
+    near = np.sort(heavy)
+    others = np.setdiff1d(np.arange(len(known)), nearest[0])[: len(near)]
+    q = np.linspace(1.0, 2.0, len(near))
+    market.make_run(tmp_path / "run", {"a0": q, "a1": q}, known, np.stack([near, others]))
+    ranker = Ranker(catalogue, ServedRun.open(str(tmp_path / "run")), 10)
+    rankings = []
+    for name in ("a0", "a1"):
+        who = catalogue.vectors_of(name)
+        assert who is not None
+        rankings.append(ranker.rank(who, 10))
+    place = rankings[0].rows.tolist().index(new)
+    assert rankings[0].estimated.nonzero()[0].tolist() == [place]
+    assert 1.0 <= rankings[0].scores[place] <= 2.0
+    assert new not in rankings[1].rows
+
+
 def test_an_unchanged_store_gives_the_same_catalogue(catalogue: Catalogue, tmp_path: Path) -> None:
     with open_store(str(tmp_path / "store")) as store:
         assert Catalogue.load(store, catalogue) is catalogue

@@ -20,6 +20,8 @@ from reward_service.document_endpoint import DocumentEndpoint
 from tests.support.embedders import HashEmbedder
 from tests.support.openai_server import Answer, Server, openai_server
 
+pytestmark = pytest.mark.slow  # each document is read in a process of its own
+
 KEY = "sk-secret-key"
 RESUME = """Jane Doe
 jane.doe@example.org | +1 202 555 0143
@@ -111,7 +113,6 @@ def test_prose_around_the_object_does_not_matter(store: Store, folder: Path) -> 
     assert "documents: 3 read by the model, 0 by the rules" in report.notes
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
@@ -183,7 +184,6 @@ def test_a_server_that_refuses_to_be_asked_is_an_error_before_anything_is_writte
     assert not (folder / "ingested.csv").exists()
 
 
-@pytest.mark.slow
 def test_a_busy_server_is_waited_for_as_long_as_it_asks(store: Store, folder: Path) -> None:
     with openai_server("vllm") as server:
         server.interrupt = lambda n: (429, {"Retry-After": "1"}, {}) if n == 1 else said(FOUND)

@@ -27,6 +27,8 @@ from reward_service.judge_by_url import Endpoint, judge_at
 from reward_service.openai_engine import OpenAIEngine, probe_prompt
 from tests.support.openai_server import LETTER_P, Server, openai_server
 
+pytestmark = pytest.mark.slow  # retries wait for real
+
 ANN = Candidate(id="ann", bio="Backend engineer.", hard_skills=("Java", "SQL"))
 JOBS = [Job(id=f"j{i}", title=f"software developer {i}", technical_skills=("Java", "SQL")) for i in range(8)]
 PRICES: dict[str, float] = {"price_in": 2.0, "price_out": 8.0}
@@ -128,7 +130,6 @@ def judge_into(folder: RunFolder, server: Server, jobs: list[Job], **terms: Any)
     judge.costs()
 
 
-@pytest.mark.slow
 def test_costs_are_what_the_server_reports(tmp_path: Path) -> None:
     folder = RunFolder.at(tmp_path / "run")
     with openai_server("plain") as server:
@@ -167,7 +168,6 @@ def in_ledger(store_uri: str) -> int:
         return store.judgements().num_rows
 
 
-@pytest.mark.slow
 def test_max_cost_is_not_exceeded_and_nothing_paid_is_lost(tmp_path: Path) -> None:
     uri, folder = store_of(tmp_path), RunFolder.at(tmp_path / "run")
     with openai_server("plain") as server:
@@ -217,7 +217,6 @@ def test_answers_before_a_failure_are_handed_over() -> None:
     assert len(caught.value.answers) == 5
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("form", ["seconds", "date"])
 def test_retry_after_is_respected(form: str) -> None:
     def busy_first(number: int) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from transformers import AutoTokenizer
+from transformers import PreTrainedTokenizerFast
 
 from bench.injection_attacks import ATTACKS, Attack, pairs
 from dynaq.judging.judgement import LABELS
@@ -29,7 +29,7 @@ JOB = Job(id="j", title="cook", description="Cooks meals.", technical_skills=("b
 
 @pytest.fixture(scope="module")
 def tokens() -> Tokens:
-    return Tokens(AutoTokenizer.from_pretrained(default_model_path()))
+    return Tokens(PreTrainedTokenizerFast.from_pretrained(default_model_path()))
 
 
 def chat(

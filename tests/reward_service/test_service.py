@@ -317,6 +317,12 @@ def _written(service: JudgeService, applicant: Candidate) -> list[str]:
     return sorted(rows.column("job_id").to_pylist())
 
 
+def test_on_a_cpu_the_model_runs_in_the_engines_process(judge_service: JudgeService) -> None:
+    """vLLM replaces the executor that does so by one with a worker process, unless it is named by its path."""
+    children = psutil.Process(_status(judge_service)["process"]).children(recursive=True)
+    assert [child.name() for child in children if "VLLM" in child.name()] == ["VLLM::EngineCore"]
+
+
 def test_an_engine_that_dies_is_replaced_and_callers_may_ask_again(
     judge_service: JudgeService, http: httpx.Client
 ) -> None:

@@ -47,12 +47,12 @@ def plant(store: Store, dimension: int = DIMENSION) -> None:
     store.put_qrels(Qrels({PERSON: {"job001": 3.0}, "ann00": {"job002": 1.0}}))
 
 
-def planted_market(folder: Path) -> ToyMarket:
+def planted_market(folder: Path, jobs: int = JOBS) -> ToyMarket:
     """A small market with the person in every table of its store."""
-    market = toy_market(folder, JOBS, len(LEFT), dimension=DIMENSION)
+    market = toy_market(folder, jobs, len(LEFT), dimension=DIMENSION)
     with open_store(market.store) as store:
         plant(store)
-    return replace(market, grades={**market.grades, PERSON: {f"job{i:03d}": i % 4 for i in range(JOBS)}})
+    return replace(market, grades={**market.grades, PERSON: {f"job{i:03d}": i % 4 for i in range(jobs)}})
 
 
 def cache_of(market: ToyMarket) -> TensorCache:

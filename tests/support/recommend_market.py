@@ -45,11 +45,13 @@ def make_job(i: int, **fields: object) -> Job:
     return Job.model_validate(values | {"technical_skills": (f"Skill {i}", "cooking")} | fields)
 
 
-def make_run(path: Path, q: Mapping[str, np.ndarray], job_ids: tuple[str, ...] = JOB_IDS) -> str:
-    """A run folder with these agents; its id."""
+def make_run(
+    path: Path, q: Mapping[str, np.ndarray], job_ids: tuple[str, ...] = JOB_IDS, columns: np.ndarray | None = None
+) -> str:
+    """A run folder with these agents; its id. columns: those that Q is about, if not all."""
     folder = RunFolder.at(path)
     with folder.new_folder("agents/block_00000-0001") as files:
-        write_q_values(files, list(q), np.stack(list(q.values())).astype(np.float32))
+        write_q_values(files, list(q), np.stack(list(q.values())).astype(np.float32), columns)
     return write_serving(folder, "extended", job_ids, ["agents/block_00000-0001"])
 
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 from cluster.block_actor import BlockActor, TrainingJob
 from cluster.cache import CacheRef
 from cluster.trainer import CohortTrainer
+from dynaq.agent.config import DynaQConfig
 from dynaq.runs.folder import CONFIG, RunFolder, cohort_digest
 from dynaq.tensor_cache import TensorCache
 from tests.support.toy_market import GradeSource, ToyMarket, small_config
@@ -28,13 +29,18 @@ class _Here:
 
 
 def trained_run(
-    folder: RunFolder, market: ToyMarket, cache: TensorCache, cohort: Sequence[str], blocks: int | None = None
+    folder: RunFolder,
+    market: ToyMarket,
+    cache: TensorCache,
+    cohort: Sequence[str],
+    blocks: int | None = None,
+    config: DynaQConfig = CONFIG_OF_RUN,
 ) -> RunFolder:
     """Train a cohort into a folder, or go on with what is there.
 
     cache: of the store as it is now. blocks: stop after so many blocks, as if interrupted.
     """
-    job = TrainingJob(cast(CacheRef, _Here(cache)), "llm", CONFIG_OF_RUN, None, folder)
+    job = TrainingJob(cast(CacheRef, _Here(cache)), "llm", config, None, folder)
     if not folder.exists(CONFIG):
         shown: dict[str, Any] = {
             "strategy": "llm",
@@ -45,18 +51,19 @@ def trained_run(
             "jobs": len(cache.job_ids),
             "judge": "vllm",
             "judge_fingerprint": "toy",
-            "config": CONFIG_OF_RUN.model_dump(mode="json"),
+            "config": config.model_dump(mode="json"),
             "environment": {},
             "started": "2026-01-02T03:04:05+00:00",
         }
         folder.write_yaml(CONFIG, shown)
     trainer = CohortTrainer(job, cohort)
-    left = [block for block in trainer._blocks.values() if not trainer._finished(block)]
+    trainer._take_finished()
+    left = [trainer._block(index) for index in trainer._places if index not in trainer._trained]
     for block in left[:blocks]:
         actor = BlockActor(job)
         actor._source = cast(Any, GradeSource(market.grades))
         for progress in actor.train(block):
-            trainer._progress[progress.index] = progress
+            trainer._take(progress, block)
     if blocks is None:
         trainer._collect(0.0)
     return folder

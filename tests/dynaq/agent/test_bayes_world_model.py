@@ -18,6 +18,7 @@ from dynaq.agent.bayes_world_model import (
     deviation_of,
     surprises,
 )
+from dynaq.agent.job_pool import WholeCatalogue
 from dynaq.agent.mlp_world_model import MLPWorldModel
 from dynaq.agent.pair_features import job_embedding, pair_features, scaled_cosines
 from dynaq.agent.pair_inputs import InteractionInputs
@@ -31,9 +32,8 @@ VALUES = torch.tensor([LABEL_VALUES[label] for label in LABELS])
 
 def model_of(market: ToyMarket, applicants: int = 2, noise: float = 0.0) -> BayesWorldModel:
     names = list(market.cache.applicant_ids[:applicants])
-    return BayesWorldModel(
-        CosinePrior(scaled_cosines(market.cache, names), VALUES), job_embedding(market.cache), VALUES, noise
-    )
+    pool = WholeCatalogue(market.cache, names, torch.device("cpu"))
+    return BayesWorldModel(CosinePrior(pool, VALUES), pool, VALUES, noise)
 
 
 def pairs_of(market: ToyMarket, applicants: int = 2) -> JudgedPairs:

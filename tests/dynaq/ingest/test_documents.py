@@ -27,6 +27,8 @@ from dynaq.stores import Store, open_store
 from tests.support.embedders import HashEmbedder
 from tests.support.resumes import LAYOUTS, Person, person, resume_folder
 
+pytestmark = pytest.mark.slow  # each document is read in a process of its own
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
@@ -75,7 +77,6 @@ def test_every_layout_gives_the_skills_and_positions_that_stand_in_it(resumes: d
         assert all(companies), path.name
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("keep_personal", [False, True])
 def test_no_word_of_a_record_is_made_up(
     store: Store, resumes: dict[Path, Person], words_of: dict[str, set[str]], keep_personal: bool
@@ -94,7 +95,6 @@ def test_no_word_of_a_record_is_made_up(
     (folder / "ingested.csv").unlink()
 
 
-@pytest.mark.slow
 def test_ids_do_not_name_people_unless_asked(store: Store, tmp_path: Path) -> None:
     folder = tmp_path / "people"
     folder.mkdir()
@@ -272,7 +272,6 @@ def pdf_of_pages(path: Path, count: int) -> None:
     path.write_bytes(out)
 
 
-@pytest.mark.slow
 def test_of_ten_thousand_pages_the_first_are_read(store: Store, tmp_path: Path) -> None:
     pdf_of_pages(tmp_path / "cv.pdf", 10_000)
     report = ingest(store, tmp_path / "cv.pdf")

@@ -17,6 +17,8 @@ from tests.support.embedders import HashEmbedder
 from tests.support.messy_records import RECORDS
 from tests.support.messy_tables import TABLES, Case
 
+pytestmark = pytest.mark.slow  # each document is read in a process of its own
+
 CASES = TABLES | RECORDS
 
 

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from dynaq.errors import InputError, JudgeError
+from dynaq.judging import ledger_file
 from dynaq.judging.judgement import Slate
-from dynaq.judging.ledger_file import ReplayJudge, read_ledger, write_ledger
+from dynaq.judging.ledger_file import ReplayJudge, check_ledger, read_ledger, write_ledger
 from dynaq.records import Candidate, Job
 from tests.support.toy_market import grade_judgement
 
@@ -102,6 +103,25 @@ def test_a_bad_row_is_named(tmp_path: Path, kind: str, rows: list[dict[str, Any]
     with pytest.raises(InputError, match=message) as error:
         read_ledger(written(tmp_path, rows, kind))
     assert f"ledger.{kind}" in str(error.value)
+
+
+def test_a_file_read_in_parts_is_the_same_and_names_the_same_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        {"applicant_id": f"a{i}", "job_id": "j", "label": "SAVE", "reward": 0.4 if i % 2 else None} for i in range(9)
+    ]
+    path = tmp_path / "ledger.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    whole = read_ledger(path)
+    monkeypatch.setattr(ledger_file, "PART_ROWS", 2)
+    assert read_ledger(path) == whole
+    assert whole.column("reward").to_pylist() == [0.4 if i % 2 else 0.5 for i in range(9)]
+    assert read_ledger(path, ["a3", "a8"]).column("applicant_id").to_pylist() == ["a3", "a8"]
+    rows[7]["label"] = "MAYBE"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    with pytest.raises(InputError, match="row 8: needs a label"):
+        check_ledger(path)
 
 
 def test_a_file_that_is_no_ledger_is_named(tmp_path: Path) -> None:

@@ -357,6 +357,9 @@ def test_a_ledger_that_is_not_kept_is_neither_read_nor_written(small: ToyMarket)
         await ledger.fetch(ANN)
         assert len(judge.paid) == 2
         assert store.judgements("toy").num_rows == 1
+        [[answer]] = await ledger.fetch([Slate("ann00", ("job005",))])
+        assert (answer.applicant_id, answer.job_id) == ("ann00", "job005")
+        assert not ledger._applicants  # a replay needs no texts
 
     play(small, scene, keep=False)
 

@@ -6,13 +6,16 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
+from cluster import trainer
 from dynaq.errors import DynaqError
+from dynaq.job_index import with_index
 from dynaq.records import Candidate
 from dynaq.rights import forgetting
 from dynaq.rights.export import export_person
@@ -38,7 +41,7 @@ from tests.support.planted import (
     rows_of,
 )
 from tests.support.toy_market import ToyMarket
-from tests.support.trained_run import trained_run
+from tests.support.trained_run import CONFIG_OF_RUN, trained_run
 
 
 @pytest.fixture
@@ -116,6 +119,14 @@ def test_a_store_that_was_interrupted_is_whole_and_repeating_finishes_it(
     assert found_in_folder(tmp_path) == {}
 
 
+def same(found: tuple[Any, Any] | None, expected: tuple[Any, Any] | None) -> None:
+    """Check that two agents know the same columns and have the same Q of them, to the bit."""
+    assert found is not None
+    assert expected is not None
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_a_finished_run_loses_one_agent_of_a_block_and_serves_the_others(market: ToyMarket, tmp_path: Path) -> None:
     folder = trained_run(RunFolder.at(tmp_path / "run"), market, cache_of(market), COHORT)
     folder.write_bytes("report.html", f"<p>{WORDS[1]}, {PERSON}".encode())
@@ -137,7 +148,7 @@ def test_a_finished_run_loses_one_agent_of_a_block_and_serves_the_others(market:
     after = ServedRun.open(folder.uri)
     assert (after.earlier_ids, after.run_id == before.run_id) == (frozenset({before.run_id}), False)
     for one, q in expected.items():
-        np.testing.assert_array_equal(after.q_values(one), q)
+        same(after.q_values(one), q)
     assert after.q_values(PERSON) is None
     with pytest.raises(DynaqError):
         before.q_values("ann01")  # a service with the old places finds nothing, rather than somebody else's row
@@ -162,7 +173,7 @@ def test_a_resumed_run_does_not_bring_them_back(market: ToyMarket, tmp_path: Pat
     resumed, never = ServedRun.open(folder.uri), ServedRun.open(whole.uri)
     assert set(resumed.places) == set(LEFT)
     for one in LEFT:  # as they would have been
-        np.testing.assert_array_equal(resumed.q_values(one), never.q_values(one))
+        same(resumed.q_values(one), never.q_values(one))
 
 
 @pytest.mark.parametrize("step", ["replace_blocks", "_unpointed", "_without", "_forget_in_cohort"])
@@ -179,10 +190,58 @@ def test_what_was_interrupted_is_finished_by_repeating_it(
         patch.setattr(forgetting, step, killed)
         with pytest.raises(KeyboardInterrupt):
             forget_in_folder(folder.uri, PERSON)
-    np.testing.assert_array_equal(ServedRun.open(folder.uri).q_values("ann01"), expected)  # never a broken run
+    same(ServedRun.open(folder.uri).q_values("ann01"), expected)  # never a broken run
     forget_in_folder(folder.uri, PERSON)
     assert found_in_run(folder) == {}
-    np.testing.assert_array_equal(ServedRun.open(folder.uri).q_values("ann01"), expected)
+    same(ServedRun.open(folder.uri).q_values("ann01"), expected)
+
+
+def test_agents_of_a_large_catalogue_lose_one_with_their_candidates(tmp_path: Path) -> None:
+    market = planted_market(tmp_path / "store", jobs=90)
+    config = CONFIG_OF_RUN.model_copy(update={"candidates": 64, "planning_batch": 32})
+    paths = [RunFolder.at(tmp_path / "runs" / name) for name in ("run", "whole")]
+    folder, whole = (
+        trained_run(path, market, with_index(cache_of(market)), COHORT, blocks, config)
+        for path, blocks in zip(paths, (1, None), strict=True)
+    )
+    assert found_in_run(folder)
+    forget_in_folder(folder.uri, PERSON)
+    trained_run(folder, market, with_index(cache_of(market)), LEFT, config=config)
+    served = ServedRun.open(whole.uri)
+    expected = {one: served.q_values(one) for one in LEFT}
+    assert {len(columns) for columns, _ in expected.values()} == {64}  # type: ignore[misc]
+    with open_store(market.store, read_only=True) as store:
+        (own,) = export_person(store, PERSON, [whole.uri])["runs"]
+    assert len(own["q_values"]) == 64
+    forget_in_folder(whole.uri, PERSON)
+    for run in (folder, whole):
+        assert found_in_run(run) == {}
+        left = ServedRun.open(run.uri)
+        assert set(left.places) == set(LEFT)
+        for one in LEFT:
+            same(left.q_values(one), expected[one])
+
+
+def test_the_tables_of_a_large_run_lose_them_part_by_part(
+    market: ToyMarket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "PARTITIONED_ABOVE", len(LEFT))
+    monkeypatch.setattr(trainer, "PART_BLOCKS", 1)
+    folder = trained_run(RunFolder.at(tmp_path / "run"), market, cache_of(market), COHORT)
+    tables = ("metrics.parquet", "recommendations.parquet")
+    assert all(folder.in_parts(name) for name in tables)
+    with open_store(market.store, read_only=True) as store:
+        (own,) = export_person(store, PERSON, [folder.uri])["runs"]
+    assert own["metrics"]
+    assert len(own["recommendations"]) == JOBS
+    forget_in_folder(folder.uri, PERSON)
+    assert found_in_run(folder) == {}
+    for again in (False, True):
+        if again:  # by a resumed run, whose cohort alone would no longer be written in parts
+            trained_run(folder, market, cache_of(market), LEFT)
+        for name in tables:
+            assert folder.in_parts(name)
+            assert set(folder.read_table(name)["applicant_id"].to_pylist()) == set(LEFT)
 
 
 @pytest.fixture

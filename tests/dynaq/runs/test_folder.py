@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
@@ -61,3 +62,15 @@ def test_a_gcs_uri_is_a_run_folder_whose_trials_lie_in_it() -> None:
     assert path == "bucket/runs/one"
     assert folder.local is None
     assert folder.child("llm-0")._place[1] == "bucket/runs/one/llm-0"
+
+
+def test_a_table_in_parts_is_one_table_for_us_and_for_others(tmp_path: Path) -> None:
+    folder = RunFolder.at(tmp_path)
+    parts = [pa.table({"a": [f"{i:02d}", f"{i + 1:02d}"], "empty": [None, None]}) for i in range(0, 24, 2)]
+    folder.write_table("t.parquet", parts[0])
+    assert not folder.in_parts("t.parquet")
+    folder.write_parts("t.parquet", iter(parts))
+    assert folder.in_parts("t.parquet")
+    for found in (folder.read_table("t.parquet"), pq.read_table(tmp_path / "t.parquet")):
+        assert found.column("a").to_pylist() == [f"{i:02d}" for i in range(24)]
+        assert found.schema.field("empty").type == pa.float64()

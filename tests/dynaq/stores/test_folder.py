@@ -8,15 +8,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from dynaq.errors import DynaqError, InputError
+from dynaq.judging.judgement import judgement_from_probabilities
 from dynaq.layout import EXTENDED
 from dynaq.records import Job
-from dynaq.stores import open_feedback, open_store
+from dynaq.stores import open_feedback, open_store, segments
 from dynaq.stores.segments import MAX_SEGMENTS
 
 SRC = str(Path(__file__).parents[3])
@@ -148,3 +151,30 @@ def test_a_damaged_store_says_what_is_damaged(tmp_path: Path) -> None:
 def test_a_uri_of_no_known_kind_is_an_input_error(uri: str) -> None:
     with pytest.raises(InputError):
         open_store(uri, create=True)
+
+
+def test_a_few_ids_are_read_without_the_rest_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a later segment replaces some of them, and where ids are in no order."""
+    monkeypatch.setattr(segments, "ROW_GROUP", 4)
+    read: list[int] = []
+    whole = segments.groups_with
+
+    def counted(segment: pq.ParquetFile, column: str, values: Collection[str] | None) -> list[int]:
+        groups = whole(segment, column, values)
+        read.append(len(groups))
+        return groups
+
+    monkeypatch.setattr(segments, "groups_with", counted)
+    with open_store(str(tmp_path / "s"), create=True) as store:
+        store.put_records("job", jobs(40))
+        assert [one.id for one in store.records("job", ["00009", "00031", "nobody"])] == ["00009", "00031"]
+        assert read == [2]
+        store.put_records("job", [Job(id="00009", title="new"), Job(id="00002", title="new")])
+        found = {one.id: one.title for one in store.records("job", ["00009", "00010"])}
+        assert found == {"00009": "new", "00010": "t"}
+        assert len(list(store.records("job"))) == 40
+        answers = [judgement_from_probabilities(f"a{i:02d}", "j", (1, 0, 0, 0), judge="one") for i in range(40)]
+        store.add_judgements(answers)
+        store.add_judgements([judgement_from_probabilities("a07", "k", (1, 0, 0, 0), judge="one")])
+        rows = store.judgements("one", ["a07", "a39", "b"]).to_pylist()
+    assert [(row["applicant_id"], row["job_id"]) for row in rows] == [("a07", "j"), ("a39", "j"), ("a07", "k")]

@@ -16,7 +16,7 @@ from dynaq.errors import DynaqError, InputError
 from dynaq.layout import CLASSIC
 from dynaq.records import Candidate, Job
 from dynaq.stores import mask_uri, open_store
-from dynaq.stores.mongo import scrub
+from dynaq.stores.mongo_uri import scrub
 from dynaq.tensor_cache import TensorCache
 from tests.support.mongod import running_mongod
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cluster.broker import JudgeBackend
-from dynaq.errors import InputError, JudgeError
+from dynaq.errors import JudgeError
 from dynaq.evaluation.probe import PROBE_PAIRS, examine, probe_slates
 from dynaq.judging.judgement import Judgement, judgement_from_probabilities
 from dynaq.records import Candidate, Job
@@ -186,11 +186,9 @@ def test_long_prose_is_calibrated_for_without_asking_the_old_judge(
     assert not examine([[]]).blind
 
 
-def test_a_replayed_ledger_is_not_asked_and_an_unknown_mode_is_refused(prepared: Prepared, tmp_path: Path) -> None:
+def test_a_replayed_ledger_is_not_asked(prepared: Prepared, tmp_path: Path) -> None:
     replay = JudgeBackend("ledger-1", lambda: pytest.fail("asked"), keep=False)
     assert usable_judge("ledger:x", replay, prepared, RunFolder.at(str(tmp_path / "run")), None) is replay
-    with pytest.raises(InputError, match="auto, check, off"):
-        usable_judge("ledger:x", replay, prepared, RunFolder.at(str(tmp_path / "run")), "of")
 
 
 def test_a_blind_service_is_refused_with_what_to_do(prepared: Prepared, engine: CosineEngine, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from fastapi.testclient import TestClient
 
 from cluster.tuning.space import read_space
 from dynaq.agent.config import DynaQConfig
+from dynaq.stores import open_store
 from jobs.cli import VERBS, run
 from recommend_service.api import make_app
 from recommend_service.config import RecommendConfig
@@ -220,9 +221,12 @@ def test_the_tasks_of_the_howto_are_done_by_its_commands(
     done = [command for block in page for command in commands(block) if not elsewhere.search(command)]
     for command in done:
         assert run(words(command)[1:]) == 0, command
-    assert len(done) == 8
+    assert len(done) == 10
     assert "Data engineer" in capsys.readouterr().out
     assert (tmp_path / "runs/first/report.html").exists()
+    assert "Truck driver" in (tmp_path / "joe.json").read_text()
+    with open_store("data/mine", read_only=True) as store:
+        assert store.ids("candidate") == ["ann"]
     current = ServingFolder("data/serving").current()
     assert current is not None
     assert current.run.endswith("/runs/first")

@@ -118,7 +118,8 @@ def _forget_in_run(folder: RunFolder, applicant_id: str) -> Erased:
     for name in _unpointed(folder):
         folder.remove(name)
     for name in own:
-        if name.endswith(".parquet") and not name.startswith("agents/"):  # or a part of a large run's table
+        table_name, _, _ = name.partition(".parquet/")  # of a part of a large run's table
+        if name.endswith(".parquet") and "/" not in table_name:
             table = folder.read_table(name)
             if (kept := _without(table, applicant_id)).num_rows < table.num_rows:
                 folder.write_table(name, kept)

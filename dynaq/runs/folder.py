@@ -171,7 +171,10 @@ class RunFolder:
     def dataset(self, name: str) -> ds.Dataset:
         """A table, in parts or not, to read some of its rows or columns. Its rows are in the order of the parts."""
         filesystem, path = self._place
-        return ds.dataset(f"{path}/{name}", filesystem=filesystem, format="parquet")
+        place: str | list[str] = f"{path}/{name}"
+        if self.in_parts(name):  # without what an interruption left beside them
+            place = [f"{path}/{name}/{part}" for part in self.names(name) if part.endswith(".parquet")]
+        return ds.dataset(place, filesystem=filesystem, format="parquet")
 
     def write_yaml(self, name: str, value: Any) -> None:
         """Write a YAML file, keys in the order given. Raises as `write_bytes`."""

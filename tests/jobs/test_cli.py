@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from jobs import cli
-from jobs.cli import KEPT, VERBS, run
+from jobs.cli import KEPT_BY_VERB, VERBS, run
 from jobs.terminal.signatures import module_of, signature_of
 
 HEAVY = ("ray", "torch", "pyarrow", "vllm")
@@ -90,6 +90,6 @@ def test_ctrl_c_says_what_is_kept(
 
 
 def test_what_is_kept_is_said_with_the_names_of_options() -> None:
-    for verb, text in KEPT.items():
+    for verb, text in KEPT_BY_VERB.items():
         given = dict.fromkeys(inspect.signature(signature_of(verb)).parameters, "VALUE")
         assert "{" not in text.format(**given)

@@ -26,6 +26,7 @@ from cluster.tuning.space import read_space
 from dynaq.agent.config import DynaQConfig
 from dynaq.stores import open_store
 from jobs.cli import VERBS, run
+from jobs.terminal.signatures import module_of
 from recommend_service.api import make_app
 from recommend_service.config import RecommendConfig
 from recommend_service.promotions import ServingFolder
@@ -113,7 +114,7 @@ def dynaq_complaint(arguments: list[str], monkeypatch: pytest.MonkeyPatch, *, wh
         rest, whole = rest[: rest.index("--")], False
         if said:
             return said
-    module = importlib.import_module(f"jobs.{verb}")
+    module = importlib.import_module(module_of(verb))
     if not whole:
         unknown = {word for word in rest if re.match(r"--?[a-z]", word)} - options(verb)
         return f"no option {', '.join(unknown)}" if unknown else ""
@@ -131,7 +132,7 @@ def dynaq_complaint(arguments: list[str], monkeypatch: pytest.MonkeyPatch, *, wh
 def options(verb: str) -> set[str]:
     """The options of a verb."""
     app = typer.Typer(add_completion=False)
-    app.command(verb)(importlib.import_module(f"jobs.{verb}").main)
+    app.command(verb)(importlib.import_module(module_of(verb)).main)
     parameters = typer.main.get_command(app).params
     return {name for one in parameters for name in (*one.opts, *one.secondary_opts)} | {"--help", "--debug"}
 

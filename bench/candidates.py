@@ -37,13 +37,14 @@ from dynaq.agent.reward_strategy import make_strategy
 from dynaq.agent.trust_world_model import TrustWorldModel
 from dynaq.evaluation.intervals import interval
 from dynaq.evaluation.ranking import ndcg_at_k
+from dynaq.evaluation.run_quality import K
 from dynaq.job_index import JobIndex, indexed_vectors, with_index
 from dynaq.judging.judgement import LABEL_VALUES, LABELS, Judgement, Slate, judgement_from_probabilities
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 
 MIB = 1 << 20
-K, LISTED = 10, 3584
+LISTED = 3584
 PIECE = 4096  # jobs ranked at once
 Search = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.int64]]
 
@@ -160,7 +161,7 @@ def index_table(cache: TensorCache, applicants: Sequence[str], methods: Sequence
     print("index | build s | MiB | ms per query | cosine: top 10, 100, 1,000 | neighbours: top 10, 100, 1,000")
     for method in methods:
         began = time.process_time()
-        search, size = METHODS[method](vectors)
+        search, size = INDICES[method](vectors)
         built = time.process_time() - began
         began = time.process_time()
         found = [search(q) for q in asked]
@@ -205,7 +206,7 @@ def _usearch(vectors: npt.NDArray[np.float32]) -> tuple[Search, int]:
     return search, index.memory_usage
 
 
-METHODS: dict[str, Callable[[npt.NDArray[np.float32]], tuple[Search, int]]] = {
+INDICES: dict[str, Callable[[npt.NDArray[np.float32]], tuple[Search, int]]] = {
     "faiss PCA128,SQ8, all": _faiss(128, 0, "SQ8", 1),
     "faiss PCA128,IVF256,SQ8, 1/4 of the cells": _faiss(128, 256, "SQ8", 4),
     "faiss PCA128,IVF256,SQ8, 1/8 of the cells": _faiss(128, 256, "SQ8", 8),
@@ -223,7 +224,7 @@ def main() -> None:
     parser.add_argument("--applicants", type=int, default=32)
     parser.add_argument("--budget", type=int, default=50)
     parser.add_argument("--block-size", type=int, default=4, help="quality: agents that consider everything are large")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", default=list(INDICES))
     parser.add_argument("--file", type=Path)
     args = parser.parse_args()
     with open_store(args.market, read_only=True) as store:

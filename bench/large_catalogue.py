@@ -1,8 +1,8 @@
 """A large catalogue of real embeddings: jobs of given markets, and as many made from them as are wanted.
 
 A made job lies between two jobs of the markets, with noise: each of its blocks is the unit vector of
-(1 - t)·a + t·b + e with t uniform in [0.1, 0.5] and e a Gaussian vector of norm about NOISE. It is as relevant as a, as
-another posting of the same occupation is; jobs made from the other markets are relevant to nobody.
+(1 - t)·a + t·b + e with t uniform in [0.1, 0.5] and e a Gaussian vector of norm about NOISE_NORM. It is as relevant as a,
+as another posting of the same occupation is; jobs made from the other markets are relevant to nobody.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from dynaq.tensor_cache import TensorCache
 from dynaq.tensor_cache_loading import pack, sides
 
 Rows = npt.NDArray[np.int64]
-NOISE = 0.35
-ROWS = 20_000  # made at once
+NOISE_NORM = 0.35
+MADE_ROWS = 20_000  # made at once
 
 
 class PaddedRelevance:
@@ -67,17 +67,17 @@ def padded(
     vectors[:own] = market.jobs[:own]
     parents = np.arange(jobs)
     rng = np.random.default_rng(0)
-    for start in range(own, jobs, ROWS):
-        part = slice(start, min(start + ROWS, jobs))
+    for start in range(own, jobs, MADE_ROWS):
+        part = slice(start, min(start + MADE_ROWS, jobs))
         from_, and_ = rng.integers(0, len(real), (2, part.stop - part.start))
         vectors[part] = _made(real[from_], real[and_], layout.block_dim, rng)
         parents[part] = np.where(from_ < len(market.jobs), from_, -1)
     names = [*market.job_ids[:own], *(f"~{row:07d}" for row in range(own, jobs))]  # "~" sorts behind every other id
     compared = [layout.action.index(block) for block in sides(layout)[0].compared]
     norms = np.empty((jobs, len(compared)), np.float32)
-    for start in range(0, jobs, ROWS):
-        blocks = np.asarray(vectors[start : start + ROWS]).reshape(-1, len(layout.action), layout.block_dim)
-        norms[start : start + ROWS] = np.linalg.norm(blocks[:, compared], axis=2)
+    for start in range(0, jobs, MADE_ROWS):
+        blocks = np.asarray(vectors[start : start + MADE_ROWS]).reshape(-1, len(layout.action), layout.block_dim)
+        norms[start : start + MADE_ROWS] = np.linalg.norm(blocks[:, compared], axis=2)
     hashes = np.zeros(jobs, arrays["job_hashes"].dtype)
     made = {"jobs": vectors, "job_norms": norms, "job_hashes": hashes, **pack(names, "job_id")}
     return TensorCache.from_arrays(manifest, dict(arrays) | made), parents
@@ -87,7 +87,7 @@ def _made(a: FloatArray, b: FloatArray, block_dim: int, rng: np.random.Generator
     count = len(a)
     t = rng.uniform(0.1, 0.5, (count, 1)).astype(np.float32)
     noise = rng.standard_normal(a.shape, np.float32)
-    mixed = (1 - t) * a + t * b + np.float32(NOISE / block_dim**0.5) * noise
+    mixed = (1 - t) * a + t * b + np.float32(NOISE_NORM / block_dim**0.5) * noise
     blocks = mixed.reshape(count, -1, block_dim)
     there = np.linalg.norm(a.reshape(blocks.shape), axis=2, keepdims=True) > 0  # a missing block stays missing
     blocks = there * blocks / np.linalg.norm(blocks, axis=2, keepdims=True)

@@ -72,6 +72,7 @@ class BlockProgress:
         done: whether the block's tables are in the run folder.
         failures: applicant -> why no agent could be trained.
         learning: means of the last round's losses, exploration rate and weights, keyed by field of RoundMetrics.
+        checkpoint: path of the newest checkpoint if it is not the block's own of that round: `dynaq forget` moves it.
     """
 
     index: int
@@ -82,6 +83,11 @@ class BlockProgress:
     done: bool
     failures: dict[str, str]
     learning: dict[str, float] = field(default_factory=dict)
+    checkpoint: str = ""
+
+    def place(self, block: Block) -> str:
+        """Path of the newest checkpoint, relative to the run folder."""
+        return self.checkpoint or block.checkpoint(self.round)
 
 
 @dataclass(frozen=True)
@@ -116,8 +122,8 @@ class BlockActor:
 
         Yields at the end, and before it after every round or `report_seconds`.
         """
-        agents, history, tables, round_ = self._restore(block)
-        saved, saved_round, used = time.monotonic(), round_, 0
+        agents, history, tables, round_, place = self._restore(block)
+        saved, used = time.monotonic(), 0
         reported = time.monotonic()
         if history:
             progress = _progress(block, round_, history, done=False, failures=agents.failures)
@@ -137,8 +143,8 @@ class BlockActor:
             self._add_relevance(block, agents, rows)
             history.extend(rows)
             if time.monotonic() - saved > CHECKPOINT_SECONDS and not agents.done:
-                self._save(block, agents, history, tables, round_, saved_round, done=False)
-                saved, saved_round = time.monotonic(), round_
+                place = self._save(block, agents, history, tables, round_, place, done=False)
+                saved = time.monotonic()
             progress = _progress(block, round_, history, done=False, failures=agents.failures)
             self._metrics.round_done(seconds, progress.judgements - used)
             used = progress.judgements
@@ -146,10 +152,11 @@ class BlockActor:
                 yield progress
                 reported = time.monotonic()
             began = time.monotonic()
-        self._save(block, agents, history, tables, round_, saved_round, done=True)
+        self._save(block, agents, history, tables, round_, place, done=True)
         yield _progress(block, round_, history, done=True, failures=agents.failures)
 
-    def _restore(self, block: Block) -> tuple[DynaQBlock, list[dict[str, Any]], list[dict[str, Any]], int]:
+    def _restore(self, block: Block) -> tuple[DynaQBlock, list[dict[str, Any]], list[dict[str, Any]], int, str]:
+        """The block, its history and estimates of the judge, the round, and the checkpoint they are from, if any."""
         folder = self._job.folder
         if not folder.exists(block.pointer):
             strategy = make_strategy(self._job.strategy, self._job.config)
@@ -163,12 +170,13 @@ class BlockActor:
                 self._feedback(block),
                 judgements(self._job.gold) if self._job.gold is not None else None,
             )
-            return agents, [], [], 0
-        round_ = int(folder.read_json(block.pointer)["round"])
-        with folder.as_local(block.checkpoint(round_)) as path:
+            return agents, [], [], 0, ""
+        progress = BlockProgress(**folder.read_json(block.pointer))
+        with folder.as_local(progress.place(block)) as path:
             history = pq.read_table(path / METRICS).to_pylist()
             tables = pq.read_table(path / JUDGE_TABLES).to_pylist() if (path / JUDGE_TABLES).exists() else []
-            return load_block(path, self._cache, self._job.pretrained, self._job.device), history, tables, round_
+            agents = load_block(path, self._cache, self._job.pretrained, self._job.device)
+        return agents, history, tables, progress.round, progress.place(block)
 
     def _feedback(self, block: Block) -> Iterator[Judgement] | None:
         """Answers that the block's applicants gave themselves; None when the run learns from no feedback."""
@@ -184,13 +192,16 @@ class BlockActor:
         history: list[dict[str, Any]],
         tables: list[dict[str, Any]],
         round_: int,
-        previous: int,
+        previous: str,
         *,
         done: bool,
-    ) -> None:
-        """Write the new checkpoint, point to it, then remove the old one: the pointer never names a partial one."""
-        folder = self._job.folder
-        with folder.new_folder(block.checkpoint(round_)) as path:
+    ) -> str:
+        """Write the new checkpoint, point to it, then remove the old one: the pointer never names a partial one.
+
+        Returns the new one's path. previous: the old one's, empty if there is none.
+        """
+        folder, place = self._job.folder, block.checkpoint(round_)
+        with folder.new_folder(place) as path:
             save_block(agents, path)
             pq.write_table(pa.Table.from_pylist(history), path / METRICS)
             pq.write_table(pa.Table.from_pylist(tables, schema=JUDGE_TABLE_SCHEMA), path / JUDGE_TABLES)
@@ -201,8 +212,9 @@ class BlockActor:
                 write_q_values(path, names, agents.q_values()[whole], None if candidates is None else candidates[whole])
         last = asdict(_progress(block, round_, history, done=done, failures=agents.failures))
         folder.write_json(block.pointer, last)
-        if 0 < previous != round_:
-            folder.remove(block.checkpoint(previous))
+        if previous not in ("", place):
+            folder.remove(previous)
+        return place
 
     def _add_relevance(self, block: Block, agents: DynaQBlock, rows: list[dict[str, Any]]) -> None:
         """Add the quality of each agent's ranking after this round to its row, for the learning curves."""

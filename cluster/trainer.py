@@ -32,7 +32,7 @@ from cluster.metrics import RunMetrics
 from cluster.session import real_cores
 from dynaq.errors import DynaqError
 from dynaq.qrels import Qrels
-from dynaq.runs.folder import METRICS, RECOMMENDATIONS, RunFolder
+from dynaq.runs.folder import COHORT_BLOCKS, METRICS, RECOMMENDATIONS, RunFolder, read_blocks
 from dynaq.runs.judge_tables import JUDGE_TABLES
 from dynaq.runs.q_table import write_serving
 
@@ -203,11 +203,11 @@ class CohortTrainer:
         self._size = size or ActorSize()
         self._on_progress = on_progress
         self._qrels = qrels
-        self._count = math.ceil(len(self._cohort) / job.config.block_size)
-        self._many = self._count >= MANY_BLOCKS
+        self._places = block_places(job.folder, self._cohort, job.config.block_size)
+        self._many = len(self._places) >= MANY_BLOCKS
         self._told = -math.inf
         self._totals = _Totals()
-        self._trained: dict[int, int] = {}  # block -> round of its final checkpoint
+        self._trained: dict[int, str] = {}  # block -> its final checkpoint
         self._failures: dict[str, str] = {}
         self._spent_before = 0
         self._metrics = RunMetrics(job.folder.name, job.strategy)
@@ -218,9 +218,9 @@ class CohortTrainer:
         if self._take_finished():  # a resumed run with nothing left to train reports its progress only here
             self._on_progress(self._cohort_progress(0.0))
         self._spent_before = self._totals.judgements
-        waiting = (index for index in range(self._count) if index not in self._trained)
+        waiting = (index for index in self._places if index not in self._trained)
         lost: deque[_Work] = deque()
-        left = self._count - len(self._trained)  # blocks that do not run now
+        left = len(self._places) - len(self._trained)  # blocks that do not run now
         if self._size.actors and left:
             # Ask an autoscaler for nodes for all wanted actors; the loop below starts actors as nodes join.
             wanted = min(self._size.actors, left)
@@ -267,9 +267,7 @@ class CohortTrainer:
         return handle
 
     def _block(self, index: int) -> Block:
-        """Consecutive blocks of `block_size` applicants, the last one shorter."""
-        size = self._job.config.block_size
-        applicant_ids = self._cohort[index * size : (index + 1) * size]
+        applicant_ids = self._cohort[self._places[index]]
         grades: Mapping[str, Mapping[str, float]] = (
             {applicant_id: self._qrels.grades(applicant_id) for applicant_id in applicant_ids} if self._qrels else {}
         )
@@ -307,27 +305,27 @@ class CohortTrainer:
             reason = _first_line(cause) if isinstance(cause, DynaqError) else f"{type(cause).__name__}: {cause}"
         else:
             work.deaths = 0
-            self._take(progress, len(block.applicant_ids))
+            self._take(progress, block)
             return _RUNNING
         self._failures |= dict.fromkeys(block.applicant_ids, reason)
         return _FAILED
 
-    def _take(self, progress: BlockProgress, applicants: int) -> None:
+    def _take(self, progress: BlockProgress, block: Block) -> None:
         if progress.index in self._trained:  # its actor died after the last report, and another one repeats it
             return
-        self._totals.take(progress, applicants)
+        self._totals.take(progress, len(block.applicant_ids))
         self._failures |= progress.failures
         if progress.done:
-            self._trained[progress.index] = progress.round
+            self._trained[progress.index] = progress.place(block)
 
     def _take_finished(self) -> bool:
         """Take over the progress that an earlier run recorded. Returns whether there is any."""
         recorded = set(self._job.folder.names("agents"))
         found = False
-        for index in range(self._count if recorded else 0):
+        for index in self._places if recorded else ():
             block = self._block(index)
             if block.pointer.rpartition("/")[2] in recorded:
-                self._take(BlockProgress(**self._job.folder.read_json(block.pointer)), len(block.applicant_ids))
+                self._take(BlockProgress(**self._job.folder.read_json(block.pointer)), block)
                 found = True
         return found
 
@@ -349,8 +347,8 @@ class CohortTrainer:
 
     def _collect(self, seconds: float) -> CohortResult:
         folder = self._job.folder
-        blocks = [self._block(index).checkpoint(round_) for index, round_ in sorted(self._trained.items())]
-        if len(self._cohort) > PARTITIONED_ABOVE:
+        blocks = [place for _, place in sorted(self._trained.items())]
+        if len(self._cohort) > PARTITIONED_ABOVE or folder.in_parts(METRICS):
             parts = [blocks[start : start + PART_BLOCKS] for start in range(0, len(blocks), PART_BLOCKS)]
             for name in (METRICS, RECOMMENDATIONS):
                 folder.write_parts(name, (_table(folder, name, some) for some in parts))
@@ -367,6 +365,24 @@ class CohortTrainer:
 
 
 _RUNNING, _ENDED, _LOST, _FAILED = object(), object(), object(), object()
+
+
+def block_places(folder: RunFolder, cohort: Sequence[str], block_size: int) -> dict[int, slice]:
+    """Number of each block -> which part of the cohort it is.
+
+    They are consecutive blocks of `block_size` applicants, the last one shorter, or as the run recorded them at its
+    start: a run from which applicants were forgotten (`dynaq forget`) has shorter blocks than its cohort would give.
+    """
+    recorded: Mapping[str, Sequence[str]] = read_blocks(folder)
+    if [one for ids in recorded.values() for one in ids] != list(cohort):
+        starts = range(0, len(cohort), block_size)
+        recorded = {str(index): cohort[start : start + block_size] for index, start in enumerate(starts)}
+        folder.write_json(COHORT_BLOCKS, recorded)
+    places, start = {}, 0
+    for index, ids in recorded.items():
+        places[int(index)] = slice(start, start + len(ids))
+        start += len(ids)
+    return places
 
 
 def _table(folder: RunFolder, name: str, blocks: Sequence[str]) -> pa.Table:

@@ -23,19 +23,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dynaq.agent.pair_features import JOB_BLOCK_WEIGHTS
 from dynaq.errors import InputError
+from dynaq.layout import JOB_BLOCK_WEIGHTS
 from dynaq.stores import FloatArray, FolderStore, Store
 from dynaq.tensor_cache import TensorCache
 
 Rows = npt.NDArray[np.int64]
 COMPONENTS = 128
 TRAINED_ON = 50_000  # jobs from which components and cells are found
-ROWS = 8192  # added at once
+ADDED_ROWS = 8192  # added at once
 PROBED = 4  # one in so many cells is searched
 SEED = 1
-FORMAT = 1
-FOLDER = "job_index"  # in a folder store
+INDEX_FORMAT = 1
+INDEX_FOLDER = "job_index"  # in a folder store
 
 
 class JobIndex:
@@ -119,8 +119,8 @@ def build(cache: TensorCache) -> npt.NDArray[np.uint8]:
         projection, faiss.index_factory(components, f"IVF{cells},SQ8", faiss.METRIC_INNER_PRODUCT)
     )
     index.train(sample)
-    for start in range(0, jobs, ROWS):
-        index.add(indexed_vectors(cache, slice(start, start + ROWS)))
+    for start in range(0, jobs, ADDED_ROWS):
+        index.add(indexed_vectors(cache, slice(start, start + ADDED_ROWS)))
     data: npt.NDArray[np.uint8] = faiss.serialize_index(index)
     return data
 
@@ -135,7 +135,7 @@ def with_index(cache: TensorCache, store: Store | None = None) -> TensorCache:
         return cache
     if not isinstance(store, FolderStore):
         return cache.with_job_index(build(cache))
-    file = Path(store.uri) / FOLDER / f"{fingerprint(cache)}.faiss"
+    file = Path(store.uri) / INDEX_FOLDER / f"{fingerprint(cache)}.faiss"
     if not file.exists():
         data = build(cache)
         try:
@@ -160,7 +160,7 @@ def _replace(file: Path, data: npt.NDArray[np.uint8]) -> None:
 def fingerprint(cache: TensorCache) -> str:
     """16 hex digits that change with the jobs, their order, their vectors and the way of indexing."""
     _, arrays = cache.to_arrays()
-    digest = hashlib.sha256(f"{FORMAT} {version('faiss-cpu')} {cache.layout.name} {cache.encoder}".encode())
+    digest = hashlib.sha256(f"{INDEX_FORMAT} {version('faiss-cpu')} {cache.layout.name} {cache.encoder}".encode())
     for name in ("job_id_bytes", "job_id_offsets", "job_hashes", "job_norms"):  # norms stand for vectors without a hash
         digest.update(np.ascontiguousarray(arrays[name]).data)
     return digest.hexdigest()[:16]

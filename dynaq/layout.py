@@ -27,6 +27,8 @@ CANDIDATE_BLOCKS = {
     "profile": "profile_embeddings",
 }
 OPTIONAL_JOB_BLOCKS = frozenset({"experience"})  # zeros when missing
+# Relative weight of each block in the distance of two jobs; blocks that the layout lacks do not count.
+JOB_BLOCK_WEIGHTS = {"title": 1.0, "description": 1.0, "technical_skills": 0.5, "soft_skills": 0.2}
 
 
 @dataclass(frozen=True)

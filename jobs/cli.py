@@ -19,7 +19,7 @@ from typer.main import get_command
 
 from dynaq.errors import DynaqError, InputError
 from jobs.terminal.console import speaking_to_people
-from jobs.terminal.signatures import signature_of
+from jobs.terminal.signatures import module_of, signature_of
 
 VERBS = {
     "demo": "Real occupations, a real LLM judge, three strategies compared; nothing to prepare.",
@@ -33,12 +33,18 @@ VERBS = {
     "serve": "Serve the judge, or recommendations and their page, over HTTP.",
     "promote": "Let a run serve, if it is complete and the log does not show it to be worse.",
     "simulate": "Let a judge play the applicants against a running API.",
+    "forget": "Erase all that is held about one applicant.",
+    "export-person": "Everything that is held about one applicant, as JSON.",
     "report": "Write the report page of a run.",
     "submit": "Run a command on a Ray cluster: submit [--address URL] -- COMMAND …",
     "config": "Every setting of a --config file: its default and its meaning.",
     "doctor": "Check Ray, GPU, store, model, disk and versions.",
 }
-MANY_VALUES = {"ingest": ("--jobs", "--candidates", "--map")}  # options that take several values in a row
+MANY_VALUES = {
+    "ingest": ("--jobs", "--candidates", "--map"),
+    "forget": ("--runs",),
+    "export-person": ("--runs",),
+}  # options that take several values in a row
 
 _RESUMES = (
     "the finished rounds are in {out} and the judge's answers in the store's ledger; the same command with --resume "
@@ -56,6 +62,7 @@ KEPT_BY_VERB = {
     "promote": "the run that served before still serves, unless this command has named another",
     "simulate": "what the applicants sent so far is in the service's store",
     "submit": "what was sent to the cluster goes on there, unless the line above says that it is being stopped",
+    "forget": "what was erased so far stays erased; the same command finishes the rest",
     "report": "{run} is as it was; the report is written anew by the same command",
 }
 NOTHING_LOST = "this command only reads, so nothing is lost"
@@ -152,7 +159,7 @@ def _command(verb: str) -> TyperCommand:
     @functools.wraps(signature)
     def work(**given: Any) -> Any:
         try:
-            return importlib.import_module(f"jobs.{verb}").main(**given)
+            return importlib.import_module(module_of(verb)).main(**given)
         except KeyboardInterrupt as error:
             raise Interrupted(_kept(verb, given)) from error
 

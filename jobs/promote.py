@@ -129,10 +129,9 @@ def _compare(
         datetime.fromisoformat(until) if until else None,
     )
     log, numbers = lists.slates()
+    ids = {current.run_id} | current.earlier_ids
     # Applicants without an agent in the serving run are served its warm start, so their lists count as its own.
-    own = np.array(
-        [one.policy == current.run_id or one.applicant_id not in current.places for one in lists.exposures], bool
-    )
+    own = np.array([one.policy in ids or one.applicant_id not in current.places for one in lists.exposures], bool)
     found = evaluate(
         log,
         RankingPolicy(lists.rankings(new.ranked, numbers), sharpness),
@@ -164,7 +163,7 @@ def _show_evaluation(found: OffPolicyEvaluation, lists: LoggedLists) -> None:
     say(f"evaluated on {found.slates} lists of {found.people} applicants, shown after the run's feedback ended")
     left_out = [
         (lists.before, "shown earlier"),
-        (lists.with_preference, "ordered by a preference"),
+        (lists.with_preference, "ordered by a preference or an operator"),
         (lists.of_others, "of applicants without an agent in the run"),
     ]
     notes = [f"{count} {what}" for count, what in left_out if count]

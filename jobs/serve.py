@@ -73,17 +73,21 @@ def main(
     serving: Annotated[
         str | None, typer.Option(help="--recommend: folder in which dynaq promote names the run")
     ] = None,
+    keep_days: Annotated[
+        float | None, typer.Option(min=0.01, help="--recommend: delete feedback and exposures after so many days")
+    ] = None,
     open_page: Annotated[bool, typer.Option("--open", help="--recommend: open the page in a browser")] = False,
     address: Address = None,
 ) -> None:
     """Serve over HTTP."""
     if not (reward or recommend):
         raise InputError("name what to serve: --reward, --recommend or both")
-    if not recommend and (run or serving or open_page):
-        raise InputError("--run, --serving and --open belong to --recommend")
+    if not recommend and (run or serving or keep_days or open_page):
+        raise InputError("--run, --serving, --keep-days and --open belong to --recommend")
     # Absolute, since replicas have another working directory.
     given = {"store": store, "run": run, "serving": serving}
-    flags = {name: place and absolute(place) for name, place in given.items()}
+    flags: dict[str, Any] = {name: place and absolute(place) for name, place in given.items()}
+    flags["keep_days"] = keep_days
     local = cluster_address(address) is None
     with held_port(host, port) if local else nullcontext():
         if reward and recommend:
@@ -100,7 +104,7 @@ def main(
             _serve(services, open_page)
 
 
-def _both(host: str, port: int, config: str | None, flags: dict[str, str | None]) -> list[Service]:
+def _both(host: str, port: int, config: str | None, flags: dict[str, Any]) -> list[Service]:
     both = load_settings(BothServices, "service configuration", config)
     recommender = both.recommend | {name: value for name, value in flags.items() if value is not None}
     first = _recommend(host, port, None, recommender)

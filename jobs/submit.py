@@ -18,6 +18,7 @@ import cluster.session  # noqa: F401  (turns on token authentication)
 from dynaq.errors import DynaqError, InputError
 from jobs.cli import VERBS, run_verb
 from jobs.terminal.console import console, say
+from jobs.terminal.signatures import module_of
 
 DASHBOARD = "http://127.0.0.1:8265"
 STARTING_SECONDS = 60.0
@@ -87,7 +88,7 @@ def entrypoint(command: list[str]) -> str:
         raise InputError(
             f"{verb!r} cannot be submitted; the commands are {', '.join(v for v in VERBS if v != 'submit')}"
         )
-    return shlex.join(["python", "-m", f"jobs.{verb}", *rest])
+    return shlex.join(["python", "-m", module_of(verb), *rest])
 
 
 def project_root() -> Path:

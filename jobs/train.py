@@ -20,7 +20,7 @@ from cluster.trainer import ActorSize, CohortProgress, CohortResult, CohortTrain
 from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
 from dynaq.pretraining.prior import Pretrained
-from dynaq.runs.folder import GOLD, RunFolder
+from dynaq.runs.folder import RunFolder
 from jobs.cli import run_verb
 from jobs.reporting.judge_health import remarks_line
 from jobs.reporting.page import write_report
@@ -30,6 +30,7 @@ from jobs.steps.feedback_answers import describe_feedback, learn_from_events
 from jobs.steps.judge_backend import (
     NO_JUDGE,
     check_feedback,
+    keep_gold,
     offline_ledger,
     quoted_backend,
     read_gold,
@@ -146,8 +147,7 @@ def main(
             "judge_model": backend.model if backend else None,
         }
         open_run(folder, shown, resume=resume)
-        if labels is not None:
-            folder.write_table(GOLD, labels)
+        keep_gold(folder, labels, prepared)
         result, paid = _train(prepared, shared, backend, make_job, size)
     _report(folder, prepared, qrels, result, paid, as_json)
 

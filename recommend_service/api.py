@@ -22,16 +22,18 @@ from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from cluster.serve import key_matches
 from dynaq.feedback.events import MAX_TEXT
 from dynaq.ingest.parse_records import Rejected, parse_candidate
 from dynaq.records import Candidate, Job
 from recommend_service import problems
+from recommend_service.access_log import AccessLog
 from recommend_service.config import MAX_K
 from recommend_service.docs import PAGE, docs_page
+from recommend_service.keys import Caller, Keys
 from recommend_service.middleware import Guard
 from recommend_service.problems import Problem, ProblemDetails, documented
 from recommend_service.rate_limit import What
+from recommend_service.rights_routes import caller_of, rights_routes
 from recommend_service.schemas import (
     ApplicantCreated,
     ApplicantIn,
@@ -70,6 +72,8 @@ PREFERENCE = (
 def make_app(service: Recommender) -> FastAPI:
     """The application. It starts the service, unless it runs already, and stops it at its own end."""
 
+    access_log = AccessLog(service.config.access_log)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await service.start()
@@ -77,6 +81,7 @@ def make_app(service: Recommender) -> FastAPI:
             yield
         finally:
             await service.stop()
+            access_log.close()
 
     app = FastAPI(
         title="Dyna-Q recommendations",
@@ -87,20 +92,31 @@ def make_app(service: Recommender) -> FastAPI:
         redoc_url=None,
     )
     problems.install(app)
-    app.add_middleware(Guard, metrics=service.metrics, loopback_only=service.config.api_key is None)
-    guarded = [Depends(_authorise(service.config.api_key))] if service.config.api_key is not None else []
+    app.add_middleware(
+        Guard, metrics=service.metrics, loopback_only=service.config.api_key is None, access_log=access_log
+    )
+    keys, keyed = Keys(service.config.api_key, service.config.read_key), service.config.api_key is not None
+    guard: dict[str, Any] = {"dependencies": [Depends(_authorise(keys) if keyed else _admit)]}
+    guard["responses"] = documented(401, 403) if keyed else {}
     app.include_router(_open_routes(service, app))
-    app.include_router(_routes(service), dependencies=guarded, responses=documented(401) if guarded else {})
+    app.include_router(_routes(service), **guard)
+    app.include_router(rights_routes(service, keys), **guard)
     _document_problems(app)
     return app
 
 
-def _authorise(key: str) -> Any:
-    async def authorise(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> None:
-        if not key_matches(given.credentials if given else None, key):
-            raise Problem(401, "unauthorized", "send the API key as `Authorization: Bearer KEY`")
+def _authorise(keys: Keys) -> Any:
+    async def authorise(
+        request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    ) -> None:
+        request.state.caller = keys.caller(given.credentials if given else None)
 
     return authorise
+
+
+async def _admit(request: Request) -> None:
+    """Without a key, on loopback, every caller is the operator."""
+    request.state.caller = Caller("service")
 
 
 def _open_routes(service: Recommender, app: FastAPI) -> APIRouter:
@@ -151,20 +167,25 @@ def _routes(service: Recommender) -> APIRouter:
 
     @router.get("/v1/applicants/{applicant_id:path}/recommendations", responses=documented(404, 409, 422, 503))
     async def recommendations(
+        request: Request,
         applicant_id: ApplicantId,
         k: Annotated[int, Query(ge=1, le=MAX_K, description="length of the list")] = 10,
         preference: Annotated[Preference | None, Query(description=PREFERENCE)] = None,
         explain: Annotated[bool, Query(description="why each job is on the list")] = False,
     ) -> Recommendations:
         """An applicant's list. Without an agent it is the warm-start ranking, as its `source` and `note` say."""
-        return await service.recommend(applicant_id, k, preference, explain)
+        caller = caller_of(request)
+        caller.check_reads(applicant_id)
+        return await service.recommend(applicant_id, k, preference, explain, recorded=caller.scope != "reader")
 
     @router.get("/v1/applicants", responses=documented(422))
     async def applicants(
+        request: Request,
         after: Annotated[str, Query(max_length=MAX_TEXT, description="list only ids after this one")] = "",
         limit: Annotated[int, Query(ge=1, le=500)] = 100,
     ) -> ApplicantList:
         """Applicants, ordered by id."""
+        caller_of(request).check_operator(reading=True)
         return service.applicants(after, limit)
 
     @router.post("/v1/applicants", status_code=201, responses=documented(400, 409, 413, 422, 429, 503))
@@ -176,6 +197,7 @@ def _routes(service: Recommender) -> APIRouter:
         Names, contact details and other personal data in the texts are neither stored nor used, unless the store was
         made to keep them (`dynaq ingest --keep-personal`).
         """
+        caller_of(request).check_operator()
         await _take(service, "profiles", request, 1)
         applicant = _applicant(body, idempotency_key)
         await service.create(applicant, repeatable=idempotency_key is not None)
@@ -191,6 +213,8 @@ def _routes(service: Recommender) -> APIRouter:
         given = body.events if isinstance(body, FeedbackBatch) else [body]
         if len(given) > config.max_batch:
             raise Problem(413, "too-large", f"{len(given)} events in one call; at most {config.max_batch}")
+        for one in given:
+            caller_of(request).check_owns(one.applicant_id, writing=True)
         await _take(service, "events", request, len(given))
         kept = await service.feedback(given, idempotency_key)
         return FeedbackAccepted(accepted=len(kept), keys=[event.key for event in kept])
@@ -201,8 +225,9 @@ def _routes(service: Recommender) -> APIRouter:
         return service.job(job_id)
 
     @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-    async def metrics() -> Response:
+    async def metrics(request: Request) -> Response:
         """Prometheus text format."""
+        caller_of(request).check_operator(reading=True)
         service.observe()
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 

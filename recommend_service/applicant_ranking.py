@@ -56,6 +56,7 @@ class Ranker:
 
     def __init__(self, catalogue: Catalogue, run: ServedRun | None, cached: int) -> None:
         self.catalogue, self.run = catalogue, run
+        self.judge = run.judge if run is not None else None
         self._cache: LRUCache[str, Ranking] = LRUCache(cached)
         self._lock = threading.Lock()
         self.hits = self.misses = self.unreadable = 0
@@ -92,6 +93,11 @@ class Ranker:
             self.hits += 1
             return ranking
 
+    def forget(self, applicant_id: str) -> None:
+        """Drop an applicant's ranking."""
+        with self._lock:
+            self._cache.pop(applicant_id, None)
+
     def rank(self, applicant: ApplicantVectors, depth: int) -> Ranking:
         """A ranking of at least `depth` jobs, read from disk or computed. Takes milliseconds, tens without an agent."""
         found, policy = self._q_values(applicant.id), WARM_START
@@ -118,7 +124,7 @@ class Ranker:
             return self.run.q_values(applicant_id)
         except DynaqError as error:  # the run folder was removed: a warm-start list is better than none
             self.unreadable += 1
-            logger.error("agent of %r cannot be read: %s", applicant_id, error)
+            logger.error("an agent cannot be read: %s", error)
             return None
 
     def _known(self, columns: Columns, q: FloatArray) -> tuple[Rows, FloatArray]:

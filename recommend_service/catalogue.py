@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dynaq.agent.pair_features import JOB_BLOCK_WEIGHTS
-from dynaq.layout import Layout
+from dynaq.layout import JOB_BLOCK_WEIGHTS, Layout
 from dynaq.records import Candidate, Job
 from dynaq.stores import FloatArray, Store
 from dynaq.tensor_cache import TensorCache

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import httpx
 
-from dynaq.errors import InputError
+from dynaq.errors import DynaqError, InputError
 from recommend_service.problems import MEDIA_TYPE
 
 PATIENCE_SECONDS = 60.0  # longest that one call keeps retrying
@@ -71,6 +71,18 @@ class Api:
         """Send events under an idempotency key. Raises httpx.HTTPError."""
         headers = {"Idempotency-Key": key}
         return await self._call("feedback", "POST", "/v1/feedback", json={"events": events}, headers=headers)
+
+    async def forget(self, applicant_id: str) -> dict[str, int]:
+        """Erase an applicant from the service's store, caches and served runs. Returns how many rows of each table.
+
+        Raises DynaqError with the service's own message when it did not.
+        """
+        try:
+            found = await self._call("forget", "DELETE", f"/v1/applicants/{quote(applicant_id, safe='')}")
+        except httpx.HTTPError as error:
+            raise DynaqError(f"the service at {self.url} did not erase the applicant ({error})") from error
+        rows: dict[str, int] = found["rows"]
+        return rows
 
     async def _call(self, name: str, method: str, path: str, **options: Any) -> dict[str, Any]:
         """The JSON of a response. Raises httpx.HTTPError, with the service's own message if it gave one."""

@@ -8,11 +8,13 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from dynaq.errors import InputError
 from dynaq.feedback.exposure_policy import POOL, SHARPEST, SHARPNESS
 from dynaq.settings import load_settings
 from dynaq.stores import is_mongo
 
 API_KEY = "DYNAQ_API_KEY"  # environment variable
+READ_KEY = "DYNAQ_READ_KEY"
 PREFERENCE_WEIGHT = 0.7
 MAX_K = POOL  # longest list: what the exposure policy draws from
 
@@ -29,6 +31,9 @@ class RecommendConfig(BaseModel):
         encoder: sentence-transformers model for preferences and new applicants, the one with which the store was
             embedded; None takes it from the store if it is a packaged one.
         api_key: bearer token; None reads $DYNAQ_API_KEY. Required on any address but loopback.
+        read_key: bearer token of a caller who only reads; None reads $DYNAQ_READ_KEY, and there may be none.
+        keep_days: days after which feedback and exposures are deleted; None keeps them.
+        access_log: file for a line per call, without personal data; None writes none.
         preference_weight: weight of a preference in the order of the list, 0 to 1; the rest is the agent's.
         shortlist: number of the agent's best jobs that a preference re-ranks.
         explore: draw lists around the ranking, so that feedback is informative about other rankings; off shows the
@@ -52,6 +57,9 @@ class RecommendConfig(BaseModel):
     serving: str | None = None
     encoder: str | None = None
     api_key: str | None = Field(default=None, repr=False)
+    read_key: str | None = Field(default=None, repr=False)
+    keep_days: float | None = Field(default=None, gt=0)
+    access_log: str | None = None
     preference_weight: float = Field(default=PREFERENCE_WEIGHT, ge=0, le=1)
     shortlist: int = Field(default=200, ge=MAX_K, le=5000)
     explore: bool = True
@@ -96,7 +104,9 @@ class RecommendConfig(BaseModel):
         return f"a folder has one writer of feedback, so it gets one replica, not {self.most_replicas}; use mongodb://"
 
     def with_secrets(self) -> Self:
-        """With the key from this process's environment, which replicas on other nodes do not have."""
-        if self.api_key is not None:
-            return self
-        return self.model_copy(update={"api_key": os.environ.get(API_KEY) or None})
+        """With the keys from this process's environment, which replicas on other nodes do not have."""
+        found = {"api_key": API_KEY, "read_key": READ_KEY}
+        update = {name: getattr(self, name) or os.environ.get(variable) or None for name, variable in found.items()}
+        if update["read_key"] and not update["api_key"]:
+            raise InputError(f"a key that only reads needs a service key beside it; set {API_KEY}")
+        return self.model_copy(update=update)

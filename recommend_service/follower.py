@@ -42,7 +42,7 @@ class Follower:
                 self._ended.wait(PAUSE_SECONDS)
                 continue
             self.reached = True
-            if added.events or added.applicants:
+            if added.events or added.applicants or added.erased:
                 with contextlib.suppress(RuntimeError):  # the event loop is closed
                     self._loop.call_soon_threadsafe(self._take, added)
         self._changes.close()

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster.serve import is_loopback
+from recommend_service.access_log import AccessLog
 from recommend_service.metrics import Metrics
 from recommend_service.problems import Problem, problem_response
 
@@ -32,8 +33,9 @@ class Guard:
         rebinding, in which a web site points its own name to this machine's address.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, loopback_only: bool) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, loopback_only: bool, access_log: AccessLog) -> None:
         self._app, self._metrics, self._loopback_only = app, metrics, loopback_only
+        self._access_log = access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -59,7 +61,10 @@ class Guard:
         finally:
             route = getattr(scope.get("route"), "path", "none")
             self._metrics.requests.labels(route, status).inc()
-            self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            self._metrics.seconds.labels(route).observe(seconds)
+            caller = scope.get("state", {}).get("caller")
+            self._access_log.call(scope["method"], route, status, seconds, caller.scope if caller else "nobody")
 
     def _problem(self, headers: Headers) -> Problem | None:
         if self._loopback_only and not _names_loopback(headers.get("host", "")):

@@ -30,6 +30,15 @@ class Newcomers:
         """Keep a newcomer until a snapshot has them."""
         self._kept[applicant[0].id] = applicant
 
+    def drop(self, applicant_id: str) -> Applicant | None:
+        """Drop one; returns what was kept."""
+        return self._kept.pop(applicant_id, None)
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of those in memory."""
+        return list(self._kept)
+
     def after(self, after: str, catalogue: Catalogue) -> list[str]:
         """Ids of newcomers after `after` that the catalogue lacks."""
         return [one for one in self._kept if one > after and one not in catalogue]
@@ -48,16 +57,21 @@ class Newcomers:
 
     async def find(self, applicant_id: str, catalogue: Catalogue) -> Applicant:
         """As `known`, or as the shared store has them now. Raises Problem for an unknown applicant."""
-        found = self.known(applicant_id, catalogue)
-        if found is None and self._look_up is not None:
-            try:
-                found = await self._look_up(lambda: self._stored(applicant_id, catalogue.layout))
-            except DynaqError as error:
-                raise Problem(503, "store-unavailable", f"no applicant can be looked up: {error}", 5) from error
-            if found is not None:
-                self.add(found)
+        found = self.known(applicant_id, catalogue) or await self.look(applicant_id, catalogue.layout)
         if found is None:
             raise Problem(404, "unknown-applicant", f"applicant {applicant_id!r} is not in the store or has no vectors")
+        return found
+
+    async def look(self, applicant_id: str, layout: Layout) -> Applicant | None:
+        """An applicant as the shared store, if it is one, has them now. Raises Problem if it cannot be reached."""
+        if self._look_up is None:
+            return None
+        try:
+            found: Applicant | None = await self._look_up(lambda: self._stored(applicant_id, layout))
+        except DynaqError as error:
+            raise Problem(503, "store-unavailable", f"no applicant can be looked up: {error}", 5) from error
+        if found is not None:
+            self.add(found)
         return found
 
     def _stored(self, applicant_id: str, layout: Layout) -> Applicant | None:

@@ -87,5 +87,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        # The route's pattern, since the path may hold an applicant's id.
+        route = getattr(request.scope.get("route"), "path", "none")
+        logger.error("%s %s failed", request.method, route, exc_info=error)
         return problem_response(Problem(500, "internal-error", "the service failed; see its log"))

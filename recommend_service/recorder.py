@@ -12,8 +12,9 @@ import contextlib
 import logging
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from dynaq.errors import DynaqError
 from dynaq.feedback.events import Exposure, FeedbackEvent
@@ -22,6 +23,7 @@ from dynaq.stores import FeedbackStore
 logger = logging.getLogger(__name__)
 MAX_ROWS = 5000  # per write
 
+T = TypeVar("T")
 Answer = asyncio.Future[bool]
 
 
@@ -34,6 +36,8 @@ class _Work:
     events: Sequence[FeedbackEvent] = ()
     exposure: Exposure | None = None
     answer: Answer | None = None
+    call: Callable[[FeedbackStore], Any] | None = None
+    result: asyncio.Future[Any] | None = None
 
 
 class Recorder:
@@ -61,6 +65,12 @@ class Recorder:
         self._put(_Work(events=events, answer=answer))
         return await asyncio.shield(answer)
 
+    async def run(self, call: Callable[[FeedbackStore], T]) -> T:
+        """Call with the store after everything that was queued before. Raises Overloaded, and what the call raises."""
+        answer: asyncio.Future[T] = self._loop.create_future()
+        self._put(_Work(call=call, result=answer))
+        return await asyncio.shield(answer)
+
     def expose(self, exposure: Exposure) -> None:
         """Queue an exposure without waiting for the disk. Raises Overloaded."""
         self._put(_Work(exposure=exposure))
@@ -83,6 +93,9 @@ class Recorder:
             batch, ended = self._take()
             self._write_exposures([work.exposure for work in batch if work.exposure is not None])
             self._write_events([work for work in batch if work.answer is not None])
+            for work in batch:
+                if work.call is not None:
+                    self._call(work)
         try:
             self._store.close()
         except DynaqError:
@@ -100,8 +113,22 @@ class Recorder:
             if work is None:
                 return batch, True
             batch.append(work)
+            if work.call is not None:  # it comes after what was queued before it, and before what follows
+                break
             rows += 1 + len(work.events)
         return batch, False
+
+    def _call(self, work: _Work) -> None:
+        assert work.call is not None
+        assert work.result is not None
+        failure: Exception | None = None
+        found: Any = None
+        try:
+            found = work.call(self._store)
+        except Exception as error:
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the event loop is closed
+            self._loop.call_soon_threadsafe(_settle, work.result, found, failure)
 
     def _write_exposures(self, exposures: list[Exposure]) -> None:
         if not exposures:
@@ -125,6 +152,14 @@ class Recorder:
         answers = [work.answer for work in batch if work.answer is not None]
         with contextlib.suppress(RuntimeError):  # the event loop is closed, so no caller waits any more
             self._loop.call_soon_threadsafe(_tell, answers, outcome)
+
+
+def _settle(result: asyncio.Future[Any], found: Any, failure: Exception | None) -> None:
+    if failure is None:
+        result.set_result(found)
+    else:
+        result.set_exception(failure)
+        result.exception()  # as in `_tell`
 
 
 def _tell(answers: list[Answer], outcome: bool | Exception) -> None:

@@ -9,8 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from dynaq.feedback.events import MAX_PREFERENCE, MAX_TEXT, Event, FeedbackEvent
+from dynaq.feedback.events import MAX_PREFERENCE, MAX_TEXT, Action, Event, FeedbackEvent
 
+MAX_MINUTES = 60 * 24 * 30  # of a token
+
+By = Literal["model", "judge", "person"]
 Id = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
 Preference = Annotated[str, Field(max_length=MAX_PREFERENCE)]
 
@@ -30,10 +33,19 @@ class Explanation(BaseModel):
     shared_skills: list[str]
 
 
+class Part(BaseModel):
+    """A part of a list, and who it comes from: a trained model, a judge (an LLM that plays the applicant), a person."""
+
+    by: By
+    what: Literal["order", "selection"]
+    how: str
+
+
 class Recommendation(BaseModel):
     """One place of a list."""
 
     rank: int
+    placed_by: Literal["model", "person"] = Field(description="person: an operator pinned the job")
     job_id: str
     title: str
     summary: str = Field(description="the beginning of the description")
@@ -49,7 +61,10 @@ class Recommendations(BaseModel):
     note: str
     run_id: str | None
     preference: str | None
-    exposure: str = Field(description="key of the stored exposure, the record that this list was shown")
+    exposure: str | None = Field(
+        description="key of the stored exposure, the record that this list was shown; null for a caller who only reads"
+    )
+    parts: list[Part]
     recommendations: list[Recommendation]
 
 
@@ -159,3 +174,60 @@ class Status(BaseModel):
     jobs: int | None = None
     problem: str | None = None
     process: int | None = None
+
+
+class Me(BaseModel):
+    """Whose key or token a caller has."""
+
+    scope: Literal["service", "reader", "applicant"]
+    applicant_id: str | None
+    read_only: bool
+
+
+class TokenIn(BaseModel):
+    """What kind of token."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    minutes: int = Field(default=60, ge=1, le=MAX_MINUTES, description="until it expires")
+    read_only: bool = False
+
+
+class TokenIssued(BaseModel):
+    """A token for one applicant; send it as `Authorization: Bearer TOKEN`, or open the page with `#token=TOKEN`."""
+
+    token: str
+    expires_at: datetime
+
+
+class DecisionIn(BaseModel):
+    """What an operator decides about one job for one applicant."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    job_id: Id
+    action: Action
+    operator: Id = Field(description="who decides, for the log")
+    reason: str = Field(default="", max_length=MAX_TEXT)
+
+
+class DecisionShown(DecisionIn):
+    """A logged decision."""
+
+    applicant_id: str
+    at: datetime
+    key: str
+
+
+class DecisionList(BaseModel):
+    """The log of decisions for one applicant."""
+
+    decisions: list[DecisionShown]
+
+
+class Erasure(BaseModel):
+    """What was erased. rows: per table of the store. runs: run folders. remaining: what is left to the operator."""
+
+    rows: dict[str, int]
+    runs: list[str]
+    remaining: str

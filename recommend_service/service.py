@@ -9,18 +9,18 @@ import logging
 import math
 import textwrap
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from cachetools import TTLCache
 
 from dynaq.encoder import Embedder, Encoder
 from dynaq.errors import DynaqError, InputError
-from dynaq.feedback.answers import StandingEvents
-from dynaq.feedback.events import WARM_START, Event, Exposure, FeedbackEvent, events
+from dynaq.feedback.answers import HIDES, StandingEvents
+from dynaq.feedback.events import OVERSEEN, WARM_START, Event, Exposure, FeedbackEvent, events
 from dynaq.feedback.exposure_policy import POOL, rank_probabilities
 from dynaq.ingest.embedding import candidate_texts, content_hash, stored_encoder
 from dynaq.personal.redaction import keeps_personal_data, says_something, without_personal_data
@@ -31,14 +31,17 @@ from recommend_service.catalogue import ApplicantVectors, Catalogue, applicant_v
 from recommend_service.config import RecommendConfig
 from recommend_service.follower import Follower
 from recommend_service.metrics import Metrics
-from recommend_service.newcomers import Newcomers
+from recommend_service.newcomers import Applicant, Newcomers
+from recommend_service.oversight import Decisions, parts, set_aside, with_pinned
 from recommend_service.problems import Problem
 from recommend_service.rate_limit import RateLimits, What
 from recommend_service.recorder import Overloaded, Recorder
+from recommend_service.rights import Rights
 from recommend_service.run_watch import RunWatch, group_of
 from recommend_service.schemas import (
     ApplicantList,
     ApplicantShown,
+    Erasure,
     Explanation,
     FeedbackIn,
     Recommendation,
@@ -51,6 +54,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 SUMMARY = 300  # characters of a description in a list
 FUTURE = timedelta(minutes=5)  # tolerance for clocks that differ
+EXPIRY_SECONDS = 3600.0  # between two deletions of what is too old
 LEDGER_SECONDS = 60.0  # how long an applicant's judgements are cached
 LEDGERS_KEPT = 1000  # applicants whose judgements are cached
 LOOKUPS = 8  # short questions to a shared store at once
@@ -78,6 +82,7 @@ class Recommender:
         self._store_problem: str | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._meetings: set[asyncio.Task[None]] = set()
+        self._erasing: set[str] = set()
         self._changing = asyncio.Lock()
 
     async def start(self) -> None:
@@ -91,6 +96,7 @@ class Recommender:
             self._watch = RunWatch(self.config, self._group)
             self._newcomers = Newcomers(self._store, self._look_up if self._group is not None else None)
             self._standing = await self._read(lambda: StandingEvents.of(feedback.feedback()))
+            decisions = Decisions(await self._read(feedback.decisions))
             catalogue = await self._read(lambda: Catalogue.load(self._store))
             self.ranker = await self._read(lambda: self._watch.first(catalogue))
         except BaseException:
@@ -99,12 +105,18 @@ class Recommender:
         self._follower = None if changes is None else Follower(changes, self._learn)
         rank_probabilities(min(POOL, len(catalogue.job_ids)), self._sharpness)  # so that no request waits for it
         self._recorder = Recorder(feedback, self.config.max_waiting)
+        self.rights = Rights(
+            self.config, self._store, self._recorder, decisions, self._read, shared=self._group is not None
+        )
         self._texts = Texts(self.config.store, self._encoder)
         self.metrics.show_run(self.run_id)
         self._tasks = [
             asyncio.create_task(_every(self.config.poll_seconds, self._look_for_run)),
             asyncio.create_task(_every(self.config.catalogue_seconds, self._look_at_store)),
         ]
+        if self.config.keep_days is not None:
+            await self._expire()
+            self._tasks.append(asyncio.create_task(_every(EXPIRY_SECONDS, self._expire)))
 
     async def stop(self) -> None:
         """Write what was accepted, and close the store."""
@@ -143,36 +155,48 @@ class Recommender:
 
     # Lists
 
-    async def recommend(self, applicant_id: str, k: int, preference: str | None, explained: bool) -> Recommendations:
-        """Draw a list around the applicant's ranking, and store its exposure. Raises Problem, Overloaded."""
+    async def recommend(
+        self, applicant_id: str, k: int, preference: str | None, explained: bool, *, recorded: bool = True
+    ) -> Recommendations:
+        """Draw a list around the applicant's ranking, and store its exposure. Raises Problem, Overloaded.
+
+        recorded: whether the applicant is shown the list, so that it is stored as an exposure.
+        """
         ranker, wish = self.ranker, None
-        applicant, profile = await self._newcomers.find(applicant_id, ranker.catalogue)
+        applicant, profile = await self.applicant(applicant_id)
         text = " ".join((preference or "").split()) or None
         if text is not None:
             wish = Wish(await self._wish(text), self.config.preference_weight, self.config.shortlist)
         standing = await self._standing_now(applicant_id)
-        ranking = await self._ranked(ranker, applicant, max(self.config.shortlist, POOL) + len(standing))
+        decided = self.rights.decisions.of_applicant(applicant_id)
+        drawn_by = set_aside(standing, decided)
+        ranking = await self._ranked(ranker, applicant, max(self.config.shortlist, POOL) + len(drawn_by))
         draw = _generator(applicant_id, ranking.policy, text or "", datetime.now(UTC).date().isoformat())
-        shown = choose(ranking, ranker.catalogue, standing, wish, k, draw, self._sharpness)
+        shown = choose(ranking, ranker.catalogue, drawn_by, wish, k, draw, self._sharpness)
+        pinned = [one for one, action in decided.items() if action == "pin" and standing.get(one) not in HIDES]
+        shown = with_pinned(shown, ranking, ranker.catalogue, pinned, k)
         jobs = [ranker.catalogue.job(row) for row in shown.ranking.rows.tolist()]
-        exposure = self._expose(applicant_id, shown, jobs, text)
+        policy = OVERSEEN if decided else ranking.policy
+        exposure = self._expose(applicant_id, shown, jobs, text, policy) if recorded else None
         agent = ranking.policy != WARM_START
         explanations: Sequence[Explanation | None] = [None] * len(jobs)
         if explained:
             judged = await self._judged(applicant_id)
             explanations = explain(shown, ranker.catalogue, applicant, profile, judged, agent)
-        source = "agent" if agent else "warm-start"
+        source: Literal["agent", "warm-start"] = "agent" if agent else "warm-start"
         self.metrics.lists.labels(source).inc()
         return Recommendations(
             applicant_id=applicant_id,
-            source="agent" if agent else "warm-start",
+            source=source,
             note=BY_AGENT if agent else NO_AGENT,
             run_id=ranking.policy if agent else None,
             preference=text,
             exposure=exposure,
+            parts=parts(source, ranker.judge, standing, decided, wish=wish is not None, explored=self.config.explore),
             recommendations=[
                 Recommendation(
                     rank=rank,
+                    placed_by="person" if job.id in pinned else "model",
                     job_id=job.id,
                     title=job.title,
                     summary=textwrap.shorten(job.description[: 2 * SUMMARY], SUMMARY, placeholder=" …"),
@@ -187,12 +211,30 @@ class Recommender:
     def _sharpness(self) -> float:
         return self.config.sharpness if self.config.explore else math.inf
 
+    async def applicant(self, applicant_id: str) -> Applicant:
+        """An applicant, as this service or any replica knows them now. Raises Problem for an unknown one."""
+        if applicant_id in self.rights.erased:
+            raise Problem(404, "unknown-applicant", f"applicant {applicant_id!r} is not in the store")
+        return await self._newcomers.find(applicant_id, self.ranker.catalogue)
+
+    def _check_known(self, applicant_id: str) -> None:
+        """Raises Problem if an applicant who was found before has been erased meanwhile."""
+        erased = applicant_id in self.rights.erased
+        if erased or self._newcomers.known(applicant_id, self.ranker.catalogue) is None:
+            raise Problem(404, "unknown-applicant", f"applicant {applicant_id!r} is not in the store")
+
     async def _standing_now(self, applicant_id: str) -> dict[str, Event]:
-        """Job -> standing event, with what another replica has just stored, so that the very next list knows it."""
+        """Job -> standing event, with what another replica has just stored, so that the very next list knows it.
+
+        Operators' decisions are brought up to date, too.
+        """
         if self._follower is not None and self._follower.reached:
-            look = self._look_up(lambda: self._store.feedback([applicant_id]))
+            look = self._look_up(lambda: (self._store.feedback([applicant_id]), self._store.decisions([applicant_id])))
             with contextlib.suppress(DynaqError, TimeoutError):  # the store is away: what was seen until now counts
-                self._standing.add(events(await asyncio.wait_for(look, LOOKUP_SECONDS)))
+                fed, decided = await asyncio.wait_for(look, LOOKUP_SECONDS)
+                self._check_known(applicant_id)
+                self._standing.add(events(fed))
+                self.rights.decisions.add_table(decided)
         return self._standing.of_applicant(applicant_id)
 
     async def _wish(self, text: str) -> FloatArray:
@@ -208,10 +250,11 @@ class Recommender:
             ranking = await loop.run_in_executor(self._ranking, ranker.rank, applicant, depth)
         return ranking
 
-    def _expose(self, applicant_id: str, shown: Shown, jobs: list[Job], preference: str | None) -> str:
+    def _expose(self, applicant_id: str, shown: Shown, jobs: list[Job], preference: str | None, policy: str) -> str:
+        self._check_known(applicant_id)  # again, just before it is queued: they may have been erased meanwhile
         key = uuid.uuid4().hex
         if jobs:
-            ids, policy = tuple(job.id for job in jobs), shown.ranking.policy
+            ids = tuple(job.id for job in jobs)
             self._recorder.expose(
                 Exposure(applicant_id, key, datetime.now(UTC), ids, shown.propensities, policy, preference)
             )
@@ -225,7 +268,8 @@ class Recommender:
             rows.sort(key=lambda row: row["created_at"])
             labels = ("apply", "save", "click", "ignore")
             known = {row["job_id"]: {label: row[f"p_{label}"] for label in labels} for row in rows}
-            self._ledgers[applicant_id] = known
+            if applicant_id not in self.rights.erased:
+                self._ledgers[applicant_id] = known
         return known
 
     def job(self, job_id: str) -> Job:
@@ -244,7 +288,7 @@ class Recommender:
         shown = [
             ApplicantShown(id=one, headline=_headline(known[1]), has_agent=ranker.has_agent(one))
             for one in ids[:limit]
-            if (known := self._newcomers.known(one, ranker.catalogue)) is not None
+            if one not in self.rights.erased and (known := self._newcomers.known(one, ranker.catalogue)) is not None
         ]
         return ApplicantList(applicants=shown, next=ids[limit - 1] if len(ids) > limit else None)
 
@@ -266,6 +310,8 @@ class Recommender:
         return records
 
     async def _keep(self, records: list[FeedbackEvent]) -> None:
+        for one in records:
+            self._check_known(one.applicant_id)
         try:
             new = await self._recorder.add(records)
         except Overloaded:
@@ -273,17 +319,18 @@ class Recommender:
         except DynaqError as error:
             raise Problem(503, "store-unavailable", f"no event was stored: {error}", retry_after=5) from error
         if new:
-            self._standing.add(records)
+            known: Iterable[FeedbackEvent] = records
         else:  # some were stored before, perhaps with another time, and that one counts
             applicants = list({one.applicant_id for one in records})
-            self._standing.add(events(await self._read(lambda: self._store.feedback(applicants))))
+            known = events(await self._read(lambda: self._store.feedback(applicants)))
+        self._standing.add(one for one in known if one.applicant_id not in self.rights.erased)
         for event in records:
             self.metrics.events.labels(event.event).inc()
 
     async def _check(self, one: FeedbackIn, now: datetime, place: str) -> None:
         catalogue, run = self.ranker.catalogue, self.ranker.run
         try:
-            await self._newcomers.find(one.applicant_id, catalogue)
+            await self.applicant(one.applicant_id)
         except Problem as problem:
             raise Problem(problem.status, problem.name, f"{place}{problem.detail}", problem.retry_after) from problem
         # A job that has just left the catalogue may still be on an applicant's screen.
@@ -320,23 +367,56 @@ class Recommender:
             raise Problem(503, "store-busy", str(error), retry_after=5) from error
         if before is not None and not (repeatable and before == applicant):
             raise Problem(409, "applicant-exists", f"applicant {applicant.id!r} is in the store already")
+        self.rights.erased.discard(applicant.id)
         self._newcomers.add((applicant_vectors(applicant.id, blocks, layout), applicant))
+
+    # Rights
+
+    async def forget(self, applicant_id: str) -> Erasure:
+        """Erase an applicant from the store, the runs that serve or served, and memory. Raises Problem."""
+        self._erasing.add(applicant_id)
+        try:
+            erasure = await self.rights.erase(applicant_id)
+            self._drop(applicant_id)
+        finally:
+            self._erasing.discard(applicant_id)
+        await self._look_for_run()
+        await self._look_at_store()
+        return erasure
+
+    def _drop(self, applicant_id: str) -> None:
+        """Remove an applicant from memory, except from the catalogue, which is loaded anew."""
+        self._newcomers.drop(applicant_id)
+        self._standing.forget(applicant_id)
+        self.rights.decisions.forget(applicant_id)
+        self._ledgers.pop(applicant_id, None)
+        self.ranker.forget(applicant_id)
+
+    async def _expire(self) -> None:
+        self._standing = await self.rights.expire() or self._standing
 
     # In the background
 
     def _learn(self, added: Added) -> None:
         """Take over what any replica, this one included, has stored."""
-        self._standing.add(added.events)
+        self._standing.add(one for one in added.events if one.applicant_id not in self.rights.erased)
         catalogue = self.ranker.catalogue
         for one in added.applicants:
-            if self._newcomers.known(one, catalogue) is None:
-                task = asyncio.create_task(self._meet(one))
-                self._meetings.add(task)
-                task.add_done_callback(self._meetings.discard)
+            if one in self.rights.erased or self._newcomers.known(one, catalogue) is None:
+                self._soon(self._meet(one))
+        if added.erased:
+            self._soon(self._look_at_store())
+
+    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._meetings.add(task)
+        task.add_done_callback(self._meetings.discard)
 
     async def _meet(self, applicant_id: str) -> None:
-        with contextlib.suppress(Problem):  # gone again; or the store is away, and a request will look again
-            await self._newcomers.find(applicant_id, self.ranker.catalogue)
+        with contextlib.suppress(Problem):  # the store is away, and a request will look again
+            found = await self._newcomers.look(applicant_id, self.ranker.catalogue.layout)
+            if found is not None and applicant_id not in self._erasing:  # erased before, and created again elsewhere
+                self.rights.erased.discard(applicant_id)
 
     async def _look_for_run(self) -> None:
         async with self._changing:
@@ -344,7 +424,7 @@ class Recommender:
 
     async def _look_at_store(self) -> None:
         async with self._changing:
-            before = self.ranker.catalogue
+            before, newcomers = self.ranker.catalogue, self._newcomers.ids
             try:
                 catalogue = await self._read(lambda: Catalogue.load(self._store, before))
             except DynaqError as error:
@@ -353,7 +433,15 @@ class Recommender:
                 return
             self._store_problem = None
             await self._take(catalogue)
+            await self._drop_erased(before, catalogue, newcomers)
         self._newcomers.forget(self.ranker.catalogue)
+
+    async def _drop_erased(self, before: Catalogue, now: Catalogue, newcomers: Sequence[str]) -> None:
+        """Drop applicants whom another process or replica erased, and what this one has written of them since."""
+        known = [*newcomers, *(before.applicant_ids if now is not before else ())]
+        left = [one for one in known if one not in now]
+        for one in await self.rights.erased_elsewhere(left):
+            self._drop(one)
 
     async def _take(self, catalogue: Catalogue) -> None:
         """Switch to this catalogue, and to the newest run."""

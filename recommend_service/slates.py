@@ -101,7 +101,7 @@ def explain(
         explanations.append(
             Explanation(
                 cosine=float(cosines[place]),
-                q=float(ranking.scores[place]) if by_agent else None,
+                q=float(ranking.scores[place]) if by_agent and np.isfinite(ranking.scores[place]) else None,
                 q_is_estimated=bool(ranking.estimated[place]),
                 judge=judged.get(job.id),
                 preference=None if shown.wish is None else float(shown.wish[place]),

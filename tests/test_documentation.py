@@ -24,7 +24,9 @@ from fastapi.testclient import TestClient
 
 from cluster.tuning.space import read_space
 from dynaq.agent.config import DynaQConfig
+from dynaq.stores import open_store
 from jobs.cli import VERBS, run
+from jobs.terminal.signatures import module_of
 from recommend_service.api import make_app
 from recommend_service.config import RecommendConfig
 from recommend_service.promotions import ServingFolder
@@ -112,7 +114,7 @@ def dynaq_complaint(arguments: list[str], monkeypatch: pytest.MonkeyPatch, *, wh
         rest, whole = rest[: rest.index("--")], False
         if said:
             return said
-    module = importlib.import_module(f"jobs.{verb}")
+    module = importlib.import_module(module_of(verb))
     if not whole:
         unknown = {word for word in rest if re.match(r"--?[a-z]", word)} - options(verb)
         return f"no option {', '.join(unknown)}" if unknown else ""
@@ -130,7 +132,7 @@ def dynaq_complaint(arguments: list[str], monkeypatch: pytest.MonkeyPatch, *, wh
 def options(verb: str) -> set[str]:
     """The options of a verb."""
     app = typer.Typer(add_completion=False)
-    app.command(verb)(importlib.import_module(f"jobs.{verb}").main)
+    app.command(verb)(importlib.import_module(module_of(verb)).main)
     parameters = typer.main.get_command(app).params
     return {name for one in parameters for name in (*one.opts, *one.secondary_opts)} | {"--help", "--debug"}
 
@@ -220,9 +222,12 @@ def test_the_tasks_of_the_howto_are_done_by_its_commands(
     done = [command for block in page for command in commands(block) if not elsewhere.search(command)]
     for command in done:
         assert run(words(command)[1:]) == 0, command
-    assert len(done) == 8
+    assert len(done) == 10
     assert "Data engineer" in capsys.readouterr().out
     assert (tmp_path / "runs/first/report.html").exists()
+    assert "Truck driver" in (tmp_path / "joe.json").read_text()
+    with open_store("data/mine", read_only=True) as store:
+        assert store.ids("candidate") == ["ann"]
     current = ServingFolder("data/serving").current()
     assert current is not None
     assert current.run.endswith("/runs/first")

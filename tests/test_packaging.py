@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 import yaml
 
-from jobs.cli import VERBS
+from jobs.cli import VERBS, module_of
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -23,7 +23,7 @@ SHARE = PurePosixPath("share/dynaq-jobs")  # below the environment's prefix
 # What the documentation names for those who develop, and only the repository has.
 FOR_DEVELOPERS = ("tests", "pyproject.toml", "CONTRIBUTING.md", "SECURITY.md", "CITATION.cff")
 PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md")
-IMPORT_ALL = "import importlib, sys; [importlib.import_module(f'jobs.{verb}') for verb in sys.argv[1:]]"
+IMPORT_ALL = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"
 
 
 def tracked() -> set[str]:
@@ -112,7 +112,7 @@ def test_the_wheel_says_under_which_licence_it_is(dist: Path) -> None:
 def test_every_command_is_imported_from_the_installed_wheel(installed: Path, tmp_path: Path) -> None:
     where = "import jobs.cli, reward_service.app, recommend_service.app; print(jobs.cli.__file__)"
     done = subprocess.run(
-        [sys.executable, "-c", f"{IMPORT_ALL}; {where}", *VERBS],
+        [sys.executable, "-c", f"{IMPORT_ALL}; {where}", *map(module_of, VERBS)],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(installed)},
         capture_output=True,

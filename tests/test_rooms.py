@@ -12,8 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = {"dynaq": 0, "cluster": 1, "reward_service": 2, "recommend_service": 2, "jobs": 3}
-VERBS = {"config", "demo", "doctor", "evaluate", "ingest", "judge", "pretrain", "promote", "recommend", "report"}
-VERBS |= {"serve", "simulate", "submit", "train", "tune"}
+VERBS = {"config", "demo", "doctor", "evaluate", "export_person", "forget", "ingest", "judge", "pretrain", "promote"}
+VERBS |= {"recommend", "report", "serve", "simulate", "submit", "train", "tune"}
 
 
 def imports() -> Iterator[tuple[str, str]]:

@@ -16,12 +16,14 @@ from dynaq.agent.config import DynaQConfig
 from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.agent.replay_buffer import JudgedPairs
 from dynaq.agent.reward_strategy import RewardStrategy
+from dynaq.agent.stacked_mlp import StackedMLP, without_row
 from dynaq.agent.tensor_files import read_saved, write_saved
 from dynaq.agent.world_model import StartingNetworks
 from dynaq.errors import InputError
 from dynaq.tensor_cache import TensorCache, check_encoder_of
 
 NAME = "block"
+JUDGE_TENSORS = ("trust.theta", "trust.confusion", "trust.error")
 
 
 def save_block(block: DynaQBlock, folder: str | Path) -> None:
@@ -89,3 +91,36 @@ def load_block(
         if (finished := tensors.get(f"finished.{i}")) is not None:
             block.finished[i] = finished.to(block.device)
     return block
+
+
+def without_agent(source: str | Path, target: str | Path, applicant_id: str) -> None:
+    """Write a saved block into another folder without one applicant; the other agents are as they were.
+
+    It needs neither the store nor the applicant's vectors. Raises InputError when the folder is not a checkpoint.
+    """
+    tensors, record = read_saved(source, NAME, "checkpoint")
+    applicants = list(record["applicant_ids"])
+    agent, agents = applicants.index(applicant_id), len(applicants)
+    config = DynaQConfig(**record["config"])
+    hidden = {"q": config.q_hidden, "q_target": config.q_hidden, "model": config.model_hidden}
+    left: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        kind, _, part = name.partition(".")
+        if kind in ("generator", "finished"):  # one tensor per agent
+            number = int(part)
+            if number != agent:
+                left[f"{kind}.{number - (number > agent)}"] = tensor
+        elif kind in hidden:
+            left[name] = tensor if part == "step" else StackedMLP.without_agent(tensor, agent, agents, hidden[kind])
+        elif name.startswith("trust.gold."):
+            left[name] = tensor[tensors["trust.gold.agent"] != agent]
+        elif name in JUDGE_TENSORS:  # of the judge, estimated from the whole block's answers
+            left[name] = tensor
+        else:
+            left[name] = without_row(tensor, agent)
+    if (own := left.get("trust.gold.agent")) is not None:
+        left["trust.gold.agent"] = own - (own > agent).to(own.dtype)
+    record["applicant_ids"] = [one for one in applicants if one != applicant_id]
+    record["cumulative"] = [total for i, total in enumerate(record["cumulative"]) if i != agent]
+    record["failures"].pop(applicant_id, None)
+    write_saved(target, NAME, left, record)

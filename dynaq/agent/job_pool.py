@@ -22,7 +22,6 @@ import numpy.typing as npt
 import torch
 
 from dynaq.agent.pair_features import (
-    JOB_BLOCK_WEIGHTS,
     STANDARDISED_SCALE,
     job_embedding,
     log_rank,
@@ -33,6 +32,7 @@ from dynaq.agent.pair_features import (
 from dynaq.agent.pair_inputs import InteractionInputs, PairInputs, make_inputs
 from dynaq.agent.replay_buffer import JudgedPairs
 from dynaq.job_index import JobIndex
+from dynaq.layout import JOB_BLOCK_WEIGHTS
 from dynaq.tensor_cache import TensorCache
 
 Rows = npt.NDArray[np.int64]
@@ -43,7 +43,7 @@ FETCHED_SHARE = 16  # one in so many is exchanged per round
 EXPLORED_SHARE = 64  # for a random one
 NEIGHBOURHOODS = 2  # newly liked jobs whose neighbours are fetched, per agent and round
 FAVOURITES = 64  # best jobs from which an agent's taste is taken
-TINY = 1e-12
+MIN_NORM = 1e-12
 TILE = 512  # jobs in one product
 SLOTS = 8  # judged jobs in one product
 
@@ -93,7 +93,7 @@ class JobPool(Protocol):
         ...
 
 
-class WholeCatalogue:
+class WholeCatalogue(JobPool):
     """A `JobPool` in which every agent has every job."""
 
     def __init__(self, cache: TensorCache, applicant_ids: Sequence[str], device: torch.device) -> None:
@@ -139,7 +139,7 @@ class WholeCatalogue:
         return log_rank(scores)
 
 
-class CandidatePool:
+class CandidatePool(JobPool):
     """A `JobPool` of `size` candidates per agent.
 
     Args:
@@ -245,7 +245,7 @@ class CandidatePool:
         own = self.cache.applicants[self.cache.applicant_index(self.applicant_ids[agent])].astype(np.float32)
         state = torch.tensor([float(np.linalg.norm(own[layout.state_slice(s)])) for s, _ in layout.pairs])
         action = torch.stack([1.0 / inverse[:, layout.action.index(a)] for _, a in layout.pairs], dim=1)
-        joint: torch.Tensor = (pairs * state * action).sum(1) / (state.norm() * action.norm(dim=1)).clamp_min(TINY)
+        joint: torch.Tensor = (pairs * state * action).sum(1) / (state.norm() * action.norm(dim=1)).clamp_min(MIN_NORM)
         return joint
 
     def _products(
@@ -268,7 +268,7 @@ class CandidatePool:
                 tile[: len(part)] = self.cache.jobs[part]
             here = slice(start, start + len(part))
             if inverse is not None:
-                inverse[here] = 1.0 / blocks.norm(dim=2)[: len(part)].clamp_min(TINY)
+                inverse[here] = 1.0 / blocks.norm(dim=2)[: len(part)].clamp_min(MIN_NORM)
             for found, other in zip(products, others, strict=True):
                 found[here] = torch.bmm(blocks.transpose(0, 1), other).transpose(0, 1)[: len(part)]
         return products, inverse
@@ -316,7 +316,7 @@ class CandidatePool:
         if not len(judged):
             return torch.empty(len(rows), 0, device=self._device)
         inverse = self._inverse[agent, torch.from_numpy(places)]
-        own = ((inverse < 0.1 / TINY) * self._weights).sum(1)[:, None]  # a missing block is at the origin
+        own = ((inverse < 0.1 / MIN_NORM) * self._weights).sum(1)[:, None]  # a missing block is at the origin
         # [slots, action_blocks, block_dim] each
         units = [self._unit(np.resize(judged[s : s + SLOTS], SLOTS)) for s in range(0, len(judged), SLOTS)]
         products, _ = self._products(rows, [unit.permute(1, 2, 0).contiguous() for unit in units], norms=False)
@@ -332,7 +332,7 @@ class CandidatePool:
         blocks = torch.from_numpy(self.cache.jobs[rows].astype(np.float32, copy=False)).view(
             len(rows), self._actions, -1
         )
-        unit: torch.Tensor = blocks / blocks.norm(dim=2, keepdim=True).clamp_min(TINY)
+        unit: torch.Tensor = blocks / blocks.norm(dim=2, keepdim=True).clamp_min(MIN_NORM)
         return unit
 
     def embedding(self, rows: Rows) -> torch.Tensor:

@@ -13,10 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dynaq.layout import JOB_BLOCK_WEIGHTS
 from dynaq.tensor_cache import TensorCache
 
-# Relative weight of each block in the distance of two jobs; blocks that the layout lacks do not count.
-JOB_BLOCK_WEIGHTS = {"title": 1.0, "description": 1.0, "technical_skills": 0.5, "soft_skills": 0.2}
 STANDARDISED_SCALE = 0.3
 
 

@@ -173,9 +173,26 @@ class StackedMLP:
         """Tensors of a checkpoint: parameters and Adam's moments."""
         return {"parameters": self.parameters.flat, **self._optimizer.state.get(self.parameters.flat, {})}
 
+    @staticmethod
+    def without_agent(flat: torch.Tensor, agent: int, agents: int, hidden: Sequence[int]) -> torch.Tensor:
+        """A flat buffer of `agents` networks (parameters, or Adam's moments) without those of one.
+
+        hidden: widths of the hidden layers; that of the actions follows from the buffer's length.
+        """
+        after = [*hidden, 1]
+        first = len(flat) // agents - sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(after))
+        layers = Layers(agents, [first // after[0] - 1, *after], flat.device, flat)
+        pairs = zip(layers.weights, layers.biases, strict=True)
+        return torch.cat([without_row(part, agent).flatten() for pair in pairs for part in pair])
+
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         """Restore what `state` returned."""
         flat = self.parameters.flat
         flat.copy_(state["parameters"])
         if len(state) > 1:
             self._optimizer.state[flat] = {k: v.to(flat.device) for k, v in state.items() if k != "parameters"}
+
+
+def without_row(tensor: torch.Tensor, row: int) -> torch.Tensor:
+    """The tensor without one entry of its first axis."""
+    return torch.cat([tensor[:row], tensor[row + 1 :]])

@@ -103,6 +103,10 @@ class StandingEvents:
         """Job -> the applicant's standing event for it; empty for an applicant without events."""
         return {job_id: dated.event for job_id, dated in self._standing.get(applicant_id, {}).items()}
 
+    def forget(self, applicant_id: str) -> None:
+        """Drop an applicant's events."""
+        self._standing.pop(applicant_id, None)
+
     def _add(self, applicant_id: str, job_id: str, new: _Dated) -> None:
         own = self._standing.setdefault(applicant_id, {})
         known = own.get(job_id)

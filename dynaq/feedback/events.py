@@ -23,6 +23,7 @@ from dynaq.errors import InputError
 Event = Literal["apply", "save", "click", "ignore", "hire"]
 EVENTS: tuple[Event, ...] = get_args(Event)
 WARM_START = "warm-start"  # the policy of applicants who have no agent yet
+OVERSEEN = "overseen"  # the policy of lists that an operator's decision changed, which say nothing about a ranking
 
 MAX_TEXT = 512  # characters of an id, a key, a source or a policy
 MAX_PREFERENCE = 2000  # characters
@@ -48,6 +49,20 @@ EXPOSURE_SCHEMA = pa.schema(
         ("propensities", pa.list_(pa.float64())),
         ("policy", pa.string()),
         ("preference", pa.string()),
+    ]
+)
+
+Action = Literal["block", "pin", "clear"]
+ACTIONS: tuple[Action, ...] = get_args(Action)
+DECISION_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("applicant_id", pa.string()),
+        ("job_id", pa.string()),
+        ("action", pa.string()),
+        ("at", AT),
+        ("operator", pa.string()),
+        ("reason", pa.string()),
     ]
 )
 
@@ -126,6 +141,37 @@ class Exposure:
         object.__setattr__(self, "propensities", tuple(self.propensities))
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What an operator decided about one job for one applicant. Decisions are only added, so that they are their log.
+
+    Args:
+        applicant_id, job_id: the pair.
+        action: block (never list the job), pin (list it first) or clear (undo both); the latest of a pair counts.
+        at, key: as in FeedbackEvent.
+        operator: who decided.
+        reason: why.
+
+    Raises InputError naming the invalid field.
+    """
+
+    applicant_id: str
+    job_id: str
+    action: Action
+    at: datetime
+    operator: str
+    reason: str
+    key: str
+
+    def __post_init__(self) -> None:
+        for name in ("applicant_id", "job_id", "operator", "key"):
+            _check_text("decision", name, getattr(self, name))
+        _check_text("decision", "reason", self.reason, empty=True)
+        if self.action not in ACTIONS:
+            raise InputError(f"decision: action {self.action!r} is not one of {', '.join(ACTIONS)}")
+        object.__setattr__(self, "at", _utc("decision", self.at))
+
+
 def event_row(event: FeedbackEvent) -> dict[str, Any]:
     """The event as a row with the columns of FEEDBACK_SCHEMA."""
     return {name: getattr(event, name) for name in FEEDBACK_SCHEMA.names}
@@ -137,9 +183,19 @@ def exposure_row(exposure: Exposure) -> dict[str, Any]:
     return row | {"job_ids": list(exposure.job_ids), "propensities": list(exposure.propensities)}
 
 
+def decision_row(decision: Decision) -> dict[str, Any]:
+    """The decision as a row with the columns of DECISION_SCHEMA."""
+    return {name: getattr(decision, name) for name in DECISION_SCHEMA.names}
+
+
 def events(table: pa.Table) -> Iterator[FeedbackEvent]:
     """Records of a table with the columns of FEEDBACK_SCHEMA."""
     return (FeedbackEvent(**row) for row in _rows(table))
+
+
+def decisions(table: pa.Table) -> Iterator[Decision]:
+    """Records of a table with the columns of DECISION_SCHEMA."""
+    return (Decision(**row) for row in _rows(table))
 
 
 def exposures(table: pa.Table) -> Iterator[Exposure]:

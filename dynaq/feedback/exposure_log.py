@@ -6,9 +6,9 @@ event that it led to and that stands for the pair (`dynaq.feedback.answers.stand
 An event that stood when the list was shown is not credited again: saving or opening a job that is already saved earns
 nothing, because otherwise a list would be rewarded for repeating what an earlier one had found.
 
-Lists re-ranked by a preference are left out, because it is unknown how the new policy would have used the
-preference. Jobs to which the applicant had applied, or that they had declined, when a list was shown are removed from
-the new policy's ranking as well, as the service does.
+Lists re-ranked by a preference, or changed by an operator's decision, are left out, because it is unknown what the new
+policy would have made of them. Jobs to which the applicant had applied, or that they had declined, when a list was
+shown are removed from the new policy's ranking as well, as the service does.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynaq.feedback.answers import EVENT_LABELS, HIDES, standing
-from dynaq.feedback.events import Event, Exposure, exposures
+from dynaq.feedback.events import OVERSEEN, Event, Exposure, exposures
 from dynaq.feedback.exposure_policy import POOL
 from dynaq.feedback.off_policy import Numbers, SlateLog
 from dynaq.judging.judgement import Label
@@ -41,8 +41,8 @@ class LoggedLists:
         exposures: the lists as logged, by time.
         hidden: for each list, the jobs that its applicant had applied to, been hired for or declined by then.
         rewards: for each list, the reward at each rank.
-        with_preference, of_others, before: number of lists left out because a preference re-ranked them, because their
-            applicant was not requested, or because they were shown too early.
+        with_preference, of_others, before: number of lists left out because a preference or an operator changed them,
+            because their applicant was not requested, or because they were shown too early.
         unshown_events: number of events that no list led to.
     """
 
@@ -104,7 +104,8 @@ def logged_lists(
         after: lists shown up to this time are left out, because the new policy may have learned from their events.
     """
     ours = shown.filter(pc.is_in(shown.column("applicant_id"), pa.array(list(applicants), pa.string())))
-    plain = ours.filter(pc.is_null(ours.column("preference")))
+    decided = pc.equal(ours.column("policy"), OVERSEEN)
+    plain = ours.filter(pc.and_(pc.is_null(ours.column("preference")), pc.invert(decided)))
     recent = plain
     if after is not None:
         recent = plain.filter(pc.greater(plain.column("at"), pa.scalar(after, plain.schema.field("at").type)))

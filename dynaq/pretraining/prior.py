@@ -128,8 +128,11 @@ class Pretrained:
         features = pair_features(cache, applicants) if features is None else features.cpu()
         return PretrainedPrior(self, cache, applicants, features, device)
 
-    def save(self, folder: str | Path) -> None:
-        """Write `pretrained.safetensors` and `pretrained.json`."""
+    def save(self, folder: str | Path, fitted_on: Mapping[str, Any] | None = None) -> None:
+        """Write `pretrained.safetensors` and `pretrained.json`.
+
+        fitted_on: judge and seed, so that the networks can be fitted again without some applicants.
+        """
         tensors = {
             f"{kind}.{fold}.{member}.{name}": tensor
             for kind, folds in (("prior", self.priors), ("head", self.heads))
@@ -148,6 +151,7 @@ class Pretrained:
             "label_values": self.label_values,
             "gain": asdict(self.gain) if self.gain else None,
             "falls_back": self.falls_back,
+            "fitted_on": dict(fitted_on or {}),
         }
         write_saved(folder, PRETRAINED, tensors, record)
 

@@ -8,13 +8,14 @@ and others read as one table.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +35,7 @@ METRICS = "metrics.parquet"
 RECOMMENDATIONS = "recommendations.parquet"
 REPORT = "report.html"
 COSTS = "costs.json"  # of an endpoint's calls, over all sessions of the run
+COHORT_BLOCKS = "agents/cohort.json"  # block -> its applicants, as they were divided at the run's start
 GOLD = "gold.parquet"  # the hand-made labels of --gold
 
 
@@ -90,6 +92,13 @@ class RunFolder:
         filesystem, path = self._place
         selector = fs.FileSelector(f"{path}/{name}".rstrip("/"), allow_not_found=True)
         return sorted(info.base_name for info in filesystem.get_file_info(selector))
+
+    def files(self) -> list[str]:
+        """Names of all files in the folder and below, relative to it, sorted; empty if it does not exist."""
+        filesystem, path = self._place
+        selector = fs.FileSelector(path, allow_not_found=True, recursive=True)
+        found = (info.path for info in filesystem.get_file_info(selector) if info.type == fs.FileType.File)
+        return sorted(name.removeprefix(path).lstrip("/") for name in found)
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write a file atomically: by a rename on a local disk; object stores show an object only when it is complete.
@@ -160,9 +169,12 @@ class RunFolder:
         return pq.read_table(pa.BufferReader(self.read_bytes(name)))
 
     def dataset(self, name: str) -> ds.Dataset:
-        """A table in parts, to read some of its rows or columns. Its rows are in the order of the parts."""
+        """A table, in parts or not, to read some of its rows or columns. Its rows are in the order of the parts."""
         filesystem, path = self._place
-        return ds.dataset(f"{path}/{name}", filesystem=filesystem, format="parquet")
+        place: str | list[str] = f"{path}/{name}"
+        if self.in_parts(name):  # without what an interruption left beside them
+            place = [f"{path}/{name}/{part}" for part in self.names(name) if part.endswith(".parquet")]
+        return ds.dataset(place, filesystem=filesystem, format="parquet")
 
     def write_yaml(self, name: str, value: Any) -> None:
         """Write a YAML file, keys in the order given. Raises as `write_bytes`."""
@@ -216,3 +228,22 @@ class RunFolder:
         filesystem, path = self._place
         if self.exists(name):
             filesystem.delete_dir(f"{path}/{name}")
+
+    def remove_file(self, name: str) -> None:
+        """Delete a file. Raises DynaqError when that fails."""
+        filesystem, path = self._place
+        try:
+            filesystem.delete_file(f"{path}/{name}")
+        except OSError as error:
+            raise DynaqError(f"cannot delete {name} in run folder {self.uri!r}: {error}") from error
+
+
+def read_blocks(folder: RunFolder) -> dict[str, list[str]]:
+    """Block number -> its applicants, as the run recorded them; empty for runs of earlier versions."""
+    recorded: dict[str, list[str]] = folder.read_json(COHORT_BLOCKS) if folder.exists(COHORT_BLOCKS) else {}
+    return recorded
+
+
+def cohort_digest(cohort: Sequence[str]) -> str:
+    """Hash of the cohort's members and their order, to tell two cohorts apart."""
+    return hashlib.sha256("\n".join(cohort).encode()).hexdigest()[:16]

@@ -82,6 +82,23 @@ def write_serving(folder: RunFolder, layout: str, job_ids: Sequence[str], blocks
         "catalogue_sha256": hashlib.sha256(catalogue.getvalue()).hexdigest(),
         "blocks": agents,
     }
+    return _write_record(folder, record)
+
+
+def replace_blocks(folder: RunFolder, blocks: Sequence[str]) -> str | None:
+    """Serve these blocks instead of those that the run named. Returns the new run id; None if nothing changed.
+
+    The ids that the run had before stay in `earlier_ids`: lists that it ranked are logged under them.
+    """
+    record = folder.read_json(SERVING)
+    if [block["folder"] for block in record["blocks"]] == list(blocks):
+        return None
+    record["earlier_ids"] = [*record.get("earlier_ids", ()), record["run_id"]]
+    record["blocks"] = [{"folder": block} | folder.read_json(f"{block}/{AGENTS}") for block in blocks]
+    return _write_record(folder, record)
+
+
+def _write_record(folder: RunFolder, record: dict[str, Any]) -> str:
     record["run_id"] = _run_id(record)
     folder.write_json(SERVING, record)
     return str(record["run_id"])
@@ -97,6 +114,7 @@ class ServedRun:
         layout: layout of the catalogue it was trained on.
         job_ids: the columns of Q.
         places: applicant -> where the agent's row is.
+        earlier_ids: ids that it had before applicants were forgotten.
     """
 
     folder: RunFolder
@@ -104,6 +122,7 @@ class ServedRun:
     layout: str
     job_ids: tuple[str, ...]
     places: Mapping[str, Place]
+    earlier_ids: frozenset[str] = frozenset()
 
     @classmethod
     def open(cls, uri: str) -> ServedRun:
@@ -119,7 +138,8 @@ class ServedRun:
                 places |= _checked_block(folder, block, len(job_ids))
             if record["run_id"] != _run_id(record):
                 raise InputError(f"run {folder.uri!r} is broken: {SERVING} was changed after it was written")
-            return cls(folder, str(record["run_id"]), str(record["layout"]), job_ids, places)
+            earlier = frozenset(map(str, record.get("earlier_ids", ())))
+            return cls(folder, str(record["run_id"]), str(record["layout"]), job_ids, places, earlier)
         except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
             reason = f"{type(error).__name__}: {error}"
             raise InputError(f"run {folder.uri!r} is broken ({reason}); train it again, or serve another") from error
@@ -128,6 +148,12 @@ class ServedRun:
     def columns(self) -> Mapping[str, int]:
         """Job id -> its column of Q."""
         return {job_id: column for column, job_id in enumerate(self.job_ids)}
+
+    @cached_property
+    def judge(self) -> str | None:
+        """Fingerprint of the judge whose answers the agents learned from; None if unknown or there was none."""
+        config = self.folder.read_yaml(CONFIG) if self.folder.exists(CONFIG) else {}
+        return config.get("judge_fingerprint")
 
     def q_values(self, applicant_id: str) -> tuple[Columns, FloatArray] | None:
         """The columns that an agent knows and its Q of them, both `[k]`, read from disk; None without an agent.

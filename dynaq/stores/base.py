@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Protocol, Self, overload
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dynaq.errors import InputError
-from dynaq.feedback.events import Exposure, FeedbackEvent
+from dynaq.feedback.events import Decision, Exposure, FeedbackEvent
 from dynaq.judging.judgement import Judgement, judgement_row
 from dynaq.layout import CANDIDATE_BLOCKS, JOB_BLOCKS
 from dynaq.qrels import Qrels
@@ -69,10 +70,17 @@ class VectorBatch:
 
 @dataclass(frozen=True)
 class Added:
-    """What was added to a store: feedback events, and ids of applicants whose vectors are there."""
+    """What was added to a store.
+
+    Args:
+        events: feedback.
+        applicants: ids of applicants whose vectors are there.
+        erased: whether someone was erased; who it was is not told.
+    """
 
     events: Sequence[FeedbackEvent] = ()
     applicants: Sequence[str] = ()
+    erased: bool = False
 
 
 class Changes(Protocol):
@@ -162,6 +170,22 @@ class FeedbackStore(Protocol):
 
     def exposures(self, applicants: Sequence[str] | None = None) -> pa.Table:
         """Exposures, oldest first, with the columns of `EXPOSURE_SCHEMA`."""
+        ...
+
+    def add_decisions(self, decisions: Sequence[Decision]) -> None:
+        """Keep what operators decided, keyed and durable like events."""
+        ...
+
+    def decisions(self, applicants: Sequence[str] | None = None) -> pa.Table:
+        """Decisions, oldest first, with the columns of `DECISION_SCHEMA`."""
+        ...
+
+    def forget_events(self, applicant_id: str) -> dict[str, int]:
+        """Delete an applicant's events, exposures and decisions. Returns how many rows of each. Can be repeated."""
+        ...
+
+    def expire_events(self, before: datetime) -> int:
+        """Delete events and exposures older than a time. Returns how many rows."""
         ...
 
     def changes(self) -> Changes | None:
@@ -300,6 +324,21 @@ class Store(FeedbackStore, Protocol):
 
     def put_qrels(self, qrels: Qrels) -> None:
         """Replace all relevance grades."""
+        ...
+
+    def forget_records(self, applicant_id: str) -> dict[str, int]:
+        """Delete all that the store holds of an applicant but events: text, vectors, judgements, relevance.
+
+        Returns how many rows of each. Can be repeated after an interruption.
+        """
+        ...
+
+    def note_forgotten(self, note: Mapping[str, str]) -> None:
+        """Add to the record of erasures, which is only ever added to. Durable when this returns."""
+        ...
+
+    def forgotten(self) -> list[dict[str, str]]:
+        """The record of erasures, oldest first."""
         ...
 
     def meta(self) -> dict[str, Any]:

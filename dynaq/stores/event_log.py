@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,11 @@ class EventLog:
             log.unlink()
         if len(self._folder.names(self._table)) > MAX_SEGMENTS_WHILE_OPEN:
             self._folder.merge(self._table, (KEY,))
+
+    def delete(self, column: str, gone: Callable[[Any], Any]) -> int:
+        """Delete the rows whose `column` the function marks, as `SegmentFolder.delete` does. Returns how many."""
+        self.settle()  # deletes torn lines too, which may hold anything
+        return self._folder.delete(self._table, (KEY,), column, gone)
 
     def _turn_over(self) -> None:
         """Settle the existing logs and begin a new one."""

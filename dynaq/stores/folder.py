@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,7 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dynaq.feedback.events import EXPOSURE_SCHEMA, FEEDBACK_SCHEMA, Exposure, FeedbackEvent
+from dynaq.feedback.events import (
+    DECISION_SCHEMA,
+    EXPOSURE_SCHEMA,
+    FEEDBACK_SCHEMA,
+    Decision,
+    Exposure,
+    FeedbackEvent,
+)
 from dynaq.judging.judgement import JUDGEMENT_SCHEMA, Judgement
 from dynaq.layout import BLOCK_DIM
 from dynaq.qrels import QRELS_SCHEMA, Qrels, qrels_from_table
@@ -30,7 +39,7 @@ from dynaq.stores.base import (
     usable_rows,
 )
 from dynaq.stores.folder_events import FolderEvents
-from dynaq.stores.segments import MAX_SEGMENTS_WHILE_OPEN, SegmentFolder, groups_with, live_batches
+from dynaq.stores.segments import MAX_SEGMENTS_WHILE_OPEN, SegmentFolder, groups_with, live_batches, sync_folder
 
 JOBS_TEXT_SCHEMA = pa.schema(
     [
@@ -52,6 +61,7 @@ CANDIDATES_TEXT_SCHEMA = pa.schema(
         ("experience", pa.large_string()),  # JSON list of positions
     ]
 )
+ERASURES = "forgotten.jsonl"
 LEDGER_KEYS = ("applicant_id", "job_id", "judge")
 BATCH_ROWS = 4096
 WRITE_BATCH_CHARS = 64 << 20  # a batch of very long texts has fewer rows
@@ -89,16 +99,14 @@ class FolderStore(Store):
         return before
 
     def delete_records(self, kind: Kind, ids: Sequence[str]) -> None:
-        names, gone = COLLECTIONS[kind], set(ids)
-        for table, key in ((names.embeddings, names.reference), (names.text, "_id")):
-            segments = self._folder.open_segments(table)
-            if not segments:
-                continue
-            left = (
-                b.filter(pa.array([id_ not in gone for id_ in b[key].to_pylist()], pa.bool_()))
-                for b in live_batches(segments, (key,))
-            )
-            self._folder.rewrite(table, left, segments[0].schema_arrow)
+        self._delete_records(kind, pa.array(list(ids), pa.string()))
+
+    def _delete_records(self, kind: Kind, ids: pa.Array) -> dict[str, int]:
+        names = COLLECTIONS[kind]
+        return {
+            table: self._folder.delete(table, (key,), key, lambda values: pc.is_in(values, ids))
+            for table, key in ((names.embeddings, names.reference), (names.text, "_id"))
+        }
 
     def vectors(
         self, kind: Kind, blocks: Sequence[str], *, ids: Sequence[str] | None = None, optional: Sequence[str] = ()
@@ -205,6 +213,44 @@ class FolderStore(Store):
     def exposures(self, applicants: Sequence[str] | None = None) -> pa.Table:
         reader = self._events_reader()
         return EXPOSURE_SCHEMA.empty_table() if reader is None else reader.exposures(applicants)
+
+    def add_decisions(self, decisions: Sequence[Decision]) -> None:
+        self._events_writer().add_decisions(decisions)
+
+    def decisions(self, applicants: Sequence[str] | None = None) -> pa.Table:
+        reader = self._events_reader()
+        return DECISION_SCHEMA.empty_table() if reader is None else reader.decisions(applicants)
+
+    def forget_events(self, applicant_id: str) -> dict[str, int]:
+        return self._events_writer().forget_events(applicant_id) if FolderEvents.there(self._folder.path) else {}
+
+    def expire_events(self, before: datetime) -> int:
+        return self._events_writer().expire_events(before) if FolderEvents.there(self._folder.path) else 0
+
+    def forget_records(self, applicant_id: str) -> dict[str, int]:
+        self._folder.check_writable()
+        self._known_judgements = None
+
+        def gone(values: Any) -> Any:
+            return pc.equal(values, applicant_id)
+
+        return self._delete_records("candidate", pa.array([applicant_id], pa.string())) | {
+            "judgements": self._folder.delete("judgements", LEDGER_KEYS, "applicant_id", gone),
+            "qrels": self._folder.delete("qrels", ("applicant_id", "job_id"), "applicant_id", gone),
+        }
+
+    def note_forgotten(self, note: Mapping[str, str]) -> None:
+        self._folder.check_writable()
+        with (self._folder.path / ERASURES).open("ab") as file:
+            file.write(json.dumps(dict(note)).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(self._folder.path)
+
+    def forgotten(self) -> list[dict[str, str]]:
+        path = self._folder.path / ERASURES
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("}")]  # a line that a crash tore was not written
 
     def changes(self) -> None:
         return None

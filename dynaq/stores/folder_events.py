@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,10 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynaq.feedback.events import (
+    AT,
+    DECISION_SCHEMA,
     EXPOSURE_SCHEMA,
     FEEDBACK_SCHEMA,
+    Decision,
     Exposure,
     FeedbackEvent,
+    decision_row,
     event_row,
     exposure_row,
 )
@@ -36,6 +41,7 @@ class FolderEvents:
         self._segments = SegmentFolder(store / FOLDER, create=True, read_only=read_only)
         self._feedback = EventLog(self._segments, "feedback", FEEDBACK_SCHEMA)
         self._exposures = EventLog(self._segments, "exposures", EXPOSURE_SCHEMA)
+        self._decisions = EventLog(self._segments, "decisions", DECISION_SCHEMA)
         self._known: set[bytes] | None = None  # digests of the events' keys: 80 MB for a million
 
     @staticmethod
@@ -70,6 +76,31 @@ class FolderEvents:
         """Exposures, oldest first, with the columns of `EXPOSURE_SCHEMA`."""
         return select(self._exposures.table(), applicants)
 
+    def add_decisions(self, decisions: Sequence[Decision]) -> None:
+        """Keep what operators decided; the first of a key wins."""
+        self._decisions.append([decision_row(decision) for decision in decisions])
+
+    def decisions(self, applicants: Sequence[str] | None = None) -> pa.Table:
+        """Decisions, oldest first, with the columns of `DECISION_SCHEMA`."""
+        return select(self._decisions.table(), applicants)
+
+    def forget_events(self, applicant_id: str) -> dict[str, int]:
+        """Delete an applicant's events, exposures and decisions. Returns how many rows of each."""
+        self._known = None  # it holds digests of the deleted keys
+        return {
+            name: log.delete("applicant_id", lambda values: pc.equal(values, applicant_id))
+            for name, log in self._logs().items()
+        }
+
+    def expire_events(self, before: datetime) -> int:
+        """Delete events and exposures older than a time. Returns how many rows."""
+        self._known = None
+        edge = pa.scalar(before, AT)
+        return sum(log.delete("at", lambda values: pc.less(values, edge)) for log in (self._feedback, self._exposures))
+
+    def _logs(self) -> dict[str, EventLog]:
+        return {"feedback": self._feedback, "exposures": self._exposures, "decisions": self._decisions}
+
     def changes(self) -> None:
         """None: nobody else writes feedback to the folder."""
 
@@ -80,10 +111,10 @@ class FolderEvents:
         """Turn the logs into segments and release the lock. Idempotent."""
         try:
             if not self._segments.closed:
-                self._feedback.settle()
-                self._exposures.settle()
+                for log in self._logs().values():
+                    log.settle()
         finally:
-            self._segments.close({"feedback": (KEY,), "exposures": (KEY,)})
+            self._segments.close(dict.fromkeys(self._logs(), (KEY,)))
 
     def __enter__(self) -> Self:
         return self

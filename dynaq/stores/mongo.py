@@ -10,6 +10,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from itertools import islice
 from types import TracebackType
 from typing import Any, Self, cast
@@ -22,10 +23,13 @@ from pymongo.write_concern import WriteConcern
 
 from dynaq.errors import DynaqError, InputError
 from dynaq.feedback.events import (
+    DECISION_SCHEMA,
     EXPOSURE_SCHEMA,
     FEEDBACK_SCHEMA,
+    Decision,
     Exposure,
     FeedbackEvent,
+    decision_row,
     event_row,
     exposure_row,
 )
@@ -44,11 +48,11 @@ from dynaq.stores.base import (
     check_vectors,
     new_judgements,
 )
-from dynaq.stores.mongo_changes import APPLICANTS, FEEDBACK, STORED_AT, MongoChanges, server_time
+from dynaq.stores.mongo_changes import APPLICANTS, FEEDBACK, FORGOTTEN, STORED_AT, MongoChanges, server_time
 from dynaq.stores.mongo_claims import MongoClaims
 from dynaq.stores.mongo_documents import FROM_DOCUMENT, TO_DOCUMENT, id_forms, vector_batch, vector_length
 from dynaq.stores.mongo_group import MongoGroup
-from dynaq.stores.mongo_indexes import DUPLICATE_KEY, create_indexes
+from dynaq.stores.mongo_indexes import DUPLICATE_KEY, EVENT_COLLECTIONS, create_indexes
 from dynaq.stores.mongo_uri import mask_uri, scrub, selection_timeout
 from dynaq.stores.raw_bson import CODEC_OPTIONS, read_reply
 
@@ -181,12 +185,32 @@ class MongoStore(Store):
         return before
 
     def delete_records(self, kind: Kind, ids: Sequence[str]) -> None:
-        self._check_writable()
         names = COLLECTIONS[kind]
-        forms = [form for id_ in ids for form in id_forms(id_)]
+        forms = {"$in": [form for id_ in ids for form in id_forms(id_)]}
+        self._delete(names.embeddings, {names.reference: forms})
+        self._delete(names.text, {"_id": forms})
+
+    def _delete(self, collection: str, query: Document) -> int:
+        self._check_writable()
         with self._errors():
-            self._database[names.embeddings].delete_many({names.reference: {"$in": forms}})
-            self._database[names.text].delete_many({"_id": {"$in": forms}})
+            return self._database.get_collection(collection, write_concern=DURABLE).delete_many(query).deleted_count
+
+    def forget_records(self, applicant_id: str) -> dict[str, int]:
+        names, own = COLLECTIONS["candidate"], {"$in": id_forms(applicant_id)}
+        fields = {names.embeddings: names.reference, names.text: "_id"}
+        fields |= dict.fromkeys(("judgements", "qrels"), "applicant_id")
+        counts = {collection: self._delete(collection, {field: own}) for collection, field in fields.items()}
+        self._delete("claims", {"_id.applicant_id": applicant_id})  # of a process that was lost while it asked
+        return counts
+
+    def note_forgotten(self, note: Mapping[str, str]) -> None:
+        with self._errors():
+            now = server_time(self._database)
+        self._insert_new(FORGOTTEN, [dict(note) | {STORED_AT: now}], DURABLE)
+
+    def forgotten(self) -> list[dict[str, str]]:
+        with self._errors():
+            return list(self._database[FORGOTTEN].find({}, {"_id": 0, STORED_AT: 0}).sort("_id", ASCENDING))
 
     # Vectors
 
@@ -351,6 +375,19 @@ class MongoStore(Store):
 
     def exposures(self, applicants: Sequence[str] | None = None) -> pa.Table:
         return self._keyed("exposures", EXPOSURE_SCHEMA, applicants)
+
+    def add_decisions(self, decisions: Sequence[Decision]) -> None:
+        self._check_writable()
+        self._insert_keyed("decisions", [decision_row(decision) for decision in decisions])
+
+    def decisions(self, applicants: Sequence[str] | None = None) -> pa.Table:
+        return self._keyed("decisions", DECISION_SCHEMA, applicants)
+
+    def forget_events(self, applicant_id: str) -> dict[str, int]:
+        return {name: self._delete(name, {"applicant_id": applicant_id}) for name in EVENT_COLLECTIONS}
+
+    def expire_events(self, before: datetime) -> int:
+        return sum(self._delete(name, {"at": {"$lt": before}}) for name in ("feedback", "exposures"))
 
     def _insert_keyed(self, collection: str, rows: list[Document]) -> int:
         """Insert rows with their `key` as `_id`, which makes it unique. Returns how many were new."""

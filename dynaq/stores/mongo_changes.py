@@ -24,6 +24,7 @@ from dynaq.stores.base import COLLECTIONS, Added, Changes
 Document = dict[str, Any]
 
 FEEDBACK = "feedback"
+FORGOTTEN = "forgotten"  # a note per erasure of an applicant
 APPLICANTS = COLLECTIONS["candidate"]
 STORED_AT = "stored_at"
 POLL_SECONDS = 0.5
@@ -72,7 +73,7 @@ class MongoChanges(Changes):
     def _open(self) -> DatabaseChangeStream[Document] | None:
         match = {
             "operationType": "insert",
-            "ns.coll": {"$in": [FEEDBACK, APPLICANTS.embeddings]},
+            "ns.coll": {"$in": [FEEDBACK, APPLICANTS.embeddings, FORGOTTEN]},
             f"fullDocument.{STORED_AT}": {"$exists": True},
         }
         vectors = [f"fullDocument.{field}" for field in APPLICANTS.blocks.values()]
@@ -93,6 +94,8 @@ class MongoChanges(Changes):
             return Added()
         document = change["fullDocument"]
         self._told_until = max(self._told_until, document[STORED_AT])
+        if change["ns"]["coll"] == FORGOTTEN:
+            return Added(erased=True)
         return _added([document]) if change["ns"]["coll"] == FEEDBACK else Added(applicants=[_applicant(document)])
 
     def _poll(self) -> Added:
@@ -100,10 +103,13 @@ class MongoChanges(Changes):
         recent = {STORED_AT: {"$gte": self._told_until - OVERLAP}}
         events = list(self._database[FEEDBACK].find(recent))
         applicants = list(self._database[APPLICANTS.embeddings].find(recent, {APPLICANTS.reference: 1}))
+        notes = {(FORGOTTEN, d["_id"]) for d in self._database[FORGOTTEN].find(recent, {"_id": 1})}
         told, self._polled = self._polled, {(FEEDBACK, d["_id"]) for d in events} | {("", d["_id"]) for d in applicants}
+        self._polled |= notes
         self._told_until = now
         added = _added([d for d in events if (FEEDBACK, d["_id"]) not in told])
-        return Added(added.events, [_applicant(d) for d in applicants if ("", d["_id"]) not in told])
+        newcomers = [_applicant(d) for d in applicants if ("", d["_id"]) not in told]
+        return Added(added.events, newcomers, bool(notes - told))
 
 
 def _added(documents: list[Document]) -> Added:

@@ -12,7 +12,7 @@ import fcntl
 import json
 import os
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dynaq.errors import DynaqError, InputError
@@ -148,6 +149,36 @@ class SegmentFolder:
         self.check_writable()
         name = self._write(table, batches, schema)
         self._replace(table, [] if name is None else [name])
+
+    def delete(self, table: str, keys: tuple[str, ...], column: str, gone: Callable[[Any], Any]) -> int:
+        """Rewrite a table without the rows whose `column` the function marks. Returns how many live rows went.
+
+        Nothing is written when no row is marked, not even one that a newer row of its key replaced.
+
+        Args:
+            table: name of the table.
+            keys: its key columns.
+            column: the column that decides.
+            gone: its values -> a boolean array, True for rows to delete.
+        """
+
+        def marked(values: Any) -> Any:
+            return pc.fill_null(gone(values), False)
+
+        segments = self.open_segments(table)
+        if not any(pc.any(marked(segment.read(columns=[column])[column])).as_py() for segment in segments):
+            return 0
+        count = 0
+
+        def left() -> Iterator[pa.RecordBatch]:
+            nonlocal count
+            for batch in live_batches(segments, keys):
+                remaining = batch.filter(pc.invert(marked(batch[column])))
+                count += batch.num_rows - remaining.num_rows
+                yield remaining
+
+        self.rewrite(table, left(), segments[0].schema_arrow)
+        return count
 
     def _replace(self, table: str, names: list[str]) -> None:
         old = self._manifest["tables"].get(table, [])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -75,8 +73,3 @@ def known_truth(store: Store, qrels: Qrels | None, folder: RunFolder, gold: pa.T
     if gold is None and folder.exists(GOLD):
         gold = folder.read_table(GOLD)
     return TrueRewards(store.feedback(), gold, qrels)
-
-
-def cohort_digest(cohort: Sequence[str]) -> str:
-    """Hash of the cohort's members and their order, to tell two cohorts apart."""
-    return hashlib.sha256("\n".join(cohort).encode()).hexdigest()[:16]

@@ -71,12 +71,12 @@ from dynaq.evaluation.true_rewards import corrected_reward
 from dynaq.judging.judgement import Slate
 from dynaq.means import mean_known
 from dynaq.pretraining.prior import Pretrained
-from dynaq.runs.folder import CONFIG, GOLD, RunFolder
+from dynaq.runs.folder import CONFIG, RunFolder
 from dynaq.runs.judgements import judged_pairs
 from dynaq.runs.reading import Run, open_run_store, read_runs
 from dynaq.runs.trials import TrialResult, setting_json
 from jobs.steps.cohort import known_truth
-from jobs.steps.judge_backend import read_gold
+from jobs.steps.judge_backend import keep_gold, read_gold
 from jobs.steps.prepare import Prepared, open_run, run_config
 from jobs.terminal.comparison_table import Comparison
 from jobs.terminal.console import LiveTable
@@ -110,8 +110,7 @@ def compare(
         "gold": digest,
     }
     open_run(folder, shown | {"trials": plan.names()}, resume=resume)
-    if labels is not None:
-        folder.write_table(GOLD, labels)
+    keep_gold(folder, labels, prepared)
     broker = broker or start_broker(prepared.store_uri, backend)
     job = TrainingJob(put_cache(prepared.cache), "", config, broker, folder, pretrained=pretrained, gold=labels)
     with LiveTable("% done") as table:

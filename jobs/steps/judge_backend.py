@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster.broker import JudgeBackend
 from dynaq.errors import InputError, JudgeError
@@ -16,7 +17,7 @@ from dynaq.judging.judgement import JUDGEMENT_SCHEMA, AsyncJudge
 from dynaq.judging.ledger_file import LEDGER, ReplayJudge, check_ledger, ledger_fingerprint, read_ledger
 from dynaq.judging.ledger_first import InlineJudge
 from dynaq.personal.redaction import judged_candidates
-from dynaq.runs.folder import RunFolder
+from dynaq.runs.folder import GOLD, RunFolder
 from dynaq.stores import mask_uri, open_store
 from jobs.steps.prepare import Prepared
 from jobs.terminal.console import say
@@ -104,6 +105,13 @@ def engine_backend(config: JudgeConfig, calibration: Mapping[str, Any] | None = 
 def read_gold(path: str | None) -> tuple[pa.Table | None, str | None]:
     """Labels of `--gold FILE` with the columns of JUDGEMENT_SCHEMA, and what tells two such files apart."""
     return (read_ledger(path), ledger_fingerprint(path)) if path else (None, None)
+
+
+def keep_gold(folder: RunFolder, labels: pa.Table | None, prepared: Prepared) -> None:
+    """Write the labels of `--gold` into the run folder, without those of applicants whom the store does not have."""
+    if labels is not None:
+        known = pa.array(prepared.cache.applicant_ids, pa.string())
+        folder.write_table(GOLD, labels.filter(pc.is_in(labels["applicant_id"], known)))
 
 
 def offline_ledger(judge: str, strategy: str) -> pa.Table:

@@ -8,6 +8,11 @@ import typer
 
 Store = Annotated[str, typer.Option(help="folder or mongodb:// URI")]
 Out = Annotated[str, typer.Option(help="run folder: a path, s3:// or gs:// URI")]
+Applicant = Annotated[str, typer.Option(help="applicant id")]
+Runs = Annotated[
+    list[str] | None,
+    typer.Option(help="run folders, comparisons, pre-trained networks, or folders of these; several may follow"),
+]
 Cohort = Annotated[str, typer.Option(help="all, a file with ids, or id,id")]
 LayoutName = Literal["classic", "extended"]
 Layout = Annotated[LayoutName | None, typer.Option(help="of the vectors; default: the store's")]

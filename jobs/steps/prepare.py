@@ -15,10 +15,10 @@ from dynaq.job_index import with_index
 from dynaq.judging.ledger_file import LEDGER
 from dynaq.pretraining.prior import Pretrained
 from dynaq.qrels import Qrels
-from dynaq.runs.folder import CONFIG, RunFolder
+from dynaq.runs.folder import CONFIG, RunFolder, cohort_digest
 from dynaq.stores import absolute, mask_uri, open_store
 from dynaq.tensor_cache import TensorCache
-from jobs.steps.cohort import cohort_digest, read_cohort, relevance
+from jobs.steps.cohort import read_cohort, relevance
 from jobs.steps.environment import environment
 from jobs.terminal.console import errors
 

@@ -14,9 +14,14 @@ from importlib.abc import InspectLoader
 from typing import Any
 
 
+def module_of(verb: str) -> str:
+    """The module of a verb."""
+    return f"jobs.{verb.replace('-', '_')}"
+
+
 def signature_of(verb: str) -> Callable[..., Any]:
-    """`main` of the module `jobs.<verb>` with its options, defaults and docstring, but without its body."""
-    name = f"jobs.{verb}"
+    """`main` of the verb's module with its options, defaults and docstring, but without its body."""
+    name = module_of(verb)
     spec = importlib.util.find_spec(name)
     assert spec is not None
     assert isinstance(spec.loader, InspectLoader)

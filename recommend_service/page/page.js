@@ -5,23 +5,32 @@ const POLL_MS = 3000;
 const byId = (id) => document.getElementById(id);
 const form = byId("ask"), list = byId("list"), statusLine = byId("status"), failure = byId("failure");
 const SAID = { apply: "Applied to", save: "Saved", ignore: "Will not show again:" };
+const BY = { model: "A model", judge: "A simulated answer", person: "A person" };
+const PINNED = "A person put this first for you.";
 const DONE = { save: "You saved this.", click: "You looked at this." };
 
 let shown = null; // applicant and preference of the list on the page
 let running; // id of the run that ranked it; undefined until known
 let asked = 0; // number of the latest request for a list
+let token = takeToken(); // the person's own; the page never has the service key
+
+// A link may end in #token=…, which browsers do not send to servers; it is taken out of the address bar at once.
+function takeToken() {
+  const given = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (given) history.replaceState(null, "", location.pathname + location.search);
+  return given;
+}
 
 async function call(path, options = {}) {
   const headers = { ...options.headers };
-  const key = byId("key").value;
-  if (key) headers.Authorization = `Bearer ${key}`;
+  if (token) headers.Authorization = `Bearer ${token}`;
   let response;
   try {
     response = await fetch(path, { ...options, headers });
   } catch {
     throw new Error("The service does not answer. Is it running?");
   }
-  if (response.status === 401) byId("key-field").hidden = false;
+  if (response.status === 401) byId("token-field").hidden = false;
   const body = await response.json().catch(() => ({}));
   if (!response.ok) throw new Error(body.detail || `The service answered ${response.status}.`);
   return body;
@@ -32,21 +41,40 @@ function fail(error) {
   statusLine.textContent = "";
 }
 
-async function loadApplicants() {
+// Whose page this is: that of the token's owner, or, on a service without keys, of whoever is chosen.
+async function begin() {
   try {
-    const { applicants } = await call("v1/applicants?limit=500");
-    byId("applicants").replaceChildren(...applicants.map(({ id, headline }) => {
-      const option = document.createElement("option");
-      option.value = id;
-      option.label = headline ? `${id}: ${headline}` : id;
-      return option;
-    }));
+    const me = await call("v1/me");
+    if (token && me.scope !== "applicant") {
+      token = null;
+      byId("token").value = "";
+      byId("token-field").hidden = false;
+      throw new Error("This page takes an applicant's own access token, never the service's key.");
+    }
     failure.textContent = "";
-    if (!byId("applicant").value && applicants.length) byId("applicant").placeholder = applicants[0].id;
+    if (me.applicant_id === null) {
+      await listApplicants();
+      return;
+    }
+    byId("token-field").hidden = true;
+    byId("applicant-field").hidden = true;
+    byId("applicant").value = me.applicant_id;
+    await show({ applicant: me.applicant_id, preference: "" });
   } catch (error) {
     fail(error);
-    if (!byId("key-field").hidden) byId("key").focus();
+    if (!byId("token-field").hidden) byId("token").focus();
   }
+}
+
+async function listApplicants() {
+  const { applicants } = await call("v1/applicants?limit=500");
+  byId("applicants").replaceChildren(...applicants.map(({ id, headline }) => {
+    const option = document.createElement("option");
+    option.value = id;
+    option.label = headline ? `${id}: ${headline}` : id;
+    return option;
+  }));
+  if (!byId("applicant").value && applicants.length) byId("applicant").placeholder = applicants[0].id;
 }
 
 function reasons(why) {
@@ -72,7 +100,7 @@ function item(job) {
   title.id = `job-${job.rank}`;
   node.querySelector("article").setAttribute("aria-labelledby", title.id);
   node.querySelector(".summary").textContent = job.summary;
-  node.querySelector(".mark").textContent = DONE[job.marked] || "";
+  node.querySelector(".mark").textContent = job.placed_by === "person" ? PINNED : DONE[job.marked] || "";
   node.querySelector(".reasons").replaceChildren(...reasons(job.explanation).map((text) => {
     const line = document.createElement("li");
     line.textContent = text;
@@ -97,6 +125,12 @@ async function show(wanted, said) {
     shown = wanted;
     running = body.run_id ?? running;
     byId("note").textContent = body.note;
+    byId("parts").replaceChildren(...body.parts.map(({ by, how }) => {
+      const line = document.createElement("li");
+      line.textContent = `${BY[by]}: ${how}`;
+      return line;
+    }));
+    byId("whose").hidden = false;
     byId("run").textContent = body.run_id ? `ranked by ${body.run_id}` : "";
     list.replaceChildren(...body.recommendations.map((job) => item(job)));
     const count = body.recommendations.length;
@@ -141,12 +175,15 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   show({ applicant: byId("applicant").value.trim(), preference: byId("preference").value.trim() });
 });
-byId("key").addEventListener("change", loadApplicants);
+byId("token").addEventListener("change", () => {
+  token = byId("token").value.trim() || null;
+  begin();
+});
 const linked = new URLSearchParams(location.search).get("applicant"); // as the report links to a person
-if (linked) {
+if (linked && !token) {
   byId("applicant").value = linked;
   show({ applicant: linked, preference: "" });
 }
-loadApplicants();
+begin();
 look();
 setInterval(look, POLL_MS);

@@ -24,6 +24,7 @@ from ray.serve.schema import ServeDeploySchema
 
 import recommend_service.app
 from jobs.cli import VERBS
+from jobs.terminal.signatures import module_of
 
 ROOT = Path(__file__).parents[2]
 LAUNCHERS = (ROOT / "ray_config.yaml", ROOT / "cluster" / "ray_config_gcp.yaml")
@@ -186,7 +187,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_every_command_is_imported_from_what_the_dockerfile_copies(image: Path) -> None:
-    modules = [*(f"jobs.{verb}" for verb in VERBS), "reward_service.app", "recommend_service.app"]
+    modules = [*map(module_of, VERBS), "reward_service.app", "recommend_service.app"]
     # An editable install of this project in the same environment must not fill the gaps.
     code = (
         "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]; "

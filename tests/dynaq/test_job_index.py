@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dynaq.errors import InputError
-from dynaq.job_index import FOLDER, JobIndex, build, fingerprint, with_index
+from dynaq.job_index import INDEX_FOLDER, JobIndex, build, fingerprint, with_index
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from tests.support.toy_market import toy_market
@@ -33,7 +33,7 @@ def test_it_is_built_once_and_lies_beside_the_vectors(store: Path, monkeypatch: 
     with open_store(store, read_only=True) as opened:
         cache = TensorCache.copy_from_database(opened)
         first = with_index(cache, opened)
-        assert [file.name for file in (store / FOLDER).iterdir()] == [f"{fingerprint(cache)}.faiss"]
+        assert [file.name for file in (store / INDEX_FOLDER).iterdir()] == [f"{fingerprint(cache)}.faiss"]
         monkeypatch.setattr("dynaq.job_index.build", lambda cache: pytest.fail("built again"))
         second = with_index(TensorCache.copy_from_database(opened), opened)
         assert with_index(second) is second
@@ -50,7 +50,7 @@ def test_changed_jobs_get_another_one(tmp_path: Path) -> None:
         opened.delete_records("job", ["job003"])
         after = with_index(TensorCache.copy_from_database(opened), opened)
         assert fingerprint(before) != fingerprint(after)
-        assert [file.name for file in (tmp_path / "s" / FOLDER).iterdir()] == [f"{fingerprint(after)}.faiss"]
+        assert [file.name for file in (tmp_path / "s" / INDEX_FOLDER).iterdir()] == [f"{fingerprint(after)}.faiss"]
         # Who has the older one mapped goes on with it.
         assert JobIndex(before).search(JobIndex(before).of_jobs([3]), 1)[0, 0] == 3
 

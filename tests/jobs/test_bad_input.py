@@ -76,6 +76,16 @@ def test_a_judge_that_does_not_exist(capsys: pytest.CaptureFixture[str], store: 
     assert "none.parquet" in line
 
 
+def test_rights_without_anybody_concerned(capsys: pytest.CaptureFixture[str], store: str, tmp_path: Path) -> None:
+    for verb in ("forget", "export-person"):
+        assert "'nobody'" in one_line(capsys, verb, "--store", store, "--applicant", "nobody")
+        line = one_line(capsys, verb, "--store", store, "--applicant", "a000", "--runs", str(tmp_path / "nowhere"))
+        assert "nowhere" in line
+    assert "--keep-days" in one_line(capsys, "serve", "--reward", "--keep-days", "30")
+    with open_store(store, read_only=True) as opened:
+        assert opened.forgotten() == []
+
+
 def test_a_command_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
     assert "'fly'" in one_line(capsys, "fly")
 

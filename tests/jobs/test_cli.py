@@ -13,14 +13,14 @@ import pytest
 
 from jobs import cli
 from jobs.cli import KEPT_BY_VERB, VERBS, run
-from jobs.terminal.signatures import signature_of
+from jobs.terminal.signatures import module_of, signature_of
 
 HEAVY = ("ray", "torch", "pyarrow", "vllm")
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_options_of_a_verb_are_known_without_importing_it(verb: str) -> None:
-    real = import_module(f"jobs.{verb}").main
+    real = import_module(module_of(verb)).main
     assert inspect.signature(signature_of(verb)) == inspect.signature(real)
     assert signature_of(verb).__doc__ == real.__doc__
 

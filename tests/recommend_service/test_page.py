@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 from dynaq.feedback.events import events
 from dynaq.stores import open_store
 from recommend_service.api import make_app
+from recommend_service.keys import Keys
 from recommend_service.service import Recommender
 from tests.support.browser import PHONE, visit
 from tests.support.embedders import HashEmbedder
@@ -156,13 +157,25 @@ def test_what_goes_wrong_is_said(browser: Browser, site: Site) -> None:
     assert titles(page) == []
 
 
-def test_with_a_key_the_page_asks_for_it(browser: Browser, tmp_path: Path) -> None:
+def test_with_a_key_the_page_takes_the_persons_own_token_and_not_the_key(browser: Browser, tmp_path: Path) -> None:
     make_run(tmp_path / "run", {"a0": prefers(20)})
     settings = config(make_market(str(tmp_path / "store")), tmp_path / "run", api_key="sesame")
+    token, _ = Keys("sesame").issue("a0", 5)
     with live(make_app(Recommender(settings, HashEmbedder()))) as url:
         page = visit(browser, url).page
-        expect(page.get_by_label("API key")).to_be_focused()
+        expect(page.get_by_label("Access token")).to_be_focused()
         page.keyboard.type("sesame")
-        ask(page, "a0")
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("alert")).to_contain_text("never the service's key")
+        page.get_by_label("Access token").fill(token)
+        page.keyboard.press("Tab")
+        expect(page.locator("#list > li")).to_have_count(10)
         assert titles(page)[0] == "Job <b>20</b>"
+        expect(page.get_by_label("Applicant")).to_be_hidden()
         expect(page.locator("#failure")).to_be_empty()
+        linked = visit(browser, f"{url}/#token={token}").page
+        expect(linked.get_by_role("status")).to_have_text("10 jobs for a0.")
+        assert token not in linked.url
+        linked.get_by_text("Who decided what is on this list").click()
+        expect(linked.locator("#parts")).to_contain_text("A model: learned by the applicant's own agent")
+        assert violations(linked) == []

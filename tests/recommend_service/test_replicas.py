@@ -16,7 +16,8 @@ from dynaq.runs.q_table import ServedRun
 from dynaq.stores import open_store
 from recommend_service.promotions import ServingFolder
 from tests.recommend_service.test_api import answer, listed, problem, send, until
-from tests.support.recommend_market import config, make_market, make_run, prefers, serving
+from tests.support.planted import PERSON, found_in_mongo
+from tests.support.recommend_market import JOB_IDS, config, make_market, make_run, prefers, serving
 
 Pair = tuple[TestClient, TestClient]
 
@@ -98,6 +99,47 @@ def test_an_applicant_created_at_one_is_at_the_other_at_once(pair: Pair) -> None
     assert one.post("/v1/applicants", json={"id": "eve", "hard_skills": ["Skill 5"]}).status_code == 201
     until(lambda: {"ann", "bob", "eve"} <= {a["id"] for a in other.get("/v1/applicants").json()["applicants"]})
     problem(other.get("/v1/applicants/nobody/recommendations"), 404, "unknown-applicant")
+
+
+def test_an_erasure_at_one_reaches_the_other_long_before_it_looks_at_the_store(pair: Pair, store: str) -> None:
+    one, other = pair
+    profile = {"id": PERSON, "hard_skills": ["Skill 3"]}
+    assert one.post("/v1/applicants", json=profile).status_code == 201
+    for applicant in ("a0", PERSON):
+        assert send(other, "j20", "ignore", applicant).status_code == 201
+        assert one.delete(f"/v1/applicants/{applicant}").status_code == 200
+        for client in pair:
+            until(lambda client=client, name=applicant: client.get(f"/v1/applicants/{name}/export").status_code == 404)
+            until(lambda client=client, name=applicant: send(client, "j01", "save", name).status_code == 404)
+            until(
+                lambda client=client, name=applicant: client.get(
+                    f"/v1/applicants/{name}/recommendations"
+                ).status_code == 404
+            )  # fmt: skip
+            assert applicant not in [one["id"] for one in client.get("/v1/applicants").json()["applicants"]]
+    assert found_in_mongo(store) == {}
+    assert other.post("/v1/applicants", json=profile).status_code == 201  # of their own accord
+    until(lambda: one.get(f"/v1/applicants/{PERSON}/recommendations").status_code == 200)
+    assert "j20" in listed(one, PERSON, k=len(JOB_IDS))
+
+
+def test_what_an_operator_decides_at_one_counts_in_the_next_list_of_the_other(pair: Pair) -> None:
+    one, other = pair
+    for job, action in (("j25", "pin"), ("j20", "block")):
+        body = {"job_id": job, "action": action, "operator": "op", "reason": "asked"}
+        assert one.post("/v1/applicants/a0/decisions", json=body).status_code == 201
+    assert listed(other, k=2) == ["j25", "j03"]
+
+
+def test_what_one_deleted_for_its_age_is_unknown_to_the_other(
+    store: str, folder: ServingFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recommend_service.service.EXPIRY_SECONDS", 0.2)
+    settings = config(store, None, serving=folder.folder.uri, keep_days=2 / 86_400)
+    with serving(settings) as one, serving(settings) as other:
+        assert send(one, "j20", "ignore").status_code == 201
+        for client in (one, other):
+            until(lambda client=client: "j20" in listed(client))
 
 
 def test_creating_an_applicant_can_be_repeated_at_the_other(pair: Pair) -> None:

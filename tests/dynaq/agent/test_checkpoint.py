@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from dynaq.agent.checkpoint import NAME, load_block, save_block
+from dynaq.agent.checkpoint import NAME, load_block, save_block, without_agent
 from dynaq.agent.dyna_q import DynaQBlock
 from dynaq.errors import InputError
 from dynaq.tensor_cache import TensorCache
@@ -139,3 +139,26 @@ def test_a_checkpoint_of_another_encoder_is_refused(market: ToyMarket, tmp_path:
         del record[key]
     (tmp_path / "block" / f"{NAME}.json").write_text(json.dumps(record))
     load_block(tmp_path / "block", market.cache)  # as written before these fields were recorded
+
+
+@pytest.mark.parametrize("values", [TRUSTING, EXPLORING | {"world_model": "mlp"}], ids=["trust", "mlp"])
+def test_a_block_without_one_agent_goes_on_with_the_others_as_they_were(
+    market: ToyMarket, tmp_path: Path, values: dict[str, Any]
+) -> None:
+    block, source = block_of(market, 4, "llm", **values), GradeSource(market.grades, ABSTAINED)
+    records(block, source, 2)
+    gone = block.applicant_ids[1]
+    save_block(block, tmp_path / "all")
+    without_agent(tmp_path / "all", tmp_path / "left", gone)
+    left = load_block(tmp_path / "left", market.cache)
+    assert list(left.applicant_ids) == [one for one in block.applicant_ids if one != gone]
+    np.testing.assert_allclose(left.q_values(), np.delete(block.q_values(), 1, axis=0), rtol=1e-5)
+    further = GradeSource(market.grades, ABSTAINED)
+    records(left, further)
+    assert further.asked
+    assert {one for one, _ in further.asked} == set(left.applicant_ids)
+    if values.get("world_model") == "mlp":  # agents of which none shares an estimate of the judge
+        whole = GradeSource(market.grades, ABSTAINED)
+        records(block, whole)
+        assert further.asked == [pair for pair in whole.asked if pair[0] != gone]
+    assert gone not in (tmp_path / "left" / "block.json").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, get_args
 
@@ -11,9 +12,12 @@ import pytest
 
 from dynaq.errors import DynaqError, InputError
 from dynaq.feedback.events import (
+    ACTIONS,
     EXPOSURE_SCHEMA,
     FEEDBACK_SCHEMA,
+    Decision,
     Exposure,
+    decisions,
     events,
     exposures,
 )
@@ -22,7 +26,7 @@ from dynaq.layout import EXTENDED
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job
 from dynaq.stores import Kind, Store, open_feedback, open_store
-from tests.support.events import event
+from tests.support.events import START, event
 
 rng = np.random.default_rng(0)
 BLOCKS: dict[Kind, tuple[str, ...]] = {"job": EXTENDED.action, "candidate": EXTENDED.state}
@@ -292,6 +296,27 @@ def test_times_are_kept_in_utc_to_the_millisecond(store: Store) -> None:
     at = datetime(1969, 12, 31, 23, 0, 0, 999_999, timezone(timedelta(hours=-5, minutes=-30)))
     store.add_feedback([event("1", at=at)])
     assert store.feedback()["at"].to_pylist() == [datetime(1970, 1, 1, 4, 30, 0, 999_000, UTC)]
+
+
+def test_decisions_are_kept_in_order_and_once(store: Store) -> None:
+    made = [
+        Decision("a", "1", action, START + timedelta(minutes=i), "op", "why", f"d{i}")
+        for i, action in enumerate(ACTIONS)
+    ]
+    store.add_decisions(made)
+    store.add_decisions(made[:1])
+    assert list(decisions(store.decisions())) == made
+    assert store.decisions(["b"]).num_rows == 0
+
+
+def test_what_is_too_old_is_deleted_and_the_rest_stays(store: Store) -> None:
+    store.add_feedback([event("old", minute=0), event("new", minute=10)])
+    later = START + timedelta(minutes=10)
+    store.add_exposures([replace(exposure("old"), at=START), replace(exposure("new"), at=later)])
+    assert store.expire_events(later) == 2
+    assert store.expire_events(later) == 0
+    assert (store.feedback()["key"].to_pylist(), store.exposures()["key"].to_pylist()) == (["new"], ["new"])
+    assert store.add_feedback([event("new", minute=10), event("newer", minute=11)]) == 1
 
 
 def test_qrels_are_replaced_as_a_whole(store: Store) -> None:

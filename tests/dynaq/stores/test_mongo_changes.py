@@ -12,6 +12,7 @@ import pytest
 
 from dynaq.layout import CANDIDATE_BLOCKS
 from dynaq.records import Candidate
+from dynaq.rights.record import note_erasure
 from dynaq.stores import Added, Store, open_store
 from dynaq.stores.mongo_changes import MongoChanges
 from tests.support.events import event
@@ -66,6 +67,19 @@ def test_what_came_while_nobody_listened_is_told_later(store: Store) -> None:
     while "meanwhile" not in keys:  # others may be told twice
         keys += [one.key for one in told(changes, 1).events]
     changes.close()
+
+
+def test_that_somebody_was_erased_is_told_once_without_their_name(store: Store) -> None:
+    note_erasure(store, "ann")
+    changes = changes_of(store)
+    changes.next()
+    note_erasure(store, "bob")
+    deadline = time.monotonic() + 120
+    while not changes.next().erased:
+        assert time.monotonic() < deadline
+    assert not changes.next().erased
+    changes.close()
+    assert [set(note) for note in store.forgotten()] == [{"hash", "salt", "at"}] * 2
 
 
 def test_a_replica_set_tells_at_once_and_a_standalone_server_is_asked(store: Store, shared_uri: str) -> None:

@@ -1,8 +1,8 @@
 """A large catalogue of real embeddings: jobs of given markets, and as many made from them as are wanted.
 
 A made job lies between two jobs of the markets, with noise: each of its blocks is the unit vector of
-(1 - t)·a + t·b + e with t uniform in [0.1, 0.5] and e a Gaussian vector of norm about NOISE_NORM. It is as relevant as a,
-as another posting of the same occupation is; jobs made from the other markets are relevant to nobody.
+(1 - t)·a + t·b + e with t uniform in [0.1, 0.5] and e a Gaussian vector of norm about NOISE_NORM. It is as relevant as
+a, as another posting of the same occupation is; jobs made from the other markets are relevant to nobody.
 """
 
 from __future__ import annotations

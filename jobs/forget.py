@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from typing import Annotated, Any
 
@@ -18,7 +17,7 @@ from jobs.cli import run_verb
 from jobs.reporting.page import write_report
 from jobs.steps.networks import refit
 from jobs.steps.options import Applicant, Runs, Store
-from jobs.terminal.console import say
+from jobs.terminal.console import print_json, say
 from recommend_service.client import Api
 from recommend_service.config import API_KEY
 
@@ -53,7 +52,7 @@ def main(
     refitted = [one for one in erased.networks if refit_networks and _refit(one, store)]
     found: dict[str, Any] = {"rows": counts, **vars(erased), "refitted": refitted, "erased_before": known_since}
     if as_json:
-        print(json.dumps(found))
+        print_json(found)
     else:
         _show(found)
 

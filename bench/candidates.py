@@ -29,9 +29,9 @@ import numpy.typing as npt
 import torch
 
 from bench.large_catalogue import PaddedRelevance, padded
+from dynaq.agent.candidate_pool import CandidatePool
 from dynaq.agent.config import DynaQConfig
 from dynaq.agent.dyna_q import DynaQBlock
-from dynaq.agent.job_pool import CandidatePool
 from dynaq.agent.replay_buffer import JudgedPairs
 from dynaq.agent.reward_strategy import make_strategy
 from dynaq.agent.trust_world_model import TrustWorldModel

@@ -26,6 +26,7 @@ from dynaq.ingest import (
 from dynaq.ingest.documents import is_document
 from dynaq.markets import Market, onet_market
 from dynaq.stores import Store, open_store
+from dynaq.stores.segments import STORE_FILE
 from jobs.cli import run_verb
 from jobs.steps.embed import change_encoder, embedding_with, language_lines
 from jobs.steps.options import LayoutName
@@ -186,7 +187,7 @@ def _is_there(store: str) -> bool:
 def _made_or_removed(uri: str) -> Iterator[Store]:
     """The store; a folder that was created here is removed again if something fails before it has records."""
     folder = None if "://" in uri else Path(uri).expanduser()
-    new = folder is not None and not (folder / "store.json").exists()
+    new = folder is not None and not (folder / STORE_FILE).exists()
     there = folder is not None and folder.is_dir()
     empty = False
     try:
@@ -199,7 +200,7 @@ def _made_or_removed(uri: str) -> Iterator[Store]:
     except BaseException:
         if folder is not None and empty:
             if there:
-                for name in ("store.json", ".lock"):
+                for name in (STORE_FILE, ".lock"):
                     (folder / name).unlink(missing_ok=True)
             else:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -71,7 +71,10 @@ class RunWatch:
         if not self.behind:
             self._in_step = self._clock()
         if self._clock() - self._in_step > BEHIND_SECONDS:
-            raise DynaqError(f"the other replicas serve run {self._serving}, which cannot be used here: {self.problem}")
+            raise self._left_behind()
+
+    def _left_behind(self) -> DynaqError:
+        return DynaqError(f"the other replicas serve run {self._serving}, which cannot be used here: {self.problem}")
 
     def first(self, catalogue: Catalogue) -> Ranker:
         """The ranker to start with. Raises DynaqError if the other replicas serve a run that cannot be used here."""
@@ -85,7 +88,7 @@ class RunWatch:
                 break
             time.sleep(0.2)
         if self.behind:
-            raise DynaqError(f"the other replicas serve run {self._serving}, which cannot be used here: {self.problem}")
+            raise self._left_behind()
         return ranker
 
     def ranker(self, catalogue: Catalogue, current: Ranker | None) -> Ranker:

@@ -22,8 +22,9 @@ from typing import Protocol
 import torch
 
 from dynaq.agent.answer_noise import AnswerNoise
-from dynaq.agent.job_pool import Change, JobPool, JudgedDistances
+from dynaq.agent.job_pool import Change, JobPool
 from dynaq.agent.judge_table import Answers, JudgeTable
+from dynaq.agent.judged_distances import JudgedDistances
 from dynaq.agent.pair_features import log_rank
 from dynaq.agent.replay_buffer import JudgedPairs
 from dynaq.judging.judgement import LABELS

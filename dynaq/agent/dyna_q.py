@@ -24,9 +24,10 @@ import torch
 from torch.nn import functional
 
 from dynaq.agent.acting import ask, explore, probe, valued
+from dynaq.agent.candidate_pool import RANDOM_SHARE, CandidatePool
 from dynaq.agent.config import DynaQConfig
 from dynaq.agent.gold import answered_gold, clear_acts
-from dynaq.agent.job_pool import RANDOM_SHARE, CandidatePool, Change, JobPool, Rows, WholeCatalogue
+from dynaq.agent.job_pool import Change, JobPool, Rows, WholeCatalogue
 from dynaq.agent.judge_table import JudgeTable
 from dynaq.agent.q_function import QFunction
 from dynaq.agent.replay_buffer import JudgedPairs, first_of_each

@@ -30,7 +30,7 @@ import numpy.typing as npt
 import torch
 
 from dynaq.agent.bayes_world_model import LEAST_INFORMATION, OBSERVATION_VARIANCE, condition, deviation_of
-from dynaq.agent.job_pool import Change, JobPool, JudgedDistances
+from dynaq.agent.job_pool import Change, JobPool
 from dynaq.agent.judge_table import (
     LEVELS,
     NOTHING,
@@ -44,6 +44,7 @@ from dynaq.agent.judge_table import (
     unknown_judge,
     usual_mix,
 )
+from dynaq.agent.judged_distances import JudgedDistances
 from dynaq.agent.replay_buffer import JudgedPairs
 
 TASTE_SCALE = 0.7  # length scale over which a taste extends to similar jobs

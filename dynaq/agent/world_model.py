@@ -8,8 +8,9 @@ from typing import Protocol
 import torch
 
 from dynaq.agent.bayes_world_model import BayesWorldModel, CosinePrior, Prior
+from dynaq.agent.candidate_pool import CandidatePool
 from dynaq.agent.config import DynaQConfig
-from dynaq.agent.job_pool import CandidatePool, Change, JobPool
+from dynaq.agent.job_pool import Change, JobPool
 from dynaq.agent.judge_table import Answers, JudgeTable
 from dynaq.agent.mlp_world_model import MLPWorldModel
 from dynaq.agent.pair_inputs import InteractionInputs, PairInputs

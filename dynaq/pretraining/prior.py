@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from dynaq.agent.answer_noise import AnswerNoise
-from dynaq.agent.job_pool import TILE, CandidatePool, Change, Rows
+from dynaq.agent.candidate_pool import TILE, CandidatePool
+from dynaq.agent.job_pool import Change, Rows
 from dynaq.agent.pair_features import action_blocks, pair_features, state_blocks
 from dynaq.agent.tensor_files import read_saved, write_saved
 from dynaq.errors import InputError

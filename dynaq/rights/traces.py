@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 from dynaq.evaluation.comparison import COMPARISON
 from dynaq.runs.folder import COHORT_BLOCKS, CONFIG, COSTS, RunFolder
 from dynaq.runs.q_table import AGENTS, SERVING
+from dynaq.stores.segments import STORE_FILE
 
 NETWORKS = "pretrained.json"
-STORE_FILE = "store.json"  # in every folder store
 MIN_ID = 4  # shorter ids, and numbers, are looked for in other files only in quotes
 _STRUCTURED = {
     SERVING,

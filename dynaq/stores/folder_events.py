@@ -29,7 +29,7 @@ from dynaq.feedback.events import (
     exposure_row,
 )
 from dynaq.stores.event_log import KEY, EventLog
-from dynaq.stores.segments import SegmentFolder
+from dynaq.stores.segments import STORE_FILE, SegmentFolder
 
 FOLDER = "events"
 
@@ -47,7 +47,7 @@ class FolderEvents:
     @staticmethod
     def there(store: Path) -> bool:
         """Whether the store has ever had feedback or exposures."""
-        return (store / FOLDER / "store.json").exists()
+        return (store / FOLDER / STORE_FILE).exists()
 
     def add_feedback(self, events: Sequence[FeedbackEvent]) -> int:
         """Keep events and return how many were new."""

@@ -171,12 +171,11 @@ class MongoStore(Store):
         self._check_writable()
         before = next(self.records("candidate", [applicant.id]), None)
         if before is None:
-            try:
-                self._database[APPLICANTS.text].insert_one(TO_DOCUMENT["candidate"](applicant))
-            except DuplicateKeyError:  # another process was faster
-                before = next(self.records("candidate", [applicant.id]), None)
-            except PyMongoError as error:
-                raise DynaqError(f"store {self.uri}: {self._reason(error)}") from None
+            with self._errors():
+                try:
+                    self._database[APPLICANTS.text].insert_one(TO_DOCUMENT["candidate"](applicant))
+                except DuplicateKeyError:  # another process was faster
+                    before = next(self.records("candidate", [applicant.id]), None)
         if before is None or before == applicant:
             rows = {name: vector[None] for name, vector in blocks.items()}
             with self._errors():

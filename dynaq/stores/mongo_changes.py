@@ -33,8 +33,12 @@ OVERLAP = timedelta(seconds=10)  # longest time from reading the server's time u
 
 def server_time(database: Database[Document]) -> datetime:
     """The server's clock."""
-    now: datetime = database.command("hello", codec_options=database.codec_options)["localTime"]
+    now: datetime = _hello(database)["localTime"]
     return now
+
+
+def _hello(database: Database[Document]) -> Document:
+    return database.command("hello", codec_options=database.codec_options)
 
 
 class MongoChanges(Changes):
@@ -46,8 +50,8 @@ class MongoChanges(Changes):
         self._poll_until = 0.0  # time.monotonic() before which a standalone server is not polled again
         self._polled: set[tuple[str, Any]] = set()  # what the last poll found
         with errors():
-            self._told_until = server_time(database)  # nothing from before is missing
-            hello = database.command("hello")
+            hello = _hello(database)
+        self._told_until: datetime = hello["localTime"]  # nothing from before is missing
         self._has_streams = "setName" in hello or hello.get("msg") == "isdbgrid"
 
     def next(self) -> Added:

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from dynaq.errors import DynaqError, InputError
 
+STORE_FILE = "store.json"  # of every folder that is one
 FORMAT = 1
 MAX_SEGMENTS = 8  # more are merged when the writer closes
 MAX_SEGMENTS_WHILE_OPEN = 64  # more are merged at once: a long run appends for hours
@@ -48,7 +49,7 @@ class SegmentFolder:
         self._lock: int | None = None
         if path.exists() and not path.is_dir():
             raise InputError(f"store {path} is a file; a store is a folder or a mongodb:// URI")
-        if not (path / "store.json").exists():
+        if not (path / STORE_FILE).exists():
             if not create:
                 raise InputError(f"store {path} does not exist; make it with `dynaq ingest --store {path} …`")
             if read_only:
@@ -58,7 +59,7 @@ class SegmentFolder:
         if not read_only:
             path.mkdir(parents=True, exist_ok=True)
             self._take_lock()
-        if (path / "store.json").exists():
+        if (path / STORE_FILE).exists():
             self._manifest = self._read_manifest()
         else:
             self._manifest = {"format": FORMAT, "next": 0, "meta": {}, "tables": {}}
@@ -85,7 +86,7 @@ class SegmentFolder:
 
     def _read_manifest(self) -> dict[str, Any]:
         try:
-            manifest: dict[str, Any] = json.loads((self.path / "store.json").read_text(encoding="utf-8"))
+            manifest: dict[str, Any] = json.loads((self.path / STORE_FILE).read_text(encoding="utf-8"))
             tables = manifest["format"], manifest["tables"], manifest["meta"], manifest["next"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DynaqError(
@@ -108,7 +109,7 @@ class SegmentFolder:
             json.dump(self._manifest, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, self.path / "store.json")
+        os.replace(temporary, self.path / STORE_FILE)
         sync_folder(self.path)
 
     def _remove_strays(self) -> None:

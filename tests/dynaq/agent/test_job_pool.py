@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from dynaq.agent.candidate_pool import CandidatePool
 from dynaq.agent.checkpoint import load_block, save_block
 from dynaq.agent.dyna_q import DynaQBlock
-from dynaq.agent.job_pool import CandidatePool, WholeCatalogue
+from dynaq.agent.job_pool import WholeCatalogue
 from dynaq.agent.pair_features import job_embedding, pair_features, scaled_cosines, similarity_features
 from dynaq.agent.reward_strategy import make_strategy
 from dynaq.agent.stacked_mlp import agent_generator

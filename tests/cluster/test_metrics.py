@@ -85,6 +85,7 @@ def our_metrics() -> dict[str, Metric]:
     return {f"ray_{metric.info['name']}": metric for metric in metrics}
 
 
+@pytest.mark.slow
 def test_every_metric_of_the_dashboard_is_made_by_the_code() -> None:
     vllm = Path(importlib.util.find_spec("vllm.v1.metrics.loggers").origin).read_text()
     ours = our_metrics()

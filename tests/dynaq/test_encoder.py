@@ -22,6 +22,7 @@ def encoder() -> Encoder:
     return Encoder()
 
 
+@pytest.mark.slow
 def test_vectors_are_those_of_sentence_transformers(encoder: Encoder) -> None:
     from sentence_transformers import SentenceTransformer
 

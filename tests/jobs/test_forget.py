@@ -18,6 +18,8 @@ from tests.support.planted import COHORT, PERSON, cache_of, found_in_folder, pla
 from tests.support.toy_market import grade_judgement
 from tests.support.trained_run import trained_run
 
+pytestmark = pytest.mark.slow
+
 
 def test_an_applicant_is_exported_and_erased_and_the_reports_are_made_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -19,6 +19,8 @@ from dynaq.runs.q_table import write_q_values, write_serving
 from dynaq.stores import open_store
 from jobs.cli import run
 
+pytestmark = pytest.mark.slow
+
 PEOPLE, JOBS, K = 600, 120, 10
 NOISE_NOW = 1.2
 START = datetime(2025, 3, 1, 12, tzinfo=UTC)

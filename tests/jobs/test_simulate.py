@@ -27,6 +27,8 @@ from tests.support.judges import RuleJudge
 from tests.support.live_service import live
 from tests.support.recommend_market import APPLICANTS, JOB_IDS, config, make_market, make_run, prefers
 
+pytestmark = pytest.mark.slow
+
 K = 6
 NAMES = ("p_apply", "p_save", "p_click", "p_ignore")
 
@@ -110,7 +112,6 @@ def test_visits_keep_to_their_rate_and_number(tmp_path: Path, ledger: Path, caps
     assert json.loads(capsys.readouterr().out)["visits"] == 6
 
 
-@pytest.mark.slow
 def test_who_is_told_to_wait_waits_and_loses_nothing(
     tmp_path: Path, ledger: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

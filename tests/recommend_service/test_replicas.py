@@ -19,6 +19,8 @@ from tests.recommend_service.test_api import answer, listed, problem, send, unti
 from tests.support.planted import PERSON, found_in_mongo
 from tests.support.recommend_market import JOB_IDS, config, make_market, make_run, prefers, serving
 
+pytestmark = pytest.mark.slow
+
 Pair = tuple[TestClient, TestClient]
 
 

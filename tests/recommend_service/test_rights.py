@@ -24,6 +24,8 @@ from tests.support.events import event
 from tests.support.planted import PERSON, WORDS, found_in_folder, found_in_mongo
 from tests.support.recommend_market import JOB_IDS, config, make_market, make_run, prefers, serving
 
+pytestmark = pytest.mark.slow
+
 KEY = {"Authorization": "Bearer sesame"}
 READER = {"Authorization": "Bearer looking"}
 

@@ -24,6 +24,7 @@ def records(block: DynaQBlock, source: GradeSource, rounds: int = 100) -> list[s
     return [repr(record) for one in islice(block.rounds(source), rounds) for record in one]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [1, 3, 4])
 @pytest.mark.parametrize(
     "values",

@@ -170,6 +170,7 @@ def test_a_judge_that_answers_other_jobs_is_an_error(market: ToyMarket) -> None:
     assert not block.judged.asked.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "values",
     [EXPLORING | {"judge_noise": 0.2}, REFERENCE | {"planning": "replay"}, {"batch_size": 8, "planning_batch": 16}],

@@ -16,6 +16,8 @@ from dynaq.records import Candidate, Job
 from dynaq.stores import Store, mongo_claims, open_store
 from tests.support.shared_ledger import JOB_IDS, JUDGE, LoggingJudge, paid, start_asking
 
+pytestmark = pytest.mark.slow
+
 APPLICANTS = tuple(f"a{i}" for i in range(8))
 RUNS, BROKERS = 2, 2  # each run divides the applicants among its brokers
 KILLS = 6
@@ -51,7 +53,6 @@ def test_brokers_of_two_runs_pay_for_each_pair_once(store: Store, mongo_uri: str
         assert client.get_default_database()["claims"].count_documents({}) == 0
 
 
-@pytest.mark.slow
 def test_a_pair_is_paid_for_again_only_if_its_payer_was_killed(store: Store, mongo_uri: str, tmp_path: Path) -> None:
     """Nobody can know whether a process that was killed between asking and writing had its answer."""
     generator = random.Random(0)

@@ -92,6 +92,7 @@ def test_personal_fields_of_positions_are_dropped() -> None:
     assert kinds == {"phones", "e-mails"}
 
 
+@pytest.mark.slow
 def test_nothing_personal_is_in_the_store_or_beside_the_input_but_in_the_files_themselves(tmp_path: Path) -> None:
     folder = tmp_path / "people"
     made = resume_folder(folder, ("en",), 6)

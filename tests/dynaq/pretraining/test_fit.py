@@ -157,6 +157,7 @@ def test_saved_networks_are_the_same_when_loaded(market: ToyMarket, honest: Pret
     assert torch.equal(first_view(market, honest, ann), first_view(market, loaded, ann))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of", ["every pair", "misfits"])
 @pytest.mark.parametrize("towards", [[0, 1, 2, 3], [2]], ids=["any label", "CLICK"])
 @pytest.mark.parametrize("share", [0.0, 0.3])
@@ -194,6 +195,7 @@ def test_what_the_judge_says_in_error_is_not_learned(market: ToyMarket) -> None:
     assert float(expected[2]) == pytest.approx(true.column("p_click").to_numpy().mean(), abs=0.1)
 
 
+@pytest.mark.slow
 def test_agents_doubt_answers_as_far_as_pretraining_found_errors(
     market: ToyMarket, honest: Pretrained, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -260,6 +260,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.stop()
 
 
+@pytest.mark.slow
 def test_a_run_on_s3_is_as_one_on_disk(market: ToyMarket, bucket: str) -> None:
     folder = trained_run(RunFolder.at(bucket.format("runs/one")), market, cache_of(market), COHORT)
     assert found_in_run(folder)

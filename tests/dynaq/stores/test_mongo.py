@@ -252,6 +252,7 @@ def test_scrub_leaves_harmless_text_alone() -> None:
     assert scrub("user ann pw s3cret", "mongodb://ann:s3cret@h/db") == "user *** pw ***"
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_is_one_clear_line(tmp_path: Path) -> None:
     with running_mongod(tmp_path) as uri:
         store = open_store(uri + "/db?serverSelectionTimeoutMS=200", create=True)

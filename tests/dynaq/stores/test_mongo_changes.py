@@ -17,6 +17,8 @@ from dynaq.stores import Added, Store, open_store
 from dynaq.stores.mongo_changes import MongoChanges
 from tests.support.events import event
 
+pytestmark = pytest.mark.slow
+
 BLOCKS = {block: np.ones(384, np.float32) for block in CANDIDATE_BLOCKS}
 
 

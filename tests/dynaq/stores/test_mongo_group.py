@@ -9,6 +9,8 @@ import pytest
 
 from dynaq.stores import ReplicaGroup, RunSource, Store, open_store
 
+pytestmark = pytest.mark.slow
+
 OLD, NEW = RunSource("runs/old", "run-1"), RunSource("runs/$new", "run-2")
 
 Join = Callable[..., ReplicaGroup]

@@ -43,6 +43,7 @@ import numpy as np
 import psutil
 import yaml
 
+from dynaq.agent.config import DynaQConfig
 from dynaq.encoder import Encoder
 from dynaq.layout import BLOCK_DIM, CANDIDATE_BLOCKS, JOB_BLOCKS
 from dynaq.records import Candidate, Job
@@ -78,16 +79,21 @@ def make_store(uri: Path | str, jobs: int, applicants: int) -> None:
 
 
 def make_run(folder: Path, store: Path | str, agents: int) -> None:
-    """A run folder with a random Q for each of the first `agents` applicants."""
+    """A run folder with a random Q for each of the first `agents` applicants, over as many jobs as agents consider."""
     rng = np.random.default_rng(SEEDS["vectors"])
     with open_store(store, read_only=True) as opened:
         job_ids, applicant_ids = opened.ids("job"), opened.ids("candidate")[:agents]
     run, blocks = RunFolder.at(folder), []
+    candidates = DynaQConfig().candidates
     for start in range(0, agents, BLOCK):
         ids = applicant_ids[start : start + BLOCK]
         name = f"agents/block_{start // BLOCK:05d}-0010"
         with run.new_folder(name) as files:
-            write_q_values(files, ids, rng.random((len(ids), len(job_ids)), np.float32))
+            columns = None
+            if len(job_ids) > candidates:
+                columns = np.stack([rng.choice(len(job_ids), candidates, replace=False, shuffle=False) for _ in ids])
+            width = len(job_ids) if columns is None else candidates
+            write_q_values(files, ids, rng.random((len(ids), width), np.float32), columns)
         blocks.append(name)
     write_serving(run, "extended", job_ids, blocks)
 

@@ -33,11 +33,10 @@ from dynaq.agent.config import DynaQConfig
 from dynaq.agent.reward_strategy import make_strategy
 from dynaq.errors import DynaqError
 from dynaq.qrels import Qrels
-from dynaq.runs.folder import CONFIG, RunFolder
+from dynaq.runs.folder import BILLS, CONFIG, RunFolder
 from dynaq.runs.trials import Trial, TrialResult
 
 TUNE_FOLDER = "tune"
-BILLS = "bills.json"  # trial -> judgements paid, over all sessions of a comparison
 BILL_SECONDS = 2.0  # between two readings of the broker's bills
 RETRIES = 2  # of a failed trial, and within a trial of applicants whose actors or judge failed
 RLLIB_DQN = "rllib-dqn"

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from dynaq.agent.checkpoint import without_agent
 from dynaq.errors import DynaqError, InputError
 from dynaq.judging.ledger_file import LEDGER
-from dynaq.rights.traces import NETWORKS, POINTER, holds, traces, written
+from dynaq.rights.traces import CHECKPOINT, NETWORKS, POINTER, holds, traces, written
 from dynaq.runs.folder import (
     COHORT_BLOCKS,
     CONFIG,
@@ -146,8 +146,8 @@ def _blocks(folder: RunFolder, config: dict[str, Any], trials: Sequence[str]) ->
     if blocks := read_blocks(folder):
         return blocks
     for block, place in _checkpoints(folder).items():
-        if folder.exists(f"{place}/block.json"):
-            blocks[str(int(block[-5:]))] = folder.read_json(f"{place}/block.json")["applicant_ids"]
+        if folder.exists(f"{place}/{CHECKPOINT}"):
+            blocks[str(int(block[-5:]))] = folder.read_json(f"{place}/{CHECKPOINT}")["applicant_ids"]
     return blocks if cohort_digest(_members(blocks)) == config.get("cohort") else {}
 
 
@@ -197,7 +197,7 @@ def _forget_in_block(folder: RunFolder, place: str, applicant_id: str) -> str | 
 
     None for a block that held nobody else, which is deleted.
     """
-    listed = f"{place}/block.json", "applicant_ids"
+    listed = f"{place}/{CHECKPOINT}", "applicant_ids"
     if not folder.exists(listed[0]):
         listed = f"{place}/{AGENTS}", "applicants"
     applicants = folder.read_json(listed[0])[listed[1]]
@@ -227,7 +227,7 @@ def _copy_block(old: Path, new: Path, applicant_id: str) -> None:
             pq.write_table(_without(pq.read_table(file), applicant_id), new / file.name)
         elif file.suffix == ".parquet":  # about the block as a whole
             (new / file.name).write_bytes(file.read_bytes())
-    if (old / "block.json").exists():
+    if (old / CHECKPOINT).exists():
         without_agent(old, new, applicant_id)
     if (old / AGENTS).exists():
         rows = json.loads((old / AGENTS).read_text())["applicants"]

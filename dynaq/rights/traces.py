@@ -17,11 +17,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dynaq.evaluation.comparison import COMPARISON
-from dynaq.runs.folder import COHORT_BLOCKS, CONFIG, COSTS, RunFolder
+from dynaq.runs.folder import BILLS, COHORT_BLOCKS, CONFIG, COSTS, RunFolder
 from dynaq.runs.q_table import AGENTS, SERVING
 from dynaq.stores.segments import STORE_FILE
 
-NETWORKS = "pretrained.json"
+CHECKPOINT = "block.json"  # of a block of agents; written by dynaq.agent.checkpoint
+NETWORKS = "pretrained.json"  # written by dynaq.pretraining.prior
 MIN_ID = 4  # shorter ids, and numbers, are looked for in other files only in quotes
 _STRUCTURED = {
     SERVING,
@@ -29,8 +30,8 @@ _STRUCTURED = {
     NETWORKS,
     COMPARISON,
     COSTS,
-    "block.json",
-    "bills.json",
+    CHECKPOINT,
+    BILLS,
     PurePosixPath(COHORT_BLOCKS).name,
 }
 POINTER = re.compile(r"block_\d{5}\.json")

@@ -35,6 +35,7 @@ METRICS = "metrics.parquet"
 RECOMMENDATIONS = "recommendations.parquet"
 REPORT = "report.html"
 COSTS = "costs.json"  # of an endpoint's calls, over all sessions of the run
+BILLS = "bills.json"  # trial -> judgements paid, over all sessions of a comparison
 COHORT_BLOCKS = "agents/cohort.json"  # block -> its applicants, as they were divided at the run's start
 GOLD = "gold.parquet"  # the hand-made labels of --gold
 

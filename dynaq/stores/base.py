@@ -291,6 +291,10 @@ class Store(FeedbackStore, Protocol):
         """Id -> content hash for every record that has vectors; None for those embedded elsewhere."""
         ...
 
+    def catalogue_version(self) -> str | None:
+        """Another one after records or vectors were written, found without reading them; None if the store has none."""
+        ...
+
     def dimension(self) -> int:
         """Numbers per block: what the meta records, else what the vectors have, else 384."""
         ...

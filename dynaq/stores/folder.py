@@ -160,6 +160,10 @@ class FolderStore(Store):
             hashes.update(zip(table[names.reference].to_pylist(), table["content_hash"].to_pylist(), strict=True))
         return hashes
 
+    def catalogue_version(self) -> str | None:
+        tables = [table for names in COLLECTIONS.values() for table in (names.text, names.embeddings)]
+        return self._folder.version(tables)
+
     def dimension(self) -> int:
         recorded = self.meta().get("dimension")
         if recorded is not None:

@@ -307,6 +307,9 @@ class MongoStore(Store):
             found = self._database[names.embeddings].find({}, projection)
             return {str(d.get(names.reference)): d.get("content_hash") for d in found}
 
+    def catalogue_version(self) -> str | None:
+        return None
+
     # Ledger, relevance, meta
 
     def judgements(self, judge: str | None = None, applicants: Sequence[str] | None = None) -> pa.Table:

@@ -138,6 +138,15 @@ class SegmentFolder:
         """Live segments of a table, oldest first."""
         return list(self.manifest["tables"].get(table, []))
 
+    def version(self, tables: Iterable[str]) -> str | None:
+        """Another one after one of the tables was written, in this folder or in a new one of its name."""
+        try:
+            # Segments never change, but a store that is made anew begins with the same names.
+            files = [(name, (self.path / name).stat()) for table in tables for name in self.names(table)]
+        except FileNotFoundError:  # merged at this moment
+            return None
+        return " ".join(f"{name}:{file.st_ino}:{file.st_mtime_ns}" for name, file in files)
+
     def append(self, table: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
         """Commit `batches` as one new segment; nothing changes when they have no rows or one fails."""
         self.check_writable()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -128,6 +129,24 @@ def test_an_unchanged_store_gives_the_same_catalogue(catalogue: Catalogue, tmp_p
         newer = Catalogue.load(store, catalogue)
     assert "j03" in catalogue.rows
     assert "j03" not in newer.rows
+
+
+def test_an_unchanged_store_is_not_read(catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*_: object) -> None:
+        raise AssertionError
+
+    with open_store(str(tmp_path / "store"), read_only=True) as store:
+        monkeypatch.setattr(store, "hashes", read)
+        assert Catalogue.load(store, catalogue) is catalogue
+
+
+def test_a_store_made_anew_is_read_again(catalogue: Catalogue, tmp_path: Path) -> None:
+    shutil.move(tmp_path / "store", tmp_path / "old")
+    market.make_market(str(tmp_path / "store"))
+    with open_store(str(tmp_path / "store"), read_only=True) as store:
+        with open_store(str(tmp_path / "old"), read_only=True) as old:
+            assert store.catalogue_version() != old.catalogue_version()
+        assert Catalogue.load(store, catalogue) is catalogue  # the same records, and the digest says so
 
 
 def test_a_bucket_fills_with_time_and_each_caller_has_one() -> None:

@@ -119,6 +119,23 @@ def test_writing_again_replaces_and_repeating_changes_nothing(store: Store) -> N
 
 
 @both_kinds
+def test_a_version_changes_with_every_record_and_vector(store: Store, kind: Kind) -> None:
+    seen = [store.catalogue_version()]
+    if seen == [None]:
+        return  # a store that has none is read
+    store.put_records(kind, [record(kind, "a"), record(kind, "b")])
+    seen.append(store.catalogue_version())
+    store.put_vectors(kind, ["a"], vectors(1, BLOCKS[kind]), ["h"])
+    seen.append(store.catalogue_version())
+    store.delete_records(kind, ["a"])
+    seen.append(store.catalogue_version())
+    assert None not in seen
+    assert len(set(seen)) == 4
+    store.put_meta(note="nothing of the catalogue")
+    assert store.catalogue_version() == seen[-1]
+
+
+@both_kinds
 def test_vectors_come_back_exactly_with_their_hashes(store: Store, kind: Kind) -> None:
     ids = [f"{i:04d}" for i in range(1500)]
     store.put_records(kind, [record(kind, id_) for id_ in ids])

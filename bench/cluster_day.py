@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,24 +120,27 @@ def train(day: Day, judge: RuleJudge, arguments: argparse.Namespace, *, eventful
     day.broker = start_broker(day.uri, judge.backend())
     started, ended = threading.Event(), threading.Event()
 
-    def happen() -> None:
-        started.wait()
-        day.go_on(arguments.every, arguments.rounds if eventful else 0, ended)
-
     def heard(progress: CohortProgress) -> None:
         started.set()
 
-    events = threading.Thread(target=happen)
-    events.start()
     job = TrainingJob(put_cache(cache), "llm", config, day.broker, RunFolder.at(day.data / "run"))
-    size = ActorSize(actors=arguments.actors)
-    try:
-        return CohortTrainer(job, cache.applicant_ids, size=size, on_progress=heard).run()
-    finally:
-        ended.set()
-        started.set()
-        events.join()
-        ray.kill(day.broker)
+    trainer = CohortTrainer(job, cache.applicant_ids, size=ActorSize(actors=arguments.actors), on_progress=heard)
+
+    def run() -> CohortResult:
+        try:
+            return trainer.run()
+        finally:
+            ended.set()
+            started.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        training = pool.submit(run)
+        started.wait()
+        if eventful:  # here, since Ray starts nodes in the main thread only
+            day.go_on(arguments.every, arguments.rounds, ended)
+        result = training.result()
+    ray.kill(day.broker)
+    return result
 
 
 def run_day(data: Path, arguments: argparse.Namespace, *, eventful: bool) -> tuple[CohortResult, list[str]]:

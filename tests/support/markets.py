@@ -28,7 +28,9 @@ def make_store(uri: str, jobs: int = JOBS, applicants: int = APPLICANTS, without
         store.put_records("candidate", [Candidate(id=one, bio=f"I am {one}.") for one in applicant_ids])
         store.put_vectors("job", job_ids, {block: _unit(rng, jobs) for block in JOB_BLOCKS})
         store.put_vectors("candidate", embedded, {block: _unit(rng, len(embedded)) for block in CANDIDATE_BLOCKS})
-        store.put_qrels(Qrels({one: {job_ids[i]: 3.0, job_ids[i + 1]: 1.0} for i, one in enumerate(applicant_ids)}))
+        store.put_qrels(
+            Qrels({one: {job_ids[i % jobs]: 3.0, job_ids[(i + 1) % jobs]: 1.0} for i, one in enumerate(applicant_ids)})
+        )
         store.put_meta(layout="extended")
 
 

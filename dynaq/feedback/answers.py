@@ -7,9 +7,9 @@ evaluation (`dynaq.feedback.exposure_log`) all follow `standing`. An applicant's
 
 Several events on one pair become one answer, in the order in which they happened. A hire stands whatever follows it; an
 application stands unless a hire follows; the later of save and ignore counts; a click counts only if there is no other
-event. So save, then ignore is IGNORE; ignore, then apply is APPLY; save, then click is SAVE. An undo takes back what was
-said before it, except a hire. Events with equal times are ordered by their keys, so that the answer does not depend on
-the order of arrival.
+event. So save, then ignore is IGNORE; ignore, then apply is APPLY; save, then click is SAVE. An undo takes back what
+was said before it, except a hire. Events with equal times are ordered by their keys, so that the answer does not depend
+on the order of arrival.
 
 Only an action is an answer. Not acting on a shown job is no evidence against it: the applicant may not have looked at
 it, and whether they look depends more on its rank than on its fit (Joachims et al. 2005). It remains an exposure, which

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -111,16 +110,9 @@ def learning_curve(run: ServedRun | None, applicant_id: str) -> LearningCurve:
 
 
 def _point(row: Mapping[str, Any]) -> LearningPoint:
-    numbers = {name: _known(row.get(name)) for name in ("judge_reward", "trust", "ndcg")}
-    counts = {name: int(row.get(name) or 0) for name in ("applied", "saved", "clicked", "ignored")}
-    return LearningPoint(
-        round=row["round"],
-        judgements=row["judgements_used"],
-        reward=_known(row.get("mean_reward")),
-        **numbers,
-        **counts,
-    )
-
-
-def _known(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else value
+    named = {"round": "round", "judgements": "judgements_used", "reward": "mean_reward"}
+    known = {name: row[column] for name, column in named.items()}
+    known |= {name: row.get(name) for name in ("judge_reward", "trust", "ndcg")}
+    known |= {name: row.get(name) or 0 for name in ("applied", "saved", "clicked", "ignored")}
+    # NaN is a number that is not known.
+    return LearningPoint.model_validate({name: value if value == value else None for name, value in known.items()})

@@ -146,13 +146,12 @@ def _open_routes(service: Recommender, app: FastAPI) -> APIRouter:
     async def docs() -> HTMLResponse:
         return HTMLResponse(docs_page(app.openapi()))
 
-    for path, file, kind in (
-        ("/", "index.html", "text/html"),
-        ("/page.css", "page.css", "text/css"),
-        ("/page.js", "page.js", "text/javascript"),
-        ("/favicon.svg", "favicon.svg", "image/svg+xml"),
-    ):
-        router.add_api_route(path, _file(PAGE / file, kind), include_in_schema=False)
+    router.add_api_route("/", _file(PAGE / "index.html", "text/html"), include_in_schema=False)
+    router.add_api_route("/operator", _file(PAGE / "operator.html", "text/html"), include_in_schema=False)
+    kinds = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+    for file in PAGE.iterdir():
+        if file.suffix in kinds:
+            router.add_api_route(f"/{file.name}", _file(file, kinds[file.suffix]), include_in_schema=False)
     return router
 
 

@@ -1,7 +1,7 @@
 // The page of a counsellor or operator: find an applicant, compare two runs' lists, see how the agent learned, what was
 // shown and said, pin and block jobs. Looking records nothing.
 
-import { call, person, query, setKey, takeToken } from "./api.js";
+import { call, hasKey, person, query, setKey, takeToken } from "./api.js";
 import { learning } from "./curve.js";
 import { byId, count, el, moment, skeleton } from "./dom.js";
 
@@ -87,7 +87,8 @@ async function about() {
     ...[past && el("p", { class: "past" }, past), found.bio && el("p", { class: "bio" }, found.bio)].filter(Boolean),
     el("ul", { class: "chips", "aria-label": "Skills" }, [...found.hard_skills, ...found.soft_skills].map((one) => el("li", {}, one))),
     el("p", { class: "quiet" }, `${count(found.answers, "answer")} of their own, ${found.judged} by a judge in their place; ${found.has_agent ? "an agent ranks" : "no agent yet"}.`),
-    el("p", {}, el("a", { href: `./?${query({ applicant: who })}` }, "Open their page")),
+    // With keys their page takes their own token; and what is opened there counts as shown to them.
+    ...(hasKey() ? [] : [el("p", {}, el("a", { href: `./?${query({ applicant: who })}` }, "Open their page as they see it"))]),
   );
 }
 
@@ -97,7 +98,7 @@ async function compare() {
   byId("shared").textContent = `${count(body.shared, "job")} on both lists. Looking at them records nothing.`;
   for (const side of ["left", "right"]) {
     const chosen = byId(side).selectedOptions[0];
-    byId(`${side}-heading`).textContent = `${chosen.textContent}${body[side].has_agent ? "" : " (by similarity)"}`;
+    byId(`${side}-heading`).textContent = `${chosen.textContent}${body[side].has_agent || chosen.value === "similarity" ? "" : " (no agent here, so by similarity)"}`;
     byId(`${side}-list`).replaceChildren(...body[side].jobs.map(placed));
   }
 }

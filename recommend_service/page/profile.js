@@ -13,7 +13,7 @@ export function shown(profile) {
     ? ` A computer has guessed your answer on ${count(profile.judged, "job")}, so that you need not give all of them.`
     : "";
   const agent = profile.has_agent
-    ? " An agent of your own has learned from that which jobs suit you."
+    ? " An agent of your own has learned which jobs suit you."
     : " Jobs are ordered by how close they are to this profile, until an agent of your own has learned.";
   return [
     past.length > 0 && el("p", { class: "past" }, past.slice(0, 4).join(" · ")),

@@ -40,7 +40,8 @@ PAGES = sorted(
     for path in ROOT.glob(pattern)
 )
 # Programs that are not ours; what follows their names is not checked.
-OTHERS = {"cd", "curl", "export", "grafana", "hf", "kubectl", "pip", "prometheus", "ray", "serve", "tensorboard", "uv"}
+OTHERS = {"cd", "curl", "docker", "export", "grafana", "hf", "kubectl", "pip", "prometheus", "ray", "serve"}
+OTHERS |= {"tensorboard", "uv"}
 OURS = {"dynaq", "make", "python"}
 SHELL = ("bash", "sh", "console")
 
@@ -96,6 +97,8 @@ def complaint(command: str, monkeypatch: pytest.MonkeyPatch, *, whole: bool = Tr
         return "" if known and all(f"$({name})" in makefile for name in variables) else "not in the Makefile"
     if program == "python":
         return module_complaint(arguments)
+    if program == "docker" and "dynaq" in arguments:  # in a container
+        program, arguments = "dynaq", arguments[arguments.index("dynaq") + 1 :]
     if program == "dynaq":
         return dynaq_complaint(arguments, monkeypatch, whole=whole and "…" not in arguments)
     return "" if program in OTHERS else f"what is {program}?"

@@ -22,7 +22,7 @@ from recommend_service.facets import Facets
 Rows = npt.NDArray[np.int64]
 JOBS_AT_ONCE, ROWS_AT_ONCE = 1 << 13, 1 << 8  # size of the blocks of similarities in `Catalogue.nearest`
 TINY = 1e-12
-SAMPLED = 256  # jobs with which one job is compared
+COMPARED_JOBS = 256  # jobs with which one job is compared
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Catalogue:
     @cached_property
     def sample(self) -> Rows:
         """Rows of jobs spread evenly over the catalogue, with which one job is compared."""
-        return np.unique(np.linspace(0, len(self.job_ids) - 1, SAMPLED).astype(np.int64))
+        return np.unique(np.linspace(0, len(self.job_ids) - 1, COMPARED_JOBS).astype(np.int64))
 
     @cached_property
     def facets(self) -> Facets:

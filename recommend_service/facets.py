@@ -13,12 +13,12 @@ from dynaq.field_names import normalise
 Facet = Literal["place", "contract", "language"]
 FACETS: tuple[Facet, ...] = get_args(Facet)
 # Names of metadata fields in the languages of `dynaq.ingest.columns`, as `normalise` writes them.
-FIELDS: Mapping[Facet, tuple[str, ...]] = {
+FACET_FIELDS: Mapping[Facet, tuple[str, ...]] = {
     "place": ("place", "location", "city", "town", "region", "workplace", "ort", "arbeitsort", "standort", "lieu"),
     "contract": ("contract", "contracttype", "employmenttype", "employment", "jobtype", "vertragsart", "contrat"),
     "language": ("language", "joblanguage", "sprache", "langue"),
 }
-_FACET_OF: Mapping[str, Facet] = {name: facet for facet, names in FIELDS.items() for name in names}
+_FACET_OF: Mapping[str, Facet] = {name: facet for facet, names in FACET_FIELDS.items() for name in names}
 LONGEST = 100  # characters of a value
 SHOWN = 200  # values of a facet that are offered, the most frequent ones
 

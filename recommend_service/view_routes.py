@@ -14,7 +14,7 @@ from recommend_service.schemas import ApplicantList, ProfileIn
 from recommend_service.service import Recommender
 from recommend_service.view_schemas import (
     AnswerList,
-    Changes,
+    ListChanges,
     Comparison,
     DocumentRead,
     ExposureList,
@@ -102,7 +102,7 @@ def view_routes(service: Recommender) -> APIRouter:
         return await views.exposures(applicant_id, limit)
 
     @router.get("/v1/applicants/{applicant_id:path}/changes", responses=documented(404, 422, 503))
-    async def changes(request: Request, applicant_id: ApplicantId) -> Changes:
+    async def changes(request: Request, applicant_id: ApplicantId) -> ListChanges:
         """How the list of today differs from the last one that was shown on an earlier day."""
         caller_of(request).check_owns(applicant_id, writing=False)
         return await views.changes(applicant_id)

@@ -83,7 +83,7 @@ class Left(JobNamed):
     why: Literal["answered", "withdrawn", "operator", "ranked-lower"]
 
 
-class Changes(BaseModel):
+class ListChanges(BaseModel):
     """How the list of today differs from the last one that was shown on an earlier day.
 
     since: when that one was shown; null if there is none. new_run: whether another run ranks now.

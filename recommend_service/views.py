@@ -25,7 +25,7 @@ from recommend_service.slates import choose
 from recommend_service.view_schemas import (
     Answer,
     AnswerList,
-    Changes,
+    ListChanges,
     Comparison,
     ExposureList,
     ExposureShown,
@@ -140,21 +140,21 @@ class Views:
             total=len(rows),
         )
 
-    async def changes(self, applicant_id: str) -> Changes:
+    async def changes(self, applicant_id: str) -> ListChanges:
         """How the list of today differs from the last plain one of an earlier day."""
         service = self._service
         await service.applicant(applicant_id)
         today = datetime.combine(datetime.now(UTC).date(), time(), UTC)
         earlier = [row for row in await self._shown(applicant_id) if row["at"] < today and row["preference"] is None]
         if not earlier:
-            return Changes(since=None, new_run=False, entered=[], left=[])
+            return ListChanges(since=None, new_run=False, entered=[], left=[])
         before = earlier[0]
         now = await service.recommend(applicant_id, len(before["job_ids"]), None, False, recorded=False)
         listed = {one.job_id: one.title for one in now.recommendations}
         standing = await service.standing_now(applicant_id)
         decided = service.rights.decisions.of_applicant(applicant_id)
         ranked_by = before["policy"]
-        return Changes(
+        return ListChanges(
             since=before["at"],
             new_run=ranked_by != OVERSEEN and ranked_by != (now.run_id or WARM_START),
             entered=[

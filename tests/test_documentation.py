@@ -212,6 +212,15 @@ def test_the_configurations_that_pages_show_are_valid(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session_fixture")
+@pytest.mark.parametrize("page", PAGES)
+def test_every_figure_names_the_command_that_makes_it(page: str) -> None:
+    text = (ROOT / page).read_text()
+    for figure in re.finditer(r"!\[[^\]]*\]\((?P<file>[^)]+)\)", text):
+        below = text[figure.end() : figure.end() + 400]
+        made = re.search(r"`(make|dynaq|tensorboard|\.venv/bin/python|python) [^`]*`|Drawn by hand", below)
+        assert made, f"{page}: say below {figure['file']} which command makes it"
+
+
 def test_the_tasks_of_the_howto_are_done_by_its_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

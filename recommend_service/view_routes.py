@@ -14,12 +14,12 @@ from recommend_service.schemas import ApplicantList, ProfileIn
 from recommend_service.service import Recommender
 from recommend_service.view_schemas import (
     AnswerList,
-    ListChanges,
     Comparison,
     DocumentRead,
     ExposureList,
     Filters,
     LearningCurve,
+    ListChanges,
     ProfileShown,
     RunList,
 )

@@ -25,7 +25,6 @@ from recommend_service.slates import choose
 from recommend_service.view_schemas import (
     Answer,
     AnswerList,
-    ListChanges,
     Comparison,
     ExposureList,
     ExposureShown,
@@ -34,6 +33,7 @@ from recommend_service.view_schemas import (
     JobNamed,
     LearningCurve,
     Left,
+    ListChanges,
     Placed,
     ProfileShown,
     RunList,

@@ -128,6 +128,7 @@ def test_filters_keep_the_jobs_that_have_a_value(client: TestClient, store: str)
     assert listed(client, "a3", place="Bergen", language="no") == ["j00"]
     assert listed(client, place="Oslo") == []
     assert len(listed(client)) == 10  # the kept ranking is still of all jobs
+    assert send(client, "j05", "click").status_code == 201  # written after the exposures that were queued before
     with open_store(store, read_only=True) as opened:
         shown = opened.exposures(["a0"]).to_pylist()
     # Such lists say nothing about a ranking of all jobs, as those with a preference.
@@ -153,7 +154,7 @@ def test_shown_lists_are_kept_newest_first(client: TestClient) -> None:
     assert get(client, "applicants/a0/exposures") == {"exposures": [], "total": 0}
     answer(client, k=1)
     answer(client, k=2, preference="at sea")
-    assert get(client, "applicants/a0/feedback") == {"answers": [], "events": 0}  # after what was queued before
+    assert send(client, "j05", "click").status_code == 201  # written after the exposures that were queued before
     body = get(client, "applicants/a0/exposures", limit=1)
     assert body["total"] == 2
     (newest,) = body["exposures"]

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from dynaq.feedback.events import Exposure
 from dynaq.runs.folder import CONFIG, METRICS, RunFolder
 from dynaq.stores import open_store
-from tests.recommend_service.test_api import answer, listed, problem, send
+from tests.recommend_service.test_api import answer, listed, problem, send, until
 from tests.recommend_service.test_rights import KEY, READER, bearer, keyed
 from tests.support.recommend_market import JOB_IDS, config, make_job, make_market, make_run, prefers, serving
 
@@ -288,8 +288,8 @@ def test_a_job_that_ranks_lower_is_marked_as_exploring(store: str, run: Path) ->
         assert not any(one["exploring"] for one in answer(client, k=len(JOB_IDS))["recommendations"])
 
 
-def test_an_empty_store_is_served_and_filled_while_it_is(tmp_path: Path) -> None:
-    uri = str(tmp_path / "store")
+def test_an_empty_store_is_served_and_filled_while_it_is(store_uri: str, tmp_path: Path) -> None:
+    uri = store_uri
     with open_store(uri, create=True):
         pass
     with serving(config(uri, None, serving=str(tmp_path / "serving"))) as client:
@@ -297,6 +297,9 @@ def test_an_empty_store_is_served_and_filled_while_it_is(tmp_path: Path) -> None
         assert get(client, "filters") == {"place": [], "contract": [], "language": []}
         assert client.get("/readyz").json()["jobs"] == 0
         problem(client.post("/v1/applicants", json={"bio": "I bake."}), 409, "no-jobs")
+        make_market(uri)
+        until(lambda: client.get("/readyz").json()["jobs"] == len(JOB_IDS))
+        assert len(listed(client, "a3")) == 10
 
 
 def test_a_store_with_jobs_alone_takes_its_first_applicant(store: str, tmp_path: Path) -> None:

@@ -4,10 +4,14 @@ STAMP := .venv/.installed
 # Where it is set, each of the many processes of a run would compile the project again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo docs lint test-fast test build mongo bench-quality bench-trust bench-compare setup constraints clean
+.PHONY: demo docs pictures lint test-fast test build mongo bench-quality bench-trust bench-compare setup constraints clean
 
 demo: setup
 	$(BIN)/dynaq demo
+
+# The pictures of pages, report and documentation, from the run of `make demo`; needs a Chromium.
+pictures: setup
+	$(BIN)/python -m tests.support.pictures runs/demo data/esco docs/pictures
 
 # The documentation on http://127.0.0.1:8100, rebuilt when a page changes. Ctrl-C ends it.
 docs: setup

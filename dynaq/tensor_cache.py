@@ -77,6 +77,7 @@ class TensorCache:
         layout: str | Layout | None = None,
         dtype: Dtype = "float32",
         text: bool = False,
+        may_be_empty: bool = False,
     ) -> TensorCache:
         """Load a store. `TensorCache.copy_from_database(store)` is short for `TensorCache().copy_from_database(store)`.
 
@@ -87,6 +88,7 @@ class TensorCache:
             layout: None means the layout the store was embedded with, or classic for a database filled by hand.
             dtype: float16 halves the memory; similarities are computed in float32 either way.
             text: also keep the records' text, for `job_text` and `applicant_text`.
+            may_be_empty: load a store without jobs or applicants, too.
 
         Returns the cache itself. Records with unusable vectors are left out with a warning. Raises InputError when none
         is left, when the store cannot be opened, or when this cache is already filled.
@@ -94,9 +96,9 @@ class TensorCache:
         if self._contents is not None:
             raise InputError("this TensorCache is filled already; make another one, or take refresh() for what is new")
         if not isinstance(store, str | Path):
-            return self._load(store, applicant_ids, job_ids, layout, dtype, text)
+            return self._load(store, applicant_ids, job_ids, layout, dtype, text, may_be_empty)
         with open_store(store, read_only=True) as opened:
-            return self._load(opened, applicant_ids, job_ids, layout, dtype, text)
+            return self._load(opened, applicant_ids, job_ids, layout, dtype, text, may_be_empty)
 
     def _load(
         self,
@@ -106,6 +108,7 @@ class TensorCache:
         layout: str | Layout | None,
         dtype: Dtype,
         text: bool,
+        may_be_empty: bool,
     ) -> TensorCache:
         meta = store.meta()
         if layout is None:
@@ -114,7 +117,7 @@ class TensorCache:
         if dtype not in ("float32", "float16"):
             raise InputError(f"TensorCache dtype {dtype!r} is not one of float32, float16")
         only = {"applicant": applicant_ids, "job": job_ids}
-        arrays = load_arrays(store, layout, dtype, text, previous=None, only=only)
+        arrays = load_arrays(store, layout, dtype, text, previous=None, only=only, may_be_empty=may_be_empty)
         self._hold(layout, 1, meta.get("encoder_revision"), arrays)
         return self
 
@@ -148,7 +151,7 @@ class TensorCache:
     def _arrays(self) -> Arrays:
         return self._filled().arrays
 
-    def refresh(self, store: Store) -> TensorCache:
+    def refresh(self, store: Store, *, may_be_empty: bool = False) -> TensorCache:
         """A new version with what the store now holds. Records with an unchanged content hash are not read again.
 
         After `--re-embed` all of them are read again, because a hash covers only the text.
@@ -158,7 +161,9 @@ class TensorCache:
         layout = get_layout(self.layout.name, store.dimension())
         same = (encoder, layout.block_dim) == (self.encoder, self.layout.block_dim)
         previous = self._arrays if same else None
-        arrays = load_arrays(store, layout, dtype, "job_text_bytes" in self._arrays, previous)
+        arrays = load_arrays(
+            store, layout, dtype, "job_text_bytes" in self._arrays, previous, may_be_empty=may_be_empty
+        )
         newer = TensorCache(self.device)
         newer._hold(layout, self.version + 1, encoder, arrays)
         return newer

@@ -50,6 +50,8 @@ def load_arrays(
     text: bool,
     previous: Mapping[str, Any] | None,
     only: Mapping[str, Iterable[str] | None] | None = None,
+    *,
+    may_be_empty: bool = False,
 ) -> Arrays:
     """All arrays of a cache.
 
@@ -60,6 +62,7 @@ def load_arrays(
         text: also load the records' text.
         previous: arrays of an older version; rows with the same content hash are copied from there.
         only: `job` and `applicant` -> ids to load; None or missing means all.
+        may_be_empty: a store without any jobs or applicants gives arrays without rows.
 
     Raises InputError for ids that are a text or an empty list, and when no job or no applicant has usable vectors.
     """
@@ -75,7 +78,7 @@ def load_arrays(
         if wanted is None or wanted:
             for batch in store.vectors(side.kind, side.blocks, ids=wanted, optional=side.optional):
                 loading.add(batch)
-        side_arrays = loading.finish(store)
+        side_arrays = loading.finish(store, may_be_empty=may_be_empty)
         if text:
             side_arrays |= _texts(store, side, unpack(side_arrays, f"{side.name}_id"), previous, loading.kept)
         arrays |= side_arrays
@@ -148,7 +151,7 @@ class _Loading:
         self.hashes[target] = [(h or "").encode() for h, k in zip(batch.hashes, known, strict=True) if k]
         self.filled[target] = True
 
-    def finish(self, store: Store) -> Arrays:
+    def finish(self, store: Store, *, may_be_empty: bool) -> Arrays:
         name = self.side.name
         ids: Sequence[str] = self.ids
         if not self.filled.all():
@@ -160,7 +163,7 @@ class _Loading:
                     self.vectors[to] = self.vectors[origin]
             self.vectors = self.vectors[: len(rows)]
             self.norms, self.hashes = self.norms[rows], self.hashes[rows]
-        elif self.orphans or not self.ids:
+        elif self.orphans or not (self.ids or may_be_empty):
             self._report(store)
         return {
             self.side.vectors: self.vectors,

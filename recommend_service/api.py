@@ -6,7 +6,6 @@ It needs no Ray: `recommend_service.app` runs it in a Ray Serve replica, tests a
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import uuid
 from collections.abc import AsyncIterator
@@ -23,21 +22,21 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from dynaq.feedback.events import MAX_TEXT
-from dynaq.ingest.parse_records import Rejected, parse_candidate
-from dynaq.records import Candidate, Job
+from dynaq.records import Job
 from recommend_service import problems
 from recommend_service.access_log import AccessLog
+from recommend_service.callers import ApplicantId, caller_of, take
 from recommend_service.config import MAX_K
 from recommend_service.docs import PAGE, docs_page
+from recommend_service.facets import LONGEST, Facet
 from recommend_service.keys import Caller, Keys
 from recommend_service.middleware import Guard
 from recommend_service.problems import Problem, ProblemDetails, documented
-from recommend_service.rate_limit import What
-from recommend_service.rights_routes import caller_of, rights_routes
+from recommend_service.profiles import candidate
+from recommend_service.rights_routes import rights_routes
 from recommend_service.schemas import (
     ApplicantCreated,
     ApplicantIn,
-    ApplicantList,
     FeedbackAccepted,
     FeedbackBatch,
     FeedbackBody,
@@ -47,13 +46,14 @@ from recommend_service.schemas import (
     Status,
 )
 from recommend_service.service import Recommender
+from recommend_service.view_routes import view_routes
 
 DESCRIPTION = """Recommends jobs to applicants, ranked by each applicant's own agent, and takes their feedback.
 
 Errors are `application/problem+json`; their `type` names the problem and the version of its meaning."""
 
 _bearer = HTTPBearer(auto_error=False)
-ApplicantId = Annotated[Id, InPath(description="applicant")]
+FacetValue = Annotated[str | None, Query(max_length=LONGEST, description="one of GET /v1/filters")]
 JobId = Annotated[Id, InPath(description="job")]
 IdempotencyKey = Annotated[
     str | None,
@@ -100,6 +100,7 @@ def make_app(service: Recommender) -> FastAPI:
     guard["responses"] = documented(401, 403) if keyed else {}
     app.include_router(_open_routes(service, app))
     app.include_router(_routes(service), **guard)
+    app.include_router(view_routes(service), **guard)
     app.include_router(rights_routes(service, keys), **guard)
     _document_problems(app)
     return app
@@ -145,13 +146,12 @@ def _open_routes(service: Recommender, app: FastAPI) -> APIRouter:
     async def docs() -> HTMLResponse:
         return HTMLResponse(docs_page(app.openapi()))
 
-    for path, file, kind in (
-        ("/", "index.html", "text/html"),
-        ("/page.css", "page.css", "text/css"),
-        ("/page.js", "page.js", "text/javascript"),
-        ("/favicon.svg", "favicon.svg", "image/svg+xml"),
-    ):
-        router.add_api_route(path, _file(PAGE / file, kind), include_in_schema=False)
+    router.add_api_route("/", _file(PAGE / "index.html", "text/html"), include_in_schema=False)
+    router.add_api_route("/operator", _file(PAGE / "operator.html", "text/html"), include_in_schema=False)
+    kinds = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+    for file in PAGE.iterdir():
+        if file.suffix in kinds:
+            router.add_api_route(f"/{file.name}", _file(file, kinds[file.suffix]), include_in_schema=False)
     return router
 
 
@@ -172,21 +172,20 @@ def _routes(service: Recommender) -> APIRouter:
         k: Annotated[int, Query(ge=1, le=MAX_K, description="length of the list")] = 10,
         preference: Annotated[Preference | None, Query(description=PREFERENCE)] = None,
         explain: Annotated[bool, Query(description="why each job is on the list")] = False,
+        place: FacetValue = None,
+        contract: FacetValue = None,
+        language: FacetValue = None,
     ) -> Recommendations:
-        """An applicant's list. Without an agent it is the warm-start ranking, as its `source` and `note` say."""
+        """An applicant's list. Without an agent it is the warm-start ranking, as its `source` and `note` say.
+
+        `place`, `contract` and `language` keep only jobs that have this value (`GET /v1/filters`).
+        """
         caller = caller_of(request)
         caller.check_reads(applicant_id)
-        return await service.recommend(applicant_id, k, preference, explain, recorded=caller.scope != "reader")
-
-    @router.get("/v1/applicants", responses=documented(422))
-    async def applicants(
-        request: Request,
-        after: Annotated[str, Query(max_length=MAX_TEXT, description="list only ids after this one")] = "",
-        limit: Annotated[int, Query(ge=1, le=500)] = 100,
-    ) -> ApplicantList:
-        """Applicants, ordered by id."""
-        caller_of(request).check_operator(reading=True)
-        return service.applicants(after, limit)
+        given: dict[Facet, str | None] = {"place": place, "contract": contract, "language": language}
+        filters = {facet: value for facet, value in given.items() if value is not None}
+        recorded = caller.scope != "reader"
+        return await service.recommend(applicant_id, k, preference, explain, filters=filters, recorded=recorded)
 
     @router.post("/v1/applicants", status_code=201, responses=documented(400, 409, 413, 422, 429, 503))
     async def create_applicant(
@@ -198,8 +197,10 @@ def _routes(service: Recommender) -> APIRouter:
         made to keep them (`dynaq ingest --keep-personal`).
         """
         caller_of(request).check_operator()
-        await _take(service, "profiles", request, 1)
-        applicant = _applicant(body, idempotency_key)
+        await take(service, "profiles", request, 1)
+        key = idempotency_key
+        name = uuid.uuid4().hex[:12] if key is None else hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+        applicant = candidate(body, body.id or f"p-{name}")
         await service.create(applicant, repeatable=idempotency_key is not None)
         where = f"/v1/applicants/{quote(applicant.id, safe='')}/recommendations"
         response.headers["Location"] = where
@@ -215,7 +216,7 @@ def _routes(service: Recommender) -> APIRouter:
             raise Problem(413, "too-large", f"{len(given)} events in one call; at most {config.max_batch}")
         for one in given:
             caller_of(request).check_owns(one.applicant_id, writing=True)
-        await _take(service, "events", request, len(given))
+        await take(service, "events", request, len(given))
         kept = await service.feedback(given, idempotency_key)
         return FeedbackAccepted(accepted=len(kept), keys=[event.key for event in kept])
 
@@ -232,24 +233,6 @@ def _routes(service: Recommender) -> APIRouter:
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return router
-
-
-async def _take(service: Recommender, what: What, request: Request, tokens: int) -> None:
-    caller = request.client.host if request.client else "unknown"
-    wait = await service.wait(what, caller, tokens)
-    if wait > 0:
-        raise Problem(429, "too-many-requests", f"try again in {math.ceil(wait)} s", retry_after=wait)
-
-
-def _applicant(body: ApplicantIn, key: str | None) -> Candidate:
-    name = uuid.uuid4().hex[:12] if key is None else hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
-    raw = body.model_dump(exclude_none=True) | {"id": body.id or f"p-{name}"}
-    try:
-        record = parse_candidate(raw).record
-    except Rejected as error:
-        raise Problem(422, "invalid-request", str(error)) from error
-    assert isinstance(record, Candidate)
-    return record
 
 
 def _document_problems(app: FastAPI) -> None:

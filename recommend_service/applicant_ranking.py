@@ -19,6 +19,7 @@ from dynaq.feedback.events import WARM_START
 from dynaq.runs.q_table import Columns, ServedRun
 from dynaq.stores import FloatArray
 from recommend_service.catalogue import ApplicantVectors, Catalogue, Rows
+from recommend_service.facets import Mask
 
 logger = logging.getLogger(__name__)
 DEPTH = 1000  # jobs kept per ranking
@@ -98,8 +99,11 @@ class Ranker:
         with self._lock:
             self._cache.pop(applicant_id, None)
 
-    def rank(self, applicant: ApplicantVectors, depth: int) -> Ranking:
-        """A ranking of at least `depth` jobs, read from disk or computed. Takes milliseconds, tens without an agent."""
+    def rank(self, applicant: ApplicantVectors, depth: int, among: Mask | None = None) -> Ranking:
+        """A ranking of at least `depth` jobs, read from disk or computed. Takes milliseconds, tens without an agent.
+
+        among: of which jobs, `[n_jobs]`; such a ranking is not kept.
+        """
         found, policy = self._q_values(applicant.id), WARM_START
         if found is None:
             scores = self.catalogue.similarities(applicant)
@@ -108,13 +112,17 @@ class Ranker:
             assert self.run is not None
             known, scores = self._known(*found)
             policy = self.run.run_id
+        if among is not None:
+            kept = among[known]
+            known, scores = known[kept], scores[kept]
         best = _top(scores, max(DEPTH, depth))
         rows = known[best]
         estimated = np.zeros(len(rows), bool) if found is None else self._columns[rows] < 0
         ranking = Ranking(rows, scores[best], estimated, policy, len(rows) == len(scores))
-        with self._lock:
-            self.misses += 1
-            self._cache[applicant.id] = ranking
+        if among is None:
+            with self._lock:
+                self.misses += 1
+                self._cache[applicant.id] = ranking
         return ranking
 
     def _q_values(self, applicant_id: str) -> tuple[Columns, FloatArray] | None:

@@ -6,6 +6,7 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ from dynaq.records import Candidate, Job
 from dynaq.stores import FloatArray, Store
 from dynaq.tensor_cache import TensorCache
 from dynaq.tensor_cache_loading import pack, sides
+from recommend_service.facets import Facets
 
 Rows = npt.NDArray[np.int64]
 JOBS_AT_ONCE, ROWS_AT_ONCE = 1 << 13, 1 << 8  # size of the blocks of similarities in `Catalogue.nearest`
 TINY = 1e-12
+COMPARED_JOBS = 256  # jobs with which one job is compared
 
 
 @dataclass(frozen=True)
@@ -52,17 +55,20 @@ class Catalogue:
 
     @classmethod
     def load(cls, store: Store, previous: Catalogue | None = None) -> Catalogue:
-        """A snapshot of the store as it is now; `previous` itself if nothing changed. Raises InputError, DynaqError."""
+        """A snapshot of the store as it is now; `previous` itself if nothing changed. Raises InputError, DynaqError.
+
+        A store without jobs or applicants is an empty snapshot.
+        """
         version = store.catalogue_version()
         if previous is not None and version is not None and version == previous._version:
             return previous  # a digest of a million records takes seconds, of which requests would have their share
         digest = _digest(store)
-        if previous is None:
-            return cls(TensorCache.copy_from_database(store, text=True), digest, version)
-        if digest == previous.digest:
+        if previous is not None and digest == previous.digest:
             previous._version = version
             return previous
-        return cls(previous._cache.refresh(store), digest, version)
+        if previous is None or not previous.job_ids:  # an empty store has no layout yet
+            return cls(TensorCache.copy_from_database(store, text=True, may_be_empty=True), digest, version)
+        return cls(previous._cache.refresh(store, may_be_empty=True), digest, version)
 
     def applicant_ids_after(self, after: str, count: int) -> list[str]:
         """The first `count` applicant ids after `after`, in order."""
@@ -83,12 +89,31 @@ class Catalogue:
         """The record of an applicant of the catalogue."""
         return self._cache.applicant_text(self._applicants[applicant_id])
 
+    @cached_property
+    def sample(self) -> Rows:
+        """Rows of jobs spread evenly over the catalogue, with which one job is compared."""
+        return np.unique(np.linspace(0, len(self.job_ids) - 1, COMPARED_JOBS).astype(np.int64))
+
+    @cached_property
+    def facets(self) -> Facets:
+        """By what the jobs can be filtered. Reads all of them on first use."""
+        return Facets(self.job(row).metadata for row in range(len(self.job_ids)))
+
+    @cached_property
+    def applicant_texts(self) -> list[str]:
+        """By row, what a search for an applicant looks through. Reads all of them on first use."""
+        return [searched(self.profile(one)) for one in self.applicant_ids]
+
     def job(self, row: int) -> Job:
         """The job of a row."""
         return self._cache.job_text(row)
 
     def similarities(self, applicant: ApplicantVectors, rows: Rows | None = None) -> FloatArray:
         """Cosines by the layout's rule with every job, or with the jobs of `rows`, in [-1, 1]."""
+        return self._of_applicant(applicant, rows).calculate_cosine_similarities(applicant.id)
+
+    def _of_applicant(self, applicant: ApplicantVectors, rows: Rows | None) -> TensorCache:
+        """A cache of these jobs and one applicant, who need not be in the snapshot."""
         jobs, norms = self._arrays["jobs"], self._arrays["job_norms"]
         arrays: dict[str, Any] = {
             "jobs": jobs if rows is None else jobs[rows],
@@ -97,7 +122,11 @@ class Catalogue:
             "applicant_norms": applicant.norms[None],
             **pack([applicant.id], "applicant_id"),
         }
-        return TensorCache.from_arrays(self._manifest, arrays).calculate_cosine_similarities(applicant.id)
+        return TensorCache.from_arrays(self._manifest, arrays)
+
+    def pair_similarities(self, applicant: ApplicantVectors, rows: Rows) -> FloatArray:
+        """Cosine of each pair of blocks of the layout, `[len(rows), n_pairs]`, 0 where a block is missing."""
+        return self._of_applicant(applicant, rows).block_similarities(applicant.id)
 
     def text_similarities(self, vector: FloatArray, rows: Rows) -> FloatArray:
         """Cosines of a text's unit vector `[block_dim]` with jobs' descriptions, or titles where there is none."""
@@ -148,6 +177,12 @@ class Catalogue:
         assert vectors.shape[1] == self.layout.block_dim
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), TINY)
         return vectors
+
+
+def searched(applicant: Candidate) -> str:
+    """What a search for an applicant looks through: id, titles, and what they write about themselves."""
+    titles = (one.title for one in applicant.experience)
+    return "\n".join((applicant.id, *titles, applicant.bio)).casefold()
 
 
 def shared_skills(applicant: Candidate, job: Job) -> list[str]:

@@ -70,6 +70,7 @@ def with_pinned(shown: Shown, ranking: Ranking, catalogue: Catalogue, pinned: Se
         ),
         None if shown.wish is None else np.concatenate([np.zeros(len(rows), np.float32), shown.wish[: len(rest.rows)]]),
         (*(1.0,) * len(rows), *shown.propensities[: len(rest.rows)]),
+        (*(False,) * len(rows), *shown.exploring[: len(rest.rows)]),
     )
 
 

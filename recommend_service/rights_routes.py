@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi import Path as InPath
 
-from recommend_service.keys import Caller, Keys
+from recommend_service.callers import ApplicantId, caller_of
+from recommend_service.keys import Keys
 from recommend_service.problems import documented
 from recommend_service.schemas import (
     DecisionIn,
     DecisionList,
     DecisionShown,
     Erasure,
-    Id,
     Me,
     TokenIn,
     TokenIssued,
 )
 from recommend_service.service import Recommender
-
-ApplicantId = Annotated[Id, InPath(description="applicant")]
-
-
-def caller_of(request: Request) -> Caller:
-    """The caller, whom the guard in front of the route has checked."""
-    caller: Caller = request.state.caller
-    return caller
 
 
 def rights_routes(service: Recommender, keys: Keys) -> APIRouter:

@@ -31,6 +31,7 @@ class Explanation(BaseModel):
     judge: dict[str, float] | None = Field(description="probabilities of apply, save, click, ignore")
     preference: float | None
     shared_skills: list[str]
+    reasons: list[str] = Field(description="the same in plain words, the strongest first")
 
 
 class Part(BaseModel):
@@ -46,9 +47,11 @@ class Recommendation(BaseModel):
 
     rank: int
     placed_by: Literal["model", "person"] = Field(description="person: an operator pinned the job")
+    exploring: bool = Field(description="the job ranks lower, and is listed so that the agent learns about it")
     job_id: str
     title: str
     summary: str = Field(description="the beginning of the description")
+    facets: dict[str, str] = Field(description="place, contract and language, where the job names them")
     marked: Literal["save", "click"] | None = Field(description="the applicant's earlier event on the job")
     explanation: Explanation | None
 
@@ -131,16 +134,21 @@ class Position(BaseModel):
 Skill = Annotated[str, Field(max_length=1000)]
 
 
-class ApplicantIn(BaseModel):
+class ProfileIn(BaseModel):
     """A profile. At least one of bio, skills and experience must have text."""
 
     model_config = ConfigDict(extra="forbid")
 
-    id: Id | None = Field(default=None, description="generated if absent")
     bio: str = Field(default="", max_length=20_000)
     hard_skills: list[Skill] = Field(default=[], max_length=500)
     soft_skills: list[Skill] = Field(default=[], max_length=500)
     experience: list[Position] = Field(default=[], max_length=200)
+
+
+class ApplicantIn(ProfileIn):
+    """A new applicant's profile. At least one of bio, skills and experience must have text."""
+
+    id: Id | None = Field(default=None, description="generated if absent")
 
 
 class ApplicantCreated(BaseModel):

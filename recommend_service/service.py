@@ -9,7 +9,7 @@ import logging
 import math
 import textwrap
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar
@@ -20,27 +20,26 @@ from cachetools import TTLCache
 from dynaq.encoder import Embedder, Encoder
 from dynaq.errors import DynaqError, InputError
 from dynaq.feedback.answers import HIDES, StandingEvents
-from dynaq.feedback.events import OVERSEEN, WARM_START, Event, Exposure, FeedbackEvent, events
+from dynaq.feedback.events import MAX_PREFERENCE, OVERSEEN, WARM_START, Event, Exposure, FeedbackEvent, events
 from dynaq.feedback.exposure_policy import POOL, rank_probabilities
-from dynaq.ingest.embedding import candidate_texts, content_hash, stored_encoder
-from dynaq.personal.redaction import keeps_personal_data, says_something, without_personal_data
+from dynaq.ingest.embedding import stored_encoder
 from dynaq.records import Candidate, Job
 from dynaq.stores import Added, FloatArray, open_feedback, open_store
 from recommend_service.applicant_ranking import Ranker, Ranking
-from recommend_service.catalogue import ApplicantVectors, Catalogue, applicant_vectors
+from recommend_service.catalogue import ApplicantVectors, Catalogue
 from recommend_service.config import RecommendConfig
+from recommend_service.facets import Facet, facets_of
 from recommend_service.follower import Follower
 from recommend_service.metrics import Metrics
 from recommend_service.newcomers import Applicant, Newcomers
 from recommend_service.oversight import Decisions, parts, set_aside, with_pinned
 from recommend_service.problems import Problem
+from recommend_service.profiles import Profiles
 from recommend_service.rate_limit import RateLimits, What
 from recommend_service.recorder import Overloaded, Recorder
 from recommend_service.rights import Rights
 from recommend_service.run_watch import RunWatch, group_of
 from recommend_service.schemas import (
-    ApplicantList,
-    ApplicantShown,
     Erasure,
     Explanation,
     FeedbackIn,
@@ -72,8 +71,8 @@ class Recommender:
     def __init__(self, config: RecommendConfig, encoder: Embedder | None = None) -> None:
         self.config = config.with_secrets()
         self.metrics = Metrics()
-        self._store = open_store(config.store, read_only=True)
-        self._encoder = encoder or Encoder(config.encoder or stored_encoder(self._store))
+        self.store = open_store(config.store, read_only=True)
+        self._encoder = encoder or Encoder(config.encoder or stored_encoder(self.store))
         self._reading = ThreadPoolExecutor(1, "store")  # one thread, since stores need not be thread-safe
         self._ranking = ThreadPoolExecutor(2, "ranking")
         self._looking = ThreadPoolExecutor(LOOKUPS, "lookup")  # for stores that replicas share: they are thread-safe
@@ -94,21 +93,24 @@ class Recommender:
             changes = feedback.changes()  # before all events are read, so that none is missed in between
             self._group = group_of(self.config, feedback)
             self._watch = RunWatch(self.config, self._group)
-            self._newcomers = Newcomers(self._store, self._look_up if self._group is not None else None)
-            self._standing = await self._read(lambda: StandingEvents.of(feedback.feedback()))
-            decisions = Decisions(await self._read(feedback.decisions))
-            catalogue = await self._read(lambda: Catalogue.load(self._store))
-            self.ranker = await self._read(lambda: self._watch.first(catalogue))
+            self.newcomers = Newcomers(self.store, self._look_up if self._group is not None else None)
+            self._standing = await self.read(lambda: StandingEvents.of(feedback.feedback()))
+            decisions = Decisions(await self.read(feedback.decisions))
+            catalogue = await self.read(lambda: Catalogue.load(self.store))
+            self.ranker = await self.read(lambda: self._watch.first(catalogue))
         except BaseException:
             feedback.close()
             raise
         self._follower = None if changes is None else Follower(changes, self._learn)
-        rank_probabilities(min(POOL, len(catalogue.job_ids)), self._sharpness)  # so that no request waits for it
+        rank_probabilities(
+            min(POOL, max(1, len(catalogue.job_ids))), self._sharpness
+        )  # so that no request waits for it
         self._recorder = Recorder(feedback, self.config.max_waiting)
         self.rights = Rights(
-            self.config, self._store, self._recorder, decisions, self._read, shared=self._group is not None
+            self.config, self.store, self._recorder, decisions, self.read, shared=self._group is not None
         )
         self._texts = Texts(self.config.store, self._encoder)
+        self.profiles = Profiles(self.config.store, self.store, self._texts, self.read, self.rights.erased)
         self.metrics.show_run(self.run_id)
         self._tasks = [
             asyncio.create_task(_every(self.config.poll_seconds, self._look_for_run)),
@@ -126,12 +128,12 @@ class Recommender:
         if self._follower is not None:
             await self._follower.close()
         with contextlib.suppress(DynaqError):  # the store is away; the others miss this replica after its lease
-            await self._read(self._watch.leave)
+            await self.read(self._watch.leave)
         await self._recorder.close()
         self._texts.close()
         for pool in (self._looking, self._ranking, self._reading):
             pool.shutdown(wait=True, cancel_futures=True)
-        self._store.close()
+        self.store.close()
 
     @property
     def run_id(self) -> str | None:
@@ -156,33 +158,49 @@ class Recommender:
     # Lists
 
     async def recommend(
-        self, applicant_id: str, k: int, preference: str | None, explained: bool, *, recorded: bool = True
+        self,
+        applicant_id: str,
+        k: int,
+        preference: str | None,
+        explained: bool,
+        *,
+        filters: Mapping[Facet, str] | None = None,
+        recorded: bool = True,
     ) -> Recommendations:
         """Draw a list around the applicant's ranking, and store its exposure. Raises Problem, Overloaded.
 
-        recorded: whether the applicant is shown the list, so that it is stored as an exposure.
+        Args:
+            applicant_id: the applicant.
+            k: length of the list.
+            preference: by which it is ordered, in free text.
+            explained: whether to say why each job is on it.
+            filters: values that its jobs have to have.
+            recorded: whether the applicant is shown the list, so that it is stored as an exposure.
         """
         ranker, wish = self.ranker, None
         applicant, profile = await self.applicant(applicant_id)
         text = " ".join((preference or "").split()) or None
         if text is not None:
             wish = Wish(await self._wish(text), self.config.preference_weight, self.config.shortlist)
-        standing = await self._standing_now(applicant_id)
+        standing = await self.standing_now(applicant_id)
         decided = self.rights.decisions.of_applicant(applicant_id)
         drawn_by = set_aside(standing, decided)
-        ranking = await self._ranked(ranker, applicant, max(self.config.shortlist, POOL) + len(drawn_by))
+        depth = max(self.config.shortlist, POOL) + len(drawn_by)
+        ranking = await self.ranked(ranker, applicant, depth, filters)
+        asked = "; ".join(filter(None, [text, *(f"{facet}: {value}" for facet, value in (filters or {}).items())]))
         draw = _generator(applicant_id, ranking.policy, text or "", datetime.now(UTC).date().isoformat())
         shown = choose(ranking, ranker.catalogue, drawn_by, wish, k, draw, self._sharpness)
         pinned = [one for one, action in decided.items() if action == "pin" and standing.get(one) not in HIDES]
+        pinned = [] if filters else pinned
         shown = with_pinned(shown, ranking, ranker.catalogue, pinned, k)
         jobs = [ranker.catalogue.job(row) for row in shown.ranking.rows.tolist()]
         policy = OVERSEEN if decided else ranking.policy
-        exposure = self._expose(applicant_id, shown, jobs, text, policy) if recorded else None
+        exposure = self._expose(applicant_id, shown, jobs, asked[:MAX_PREFERENCE] or None, policy) if recorded else None
         agent = ranking.policy != WARM_START
         explanations: Sequence[Explanation | None] = [None] * len(jobs)
         if explained:
-            judged = await self._judged(applicant_id)
-            explanations = explain(shown, ranker.catalogue, applicant, profile, judged, agent)
+            judged = await self.judged(applicant_id)
+            explanations = explain(shown, ranker.catalogue, applicant, profile, judged, agent, wish)
         source: Literal["agent", "warm-start"] = "agent" if agent else "warm-start"
         self.metrics.lists.labels(source).inc()
         return Recommendations(
@@ -197,13 +215,17 @@ class Recommender:
                 Recommendation(
                     rank=rank,
                     placed_by="person" if job.id in pinned else "model",
+                    exploring=exploring,
                     job_id=job.id,
                     title=job.title,
                     summary=textwrap.shorten(job.description[: 2 * SUMMARY], SUMMARY, placeholder=" …"),
+                    facets={facet: ", ".join(texts) for facet, texts in facets_of(job.metadata).items()},
                     marked="save" if standing.get(job.id) == "save" else "click" if job.id in standing else None,
                     explanation=explanation,
                 )
-                for rank, (job, explanation) in enumerate(zip(jobs, explanations, strict=True), start=1)
+                for rank, (job, explanation, exploring) in enumerate(
+                    zip(jobs, explanations, shown.exploring, strict=True), start=1
+                )
             ],
         )
 
@@ -215,21 +237,21 @@ class Recommender:
         """An applicant, as this service or any replica knows them now. Raises Problem for an unknown one."""
         if applicant_id in self.rights.erased:
             raise Problem(404, "unknown-applicant", f"applicant {applicant_id!r} is not in the store")
-        return await self._newcomers.find(applicant_id, self.ranker.catalogue)
+        return await self.newcomers.find(applicant_id, self.ranker.catalogue)
 
     def _check_known(self, applicant_id: str) -> None:
         """Raises Problem if an applicant who was found before has been erased meanwhile."""
         erased = applicant_id in self.rights.erased
-        if erased or self._newcomers.known(applicant_id, self.ranker.catalogue) is None:
+        if erased or self.newcomers.known(applicant_id, self.ranker.catalogue) is None:
             raise Problem(404, "unknown-applicant", f"applicant {applicant_id!r} is not in the store")
 
-    async def _standing_now(self, applicant_id: str) -> dict[str, Event]:
+    async def standing_now(self, applicant_id: str) -> dict[str, Event]:
         """Job -> standing event, with what another replica has just stored, so that the very next list knows it.
 
         Operators' decisions are brought up to date, too.
         """
         if self._follower is not None and self._follower.reached:
-            look = self._look_up(lambda: (self._store.feedback([applicant_id]), self._store.decisions([applicant_id])))
+            look = self._look_up(lambda: (self.store.feedback([applicant_id]), self.store.decisions([applicant_id])))
             with contextlib.suppress(DynaqError, TimeoutError):  # the store is away: what was seen until now counts
                 fed, decided = await asyncio.wait_for(look, LOOKUP_SECONDS)
                 self._check_known(applicant_id)
@@ -243,12 +265,18 @@ class Recommender:
         except InputError as error:
             raise Problem(409, "no-encoder", f"this service cannot use preferences: {error}") from error
 
-    async def _ranked(self, ranker: Ranker, applicant: ApplicantVectors, depth: int) -> Ranking:
+    async def ranked(
+        self,
+        ranker: Ranker,
+        applicant: ApplicantVectors,
+        depth: int,
+        filters: Mapping[Facet, str] | None = None,
+    ) -> Ranking:
+        """The applicant's ranking of at least `depth` jobs, of those that have the values of the filters."""
+        if filters:
+            return await self.compute(lambda: ranker.rank(applicant, depth, ranker.catalogue.facets.mask(filters)))
         ranking = ranker.peek(applicant.id, depth)
-        if ranking is None:
-            loop = asyncio.get_running_loop()
-            ranking = await loop.run_in_executor(self._ranking, ranker.rank, applicant, depth)
-        return ranking
+        return ranking if ranking is not None else await self.compute(lambda: ranker.rank(applicant, depth))
 
     def _expose(self, applicant_id: str, shown: Shown, jobs: list[Job], preference: str | None, policy: str) -> str:
         self._check_known(applicant_id)  # again, just before it is queued: they may have been erased meanwhile
@@ -260,11 +288,11 @@ class Recommender:
             )
         return key
 
-    async def _judged(self, applicant_id: str) -> dict[str, dict[str, float]]:
+    async def judged(self, applicant_id: str) -> dict[str, dict[str, float]]:
         """Job -> probabilities of the newest judgement in the ledger, by any judge."""
         known = self._ledgers.get(applicant_id)
         if known is None:
-            rows = await self._read(lambda: self._store.judgements(applicants=[applicant_id]).to_pylist())
+            rows = await self.read(lambda: self.store.judgements(applicants=[applicant_id]).to_pylist())
             rows.sort(key=lambda row: row["created_at"])
             labels = ("apply", "save", "click", "ignore")
             known = {row["job_id"]: {label: row[f"p_{label}"] for label in labels} for row in rows}
@@ -278,19 +306,6 @@ class Recommender:
         if row is None:
             raise Problem(404, "unknown-job", f"job {job_id!r} is not in the catalogue")
         return self.ranker.catalogue.job(row)
-
-    def applicants(self, after: str, limit: int) -> ApplicantList:
-        """The first `limit` applicants after `after`, ordered by id."""
-        ranker = self.ranker
-        ids = ranker.catalogue.applicant_ids_after(after, limit + 1)
-        if newcomers := self._newcomers.after(after, ranker.catalogue):
-            ids = sorted([*ids, *newcomers])[: limit + 1]
-        shown = [
-            ApplicantShown(id=one, headline=_headline(known[1]), has_agent=ranker.has_agent(one))
-            for one in ids[:limit]
-            if one not in self.rights.erased and (known := self._newcomers.known(one, ranker.catalogue)) is not None
-        ]
-        return ApplicantList(applicants=shown, next=ids[limit - 1] if len(ids) > limit else None)
 
     # Feedback and new applicants
 
@@ -322,7 +337,7 @@ class Recommender:
             known: Iterable[FeedbackEvent] = records
         else:  # some were stored before, perhaps with another time, and that one counts
             applicants = list({one.applicant_id for one in records})
-            known = events(await self._read(lambda: self._store.feedback(applicants)))
+            known = events(await self.read(lambda: self.store.feedback(applicants)))
         self._standing.add(one for one in known if one.applicant_id not in self.rights.erased)
         for event in records:
             self.metrics.events.labels(event.event).inc()
@@ -342,33 +357,23 @@ class Recommender:
     async def create(self, applicant: Candidate, repeatable: bool) -> None:
         """Embed and store a profile; its recommendations are available when this returns. Raises Problem.
 
-        Personal data is removed first, unless the store keeps it.
-
         repeatable: the same profile that is there already is the result of an earlier attempt, not a conflict.
         """
-        layout = self.ranker.catalogue.layout
-        if not keeps_personal_data(await self._read(self._store.meta)):
-            applicant, _ = without_personal_data(applicant)
-            if not says_something(applicant):
-                raise Problem(422, "invalid-request", "without personal data, bio, skills and experience are all empty")
-        try:
-            blocks = await self._texts.profile(applicant, layout)
-        except InputError as error:
-            raise Problem(409, "no-encoder", f"this service cannot create applicants: {error}") from error
-        hash_ = content_hash(candidate_texts(applicant), layout)
-
-        def write() -> Candidate | None:
-            with open_store(self.config.store) as store:
-                return store.add_applicant(applicant, blocks, hash_)
-
-        try:
-            before = await self._read(write)
-        except DynaqError as error:  # a folder store allows one writer at a time
-            raise Problem(503, "store-busy", str(error), retry_after=5) from error
-        if before is not None and not (repeatable and before == applicant):
-            raise Problem(409, "applicant-exists", f"applicant {applicant.id!r} is in the store already")
+        catalogue = self.ranker.catalogue
+        if not catalogue.job_ids:
+            raise Problem(409, "no-jobs", "the store has no jobs yet; bring some with `dynaq ingest --jobs FILE`")
+        known = await self.profiles.create(applicant, catalogue.layout, repeatable=repeatable)
         self.rights.erased.discard(applicant.id)
-        self._newcomers.add((applicant_vectors(applicant.id, blocks, layout), applicant))
+        self.newcomers.add(known)
+
+    async def change(self, applicant: Candidate) -> None:
+        """Embed and store a changed profile; lists follow it when this returns. Raises Problem."""
+        await self.applicant(applicant.id)
+        known = await self.profiles.change(applicant, self.ranker.catalogue.layout)
+        if applicant.id not in self.ranker.catalogue:
+            self.newcomers.add(known)
+        await self._look_at_store()
+        self.ranker.forget(applicant.id)
 
     # Rights
 
@@ -386,7 +391,7 @@ class Recommender:
 
     def _drop(self, applicant_id: str) -> None:
         """Remove an applicant from memory, except from the catalogue, which is loaded anew."""
-        self._newcomers.drop(applicant_id)
+        self.newcomers.drop(applicant_id)
         self._standing.forget(applicant_id)
         self.rights.decisions.forget(applicant_id)
         self._ledgers.pop(applicant_id, None)
@@ -402,7 +407,7 @@ class Recommender:
         self._standing.add(one for one in added.events if one.applicant_id not in self.rights.erased)
         catalogue = self.ranker.catalogue
         for one in added.applicants:
-            if one in self.rights.erased or self._newcomers.known(one, catalogue) is None:
+            if one in self.rights.erased or self.newcomers.known(one, catalogue) is None:
                 self._soon(self._meet(one))
         if added.erased:
             self._soon(self._look_at_store())
@@ -414,7 +419,7 @@ class Recommender:
 
     async def _meet(self, applicant_id: str) -> None:
         with contextlib.suppress(Problem):  # the store is away, and a request will look again
-            found = await self._newcomers.look(applicant_id, self.ranker.catalogue.layout)
+            found = await self.newcomers.look(applicant_id, self.ranker.catalogue.layout)
             if found is not None and applicant_id not in self._erasing:  # erased before, and created again elsewhere
                 self.rights.erased.discard(applicant_id)
 
@@ -424,9 +429,9 @@ class Recommender:
 
     async def _look_at_store(self) -> None:
         async with self._changing:
-            before, newcomers = self.ranker.catalogue, self._newcomers.ids
+            before, newcomers = self.ranker.catalogue, self.newcomers.ids
             try:
-                catalogue = await self._read(lambda: Catalogue.load(self._store, before))
+                catalogue = await self.read(lambda: Catalogue.load(self.store, before))
             except DynaqError as error:
                 logger.error("the store cannot be read; its last snapshot is kept: %s", error)
                 self._store_problem = str(error)
@@ -434,7 +439,7 @@ class Recommender:
             self._store_problem = None
             await self._take(catalogue)
             await self._drop_erased(before, catalogue, newcomers)
-        self._newcomers.forget(self.ranker.catalogue)
+        self.newcomers.forget(self.ranker.catalogue)
 
     async def _drop_erased(self, before: Catalogue, now: Catalogue, newcomers: Sequence[str]) -> None:
         """Drop applicants whom another process or replica erased, and what this one has written of them since."""
@@ -445,7 +450,7 @@ class Recommender:
 
     async def _take(self, catalogue: Catalogue) -> None:
         """Switch to this catalogue, and to the newest run."""
-        ranker = await self._read(lambda: self._watch.ranker(catalogue, self.ranker))
+        ranker = await self.read(lambda: self._watch.ranker(catalogue, self.ranker))
         if ranker is not self.ranker:
             self.ranker = ranker
             self.metrics.show_run(self.run_id)
@@ -462,7 +467,12 @@ class Recommender:
         metrics.lost.set(self._recorder.lost_exposures)
         metrics.refused.set(self._watch.refused)
 
-    async def _read(self, call: Callable[[], T]) -> T:
+    async def compute(self, call: Callable[[], T]) -> T:
+        """Call in a thread for what takes computing."""
+        return await asyncio.get_running_loop().run_in_executor(self._ranking, call)
+
+    async def read(self, call: Callable[[], T]) -> T:
+        """Call in the thread that reads the store."""
         return await asyncio.get_running_loop().run_in_executor(self._reading, call)
 
     async def _look_up(self, call: Callable[[], T]) -> T:
@@ -483,8 +493,3 @@ def _generator(*parts: str) -> np.random.Generator:
     """A generator seeded by the parts: reloading a page gives the same list, another day or run gives another one."""
     digest = hashlib.blake2b("\0".join(parts).encode(), digest_size=8).digest()
     return np.random.default_rng(int.from_bytes(digest, "big"))
-
-
-def _headline(applicant: Candidate) -> str:
-    titles = ", ".join(position.title for position in applicant.experience[:2])
-    return (titles or applicant.bio or ", ".join(applicant.hard_skills))[:80]

@@ -14,6 +14,7 @@ from dynaq.records import Candidate
 from dynaq.stores import FloatArray
 from recommend_service.applicant_ranking import Ranking
 from recommend_service.catalogue import ApplicantVectors, Catalogue, Rows, shared_skills
+from recommend_service.reasons import CLOSE, Closeness, reasons
 from recommend_service.schemas import Explanation
 
 LabelProbabilities = Mapping[str, dict[str, float]]  # job -> label -> probability
@@ -27,11 +28,13 @@ class Shown:
         ranking: its jobs, in the order shown.
         wish: cosine of each job with the preference, None without one.
         propensities: probability with which the policy shows each job at its rank.
+        exploring: whether each job would not be on the list without exploring.
     """
 
     ranking: Ranking
     wish: FloatArray | None
     propensities: tuple[float, ...]
+    exploring: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ def choose(
     places = [str(place) for place in order[:POOL]]
     drawn, propensities = explore(places, k, rng, sharpness)
     chosen: Rows = np.fromiter(map(int, drawn), np.int64, len(drawn))
-    return Shown(ranking.only(chosen), None if similar is None else similar[chosen], propensities)
+    exploring = tuple(place not in places[:k] for place in drawn)
+    return Shown(ranking.only(chosen), None if similar is None else similar[chosen], propensities, exploring)
 
 
 def blend(scores: FloatArray, similarities: FloatArray, weight: float) -> FloatArray:
@@ -91,13 +95,19 @@ def explain(
     profile: Candidate,
     judged: LabelProbabilities,
     by_agent: bool,
+    wish: Wish | None,
 ) -> list[Explanation]:
     """One explanation per shown job. judged: the newest judgements."""
     ranking = shown.ranking
     cosines = catalogue.similarities(applicant, ranking.rows)
+    close = Closeness(catalogue, applicant, ranking.rows)
+    fits = np.zeros(len(ranking.rows), bool)
+    if wish is not None and shown.wish is not None:
+        fits = shown.wish >= np.quantile(catalogue.text_similarities(wish.vector, catalogue.sample), 1.0 - CLOSE)
     explanations = []
     for place, row in enumerate(ranking.rows.tolist()):
         job = catalogue.job(row)
+        shared = shared_skills(profile, job)
         explanations.append(
             Explanation(
                 cosine=float(cosines[place]),
@@ -105,7 +115,15 @@ def explain(
                 q_is_estimated=bool(ranking.estimated[place]),
                 judge=judged.get(job.id),
                 preference=None if shown.wish is None else float(shown.wish[place]),
-                shared_skills=shared_skills(profile, job),
+                shared_skills=shared,
+                reasons=reasons(
+                    profile,
+                    shared,
+                    skills=bool(close.skills[place]),
+                    past=bool(close.past[place]),
+                    wished=bool(fits[place]),
+                    by_agent=by_agent,
+                ),
             )
         )
     return explanations

@@ -40,7 +40,8 @@ PAGES = sorted(
     for path in ROOT.glob(pattern)
 )
 # Programs that are not ours; what follows their names is not checked.
-OTHERS = {"cd", "curl", "export", "grafana", "hf", "kubectl", "pip", "prometheus", "ray", "serve", "tensorboard", "uv"}
+OTHERS = {"cd", "curl", "docker", "export", "grafana", "hf", "kubectl", "pip", "prometheus", "ray", "serve"}
+OTHERS |= {"tensorboard", "uv"}
 OURS = {"dynaq", "make", "python"}
 SHELL = ("bash", "sh", "console")
 
@@ -96,6 +97,8 @@ def complaint(command: str, monkeypatch: pytest.MonkeyPatch, *, whole: bool = Tr
         return "" if known and all(f"$({name})" in makefile for name in variables) else "not in the Makefile"
     if program == "python":
         return module_complaint(arguments)
+    if program == "docker" and "dynaq" in arguments:  # in a container
+        program, arguments = "dynaq", arguments[arguments.index("dynaq") + 1 :]
     if program == "dynaq":
         return dynaq_complaint(arguments, monkeypatch, whole=whole and "…" not in arguments)
     return "" if program in OTHERS else f"what is {program}?"
@@ -209,6 +212,15 @@ def test_the_configurations_that_pages_show_are_valid(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session_fixture")
+@pytest.mark.parametrize("page", PAGES)
+def test_every_figure_names_the_command_that_makes_it(page: str) -> None:
+    text = (ROOT / page).read_text()
+    for figure in re.finditer(r"!\[[^\]]*\]\((?P<file>[^)]+)\)", text):
+        below = text[figure.end() : figure.end() + 400]
+        made = re.search(r"`(make|dynaq|tensorboard|\.venv/bin/python|python) [^`]*`|Drawn by hand", below)
+        assert made, f"{page}: say below {figure['file']} which command makes it"
+
+
 def test_the_tasks_of_the_howto_are_done_by_its_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,8 +7,9 @@ evaluation (`dynaq.feedback.exposure_log`) all follow `standing`. An applicant's
 
 Several events on one pair become one answer, in the order in which they happened. A hire stands whatever follows it; an
 application stands unless a hire follows; the later of save and ignore counts; a click counts only if there is no other
-event. So save, then ignore is IGNORE; ignore, then apply is APPLY; save, then click is SAVE. Events with equal times
-are ordered by their keys, so that the answer does not depend on the order of arrival.
+event. So save, then ignore is IGNORE; ignore, then apply is APPLY; save, then click is SAVE. An undo takes back what
+was said before it, except a hire. Events with equal times are ordered by their keys, so that the answer does not depend
+on the order of arrival.
 
 Only an action is an answer. Not acting on a shown job is no evidence against it: the applicant may not have looked at
 it, and whether they look depends more on its rank than on its fit (Joachims et al. 2005). It remains an exposure, which
@@ -17,6 +18,7 @@ off-policy evaluation counts as a list position that earned nothing.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -61,10 +63,12 @@ class RealAnswers:
     until: datetime | None
 
 
-def standing(before: Event | None, event: Event) -> Event:
-    """The event that stands for a pair when `event` follows the one that stood `before`."""
-    if before == "hire" or (before == "apply" and event != "hire"):
+def standing(before: Event | None, event: Event) -> Event | None:
+    """The event that stands for a pair when `event` follows the one that stood `before`; None after an undo."""
+    if before == "hire" or (before == "apply" and event not in ("hire", "undo")):
         return before
+    if event == "undo":
+        return None
     return before if event == "click" and before is not None else event
 
 
@@ -77,13 +81,13 @@ class _Dated(NamedTuple):
 
 
 class StandingEvents:
-    """The standing event of each pair, kept in memory as events arrive: about 400 bytes per pair.
+    """The standing event of each pair, kept in memory as events arrive: about 400 bytes per event.
 
-    Events may be added in any order; they are ranked by when they happened.
+    Events may be added in any order and more than once; they are ranked by when they happened.
     """
 
     def __init__(self) -> None:
-        self._standing: dict[str, dict[str, _Dated]] = {}
+        self._events: dict[str, dict[str, list[_Dated]]] = {}  # applicant -> job -> by time
 
     @classmethod
     def of(cls, feedback: pa.Table) -> StandingEvents:
@@ -101,20 +105,23 @@ class StandingEvents:
 
     def of_applicant(self, applicant_id: str) -> dict[str, Event]:
         """Job -> the applicant's standing event for it; empty for an applicant without events."""
-        return {job_id: dated.event for job_id, dated in self._standing.get(applicant_id, {}).items()}
+        found: dict[str, Event] = {}
+        for job_id, said in self._events.get(applicant_id, {}).items():
+            stands: Event | None = None
+            for one in said:
+                stands = standing(stands, one.event)
+            if stands is not None:
+                found[job_id] = stands
+        return found
 
     def forget(self, applicant_id: str) -> None:
         """Drop an applicant's events."""
-        self._standing.pop(applicant_id, None)
+        self._events.pop(applicant_id, None)
 
     def _add(self, applicant_id: str, job_id: str, new: _Dated) -> None:
-        own = self._standing.setdefault(applicant_id, {})
-        known = own.get(job_id)
-        if known is None:
-            own[job_id] = new
-            return
-        earlier, later = sorted((known, new), key=lambda dated: (dated.at, dated.key))
-        own[job_id] = later if standing(earlier.event, later.event) == later.event else earlier
+        said = self._events.setdefault(applicant_id, {}).setdefault(job_id, [])
+        if new not in said:
+            insort(said, new, key=lambda dated: (dated.at, dated.key))
 
 
 def settle(events: pa.Table) -> dict[tuple[str, str], tuple[Event, datetime]]:
@@ -125,7 +132,9 @@ def settle(events: pa.Table) -> dict[tuple[str, str], tuple[Event, datetime]]:
     for applicant_id, job_id, event, at in zip(*columns, strict=True):
         before = settled.get((applicant_id, job_id))
         counts = standing(before[0] if before else None, event)
-        if before is None or counts != before[0]:
+        if counts is None:
+            settled.pop((applicant_id, job_id), None)
+        elif before is None or counts != before[0]:
             settled[applicant_id, job_id] = counts, at
     return settled
 

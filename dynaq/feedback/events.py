@@ -1,6 +1,7 @@
 """What applicants were shown, and what they did with it.
 
-An event is a fact about one pair: the applicant applied, saved, looked, declined or was hired. An exposure is a list
+An event is a fact about one pair: the applicant applied, saved, looked, declined, was hired, or took back what they had
+said. An exposure is a list
 that was shown, with the probability that the logging policy gave to each job at its rank. Without exposures, a job that
 was never seen could not be told from a job that was not liked (Bottou et al. 2013, counterfactual reasoning and
 learning systems).
@@ -20,7 +21,7 @@ import pyarrow as pa
 
 from dynaq.errors import InputError
 
-Event = Literal["apply", "save", "click", "ignore", "hire"]
+Event = Literal["apply", "save", "click", "ignore", "hire", "undo"]
 EVENTS: tuple[Event, ...] = get_args(Event)
 WARM_START = "warm-start"  # the policy of applicants who have no agent yet
 OVERSEEN = "overseen"  # the policy of lists that an operator's decision changed, which say nothing about a ranking

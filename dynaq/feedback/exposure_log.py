@@ -2,7 +2,8 @@
 
 An event is credited to the newest list that showed the pair before it. Events without such a list (the job was found
 elsewhere, or the event imported) are answers to learn from, but say nothing about lists. A list earns the reward of the
-event that it led to and that stands for the pair (`dynaq.feedback.answers.standing`); a job without an event earns 0.
+event that it led to and that stands for the pair (`dynaq.feedback.answers.standing`); a job without an event, or with
+one that was taken back, earns 0.
 An event that stood when the list was shown is not credited again: saving or opening a job that is already saved earns
 nothing, because otherwise a list would be rewarded for repeating what an earlier one had found.
 
@@ -133,7 +134,7 @@ def _outcomes(
     earlier: list[list[Event | None]] = [[] for _ in shown]  # by rank, the standing event when the list was shown
     led_to: list[list[Event | None]] = [[None] * len(one.job_ids) for one in shown]
     hidden: list[frozenset[str]] = [frozenset()] * len(shown)
-    done: dict[str, dict[str, Event]] = {}
+    done: dict[str, dict[str, Event | None]] = {}
     reached = dict.fromkeys(lists, 0)  # applicant → number of their lists shown before the event being processed
     unshown = 0
     places = {(row, job_id): rank for row, one in enumerate(shown) for rank, job_id in enumerate(one.job_ids)}
@@ -153,6 +154,11 @@ def _outcomes(
         come_past(applicant_id, seen)
         own = done.setdefault(applicant_id, {})
         own[job_id] = standing(own.get(job_id), event)
+        if own[job_id] is None:  # taken back, so no list earned anything with it
+            for row in lists[applicant_id][:seen]:
+                if (row, job_id) in places:
+                    led_to[row][places[row, job_id]] = None
+            continue
         led = next(((row, job_id) for row in reversed(lists[applicant_id][:seen]) if (row, job_id) in places), None)
         if led is None:
             unshown += 1

@@ -41,6 +41,16 @@ OPERATIONS = (
     ("GET", "/healthz"),
     ("GET", "/readyz"),
     ("GET", "/v1/me"),
+    ("GET", "/v1/filters"),
+    ("GET", "/v1/runs"),
+    ("GET", "/v1/applicants/{applicant_id}/profile"),
+    ("PUT", "/v1/applicants/{applicant_id}/profile"),
+    ("POST", "/v1/documents"),
+    ("GET", "/v1/applicants/{applicant_id}/feedback"),
+    ("GET", "/v1/applicants/{applicant_id}/exposures"),
+    ("GET", "/v1/applicants/{applicant_id}/changes"),
+    ("GET", "/v1/applicants/{applicant_id}/learning"),
+    ("GET", "/v1/applicants/{applicant_id}/comparison"),
     ("POST", "/v1/applicants/{applicant_id}/tokens"),
     ("GET", "/v1/applicants/{applicant_id}/export"),
     ("GET", "/v1/applicants/{applicant_id}/decisions"),
@@ -49,7 +59,7 @@ OPERATIONS = (
 )
 
 
-WITHOUT_INPUT = ("/metrics", "/healthz", "/readyz", "/v1/me")  # they take no input
+WITHOUT_INPUT = ("/metrics", "/healthz", "/readyz", "/v1/me", "/v1/filters", "/v1/runs")  # they take no input
 schemathesis.checks.load_all_checks()
 # The schema allows an empty profile and unknown ids, which the service refuses.
 UNSAID = [schemathesis.checks.CHECKS.get_one("positive_data_acceptance")]

@@ -6,10 +6,12 @@ used: a system package gets security updates, and `make test` installs it where 
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -20,6 +22,7 @@ MISSING = "no Chromium on this machine; install one (Debian: apt-get install chr
 
 PHONE = 360  # CSS pixels; the narrowest phone in wide use
 DESKTOP = 1280
+WIDE = 1920
 
 
 @contextmanager
@@ -74,3 +77,10 @@ def visit(
     page.on("requestfailed", lambda request: seen.errors.append(f"{request.url}: {request.failure}"))
     page.goto(url)
     return seen
+
+
+def keep_picture(page: Page, name: str, otherwise: Path) -> None:
+    """Keep a picture of the whole page in $DYNAQ_PICTURES, or in the folder `otherwise`."""
+    folder = Path(os.environ.get("DYNAQ_PICTURES") or otherwise)
+    folder.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=folder / f"{name}.png", full_page=True)

@@ -75,6 +75,13 @@ def test_a_save_from_elsewhere_is_credited_to_no_list() -> None:
     assert (found.rewards, found.unshown_events) == ([[0.0], [0.0]], 1)
 
 
+def test_what_was_taken_back_was_earned_by_no_list_and_hides_nothing() -> None:
+    lists = [shown(0, "a"), shown(10, "a"), shown(20, "b")]
+    found = logged(lists, [did(1, "save", "a"), did(11, "ignore", "a"), did(15, "undo", "a")])
+    assert found.rewards == [[0.0], [0.0], [0.0]]
+    assert found.hidden == [frozenset()] * 3
+
+
 def test_a_change_of_mind_within_a_list_that_ends_where_it_began_earns_nothing() -> None:
     lists = [shown(0, "a"), shown(10, "a")]
     found = logged(lists, [did(1, "save", "a"), did(11, "ignore", "a"), did(12, "save", "a")])

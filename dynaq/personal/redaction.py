@@ -19,6 +19,8 @@ import phonenumbers
 from dynaq.field_names import normalise
 from dynaq.personal.patterns import (
     ADDRESSES,
+    ENGLISH,
+    GENDER,
     HEAD_CITY,
     LABELLED,
     NAMES,
@@ -30,6 +32,7 @@ from dynaq.personal.patterns import (
     PHONES,
     REGIONS,
     SAID_NAME,
+    THIRD_PERSON,
 )
 from dynaq.personal.person_names import person_names, without_names
 from dynaq.personal.resume_words import HEADINGS, OCCUPATION, heading_key
@@ -70,6 +73,10 @@ def redact(text: str, names: Sequence[str] = ()) -> tuple[str, set[str]]:
         clean, count = pattern.subn(" ", clean)
         if count:
             found.add(kind)
+    if ENGLISH.search(clean):
+        clean, count = THIRD_PERSON.subn(" ", clean)
+        if count:
+            found.add(GENDER)
     clean, phones = _without_phones(clean)
     if phones:
         found.add(PHONES)

@@ -131,17 +131,25 @@ def scoring_rates(scores: Mapping[str, Values], contrast: Contrast) -> tuple[Val
     return per_profile(above[:n].mean(0)), per_profile(above[n:].mean(0))
 
 
-def paired_impact(other: Values, reference: Values, pairs: int, comparisons: int) -> Impact:
-    """The impact ratio of two sides with the same profiles, from their rates `[profiles]` over `pairs` scores.
+def paired_log_ratio(
+    other: Values, reference: Values, pairs: int, comparisons: int
+) -> tuple[Values, Values, Values, Values]:
+    """Means of rates `[profiles, ...]` of the same profiles, the logarithm of their ratio, and its half-width.
 
-    The interval is that of the logarithm by the delta method; a rate of 0 counts as half a success.
+    By the delta method, over `pairs` scores; a rate of 0 counts as half a success. Each `[...]`.
     """
-    level = simultaneous(comparisons)
-    means = np.maximum([np.nanmean(other), np.nanmean(reference)], 0.5 / max(1, pairs))
+    means = np.maximum(np.nanmean(np.stack([other, reference]), axis=1), 0.5 / max(1, pairs))
     influence = other / means[0] - reference / means[1]
-    spread = interval(influence, level, symmetric=True)
-    profiles = int((~np.isnan(influence)).sum())
-    return _impact(means[0], means[1], (spread.high - spread.low) / 2.0, detectable(spread, profiles, level))
+    low, high = bounds(influence[:, None], simultaneous(comparisons), symmetric=True)
+    return means[0], means[1], np.log(means[0] / means[1]), (high - low) / 2.0
+
+
+def paired_impact(other: Values, reference: Values, pairs: int, comparisons: int) -> Impact:
+    """The impact ratio of two sides with the same profiles, from their rates `[profiles]`; see `paired_log_ratio`."""
+    mean, base, _, half = paired_log_ratio(other, reference, pairs, comparisons)
+    profiles = int((~np.isnan(other) & ~np.isnan(reference)).sum())
+    spread = Interval(0.0, -float(half), float(half))
+    return _impact(float(mean), float(base), float(half), detectable(spread, profiles, simultaneous(comparisons)))
 
 
 def unpaired_impact(other: Values, reference: Values, comparisons: int) -> Impact:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dynaq.audit.attributes import ATTRIBUTES, CONTRASTS, Contrast
-from dynaq.audit.differences import FOUR_FIFTHS, differences, found_differences, scoring_rates
+from dynaq.audit.differences import FOUR_FIFTHS, differences, found_differences, paired_log_ratio, scoring_rates
 from dynaq.evaluation.intervals import Values
 from dynaq.judging.judgement import LABEL_VALUES
 
@@ -78,11 +78,13 @@ def alarms(scores: Mapping[str, Values], contrasts: Sequence[Contrast]) -> tuple
 
     scores: `[profiles, jobs, audits]` by attribute and level.
     """
+    comparisons = 2 * len(contrasts)
     values = np.concatenate([differences(scores_of(one, scores), [one]) for one in contrasts], axis=1)
-    found = found_differences(values, len(contrasts))
-    rates = [np.stack(scoring_rates(scores_of(one, scores), one)).mean(1) for one in contrasts]
-    lower = np.stack([side.min(0) / np.maximum(side.max(0), 1e-9) for side in rates]) < FOUR_FIFTHS
-    return (found | lower).astype(np.float64), values.mean(0)
+    found = found_differences(values, comparisons)
+    pairs = int(np.prod(next(iter(scores.values())).shape[:2]))
+    ratios = [paired_log_ratio(*scoring_rates(scores_of(one, scores), one), pairs, comparisons) for one in contrasts]
+    adverse = np.stack([(np.abs(log) > half) & (-np.abs(log) < np.log(FOUR_FIFTHS)) for _, _, log, half in ratios])
+    return (found | adverse).astype(np.float64), values.mean(0)
 
 
 def self_test(

@@ -31,7 +31,11 @@ from tests.support.toy_market import small_config, toy_market
 
 PROFILES = [Candidate(id=f"p{i}", bio=f"I know trade {i} and more.", hard_skills=(f"skill {i}",)) for i in range(8)]
 JOBS = 6
-WOMEN = set("Emily Anne Jill Allison Laurie Sarah Meredith Carrie Aisha Keisha Tamika Lakisha Tanisha Latoya Latonya Ebony".split())
+WOMEN = {
+    line.split()[1]
+    for level in ("white woman", "Black woman")
+    for line in next(one for one in ATTRIBUTES if one.name == "name (US)").levels[level]
+}
 
 
 def reward_of(text: Candidate, job_id: str, bias: float) -> float:
@@ -59,7 +63,7 @@ class Audit:
         self.ids = [profile.id for profile in PROFILES]
         self.cache = self.cached(PROFILES)
         self.jobs = list(slates_of(self.cache, JOBS).values())
-        self.config = small_config(budget=JOBS, slate_size=3)
+        self.config = small_config(budget=JOBS, slate_size=3, warm_start_updates=2)
 
     def cached(self, texts: Sequence[Candidate]) -> TensorCache:
         return cache_of(self.catalogue, self.ids, states_of(texts, self.catalogue, HashEmbedder().encode_queries))
@@ -106,7 +110,8 @@ def test_without_redaction_a_biased_judge_shows_on_answers_and_agents(audit: Aud
     assert hit.reward.interval.mean == pytest.approx(-0.2, abs=0.01)
     assert hit.impact.other < hit.impact.reference
     assert hit.lists[AGENTS].expected is not None
-    assert hit.lists[AGENTS].expected.interval.mean < -0.05
+    assert hit.lists[AGENTS].expected.found
+    assert hit.lists[AGENTS].expected.interval.mean < -0.02
     assert hit.lists[SIMILARITY].expected is None
     for fair in (found[race.name], found[placebo.name]):
         assert not fair.reward.found

@@ -1,0 +1,188 @@
+"""The record of an audit, `audit.json`: what was measured, and whether the audit is passed.
+
+An audit fails
+
+- where personal data is taken out before applicants are judged: when a variant still has another text,
+- when a deciding contrast is found, on the judge's reward or on what the agents expect of their lists,
+- when an impact ratio, of a deciding contrast or between groups, is below the line and credibly below 1.
+
+Only what is served decides: texts with personal data in them inform when the store takes such data out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dynaq.audit.differences import FOUR_FIFTHS, POWER, Effect, Impact
+from dynaq.audit.groups import AttributeRates, GroupRates
+from dynaq.audit.measure import ListEffect, Measured
+from dynaq.errors import InputError
+from dynaq.evaluation.intervals import Interval
+from dynaq.runs.folder import RunFolder
+
+AUDIT = "audit.json"
+FORMAT = 1
+REWARD, IMPACT, EXPECTED = "reward", "impact", "expected"
+
+
+def effect_json(effect: Effect | None) -> dict[str, Any] | None:
+    """Mean, simultaneous bounds, whether a difference was found, and the one that would have been."""
+    if effect is None:
+        return None
+    return interval_json(effect.interval) | {"found": effect.found, "detectable": known(effect.detectable)}
+
+
+def impact_json(impact: Impact | None) -> dict[str, Any] | None:
+    """Rates of both sides and their ratio with its bounds; None for a side that is compared with itself."""
+    if impact is None:
+        return None
+    rates = {"other": known(impact.other), "reference": known(impact.reference), "found": impact.found}
+    return interval_json(impact.ratio) | rates | {"detectable": known(impact.detectable)}
+
+
+def interval_json(found: Interval) -> dict[str, Any]:
+    """Mean and bounds, null where unknown."""
+    return {"mean": known(found.mean), "low": known(found.low), "high": known(found.high)}
+
+
+def known(value: float) -> float | None:
+    """The number, None for NaN and infinity, which JSON has not."""
+    return float(value) if np.isfinite(value) else None
+
+
+def contrast_json(found: Measured) -> dict[str, Any]:
+    """One contrast of a record."""
+    contrast = found.contrast
+    return {
+        "name": contrast.name,
+        "attribute": contrast.attribute,
+        "other": list(contrast.other),
+        "reference": list(contrast.reference),
+        "decides": contrast.decides,
+        "identical": found.identical,
+        "texts_differ": found.texts_differ,
+        "pairs": found.pairs,
+        REWARD: effect_json(found.reward),
+        IMPACT: impact_json(found.impact),
+        "labels_changed": interval_json(found.labels),
+        "judge_overlap": interval_json(found.overlap),
+        "lists": {kind: _list_json(one) for kind, one in found.lists.items()},
+    }
+
+
+def _list_json(found: ListEffect) -> dict[str, Any]:
+    return {
+        "overlap": interval_json(found.overlap),
+        "changed": interval_json(found.changed),
+        EXPECTED: effect_json(found.expected),
+    }
+
+
+def groups_json(found: Sequence[AttributeRates]) -> list[dict[str, Any]]:
+    """The groups of a record: aggregates only."""
+    return [
+        {
+            "attribute": one.attribute,
+            "suppressed": one.suppressed,
+            "demographic_parity_ratio": known(one.parity),
+            "groups": [_group_json(group) for group in one.groups],
+        }
+        for one in found
+    ]
+
+
+def _group_json(group: GroupRates) -> dict[str, Any]:
+    return {
+        "name": group.name,
+        "people": group.people,
+        "selection_rate": known(group.selection),
+        "selection_impact": impact_json(group.selection_impact),
+        "scoring_rate": known(group.scoring),
+        "scoring_impact": impact_json(group.scoring_impact),
+        "exposure_by_rank": [known(rate) for rate in group.exposure],
+        "exposure_impact": impact_json(group.exposure_impact),
+        "ndcg": interval_json(group.ndcg),
+        "trust": interval_json(group.trust),
+    }
+
+
+def failures(record: Mapping[str, Any], line: float = FOUR_FIFTHS) -> list[str]:
+    """Why the audit fails, in words; empty when it is passed. line: the least impact ratio."""
+    found = []
+    for setting in record["settings"]:
+        if not setting["served"]:
+            continue
+        for contrast in setting["contrasts"]:
+            if contrast["decides"]:
+                found += _contrast_failures(contrast, redacted=setting["redacted"], line=line)
+    for attribute in record["groups"] or ():
+        for group in attribute["groups"]:
+            for kind in ("selection", "scoring", "exposure"):
+                if below := _below(group[f"{kind}_impact"], line):
+                    found.append(f"{attribute['attribute']} {group['name']}: {kind} rate, {below}")
+    return found
+
+
+def _contrast_failures(contrast: Mapping[str, Any], *, redacted: bool, line: float) -> Iterator[str]:
+    name = contrast["name"]
+    if redacted and not contrast["identical"]:
+        yield f"{name}: redaction leaves a difference in {contrast['texts_differ']:.0%} of the texts"
+    if contrast[REWARD]["found"]:
+        yield f"{name}: the judge's reward differs by {_signed(contrast[REWARD])}"
+    for kind, one in contrast["lists"].items():
+        if one[EXPECTED] and one[EXPECTED]["found"]:
+            yield f"{name}: what {kind} expect of their lists differs by {_signed(one[EXPECTED])}"
+    if below := _below(contrast[IMPACT], line):
+        yield f"{name}: scoring rate, {below}"
+
+
+def _signed(cell: Mapping[str, Any]) -> str:
+    return f"{cell['mean']:+.3f} ({cell['low']:+.3f} to {cell['high']:+.3f})"
+
+
+def _below(impact: Mapping[str, Any] | None, line: float) -> str:
+    """What is wrong with an impact ratio; "" for one that is at the line or above, or that chance may explain."""
+    if impact is None or impact["mean"] is None or impact["mean"] >= line or not impact["found"]:
+        return ""
+    return f"impact ratio {impact['mean']:.2f} ({impact['low']:.2f} to {impact['high']:.2f}) is below {line:g}"
+
+
+def finding(contrast: Mapping[str, Any]) -> str:
+    """One sentence on a contrast: what was found, or how large an effect would have been."""
+    reward = contrast[REWARD]
+    if contrast["identical"]:
+        return "The texts are the same, and so are answers and lists."
+    if reward["mean"] is None or reward["low"] is None:
+        return "Too few answers: nothing can be said."
+    if reward["found"]:
+        return f"The judge's reward differs by {_signed(reward)}."
+    return (
+        f"No difference found in the judge's reward; one of {reward['detectable']:.3f} would have been found with a "
+        f"probability of {POWER:.0%}, smaller ones may be there."
+    )
+
+
+def check_audit(folder: str, run_id: str, fingerprint: str | None, line: float) -> None:
+    """Check that a folder holds a passed audit of this run. Raises InputError saying why not.
+
+    Args:
+        folder: where `dynaq audit` wrote.
+        run_id, fingerprint: of the run and of its judge.
+        line: the least impact ratio.
+    """
+    place = RunFolder.at(folder)
+    if not place.exists(AUDIT):
+        raise InputError(f"{folder!r} holds no {AUDIT}; name the --out of a dynaq audit --run")
+    record = place.read_json(AUDIT)
+    if record.get("format") != FORMAT:
+        raise InputError(f"the audit in {folder!r} is of another version; audit the run again")
+    if record["run_id"] != run_id:
+        what = f"of run {record['run_id']}" if record["run_id"] else "of a judge alone"
+        raise InputError(f"the audit in {folder!r} is {what}, not of {run_id}; audit it with dynaq audit --run")
+    if record["judge_fingerprint"] != fingerprint:
+        raise InputError(f"the audit in {folder!r} is of judge {record['judge_fingerprint']}, not of {fingerprint}")
+    if reasons := failures(record, line):
+        raise InputError(f"the audit in {folder!r} fails: {'; '.join(reasons)}")

@@ -132,9 +132,7 @@ ATTRIBUTES = (US_NAMES, DE_NAMES, PRONOUNS, ACTIVITIES, BIRTH_DATE, GRADUATION, 
 CONTRASTS = (
     Contrast("Black − white names", US_NAMES.name, ("Black man", "Black woman"), ("white man", "white woman")),
     Contrast("women's − men's names (US)", US_NAMES.name, ("white woman", "Black woman"), ("white man", "Black man")),
-    Contrast(
-        "Turkish − German names", DE_NAMES.name, ("Turkish man", "Turkish woman"), ("German man", "German woman")
-    ),
+    Contrast("Turkish − German names", DE_NAMES.name, ("Turkish man", "Turkish woman"), ("German man", "German woman")),
     Contrast(
         "women's − men's names (Germany)",
         DE_NAMES.name,

@@ -48,7 +48,7 @@ def variants(
         seed: which of a level's texts the first profile gets; the others follow in rotation.
     """
     found = []
-    bases = [without_personal_data(profile)[0] for profile in profiles]
+    bases = base_texts(profiles)
     for attribute in attributes:
         for level, texts in attribute.levels.items():
             for i, base in enumerate(bases):
@@ -78,6 +78,11 @@ def _name_words(text: str) -> set[str]:
 def _by_content(text: Candidate) -> Candidate:
     content = json.dumps(text.model_dump(mode="json", exclude={"id"}), sort_keys=True)
     return text.model_copy(update={"id": PREFIX + hashlib.sha256(content.encode()).hexdigest()[:16]})
+
+
+def base_texts(profiles: Sequence[Candidate]) -> list[Candidate]:
+    """The profiles without personal data and without a level's text, their ids hashes of their content."""
+    return [_by_content(without_personal_data(profile)[0]) for profile in profiles]
 
 
 def gendered_postings() -> dict[str, list[Job]]:

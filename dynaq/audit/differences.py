@@ -71,7 +71,7 @@ class Impact:
 
 
 def means_of_sides(scores: Mapping[str, Values], contrast: Contrast) -> tuple[Values, Values]:
-    """Scores of both sides of a contrast, `[profiles, jobs, ...]` each: means over the levels, NaN where one lacks it."""
+    """Scores of both sides of a contrast, `[profiles, jobs, ...]` each: means over levels, NaN where one lacks it."""
     other = np.mean([scores[level] for level in contrast.other], axis=0)
     reference = np.mean([scores[level] for level in contrast.reference], axis=0)
     missing = np.isnan(other) | np.isnan(reference)

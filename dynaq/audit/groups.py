@@ -133,9 +133,7 @@ class _People:
 
 def _mean_by_row(values: Values) -> Values:
     known = (~np.isnan(values)).sum(1)
-    found: Values = np.divide(
-        np.nansum(values, axis=1), known, out=np.full(len(known), np.nan), where=known > 0
-    )
+    found: Values = np.divide(np.nansum(values, axis=1), known, out=np.full(len(known), np.nan), where=known > 0)
     return found
 
 
@@ -243,9 +241,7 @@ def _selection(applied: Values, groups: Any) -> tuple[dict[str, float], float]:
         sensitive_features=pd.Series(groups[who], name="group"),
         sample_params={"sample_weight": weights},
     )
-    parity = demographic_parity_ratio(
-        predicted, predicted, sensitive_features=groups[who], sample_weight=weights
-    )
+    parity = demographic_parity_ratio(predicted, predicted, sensitive_features=groups[who], sample_weight=weights)
     return {str(name): float(rate) for name, rate in frame.by_group.items()}, float(parity)
 
 

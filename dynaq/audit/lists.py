@@ -1,4 +1,4 @@
-"""The lists that a profile would get under each level: by similarity, and from an agent trained on the judge's answers."""
+"""The lists of profiles under each level: by similarity, and from agents that are trained on the judge's answers."""
 
 from __future__ import annotations
 

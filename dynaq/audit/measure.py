@@ -1,4 +1,4 @@
-"""The counterfactual part of an audit: every contrast, measured on the judge, on similarity lists and on agents' lists."""
+"""Counterfactuals of an audit: every contrast, measured on the judge, on similarity lists and on agents' lists."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dynaq.audit.lists import Lists
 from dynaq.audit.rankings import changed, order_of, rank_biased_overlap
 from dynaq.evaluation.intervals import Interval, Values, interval
 from dynaq.judging.judgement import LABELS, Judgement
-from dynaq.records import Candidate
+from dynaq.records import Candidate, Job
 
 SIMILARITY, AGENTS = "similarity", "agents"
 Answers = Mapping[tuple[str, str], Judgement]  # (id of a variant's text, job id) -> the judge's answer
@@ -75,24 +75,42 @@ class Measured:
         return self.texts_differ == 0.0
 
 
+Row = tuple[Candidate, tuple[str, ...]]  # a profile's text, and the jobs that it is judged on
+Rows = Mapping[str, Mapping[str, Sequence[Row]]]  # attribute -> level -> a row per profile
+
+
+def rows_of(variants: Sequence[Variant], jobs: Sequence[tuple[str, ...]]) -> dict[str, dict[str, list[Row]]]:
+    """The rows of counterfactual profiles. jobs: of each profile, as many for each, the same under all levels."""
+    rows: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for variant in variants:
+        rows[variant.attribute][variant.level].append((variant.text, jobs[variant.profile]))
+    return rows
+
+
+def rows_of_postings(texts: Sequence[Candidate], postings: Mapping[str, Sequence[Job]]) -> dict[str, list[Row]]:
+    """Level -> rows of profiles, the same under all levels, with that level's postings."""
+    return {level: [(text, tuple(job.id for job in jobs)) for text in texts] for level, jobs in postings.items()}
+
+
 class Sample:
-    """The texts of all levels, and the judge's answers on them as tables.
+    """What is judged, and the judge's answers on it as tables.
 
     Args:
-        variants: of every profile under every level.
-        jobs: profile -> the jobs that it is judged on; as many for each.
+        rows: of every attribute and level.
         answers: what the judge said. A pair that is missing counts as an abstention.
     """
 
-    def __init__(self, variants: Sequence[Variant], jobs: Sequence[Sequence[str]], answers: Answers) -> None:
-        self._texts: dict[str, dict[str, list[Candidate]]] = defaultdict(lambda: defaultdict(list))
-        for variant in variants:
-            self._texts[variant.attribute][variant.level].append(variant.text)
-        self._jobs, self._answers = jobs, answers
+    def __init__(self, rows: Rows, answers: Answers) -> None:
+        self.rows, self._answers = rows, answers
 
     def texts(self, attribute: str, level: str) -> list[Candidate]:
         """The profiles' texts under a level, in the order of the profiles."""
-        return self._texts[attribute][level]
+        return [text for text, _ in self.rows[attribute][level]]
+
+    def differ(self, attribute: str, a: str, b: str) -> float:
+        """Share of profiles whose text or jobs are not the same under two levels."""
+        pairs = zip(self.rows[attribute][a], self.rows[attribute][b], strict=True)
+        return float(np.mean([(one.id, jobs) != (two.id, others) for (one, jobs), (two, others) in pairs]))
 
     def rewards(self, contrast: Contrast) -> dict[str, Values]:
         """Level -> rewards `[profiles, jobs]`, NaN where the judge abstained."""
@@ -105,8 +123,8 @@ class Sample:
     def _table(self, contrast: Contrast, value: Callable[[Judgement], float]) -> dict[str, Values]:
         found = {}
         for level in (*contrast.other, *contrast.reference):
-            rows = zip(self.texts(contrast.attribute, level), self._jobs, strict=True)
-            cells = [[self._answers.get((text.id, job_id)) for job_id in own] for text, own in rows]
+            rows = self.rows[contrast.attribute][level]
+            cells = [[self._answers.get((text.id, job_id)) for job_id in jobs] for text, jobs in rows]
             found[level] = np.array([[np.nan if one is None else value(one) for one in row] for row in cells])
         return found
 
@@ -134,19 +152,18 @@ def measure(
             known[key] = rankers[kind](texts)
         return known[key]
 
-    found = []
-    for contrast in contrasts:
-        kinds = {
-            kind: _list_effect(contrast, lambda level, kind=kind: ranked(kind, contrast.attribute, level), comparisons)  # type: ignore[misc]
-            for kind in rankers
-        }
-        found.append(_measured(contrast, sample, kinds, comparisons))
-    return found
+    def both(kind: str, contrast: Contrast) -> list[tuple[Lists, Lists]]:
+        return [
+            (ranked(kind, contrast.attribute, a), ranked(kind, contrast.attribute, b)) for a, b in _couples(contrast)
+        ]
+
+    return [
+        _measured(one, sample, {kind: _list_effect(both(kind, one), comparisons) for kind in rankers}, comparisons)
+        for one in contrasts
+    ]
 
 
-def _measured(
-    contrast: Contrast, sample: Sample, lists: Mapping[str, ListEffect], comparisons: int
-) -> Measured:
+def _measured(contrast: Contrast, sample: Sample, lists: Mapping[str, ListEffect], comparisons: int) -> Measured:
     rewards, labels = sample.rewards(contrast), sample.labels(contrast)
     other, reference = scoring_rates(rewards, contrast)
     kept, _ = means_of_sides(rewards, contrast)
@@ -156,7 +173,7 @@ def _measured(
     orders = [rank_biased_overlap(order_of(rewards[a]), order_of(rewards[b])) for a, b in couples]
     return Measured(
         contrast,
-        float(np.mean([_differ(sample, contrast.attribute, a, b) for a, b in couples])),
+        float(np.mean([sample.differ(contrast.attribute, a, b) for a, b in couples])),
         pairs,
         effect(differences(rewards, [contrast])[:, 0], comparisons),
         paired_impact(other, reference, pairs, comparisons),
@@ -171,13 +188,7 @@ def _couples(contrast: Contrast) -> list[tuple[str, str]]:
     return list(zip(contrast.other, contrast.reference, strict=True))
 
 
-def _differ(sample: Sample, attribute: str, a: str, b: str) -> float:
-    texts = zip(sample.texts(attribute, a), sample.texts(attribute, b), strict=True)
-    return float(np.mean([one.id != two.id for one, two in texts]))
-
-
-def _list_effect(contrast: Contrast, lists: Callable[[str], Lists], comparisons: int) -> ListEffect:
-    sides = [(lists(a), lists(b)) for a, b in _couples(contrast)]
+def _list_effect(sides: Sequence[tuple[Lists, Lists]], comparisons: int) -> ListEffect:
     gains = np.mean([a.expected - b.expected for a, b in sides], axis=0)
     return ListEffect(
         interval(np.mean([rank_biased_overlap(a.ranked, b.ranked) for a, b in sides], axis=0), within=(0.0, 1.0)),

@@ -1,7 +1,7 @@
 """A self-test of the audit: judges of known bias, whose answers are drawn, and whether the audit finds it.
 
-A reward is `quality of the pair + noise of the answer + bias`, cut to the range of rewards. The quality of a pair is the
-same under all levels; the noise is drawn anew for each level, as a language model's answer changes with any word. The
+A reward is `quality of the pair + noise of the answer + bias`, cut to the range of rewards. The quality of a pair is
+the same under all levels; the noise is drawn anew for each level, as a language model's answer changes with any word. The
 bias lies on the side `other` of one contrast, whose lower rewards are the disadvantage. Hundreds of audits are measured
 at once, by the same functions as real ones.
 """

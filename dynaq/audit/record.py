@@ -170,7 +170,8 @@ def check_audit(folder: str, run_id: str, fingerprint: str | None, line: float) 
 
     Args:
         folder: where `dynaq audit` wrote.
-        run_id, fingerprint: of the run and of its judge.
+        run_id: of the run.
+        fingerprint: of the run's judge; None for a run whose judge is not known.
         line: the least impact ratio.
     """
     place = RunFolder.at(folder)
@@ -182,7 +183,7 @@ def check_audit(folder: str, run_id: str, fingerprint: str | None, line: float) 
     if record["run_id"] != run_id:
         what = f"of run {record['run_id']}" if record["run_id"] else "of a judge alone"
         raise InputError(f"the audit in {folder!r} is {what}, not of {run_id}; audit it with dynaq audit --run")
-    if record["judge_fingerprint"] != fingerprint:
+    if fingerprint is not None and record["judge_fingerprint"] != fingerprint:
         raise InputError(f"the audit in {folder!r} is of judge {record['judge_fingerprint']}, not of {fingerprint}")
     if reasons := failures(record, line):
         raise InputError(f"the audit in {folder!r} fails: {'; '.join(reasons)}")

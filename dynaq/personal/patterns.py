@@ -79,14 +79,20 @@ PATTERNS: list[tuple[str, re.Pattern[str]]] = [
     (
         BIRTH,  # what age is read from
         re.compile(
-            r"(?i:(?<=\bgraduated)\s+(?:in|from school in)\s+|\b(?:class of|graduation(?: year)?:?|year of graduation:?|"
-            r"abitur|abschlussjahr:?|schulabschluss:?)\s+)(?:19|20)\d\d\b"
+            r"(?i:(?<=\bgraduated)\s+(?:in|from school in)\s+|"
+            r"\b(?:class of|graduation(?: year)?:?|year of graduation:?|abitur|abschlussjahr:?|schulabschluss:?)\s+)"
+            r"(?:19|20)\d\d\b"
         ),
     ),
-    (GENDER, re.compile(r"\(?\b(?:she\s?/\s?her(?:s)?|he\s?/\s?him|they\s?/\s?them|sie\s?/\s?ihr|er\s?/\s?ihm)\b\)?", re.I)),
     (
         GENDER,
-        re.compile(r"\b(?:wo)?men['’]s\s+(?=(?:[\w-]+\s+){0,2}(?:club|team|league|society|choir|network|association)\b)", re.I),
+        re.compile(r"\(?\b(?:she\s?/\s?her(?:s)?|he\s?/\s?him|they\s?/\s?them|sie\s?/\s?ihr|er\s?/\s?ihm)\b\)?", re.I),
+    ),
+    (
+        GENDER,
+        re.compile(
+            r"\b(?:wo)?men['’]s\s+(?=(?:[\w-]+\s+){0,2}(?:club|team|league|society|choir|network|association)\b)", re.I
+        ),
     ),
     (NATIONALITY, re.compile(rf"\b{WORD}\s+(?:citizen|national)\b|\bcitizen of (?:the\s+)?{WORD}(?:\s{WORD})?")),
     (NATIONALITY, re.compile(r"\bграждан(?:ин|ка|ство)\s*:?\s+(?:[А-ЯЁ][\w-]+)(?:\s[А-ЯЁ][\w-]+)?")),

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from dynaq.agent.reward_strategy import make_strategy
-from dynaq.audit.attributes import ATTRIBUTES, CONTRASTS, Contrast
-from dynaq.audit.counterfactuals import Variant, variants
+from dynaq.audit.attributes import ATTRIBUTES, CONTRASTS, POSTING_CONTRASTS, POSTINGS, Contrast
+from dynaq.audit.counterfactuals import Variant, base_texts, gendered_postings, variants
 from dynaq.audit.lists import (
     Lists,
     answers_as,
@@ -21,7 +21,7 @@ from dynaq.audit.lists import (
     states_of,
     trained_lists,
 )
-from dynaq.audit.measure import AGENTS, SIMILARITY, Answers, Measured, Sample, measure
+from dynaq.audit.measure import AGENTS, SIMILARITY, Answers, Measured, Sample, measure, rows_of, rows_of_postings
 from dynaq.judging.judgement import Judgement, abstention, judgement_from_probabilities
 from dynaq.layout import BLOCK_DIM
 from dynaq.records import Candidate
@@ -77,10 +77,12 @@ class Audit:
             ),
         }
 
-    def measured(self, contrasts: Sequence[Contrast], *, redact: bool, bias: float = 0.2) -> dict[str, Measured]:
+    def measured(self, contrasts: Sequence[Contrast], kinds: Sequence[str], *, redact: bool) -> dict[str, Measured]:
+        """All contrasts by a judge that is biased against women's names."""
         made = variants(PROFILES, ATTRIBUTES, redact=redact)
-        answers = judged(made, self.jobs, bias)
-        found = measure(contrasts, Sample(made, self.jobs, answers), self.rankers(answers), 2 * len(contrasts))
+        answers = judged(made, self.jobs, bias=0.2)
+        rankers = {kind: ranker for kind, ranker in self.rankers(answers).items() if kind in kinds}
+        found = measure(contrasts, Sample(rows_of(made, self.jobs), answers), rankers, 2 * len(contrasts))
         return {one.contrast.name: one for one in found}
 
 
@@ -90,7 +92,9 @@ def audit(tmp_path_factory: pytest.TempPathFactory) -> Audit:
 
 
 def test_with_redaction_answers_and_lists_are_identical(audit: Audit) -> None:
-    for one in audit.measured(CONTRASTS, redact=True).values():
+    found = audit.measured(CONTRASTS, [SIMILARITY], redact=True)
+    found |= audit.measured(CONTRASTS[:2], [SIMILARITY, AGENTS], redact=True)
+    for one in found.values():
         assert one.identical
         assert (one.reward.interval.mean, one.reward.interval.low, one.reward.interval.high) == (0.0, 0.0, 0.0)
         assert not one.reward.found
@@ -103,7 +107,7 @@ def test_with_redaction_answers_and_lists_are_identical(audit: Audit) -> None:
 
 def test_without_redaction_a_biased_judge_shows_on_answers_and_agents(audit: Audit) -> None:
     gender, race, placebo = CONTRASTS[1], CONTRASTS[0], CONTRASTS[-1]
-    found = audit.measured([gender, race, placebo], redact=False)
+    found = audit.measured([gender, race, placebo], [SIMILARITY, AGENTS], redact=False)
     hit = found[gender.name]
     assert not hit.identical
     assert hit.reward.found
@@ -126,12 +130,28 @@ def test_an_abstention_leaves_the_pair_out_on_both_sides(audit: Audit) -> None:
     silent = next(one for one in made if one.level == contrast.other[0])
     for job_id in audit.jobs[silent.profile][:2]:
         answers[silent.text.id, job_id] = abstention(silent.text.id, job_id, judge="test", note="")
-    [found] = measure([contrast], Sample(made, audit.jobs, answers), {}, 1)
+    [found] = measure([contrast], Sample(rows_of(made, audit.jobs), answers), {}, 1)
     assert found.pairs == len(PROFILES) * JOBS - 2
     assert found.reward.interval.mean == 0.0
-    [none] = measure([contrast], Sample(made, audit.jobs, {}), {}, 1)
+    [none] = measure([contrast], Sample(rows_of(made, audit.jobs), {}), {}, 1)
     assert none.pairs == 0
     assert math.isnan(none.reward.interval.mean)
+
+
+def test_postings_are_compared_by_the_gender_of_their_title() -> None:
+    postings = gendered_postings()
+    rows = {POSTINGS.name: rows_of_postings(base_texts(PROFILES), postings)}
+    answers = {
+        (text.id, job.id): judgement_from_probabilities(text.id, job.id, [p, 0.0, 1 - p, 0.0], judge="test")
+        for text in base_texts(PROFILES)
+        for level, p in (("masculine", 0.6), ("feminine", 0.5), ("neutral", 0.6))
+        for job in postings[level]
+    }
+    feminine, neutral = measure(POSTING_CONTRASTS, Sample(rows, answers), {}, 2)
+    assert (feminine.reward.found, neutral.reward.found) == (True, False)
+    assert feminine.reward.interval.mean == pytest.approx(-0.1)
+    assert not feminine.identical
+    assert not feminine.contrast.decides
 
 
 def test_slates_are_near_and_random_jobs_of_each_profile(audit: Audit) -> None:

@@ -95,7 +95,7 @@ def test_an_audit_must_be_of_the_run_and_passed(tmp_path: Path) -> None:
         check(record(), run_id="run-2")
     with pytest.raises(InputError, match="of judge j, not of k"):
         check(record(), judge="k")
-    with pytest.raises(InputError, match="is below 0.8"):
+    with pytest.raises(InputError, match=r"is below 0\.8"):
         check(record(impact=LOW))
     check(record(impact=LOW), line=0.65)
     with pytest.raises(InputError, match="of a judge alone"):

@@ -15,12 +15,12 @@ from cluster.session import ray_session
 from dynaq.agent.reward_strategy import make_strategy
 from dynaq.audit.attributes import POSTING_CONTRASTS, POSTINGS, Attribute, Contrast
 from dynaq.audit.counterfactuals import base_texts, gendered_postings, sample_profiles, variants
-from dynaq.audit.differences import CERTAINTY, FOUR_FIFTHS, POWER
-from dynaq.audit.groups import SMALLEST, AttributeRates, Groups, group_rates, read_groups
+from dynaq.audit.groups import AttributeRates, Groups, group_rates, groups_json, read_groups
+from dynaq.audit.limits import CERTAINTY, FOUR_FIFTHS, POWER, SMALLEST
 from dynaq.audit.lists import Lists, answers_as, cache_of, similarity_lists, slates_of, states_of, trained_lists
 from dynaq.audit.measure import AGENTS, SIMILARITY, Answers, Sample, measure, rows_of, rows_of_postings
 from dynaq.audit.planted import self_test
-from dynaq.audit.record import AUDIT, FORMAT, contrast_json, failures, finding, groups_json
+from dynaq.audit.record import AUDIT, FORMAT, contrast_json, failures, finding
 from dynaq.errors import DynaqError, InputError
 from dynaq.ingest.embedding import encoder_for
 from dynaq.personal.redaction import keeps_personal_data
@@ -95,9 +95,10 @@ def main(
     asks = subject.judge != NO_JUDGE
     backend = judge_backend(subject.judge, folder, **terms) if asks else None
     study = _Study(subject, prepared, sample_profiles(people, sample, seed), pairs, encoder, seed)
+    trained = subject.run.folder if subject.run else None
     with _session(backend, address):
         if backend is not None:
-            backend = usable_judge(subject.judge, backend, prepared, subject.run and subject.run.folder, calibrate)
+            backend = usable_judge(subject.judge, backend, prepared, trained, calibrate)
         check_judge(subject, backend.fingerprint if backend else None)
         if backend is not None and (
             cost := quote(backend, subject.store_uri, prepared.cohort, study.pairs(attributes))

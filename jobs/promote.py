@@ -10,7 +10,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from dynaq.audit.differences import FOUR_FIFTHS
+from dynaq.audit.limits import FOUR_FIFTHS
 from dynaq.audit.record import check_audit
 from dynaq.errors import DynaqError, InputError
 from dynaq.feedback.exposure_log import LoggedLists, logged_lists

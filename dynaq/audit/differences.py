@@ -22,11 +22,8 @@ import numpy.typing as npt
 from scipy.special import stdtrit
 
 from dynaq.audit.attributes import Contrast
+from dynaq.audit.limits import CERTAINTY, POWER
 from dynaq.evaluation.intervals import Interval, Values, bounds, interval
-
-CERTAINTY = 0.99
-POWER = 0.9
-FOUR_FIFTHS = 0.8
 
 
 def simultaneous(comparisons: int) -> float:

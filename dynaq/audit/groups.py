@@ -27,6 +27,8 @@ import pandas as pd
 from fairlearn.metrics import MetricFrame, demographic_parity_ratio, selection_rate
 
 from dynaq.audit.differences import Impact, unpaired_impact
+from dynaq.audit.limits import SMALLEST
+from dynaq.audit.record import impact_json, interval_json, known
 from dynaq.errors import InputError
 from dynaq.evaluation.intervals import Interval, Values, interval
 from dynaq.evaluation.ranking import ndcg_at_k
@@ -35,7 +37,6 @@ from dynaq.qrels import Qrels
 from dynaq.runs.judgements import Judged
 from dynaq.runs.reading import Run
 
-SMALLEST = 10
 Groups = Mapping[str, Mapping[str, str]]  # applicant -> attribute -> group
 
 
@@ -162,12 +163,12 @@ def _people(run: Run, judged: Judged, ids: Sequence[str], qrels: Qrels | None) -
     for applicant_id in ids:
         top = [job_id for job_id, _ in run.ranked[applicant_id][:K]]
         answers = [judged.get((applicant_id, job_id)) for job_id in top]
-        known = [answer for answer in answers if answer is not None]
-        if not known:
+        told = [answer for answer in answers if answer is not None]
+        if not told:
             continue
         row = [np.nan if answer is None else float(answer[1] == "APPLY") for answer in answers]
         rows.append(row + [np.nan] * (K - len(row)))
-        scores.append(float(np.mean([reward for reward, _ in known])))
+        scores.append(float(np.mean([reward for reward, _ in told])))
         ndcg.append(ndcg_at_k(top, qrels.grades(applicant_id), K) if qrels else np.nan)
         kept.append(applicant_id)
     table = np.array(rows, np.float64).reshape(len(kept), K)
@@ -262,4 +263,32 @@ def _impacts(values: Values, groups: Any, comparisons: int) -> dict[str, Impact 
     return {
         name: None if name == best else unpaired_impact(own, by_group[best], comparisons)
         for name, own in by_group.items()
+    }
+
+
+def groups_json(found: Sequence[AttributeRates]) -> list[dict[str, Any]]:
+    """The groups of a record: aggregates only."""
+    return [
+        {
+            "attribute": one.attribute,
+            "suppressed": one.suppressed,
+            "demographic_parity_ratio": known(one.parity),
+            "groups": [_group_json(group) for group in one.groups],
+        }
+        for one in found
+    ]
+
+
+def _group_json(group: GroupRates) -> dict[str, Any]:
+    return {
+        "name": group.name,
+        "people": group.people,
+        "selection_rate": known(group.selection),
+        "selection_impact": impact_json(group.selection_impact),
+        "scoring_rate": known(group.scoring),
+        "scoring_impact": impact_json(group.scoring_impact),
+        "exposure_by_rank": [known(rate) for rate in group.exposure],
+        "exposure_impact": impact_json(group.exposure_impact),
+        "ndcg": interval_json(group.ndcg),
+        "trust": interval_json(group.trust),
     }

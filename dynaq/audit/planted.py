@@ -1,7 +1,7 @@
 """A self-test of the audit: judges of known bias, whose answers are drawn, and whether the audit finds it.
 
-A reward is `quality of the pair + noise of the answer + bias`, cut to the range of rewards. The quality of a pair is
-the same under all levels; the noise is drawn anew for each level, as a language model's answer changes with any word. The
+A reward is `quality of the pair + noise of the answer + bias`, cut to the range of rewards. A pair has the same quality
+under all levels; the noise is drawn anew for each level, as a language model's answer changes with any word. The
 bias lies on the side `other` of one contrast, whose lower rewards are the disadvantage. Hundreds of audits are measured
 at once, by the same functions as real ones.
 """
@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from dynaq.audit.attributes import ATTRIBUTES, CONTRASTS, Contrast
-from dynaq.audit.differences import FOUR_FIFTHS, differences, found_differences, paired_log_ratio, scoring_rates
+from dynaq.audit.differences import differences, found_differences, paired_log_ratio, scoring_rates
+from dynaq.audit.limits import FOUR_FIFTHS
 from dynaq.evaluation.intervals import Values
 from dynaq.judging.judgement import LABEL_VALUES
 

@@ -11,13 +11,13 @@ Only what is served decides: texts with personal data in them inform when the st
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from dynaq.audit.differences import FOUR_FIFTHS, POWER, Effect, Impact
-from dynaq.audit.groups import AttributeRates, GroupRates
+from dynaq.audit.differences import Effect, Impact
+from dynaq.audit.limits import FOUR_FIFTHS, POWER
 from dynaq.audit.measure import ListEffect, Measured
 from dynaq.errors import InputError
 from dynaq.evaluation.intervals import Interval
@@ -81,37 +81,9 @@ def _list_json(found: ListEffect) -> dict[str, Any]:
     }
 
 
-def groups_json(found: Sequence[AttributeRates]) -> list[dict[str, Any]]:
-    """The groups of a record: aggregates only."""
-    return [
-        {
-            "attribute": one.attribute,
-            "suppressed": one.suppressed,
-            "demographic_parity_ratio": known(one.parity),
-            "groups": [_group_json(group) for group in one.groups],
-        }
-        for one in found
-    ]
-
-
-def _group_json(group: GroupRates) -> dict[str, Any]:
-    return {
-        "name": group.name,
-        "people": group.people,
-        "selection_rate": known(group.selection),
-        "selection_impact": impact_json(group.selection_impact),
-        "scoring_rate": known(group.scoring),
-        "scoring_impact": impact_json(group.scoring_impact),
-        "exposure_by_rank": [known(rate) for rate in group.exposure],
-        "exposure_impact": impact_json(group.exposure_impact),
-        "ndcg": interval_json(group.ndcg),
-        "trust": interval_json(group.trust),
-    }
-
-
 def failures(record: Mapping[str, Any], line: float = FOUR_FIFTHS) -> list[str]:
     """Why the audit fails, in words; empty when it is passed. line: the least impact ratio."""
-    found = []
+    found: list[str] = []
     for setting in record["settings"]:
         if not setting["served"]:
             continue

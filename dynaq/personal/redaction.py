@@ -39,7 +39,8 @@ from dynaq.personal.resume_words import HEADINGS, OCCUPATION, heading_key
 from dynaq.records import Candidate, Experience
 
 PERSONAL_DATA = "personal_data"  # key of a store's meta, and its values:
-STATE_KEPT, REMOVING, REMOVED = "kept", "removing", "removed"
+# `REMOVED` names the rules: vectors that older rules let pass are looked at again by the next ingestion.
+STATE_KEPT, REMOVING, REMOVED = "kept", "removing", "removed by rules 2"
 # A line between two columns: text above the second column's first heading is in no section of the first column.
 COLUMN_MARK = "\ue000"
 _HEAD_LINES = 15

@@ -7,8 +7,6 @@ import pytest
 
 from dynaq.audit.attributes import CONTRASTS, Contrast
 from dynaq.audit.differences import (
-    FOUR_FIFTHS,
-    POWER,
     differences,
     effect,
     paired_impact,
@@ -16,6 +14,7 @@ from dynaq.audit.differences import (
     simultaneous,
     unpaired_impact,
 )
+from dynaq.audit.limits import FOUR_FIFTHS, POWER
 from dynaq.audit.planted import AUDITS, BIAS, scores_of, self_test, simulated_scores
 
 PAIR = Contrast("b − a", "x", ("b",), ("a",))

@@ -1,6 +1,6 @@
 """How often an audit finds a judge's bias, and how often it accuses a fair one, by its size (`dynaq.audit.planted`).
 
-    python -m bench.audit
+python -m bench.audit
 """
 
 from __future__ import annotations

@@ -13,14 +13,23 @@ import typer
 from cluster.broker import JudgeBackend
 from cluster.session import ray_session
 from dynaq.agent.reward_strategy import make_strategy
-from dynaq.audit.attributes import POSTING_CONTRASTS, POSTINGS, Attribute, Contrast
+from dynaq.audit.attributes import GENDERED_TITLES, TITLE_CONTRASTS, Attribute, Contrast
 from dynaq.audit.counterfactuals import base_texts, gendered_postings, sample_profiles, variants
 from dynaq.audit.groups import AttributeRates, Groups, group_rates, groups_json, read_groups
 from dynaq.audit.limits import CERTAINTY, FOUR_FIFTHS, POWER, SMALLEST
 from dynaq.audit.lists import Lists, answers_as, cache_of, similarity_lists, slates_of, states_of, trained_lists
-from dynaq.audit.measure import AGENTS, SIMILARITY, Answers, Sample, measure, rows_of, rows_of_postings
+from dynaq.audit.measure import (
+    BY_AGENTS,
+    BY_SIMILARITY,
+    Answers,
+    Sample,
+    contrast_json,
+    measure,
+    rows_of,
+    rows_of_postings,
+)
 from dynaq.audit.planted import self_test
-from dynaq.audit.record import AUDIT, FORMAT, contrast_json, failures, finding
+from dynaq.audit.record import AUDIT_FORMAT, AUDIT_RECORD, failures, finding
 from dynaq.errors import DynaqError, InputError
 from dynaq.ingest.embedding import encoder_for
 from dynaq.personal.redaction import keeps_personal_data
@@ -109,7 +118,7 @@ def main(
     with step("Rates by group") if by_group else nullcontext():
         rates = _rates(subject, by_group, qrels, smallest)
     record = {
-        "format": FORMAT,
+        "format": AUDIT_FORMAT,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "run_id": subject.run_id,
         "run": subject.run.folder.name if subject.run else None,
@@ -134,14 +143,14 @@ def main(
         "postings": postings,
         "groups": groups_json(rates) if rates is not None else None,
         "self_test": self_test(len(study.profiles), len(study.jobs[0]), seed=seed).to_json(),
-        "sources": {one.name: one.source for one in (*attributes, POSTINGS)},
+        "sources": {one.name: one.source for one in (*attributes, GENDERED_TITLES)},
         "config": subject.config.model_dump(mode="json"),
         "environment": environment(),
         "seconds": round(time.monotonic() - began, 1),
     }
     reasons = failures(record, max_impact)
     record |= {"passed": not reasons, "reasons": reasons}
-    folder.write_json(AUDIT, record)
+    folder.write_json(AUDIT_RECORD, record)
     write_audit_page(folder, record)
     cards = write_cards(folder, subject, record)
     if as_json:
@@ -178,7 +187,7 @@ class _Study:
     def pairs(self, attributes: Sequence[Attribute]) -> int:
         """The most pairs that the judge is asked about."""
         levels = sum(len(one.levels) for one in attributes) * len(self.jobs[0])
-        return len(self.profiles) * (levels + sum(len(titles) for titles in POSTINGS.levels.values()))
+        return len(self.profiles) * (levels + sum(len(titles) for titles in GENDERED_TITLES.levels.values()))
 
     def settings(
         self,
@@ -212,7 +221,7 @@ class _Study:
         self._records |= {job.id: job for jobs in postings.values() for job in jobs}
         rows = rows_of_postings(self._base, postings)
         answers = self._judged(backend, [row for own in rows.values() for row in own], folder, "gendered postings")
-        measured = measure(POSTING_CONTRASTS, Sample({POSTINGS.name: rows}, answers), {}, 2 * len(POSTING_CONTRASTS))
+        measured = measure(TITLE_CONTRASTS, Sample({GENDERED_TITLES.name: rows}, answers), {}, 2 * len(TITLE_CONTRASTS))
         return [contrast_json(one) | {"finding": finding(contrast_json(one))} for one in measured]
 
     def _judged(self, backend: JudgeBackend | None, rows: Sequence[Any], folder: RunFolder, what: str) -> Answers:
@@ -224,12 +233,12 @@ class _Study:
     def _rankers(self, answers: Answers) -> Mapping[str, Callable[[Sequence[Candidate]], Lists]]:
         """Similarity, and where a judge was asked agents that learn from its answers alone."""
         found: dict[str, Callable[[Sequence[Candidate]], Lists]] = {
-            SIMILARITY: lambda texts: similarity_lists(self._cache(texts))
+            BY_SIMILARITY: lambda texts: similarity_lists(self._cache(texts))
         }
         config = self.subject.config.model_copy(update={"budget": len(self.jobs[0]), "block_size": len(self.profiles)})
         strategy = make_strategy(self.subject.strategy, config)
         if answers and strategy.needs_judge:
-            found[AGENTS] = lambda texts: trained_lists(
+            found[BY_AGENTS] = lambda texts: trained_lists(
                 self._cache(texts), answers_as(self._ids, texts, answers), strategy, config
             )
         return found
@@ -254,7 +263,7 @@ def _show(record: Mapping[str, Any], folder: RunFolder, cards: Sequence[str]) ->
         for contrast in setting["contrasts"]:
             say(f"  {contrast['name']}: {contrast['finding']}")
     say(power_words(record))
-    say(f"{folder.uri}/{AUDIT}, audit.html, {', '.join(cards)} ({record['seconds']:.0f} s)")
+    say(f"{folder.uri}/{AUDIT_RECORD}, audit.html, {', '.join(cards)} ({record['seconds']:.0f} s)")
     if record["passed"]:
         say("passed")
 

@@ -109,7 +109,7 @@ GRADUATION = Attribute(
     "our own years, thirty apart; age is read from them (Neumark, Burn & Button 2019, Journal of Political Economy "
     "127 (2))",
 )
-NATIONALITY = Attribute(
+NATIONALITIES = Attribute(
     "nationality",
     {
         "British": ("Nationality: British",),
@@ -127,7 +127,7 @@ ADDRESS = Attribute(
     },
     "the least and the most deprived neighbourhood of the English Indices of Deprivation 2015; the house is invented",
 )
-ATTRIBUTES = (US_NAMES, DE_NAMES, PRONOUNS, ACTIVITIES, BIRTH_DATE, GRADUATION, NATIONALITY, ADDRESS)
+ATTRIBUTES = (US_NAMES, DE_NAMES, PRONOUNS, ACTIVITIES, BIRTH_DATE, GRADUATION, NATIONALITIES, ADDRESS)
 
 CONTRASTS = (
     Contrast("Black − white names", US_NAMES.name, ("Black man", "Black woman"), ("white man", "white woman")),
@@ -143,13 +143,13 @@ CONTRASTS = (
     Contrast("women's − men's club", ACTIVITIES.name, ("women's club",), ("men's club",)),
     Contrast("born 30 years earlier", BIRTH_DATE.name, ("about 60",), ("about 30",)),
     Contrast("graduated 30 years earlier", GRADUATION.name, ("long ago",), ("recent",)),
-    Contrast("Nigerian − British", NATIONALITY.name, ("Nigerian",), ("British",)),
-    Contrast("Turkish − German", NATIONALITY.name, ("Turkish",), ("German",)),
+    Contrast("Nigerian − British", NATIONALITIES.name, ("Nigerian",), ("British",)),
+    Contrast("Turkish − German", NATIONALITIES.name, ("Turkish",), ("German",)),
     Contrast("deprived − affluent address", ADDRESS.name, ("deprived",), ("affluent",)),
     Contrast(PLACEBO, US_NAMES.name, (PLACEBO,), ("white man",), decides=False),
 )
 
-POSTINGS = Attribute(
+GENDERED_TITLES = Attribute(
     "gendered job titles",
     {
         "masculine": (
@@ -198,9 +198,9 @@ POSTINGS = Attribute(
     "our own list; that wording of postings deters people: Gaucher, Friesen & Kay (2011), Journal of Personality and "
     "Social Psychology 101 (1); § 11 AGG asks for neutral ones in Germany",
 )
-POSTING_CONTRASTS = (
-    Contrast("feminine − masculine title", POSTINGS.name, ("feminine",), ("masculine",), decides=False),
-    Contrast("neutral − masculine title", POSTINGS.name, ("neutral",), ("masculine",), decides=False),
+TITLE_CONTRASTS = (
+    Contrast("feminine − masculine title", GENDERED_TITLES.name, ("feminine",), ("masculine",), decides=False),
+    Contrast("neutral − masculine title", GENDERED_TITLES.name, ("neutral",), ("masculine",), decides=False),
 )
 
 

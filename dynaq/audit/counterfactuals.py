@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dynaq.audit.attributes import POSTINGS, Attribute
+from dynaq.audit.attributes import GENDERED_TITLES, Attribute
 from dynaq.errors import InputError
 from dynaq.personal.redaction import without_personal_data
 from dynaq.records import Candidate, Job
@@ -86,10 +86,10 @@ def base_texts(profiles: Sequence[Candidate]) -> list[Candidate]:
 
 
 def gendered_postings() -> dict[str, list[Job]]:
-    """Level of POSTINGS -> postings that consist of a title, the same in each level but for its gender."""
+    """Level of GENDERED_TITLES -> postings that consist of a title, the same in each level but for its gender."""
     return {
         level: [Job(id=f"{PREFIX}{level}-{i:02d}", title=title) for i, title in enumerate(titles)]
-        for level, titles in POSTINGS.levels.items()
+        for level, titles in GENDERED_TITLES.levels.items()
     }
 
 

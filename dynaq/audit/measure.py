@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +23,12 @@ from dynaq.audit.differences import (
 )
 from dynaq.audit.lists import Lists
 from dynaq.audit.rankings import changed, order_of, rank_biased_overlap
+from dynaq.audit.record import EXPECTED, IMPACT, REWARD, effect_json, impact_json, interval_json
 from dynaq.evaluation.intervals import Interval, Values, interval
 from dynaq.judging.judgement import LABELS, Judgement
 from dynaq.records import Candidate, Job
 
-SIMILARITY, AGENTS = "similarity", "agents"
+BY_SIMILARITY, BY_AGENTS = "similarity", "agents"
 Answers = Mapping[tuple[str, str], Judgement]  # (id of a variant's text, job id) -> the judge's answer
 
 
@@ -195,3 +197,31 @@ def _list_effect(sides: Sequence[tuple[Lists, Lists]], comparisons: int) -> List
         interval(np.mean([changed(a.ranked, b.ranked) for a, b in sides], axis=0), within=(0.0, 1.0)),
         None if np.isnan(gains).all() else effect(gains, comparisons),
     )
+
+
+def contrast_json(found: Measured) -> dict[str, Any]:
+    """One contrast of a record."""
+    contrast = found.contrast
+    return {
+        "name": contrast.name,
+        "attribute": contrast.attribute,
+        "other": list(contrast.other),
+        "reference": list(contrast.reference),
+        "decides": contrast.decides,
+        "identical": found.identical,
+        "texts_differ": found.texts_differ,
+        "pairs": found.pairs,
+        REWARD: effect_json(found.reward),
+        IMPACT: impact_json(found.impact),
+        "labels_changed": interval_json(found.labels),
+        "judge_overlap": interval_json(found.overlap),
+        "lists": {kind: _list_json(one) for kind, one in found.lists.items()},
+    }
+
+
+def _list_json(found: ListEffect) -> dict[str, Any]:
+    return {
+        "overlap": interval_json(found.overlap),
+        "changed": interval_json(found.changed),
+        EXPECTED: effect_json(found.expected),
+    }

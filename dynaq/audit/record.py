@@ -18,13 +18,12 @@ import numpy as np
 
 from dynaq.audit.differences import Effect, Impact
 from dynaq.audit.limits import FOUR_FIFTHS, POWER
-from dynaq.audit.measure import ListEffect, Measured
 from dynaq.errors import InputError
 from dynaq.evaluation.intervals import Interval
 from dynaq.runs.folder import RunFolder
 
-AUDIT = "audit.json"
-FORMAT = 1
+AUDIT_RECORD = "audit.json"
+AUDIT_FORMAT = 1
 REWARD, IMPACT, EXPECTED = "reward", "impact", "expected"
 
 
@@ -51,34 +50,6 @@ def interval_json(found: Interval) -> dict[str, Any]:
 def known(value: float) -> float | None:
     """The number, None for NaN and infinity, which JSON has not."""
     return float(value) if np.isfinite(value) else None
-
-
-def contrast_json(found: Measured) -> dict[str, Any]:
-    """One contrast of a record."""
-    contrast = found.contrast
-    return {
-        "name": contrast.name,
-        "attribute": contrast.attribute,
-        "other": list(contrast.other),
-        "reference": list(contrast.reference),
-        "decides": contrast.decides,
-        "identical": found.identical,
-        "texts_differ": found.texts_differ,
-        "pairs": found.pairs,
-        REWARD: effect_json(found.reward),
-        IMPACT: impact_json(found.impact),
-        "labels_changed": interval_json(found.labels),
-        "judge_overlap": interval_json(found.overlap),
-        "lists": {kind: _list_json(one) for kind, one in found.lists.items()},
-    }
-
-
-def _list_json(found: ListEffect) -> dict[str, Any]:
-    return {
-        "overlap": interval_json(found.overlap),
-        "changed": interval_json(found.changed),
-        EXPECTED: effect_json(found.expected),
-    }
 
 
 def failures(record: Mapping[str, Any], line: float = FOUR_FIFTHS) -> list[str]:
@@ -147,10 +118,10 @@ def check_audit(folder: str, run_id: str, fingerprint: str | None, line: float) 
         line: the least impact ratio.
     """
     place = RunFolder.at(folder)
-    if not place.exists(AUDIT):
-        raise InputError(f"{folder!r} holds no {AUDIT}; name the --out of a dynaq audit --run")
-    record = place.read_json(AUDIT)
-    if record.get("format") != FORMAT:
+    if not place.exists(AUDIT_RECORD):
+        raise InputError(f"{folder!r} holds no {AUDIT_RECORD}; name the --out of a dynaq audit --run")
+    record = place.read_json(AUDIT_RECORD)
+    if record.get("format") != AUDIT_FORMAT:
         raise InputError(f"the audit in {folder!r} is of another version; audit the run again")
     if record["run_id"] != run_id:
         what = f"of run {record['run_id']}" if record["run_id"] else "of a judge alone"

@@ -16,8 +16,8 @@ from dynaq.judging.ledger_file import judgements
 from dynaq.records import Candidate, Job
 from dynaq.runs.folder import RunFolder
 
-ANSWERS = "judgements.parquet"
-SAVE_SECONDS = 30.0  # the most that an interruption loses of what the judge has answered
+AUDIT_ANSWERS = "judgements.parquet"
+ANSWERS_SECONDS = 30.0  # the most that an interruption loses of what the judge has answered
 
 Pairs = dict[tuple[str, str], Judgement]
 
@@ -56,9 +56,9 @@ def judge_rows(
 
 
 def _kept(folder: RunFolder, fingerprint: str) -> Pairs:
-    if not folder.exists(ANSWERS):
+    if not folder.exists(AUDIT_ANSWERS):
         return {}
-    found = {(one.applicant_id, one.job_id): one for one in judgements(folder.read_table(ANSWERS))}
+    found = {(one.applicant_id, one.job_id): one for one in judgements(folder.read_table(AUDIT_ANSWERS))}
     if others := {one.judge for one in found.values()} - {fingerprint}:
         raise InputError(
             f"{folder.uri!r} holds an audit of judge {min(others)}, not of {fingerprint}; choose another --out"
@@ -83,7 +83,7 @@ async def _ask(
         known.update({(text.id, answer.job_id): answer for answer in answers if not answer.abstained})
         done += len(own)
         progress(done, total)
-        if time.monotonic() - saved > SAVE_SECONDS:
+        if time.monotonic() - saved > ANSWERS_SECONDS:
             _save(folder, known)
             saved = time.monotonic()
 
@@ -99,4 +99,4 @@ async def _ask(
 
 def _save(folder: RunFolder, known: Pairs) -> None:
     rows = [judgement_row(answer) for answer in known.values()]
-    folder.write_table(ANSWERS, pa.Table.from_pylist(rows, schema=JUDGEMENT_SCHEMA))
+    folder.write_table(AUDIT_ANSWERS, pa.Table.from_pylist(rows, schema=JUDGEMENT_SCHEMA))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cluster.broker import JudgeBackend
-from dynaq.audit.record import AUDIT
+from dynaq.audit.record import AUDIT_RECORD
 from dynaq.errors import JudgeError
 from dynaq.judging.judgement import Judgement, judgement_from_probabilities
 from dynaq.personal.redaction import PERSONAL_DATA, REMOVED, STATE_KEPT
@@ -70,7 +70,7 @@ def audit(market: ToyMarket, out: Path, *more: str) -> int:
 
 
 def record(out: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((out / AUDIT).read_text())
+    found: dict[str, Any] = json.loads((out / AUDIT_RECORD).read_text())
     return found
 
 
@@ -129,7 +129,7 @@ def test_promote_takes_a_passed_audit_of_the_run_and_no_other(
     assert "--max-impact is for --audit" in capsys.readouterr().err
     other = record(tmp_path / "out") | {"run_id": "run-0"}
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / AUDIT).write_text(json.dumps(other))
+    (tmp_path / "other" / AUDIT_RECORD).write_text(json.dumps(other))
     assert run([*promote, "--audit", str(tmp_path / "other")]) == 2
     assert "is of run run-0" in capsys.readouterr().err
     assert run([*promote, "--audit", str(tmp_path / "out"), "--max-impact", "0.8"]) == 0
@@ -161,7 +161,7 @@ def test_answers_survive_a_judge_that_fails(
     judge.most = 20
     assert audit(market, tmp_path / "out") == 1
     assert "the judge is away" in capsys.readouterr().err
-    assert not (tmp_path / "out" / AUDIT).exists()
+    assert not (tmp_path / "out" / AUDIT_RECORD).exists()
     before, judge.most = judge.asked, 10**6
     assert audit(market, tmp_path / "out") == 0
     last = judge.asked

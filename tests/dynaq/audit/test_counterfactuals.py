@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dynaq.audit.attributes import ATTRIBUTES, CONTRASTS, POSTINGS, contrasts_of, own_names
+from dynaq.audit.attributes import ATTRIBUTES, CONTRASTS, GENDERED_TITLES, contrasts_of, own_names
 from dynaq.audit.counterfactuals import PREFIX, gendered_postings, sample_profiles, variants
 from dynaq.errors import InputError
 from dynaq.markets import esco_market
@@ -59,7 +59,7 @@ def test_every_contrast_compares_levels_that_exist() -> None:
         assert {*contrast.other, *contrast.reference} <= set(levels[contrast.attribute])
     assert contrasts_of(ATTRIBUTES) == CONTRASTS
     assert len({contrast.name for contrast in CONTRASTS}) == len(CONTRASTS)
-    assert all(attribute.source for attribute in (*ATTRIBUTES, POSTINGS))
+    assert all(attribute.source for attribute in (*ATTRIBUTES, GENDERED_TITLES))
 
 
 def test_postings_differ_by_level_and_pair_up() -> None:

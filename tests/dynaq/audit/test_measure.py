@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dynaq.agent.reward_strategy import make_strategy
-from dynaq.audit.attributes import ATTRIBUTES, CONTRASTS, POSTING_CONTRASTS, POSTINGS, Contrast
+from dynaq.audit.attributes import ATTRIBUTES, CONTRASTS, GENDERED_TITLES, TITLE_CONTRASTS, Contrast
 from dynaq.audit.counterfactuals import Variant, base_texts, gendered_postings, variants
 from dynaq.audit.lists import (
     Lists,
@@ -21,7 +21,7 @@ from dynaq.audit.lists import (
     states_of,
     trained_lists,
 )
-from dynaq.audit.measure import AGENTS, SIMILARITY, Answers, Measured, Sample, measure, rows_of, rows_of_postings
+from dynaq.audit.measure import BY_AGENTS, BY_SIMILARITY, Answers, Measured, Sample, measure, rows_of, rows_of_postings
 from dynaq.judging.judgement import Judgement, abstention, judgement_from_probabilities
 from dynaq.layout import BLOCK_DIM
 from dynaq.records import Candidate
@@ -71,8 +71,8 @@ class Audit:
     def rankers(self, answers: Answers) -> dict[str, Callable[[Sequence[Candidate]], Lists]]:
         strategy = make_strategy("llm", self.config)
         return {
-            SIMILARITY: lambda texts: similarity_lists(self.cached(texts)),
-            AGENTS: lambda texts: trained_lists(
+            BY_SIMILARITY: lambda texts: similarity_lists(self.cached(texts)),
+            BY_AGENTS: lambda texts: trained_lists(
                 self.cached(texts), answers_as(self.ids, texts, answers), strategy, self.config
             ),
         }
@@ -92,8 +92,8 @@ def audit(tmp_path_factory: pytest.TempPathFactory) -> Audit:
 
 
 def test_with_redaction_answers_and_lists_are_identical(audit: Audit) -> None:
-    found = audit.measured(CONTRASTS, [SIMILARITY], redact=True)
-    found |= audit.measured(CONTRASTS[:2], [SIMILARITY, AGENTS], redact=True)
+    found = audit.measured(CONTRASTS, [BY_SIMILARITY], redact=True)
+    found |= audit.measured(CONTRASTS[:2], [BY_SIMILARITY, BY_AGENTS], redact=True)
     for one in found.values():
         assert one.identical
         assert (one.reward.interval.mean, one.reward.interval.low, one.reward.interval.high) == (0.0, 0.0, 0.0)
@@ -107,20 +107,20 @@ def test_with_redaction_answers_and_lists_are_identical(audit: Audit) -> None:
 
 def test_without_redaction_a_biased_judge_shows_on_answers_and_agents(audit: Audit) -> None:
     gender, race, placebo = CONTRASTS[1], CONTRASTS[0], CONTRASTS[-1]
-    found = audit.measured([gender, race, placebo], [SIMILARITY, AGENTS], redact=False)
+    found = audit.measured([gender, race, placebo], [BY_SIMILARITY, BY_AGENTS], redact=False)
     hit = found[gender.name]
     assert not hit.identical
     assert hit.reward.found
     assert hit.reward.interval.mean == pytest.approx(-0.2, abs=0.01)
     assert hit.impact.other < hit.impact.reference
-    assert hit.lists[AGENTS].expected is not None
-    assert hit.lists[AGENTS].expected.found
-    assert hit.lists[AGENTS].expected.interval.mean < -0.02
-    assert hit.lists[SIMILARITY].expected is None
+    assert hit.lists[BY_AGENTS].expected is not None
+    assert hit.lists[BY_AGENTS].expected.found
+    assert hit.lists[BY_AGENTS].expected.interval.mean < -0.02
+    assert hit.lists[BY_SIMILARITY].expected is None
     for fair in (found[race.name], found[placebo.name]):
         assert not fair.reward.found
         assert fair.reward.interval.mean == pytest.approx(0.0, abs=1e-9)
-    assert found[placebo.name].lists[SIMILARITY].overlap.mean < 1.0
+    assert found[placebo.name].lists[BY_SIMILARITY].overlap.mean < 1.0
 
 
 def test_an_abstention_leaves_the_pair_out_on_both_sides(audit: Audit) -> None:
@@ -140,14 +140,14 @@ def test_an_abstention_leaves_the_pair_out_on_both_sides(audit: Audit) -> None:
 
 def test_postings_are_compared_by_the_gender_of_their_title() -> None:
     postings = gendered_postings()
-    rows = {POSTINGS.name: rows_of_postings(base_texts(PROFILES), postings)}
+    rows = {GENDERED_TITLES.name: rows_of_postings(base_texts(PROFILES), postings)}
     answers = {
         (text.id, job.id): judgement_from_probabilities(text.id, job.id, [p, 0.0, 1 - p, 0.0], judge="test")
         for text in base_texts(PROFILES)
         for level, p in (("masculine", 0.6), ("feminine", 0.5), ("neutral", 0.6))
         for job in postings[level]
     }
-    feminine, neutral = measure(POSTING_CONTRASTS, Sample(rows, answers), {}, 2)
+    feminine, neutral = measure(TITLE_CONTRASTS, Sample(rows, answers), {}, 2)
     assert (feminine.reward.found, neutral.reward.found) == (True, False)
     assert feminine.reward.interval.mean == pytest.approx(-0.1)
     assert not feminine.identical

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dynaq.audit.record import AUDIT, FORMAT, check_audit, failures, finding
+from dynaq.audit.record import AUDIT_FORMAT, AUDIT_RECORD, check_audit, failures, finding
 from dynaq.errors import InputError
 
 NOTHING = {"mean": 0.0, "low": 0.0, "high": 0.0, "found": False, "detectable": 0.02}
@@ -32,7 +32,7 @@ def record(**changes: Any) -> dict[str, Any]:
     contrast |= {key: value for key, value in changes.items() if key in contrast}
     setting = {"served": changes.get("served", True), "redacted": changes.get("redacted", True)}
     return {
-        "format": FORMAT,
+        "format": AUDIT_FORMAT,
         "run_id": "run-1",
         "judge_fingerprint": "j",
         "settings": [setting | {"contrasts": [contrast]}],
@@ -85,7 +85,7 @@ def test_no_difference_found_says_what_would_have_been() -> None:
 
 def test_an_audit_must_be_of_the_run_and_passed(tmp_path: Path) -> None:
     def check(content: dict[str, Any], run_id: str = "run-1", judge: str = "j", line: float = 0.8) -> None:
-        (tmp_path / AUDIT).write_text(json.dumps(content))
+        (tmp_path / AUDIT_RECORD).write_text(json.dumps(content))
         check_audit(str(tmp_path), run_id, judge, line)
 
     with pytest.raises(InputError, match=r"holds no audit\.json"):

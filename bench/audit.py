@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--audits", type=int, default=AUDITS, help="judges with the bias, and as many without")
     audits = parser.parse_args().audits
     print(f"{audits} audits each\nprofiles  jobs   bias  noise  power  false alarms  seconds")
-    sizes = [(8, 8, BIAS), (12, 10, BIAS), (16, 10, BIAS), (16, 10, BIAS / 2), (16, 10, BIAS / 4), (64, 10, BIAS / 4)]
+    sizes = [(8, 4, BIAS), (16, 4, BIAS), (16, 4, BIAS / 2), (32, 10, BIAS / 2), (32, 10, BIAS / 4), (64, 10, BIAS / 4)]
     for noise in (NOISE_DEVIATION, 2 * NOISE_DEVIATION):
         for profiles, jobs, bias in sizes:
             began = time.monotonic()

@@ -14,7 +14,7 @@ from cluster.broker import JudgeBackend
 from cluster.session import ray_session
 from dynaq.agent.reward_strategy import make_strategy
 from dynaq.audit.attributes import GENDERED_TITLES, TITLE_CONTRASTS, Attribute, Contrast
-from dynaq.audit.counterfactuals import base_texts, gendered_postings, sample_profiles, variants
+from dynaq.audit.counterfactuals import base_texts, gendered_postings, sampled, variants
 from dynaq.audit.groups import AttributeRates, Groups, group_rates, groups_json, read_groups
 from dynaq.audit.limits import CERTAINTY, FOUR_FIFTHS, POWER, SMALLEST
 from dynaq.audit.lists import Lists, answers_as, cache_of, similarity_lists, slates_of, states_of, trained_lists
@@ -47,11 +47,11 @@ from jobs.steps.cohort import relevance
 from jobs.steps.environment import environment
 from jobs.steps.judge_backend import NO_JUDGE, judge_backend, quote
 from jobs.steps.options import Address, Calibrate, MaxCost, PriceIn, PriceOut, Samples
-from jobs.steps.prepare import Prepared, prepare
+from jobs.steps.prepare import Prepared, prepare, shown_judge
 from jobs.steps.usable_judge import usable_judge
 from jobs.terminal.console import Bars, print_json, say, step
 
-PROFILES, PAIRS_EACH = 16, 10
+PROFILES, PAIRS_EACH = 16, 4  # with --keep-personal under ten minutes of the packaged judge on two cores
 
 
 def main(
@@ -99,11 +99,14 @@ def main(
     if groups is not None and subject.run is None:
         raise InputError("--groups needs --run, whose lists are compared")
     by_group = read_groups(groups) if groups is not None else None
-    prepared = prepare(subject.store_uri, "all", None, qrels, subject.config.candidates)
-    people = read_profiles(profiles) if profiles else stored_profiles(subject.store_uri, prepared.cohort)
+    prepared = prepare(subject.store_uri, "all", subject.layout, qrels, subject.config.candidates)
+    if profiles is not None:
+        people = sampled(read_profiles(profiles), sample, seed)
+    else:
+        people = stored_profiles(subject.store_uri, sampled(prepared.cohort, sample, seed))
     asks = subject.judge != NO_JUDGE
     backend = judge_backend(subject.judge, folder, **terms) if asks else None
-    study = _Study(subject, prepared, sample_profiles(people, sample, seed), pairs, encoder, seed)
+    study = _Study(subject, prepared, people, pairs, encoder, seed)
     trained = subject.run.folder if subject.run else None
     with _session(backend, address):
         if backend is not None:
@@ -123,7 +126,7 @@ def main(
         "run_id": subject.run_id,
         "run": subject.run.folder.name if subject.run else None,
         "store": prepared.store_shown,
-        "judge": subject.judge if asks else None,
+        "judge": shown_judge(subject.judge) if asks else None,
         "judge_fingerprint": backend.fingerprint if backend else None,
         "judge_model": backend.model if backend else None,
         "recorded_judgements": subject.recorded,
@@ -139,6 +142,7 @@ def main(
         "max_impact": max_impact,
         "inputs": {"profiles": digest(profiles), "names": digest(names), "groups": digest(groups)},
         "smallest_group": smallest,
+        "sampling": subject.run.sampling if subject.run else "",
         "settings": settings,
         "postings": postings,
         "groups": groups_json(rates) if rates is not None else None,

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from dynaq.audit.attributes import GENDERED_TITLES, Attribute
 from dynaq.errors import InputError
 from dynaq.personal.redaction import without_personal_data
 from dynaq.records import Candidate, Job
+
+T = TypeVar("T")
 
 PREFIX = "counterfactual-"  # of the ids under which a judge sees a variant; no applicant's answer can be mixed up
 
@@ -93,8 +96,8 @@ def gendered_postings() -> dict[str, list[Job]]:
     }
 
 
-def sample_profiles(profiles: Sequence[Candidate], size: int, seed: int = 0) -> list[Candidate]:
-    """At most `size` profiles, seeded, in their order. Raises InputError below two, which give no interval."""
+def sampled(profiles: Sequence[T], size: int, seed: int = 0) -> list[T]:
+    """At most `size` profiles, or their ids, seeded, in their order. Raises InputError below two: no interval."""
     if min(len(profiles), size) < 2:
         raise InputError(f"{min(len(profiles), size)} profile to audit; two are the least, and sixteen a start")
     chosen = np.random.default_rng(seed).permutation(len(profiles))[:size]

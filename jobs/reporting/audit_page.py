@@ -29,6 +29,7 @@ def write_audit_page(folder: RunFolder, record: Mapping[str, Any]) -> None:
             certainty=record["certainty"],
             placebo=PLACEBO.capitalize(),
             smallest=record["smallest_group"],
+            sampling=record["sampling"],
             max_impact=record["max_impact"],
             power_words=power_words(record),
             sources=record["sources"],

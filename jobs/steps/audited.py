@@ -31,6 +31,7 @@ class Audited:
         store_uri: as the user gave it, or as the run recorded it.
         judge: value of `--judge`; `none` for a run that learned from none.
         run, run_id: the run and its id; None for a judge alone.
+        layout: of the run; None for the store's.
         config, strategy: of the agents to train on the judge's answers.
         recorded: whether the run learned from recorded judgements, whose judge the user has to name.
     """
@@ -39,6 +40,7 @@ class Audited:
     judge: str
     run: Run | None
     run_id: str | None
+    layout: str | None
     config: DynaQConfig
     strategy: str
     recorded: bool
@@ -49,7 +51,7 @@ def audited(store: str | None, run: str | None, judge: str | None, config: str |
     if run is None:
         if store is None:
             raise InputError("name what to audit: --run for a run, --store for a judge on a store's applicants")
-        return Audited(store, judge or VLLM, None, None, DynaQConfig.load(config), "hybrid", recorded=False)
+        return Audited(store, judge or VLLM, None, None, None, DynaQConfig.load(config), "hybrid", recorded=False)
     served = ServedRun.open(run)
     found = Run(served.run_id, served.folder, served.folder.read_yaml(CONFIG))
     with open_run_store(found, store) as opened:
@@ -69,6 +71,7 @@ def audited(store: str | None, run: str | None, judge: str | None, config: str |
         judge or own or NO_JUDGE,
         found,
         served.run_id,
+        found.config.get("layout"),
         DynaQConfig(**settings),
         str(found.config.get("strategy", "hybrid")),
         recorded,

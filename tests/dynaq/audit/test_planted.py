@@ -21,7 +21,7 @@ PAIR = Contrast("b − a", "x", ("b",), ("a",))
 
 
 def test_a_planted_bias_is_found_and_fair_judges_raise_no_alarm() -> None:
-    found = self_test(16, 10)
+    found = self_test(16, 4)  # as large as an audit is by default
     assert found.audits == AUDITS == 200
     assert found.power >= 0.9
     assert found.false_alarms <= 0.05

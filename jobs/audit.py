@@ -51,7 +51,7 @@ from jobs.steps.prepare import Prepared, prepare, shown_judge
 from jobs.steps.usable_judge import usable_judge
 from jobs.terminal.console import Bars, print_json, say, step
 
-PROFILES, PAIRS_EACH = 16, 4  # with --keep-personal under ten minutes of the packaged judge on two cores
+PROFILES, PAIRS_EACH = 16, 4  # at most 1,900 pairs with --keep-personal, for a small judge on two cores
 
 
 def main(

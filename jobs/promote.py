@@ -10,11 +10,14 @@ import numpy as np
 import typer
 from rich.table import Table
 
+from dynaq.audit.limits import FOUR_FIFTHS
+from dynaq.audit.record import check_audit
 from dynaq.errors import DynaqError, InputError
 from dynaq.feedback.exposure_log import LoggedLists, logged_lists
 from dynaq.feedback.exposure_policy import SHARPEST, SHARPNESS
 from dynaq.feedback.off_policy import OffPolicyEvaluation, RankingPolicy, evaluate
 from dynaq.judging.judgement import LABEL_VALUES
+from dynaq.judging.ledger_file import LEDGER
 from dynaq.runs.folder import CONFIG, RECOMMENDATIONS
 from dynaq.runs.q_table import ServedRun
 from dynaq.runs.reading import Run, open_run_store
@@ -35,6 +38,8 @@ def main(
         bool, typer.Option("--untested", help="promote although the log cannot tell how the run will do")
     ] = False,
     rollback: Annotated[bool, typer.Option("--rollback", help="serve again the run that served before")] = False,
+    audit: Annotated[str | None, typer.Option(help="folder of a dynaq audit of the run, which must be passed")] = None,
+    max_impact: Annotated[float | None, typer.Option(min=0, max=1, help="--audit: the least impact ratio")] = None,
     sharpness: Annotated[
         float, typer.Option(min=0, max=SHARPEST, help="of the service that will serve the run")
     ] = SHARPNESS,
@@ -44,6 +49,8 @@ def main(
     place = ServingFolder(serving)
     if rollback == (run is not None):
         raise InputError("name a run to promote, or --rollback")
+    if max_impact is not None and audit is None:
+        raise InputError("--max-impact is for --audit; name the folder of an audit")
     if rollback:
         before = place.before()
         _show(place.promote(ServedRun.open(before.run), ROLLBACK), None, None, as_json)
@@ -54,6 +61,10 @@ def main(
     current = place.current()
     if current is not None and current.run_id == new.run_id:
         raise InputError(f"run {new.run_id} serves already in {serving!r}")
+    if audit is not None:
+        judge = config.get("judge_fingerprint")
+        recorded = str(config.get("judge")).startswith(LEDGER)  # another judge answered about other texts
+        check_audit(audit, new.run_id, None if recorded else judge, FOUR_FIFTHS if max_impact is None else max_impact)
     with open_run_store(Run(new.run_id, new.folder, config), store) as opened:
         _check(new, opened)
         if current is None:

@@ -12,7 +12,19 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = {"dynaq": 0, "cluster": 1, "reward_service": 2, "recommend_service": 2, "jobs": 3}
-VERBS = {"config", "demo", "doctor", "evaluate", "export_person", "forget", "ingest", "judge", "pretrain", "promote"}
+VERBS = {
+    "audit",
+    "config",
+    "demo",
+    "doctor",
+    "evaluate",
+    "export_person",
+    "forget",
+    "ingest",
+    "judge",
+    "pretrain",
+    "promote",
+}
 VERBS |= {"recommend", "report", "serve", "simulate", "submit", "train", "tune"}
 
 

@@ -8,6 +8,7 @@ from dynaq.field_names import normalise
 
 NAMES, EMAILS, PHONES, ADDRESSES = "names", "e-mails", "phones", "addresses"
 BIRTH, NATIONALITY, PHOTOS, LINKS = "birth dates and ages", "nationalities", "photos", "links to profiles"
+GENDER = "pronouns and gendered words"
 
 _LABELS: dict[str, str] = {
     NAMES: "name|full name|first name|last name|surname|family name|given name|имя|фамилия|отчество|фио|ф\\.и\\.о\\.|"
@@ -23,6 +24,7 @@ _LABELS: dict[str, str] = {
     NATIONALITY: "nationality|citizenship|citizen|гражданство|национальность|staatsangehörigkeit|nationalität|"
     "staatsbürgerschaft|nationalité|citoyenneté|nacionalidad|ciudadanía|nacionalidade|cittadinanza|国籍|"
     "marital status|gender|sex|семейное положение|пол|familienstand|geschlecht|situation familiale|estado civil",
+    GENDER: "pronouns|preferred pronouns|pronomen|pronoms|pronombres",
     PHOTOS: "photo|photograph|picture|фото|фотография|foto|lichtbild|照片",
     LINKS: "linkedin|github|xing|facebook|instagram|twitter|vk|website|web|homepage|url|сайт",
 }
@@ -74,6 +76,24 @@ PATTERNS: list[tuple[str, re.Pattern[str]]] = [
     ),
     (BIRTH, re.compile(r"\b(?:мужчина|женщина|male|female)\s*,\s*\d{2}(?:\s+(?:год|года|лет|years?))?\b", re.I)),
     (BIRTH, re.compile(r"\bмне\s+\d{2}\s+(?:год|года|лет)\b", re.I)),
+    (
+        BIRTH,  # what age is read from
+        re.compile(
+            r"(?i:(?<=\bgraduated)\s+(?:in|from school in)\s+|"
+            r"\b(?:class of|graduation(?: year)?:?|year of graduation:?|abitur|abschlussjahr:?|schulabschluss:?)\s+)"
+            r"(?:19|20)\d\d\b"
+        ),
+    ),
+    (
+        GENDER,
+        re.compile(r"\(?\b(?:she\s?/\s?her(?:s)?|he\s?/\s?him|they\s?/\s?them|sie\s?/\s?ihr|er\s?/\s?ihm)\b\)?", re.I),
+    ),
+    (
+        GENDER,
+        re.compile(
+            r"\b(?:wo)?men['’]s\s+(?=(?:[\w-]+\s+){0,2}(?:club|team|league|society|choir|network|association)\b)", re.I
+        ),
+    ),
     (NATIONALITY, re.compile(rf"\b{WORD}\s+(?:citizen|national)\b|\bcitizen of (?:the\s+)?{WORD}(?:\s{WORD})?")),
     (NATIONALITY, re.compile(r"\bграждан(?:ин|ка|ство)\s*:?\s+(?:[А-ЯЁ][\w-]+)(?:\s[А-ЯЁ][\w-]+)?")),
     (NAMES, SAID_NAME),
@@ -115,6 +135,9 @@ PATTERNS: list[tuple[str, re.Pattern[str]]] = [
         ),
     ),
 ]
+# In English texts only: "he" and "her" are words of other languages, too.
+THIRD_PERSON = re.compile(r"\b(?:[Ss]he|[Hh]e|[Hh]ers?|[Hh]is|[Hh]im|[Hh]erself|[Hh]imself)\b")
+ENGLISH = re.compile(r"\b(?:the|and|of|with)\b", re.I)
 HEAD_CITY = re.compile(
     rf"^(?:(?:[A-Z]{{1,2}}-)?\d{{4,6}}\s+{WORD}(?:[ -]{WORD}){{0,2}}|"
     rf"{WORD}(?:[ -]{WORD}){{0,2}}(?:,\s*(?:[A-Z]{{2}}|{WORD}(?:\s{WORD})?)))"

@@ -19,6 +19,8 @@ import phonenumbers
 from dynaq.field_names import normalise
 from dynaq.personal.patterns import (
     ADDRESSES,
+    ENGLISH,
+    GENDER,
     HEAD_CITY,
     LABELLED,
     NAMES,
@@ -30,13 +32,15 @@ from dynaq.personal.patterns import (
     PHONES,
     REGIONS,
     SAID_NAME,
+    THIRD_PERSON,
 )
 from dynaq.personal.person_names import person_names, without_names
 from dynaq.personal.resume_words import HEADINGS, OCCUPATION, heading_key
 from dynaq.records import Candidate, Experience
 
 PERSONAL_DATA = "personal_data"  # key of a store's meta, and its values:
-STATE_KEPT, REMOVING, REMOVED = "kept", "removing", "removed"
+# `REMOVED` names the rules: vectors that older rules let pass are looked at again by the next ingestion.
+STATE_KEPT, REMOVING, REMOVED = "kept", "removing", "removed by rules 2"
 # A line between two columns: text above the second column's first heading is in no section of the first column.
 COLUMN_MARK = "\ue000"
 _HEAD_LINES = 15
@@ -70,6 +74,10 @@ def redact(text: str, names: Sequence[str] = ()) -> tuple[str, set[str]]:
         clean, count = pattern.subn(" ", clean)
         if count:
             found.add(kind)
+    if ENGLISH.search(clean):
+        clean, count = THIRD_PERSON.subn(" ", clean)
+        if count:
+            found.add(GENDER)
     clean, phones = _without_phones(clean)
     if phones:
         found.add(PHONES)

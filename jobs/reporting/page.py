@@ -73,7 +73,7 @@ def write_report(
     columns = _columns(lines)
     paid = health is not None and any(line.stats.get("judgements_paid") is not None for line in lines)
     page = (
-        _environment()
+        page_environment()
         .get_template("report.html.j2")
         .render(
             title="Which jobs would they apply to?",
@@ -104,8 +104,8 @@ def write_report(
             applicants=entries,
             service=service.rstrip("/") if service else None,
             hidden=lines[0].runs[0].applicants - len(entries),
-            config=_settings(config),
-            environment=_settings(config.get("environment") or {}),
+            config=settings_rows(config),
+            environment=settings_rows(config.get("environment") or {}),
             attribution=attribution,
         )
     )
@@ -114,7 +114,8 @@ def write_report(
     return Report(f"{folder.uri}/{REPORT}", len(page.encode()), applicants, shown, comparison, health)
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """The templates of this room, with the filters `number`, `between` and `metric`."""
     environment = Environment(loader=PackageLoader("jobs.reporting"), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
     environment.filters["number"] = lambda value: number(float("nan") if value is None else value)
@@ -228,12 +229,12 @@ def _mass_plot(health: Mapping[str, Any] | None) -> Any:
     return draw_histograms(values, "probability on the four answers", "mass", {"label mass": "#3fa9a0"}, (0.0, 1.0))
 
 
-def _settings(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def settings_rows(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Nested settings as (dotted name, value)."""
     flat: list[tuple[str, str]] = []
     for name, value in config.items():
         if isinstance(value, Mapping):
-            flat += _settings(value, f"{prefix}{name}.")
+            flat += settings_rows(value, f"{prefix}{name}.")
         elif name != "environment":
             flat.append((f"{prefix}{name}", "–" if value is None else str(value)))
     return flat

@@ -81,7 +81,7 @@ def run_config(
         "applicants": len(prepared.cohort),
         "cohort": cohort_digest(prepared.cohort),
         "jobs": prepared.cache.n_jobs,
-        "judge": _shown_judge(judge),
+        "judge": shown_judge(judge),
         "judge_fingerprint": fingerprint,
         "pretrained": pretrained.fingerprint if pretrained else None,
         "pretrained_falls_back": pretrained.falls_back if pretrained else None,
@@ -91,7 +91,7 @@ def run_config(
     }
 
 
-def _shown_judge(judge: str | None) -> str | None:
+def shown_judge(judge: str | None) -> str | None:
     """The judge with an absolute path, or without the password of its URL."""
     if judge and judge.startswith(LEDGER):
         return f"{LEDGER}{Path(judge.removeprefix(LEDGER)).resolve()}"

@@ -16,6 +16,7 @@ from dynaq.ingest import NothingAccepted, embed_pending, ingest_files, ingest_ma
 from dynaq.ingest.embedding import CHUNK, stored_encoder
 from dynaq.layout import CLASSIC, EXTENDED, JOB_BLOCKS
 from dynaq.markets import Market
+from dynaq.personal.redaction import REMOVED
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job
 from dynaq.stores import Store, open_store
@@ -47,7 +48,7 @@ def test_a_market_is_written_with_relevance_attribution_and_encoder(store: Store
     assert (report.jobs.accepted, report.jobs.embedded, report.candidates.embedded) == (10, 10, 1)
     assert store.meta() == {
         "attribution": "© us", "encoder": "enc", "encoder_revision": "r1", "layout": "extended", "dimension": 384,
-        "languages": {"jobs": {"und": 10}, "candidates": {"und": 1}}, "personal_data": "removed",
+        "languages": {"jobs": {"und": 10}, "candidates": {"und": 1}}, "personal_data": REMOVED,
     }  # fmt: skip
     qrels = store.qrels()
     assert qrels is not None

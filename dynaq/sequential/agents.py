@@ -170,8 +170,8 @@ class Oracle(SequentialAgents):
     """Knows the true state and dynamics of `people`, and with `truth` `[people, n_jobs]` the judge's rewards."""
 
     def __init__(self, *args: Any, people: People, truth: Array | None = None, **values: Any) -> None:
-        super().__init__(*args, **values)
         self._true_people, self._truth = people, truth
+        super().__init__(*args, **values)
 
     @property
     def base(self) -> Array:

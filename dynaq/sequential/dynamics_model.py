@@ -8,10 +8,11 @@ cost, and how fast its postings close. For each pair of rates the cost λ is a g
     reward - drift = intercept + slope·keep·prior - λ·satiation + g + error
 
     prior: what the reward model expected before the first answer
-    g:     a Gaussian process over jobs for each person, and a slope on how similar the job is to all others that the
-           person liked, before or later: what an answer says of similar jobs is no change of the person
+    g:     a mixed model of what each person likes: an effect of each family, a Gaussian process over jobs, and a slope
+           on how similar the job is to all others that the person liked, before or later
 
-over all events of the block. Satiation counts only for jobs of which something was expected when they were shown, because a reward at the
+over all events of the block. Without g, what an answer says of similar jobs would be mistaken for a change of the
+person. Satiation counts only for jobs of which something was expected when they were shown, because a reward at the
 floor falls no further; such a job's reward at the floor says only that it was no higher, and is imputed (Tobin 1958, by
 a few steps of expectation-maximisation). The pair of rates of the least error is believed, if it explains more than no
 change does by the Bayesian information criterion.
@@ -31,7 +32,8 @@ RECOVERIES = (0.3, 0.5, 0.7, 0.85, 0.95)  # per day
 DRIFTS = (0.0, 0.03, 0.06, 0.1, 0.15, 0.25)  # the first: no drift
 FLOORED_STEPS = 3
 PROMISING = 0.2  # expected reward from which on satiation can be seen
-TASTE_VARIANCE, TASTE_LENGTHS, ANSWER_VARIANCE = 0.08, (0.7, 1.5), 0.02  # of g, at each length, and of the error
+FAMILY_VARIANCE, TASTE_VARIANCE, TASTE_LENGTH = 1.0, 0.3, 1.0  # of g: a family's effect, and by the jobs' distance
+ANSWER_VARIANCE = 0.005
 EXPOSURE_DAYS = 60.0  # days at the mean rate that a family's closing rate starts with
 LEAST_EVENTS = 20  # before any change is believed
 
@@ -45,8 +47,8 @@ class LearnedDynamics:
     def __init__(self, prior: Array, families: Indices, embedding: Array) -> None:
         self._families, self._prior = families, prior
         self.similar = similar_rewards(embedding)
-        squared = squared_distances(embedding)
-        self._covariance = sum(TASTE_VARIANCE * np.exp(squared / (-2.0 * length**2)) for length in TASTE_LENGTHS)
+        near = np.exp(squared_distances(embedding) / (-2.0 * TASTE_LENGTH**2))
+        self._covariance = TASTE_VARIANCE * near + FAMILY_VARIANCE * (families[:, None] == families)
         people, n_families = len(prior), int(families.max()) + 1
         self._satiation = np.zeros((len(RECOVERIES), people, n_families))
         self._keep = np.ones((len(DRIFTS), people))

@@ -132,7 +132,8 @@ class SequentialJobMarketEnv(JobMarketEnv):
         return super()._info() | ({"history": tuple(events), "day": int(self._people.day[0])} if self._history else {})
 
     def _observation(self) -> FloatArray:
-        observation = super()._observation() if self._slate else np.zeros(self.observation_space.shape or (), np.float32)
+        nothing = np.zeros(self.observation_space.shape or (), np.float32)
+        observation = super()._observation() if self._slate else nothing
         if not self._history:
             return observation
         h, slate = self._history, len(self._slate)

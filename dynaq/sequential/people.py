@@ -1,19 +1,21 @@
 """Person models: how people change with what they see, simulated for many people at once.
 
-A person looks at the jobs of a list from the top. With base(j) the judge's reward of job j, the reward at some moment is
+A person looks at the jobs of a list from the top. With base(j) the judge's reward of job j, the reward at some moment
+is
 
     interest(j) = keep·base(j) + drift(j)                         at first keep = 1 and drift = 0
     reward(j)   = max(interest(j) - λ·satiation(family of j), floor)
 
-where the floor is what ignoring a job is worth, and satiation never raises a reward. Each seen job j changes the person:
+where the floor is what ignoring a job is worth, and satiation never raises a reward. Each seen job j changes the
+person:
 
 - *satiation* (Leqi, Kilinc-Karzan, Lipton & Montgomery 2021, "Rebounding bandits for modeling satiation effects", arXiv
   2011.06741): the family's satiation rises by one, and is multiplied by `recovery` every day.
 - *drift* (Dean & Morgenstern 2022, "Preference dynamics under personalized recommendations", arXiv 2205.13026; Jiang et
-  al. 2019, "Degenerate feedback loops in recommender systems", arXiv 1902.10730): interest moves toward what was liked,
-  interest ← (1 - e)·interest + e·similar(j, ·) with e = drift·reward where that is positive.
-- *depletion* (Chakrabarti, Kumar, Radlinski & Upfal 2008, "Mortal multi-armed bandits"): every posting closes one day, by
-  a chance per day that differs between families. A job that was seen is not offered again, as in `dynaq.env`.
+  al. 2019, "Degenerate feedback loops in recommender systems", arXiv 1902.10730): interest moves toward what was
+  liked, interest ← (1 - e)·interest + e·similar(j, ·) with e = drift·reward where that is positive.
+- *depletion* (Chakrabarti, Kumar, Radlinski & Upfal 2008, "Mortal multi-armed bandits"): every posting closes one day,
+  by a chance per day that differs between families. A job that was seen is not offered again, as in `dynaq.env`.
 - *patience* (the end of a session in RecSim, Ie et al. 2019, arXiv 1909.04847): after so many poor jobs the person
   stops looking, and the rest of the list stays unseen.
 

@@ -49,14 +49,14 @@ class PlanConfig:
         memory: updates whose rollouts the network is fitted to.
     """
 
-    gamma: float = 0.95
+    gamma: float = 0.9
     depth: int = 4
     updates: int = 5
     candidates: int = 10
     shortlist: int = 64
     hidden: tuple[int, ...] = (32, 16)
     learning_rate: float = 3e-3
-    steps: int = 10
+    steps: int = 4
     memory: int = 40
 
     def __post_init__(self) -> None:
@@ -102,9 +102,7 @@ class Planner:
         self.config, self._families, self._similar = config, families, similar.astype(np.float32)
         self._rng = np.random.default_rng([seed, 3])
         generator = torch.Generator().manual_seed(seed)
-        self._network = StackedMLP(
-            torch.zeros(1, 1, 0), [FEATURES, *config.hidden], [generator], config.learning_rate
-        )
+        self._network = StackedMLP(torch.zeros(1, 1, 0), [FEATURES, *config.hidden], [generator], config.learning_rate)
         self._memory: list[tuple[torch.Tensor, torch.Tensor]] = []  # features [people, candidates, width], targets
         self.updates = 0
 

@@ -26,7 +26,7 @@ from dynaq.agent.stacked_mlp import agent_generator
 from dynaq.agent.world_model import make_world_model
 from dynaq.judging.judgement import LABELS
 from dynaq.sequential.dynamics_model import LearnedDynamics, soft_labels
-from dynaq.sequential.people import NO_JOB, Array, Dynamics, Indices, People, similar_rewards
+from dynaq.sequential.people import NO_JOB, Array, Dynamics, Indices, Mask, People, similar_rewards
 from dynaq.sequential.planning import PlanConfig, Planner
 from dynaq.tensor_cache import TensorCache
 
@@ -37,14 +37,14 @@ class Cosine:
     def __init__(self, cache: TensorCache, applicants: Sequence[str]) -> None:
         self._values = np.stack([cache.calculate_cosine_similarities(name) for name in applicants]).astype(np.float64)
 
-    def propose(self, open_jobs: Array, size: int, left: int) -> Indices:
+    def propose(self, open_jobs: Mask, size: int, left: int) -> Indices:
         """Lists of `size` jobs, `[people, size]`, NO_JOB where too few are open.
 
         open_jobs: `[people, n_jobs]`, what may be shown. left: sessions to come after this one.
         """
         return best_open(self._values, open_jobs, size)
 
-    def observe(self, lists: Indices, rewards: Array, gaps: Indices, offered: Array, still: Array) -> None:
+    def observe(self, lists: Indices, rewards: Array, gaps: Indices, offered: Mask, still: Mask) -> None:
         """What came of the lists, and the days until the next session.
 
         lists, rewards: `[people, size]`, NaN for jobs that were not looked at. gaps: `[people]`. offered, still:
@@ -75,10 +75,10 @@ class Bandit(Cosine):
         """Expected reward of every job without history, `[people, n_jobs]`."""
         return self.model.mean.double().numpy()
 
-    def propose(self, open_jobs: Array, size: int, left: int) -> Indices:
+    def propose(self, open_jobs: Mask, size: int, left: int) -> Indices:
         return best_open(self.base, open_jobs, size)
 
-    def observe(self, lists: Indices, rewards: Array, gaps: Indices, offered: Array, still: Array) -> None:
+    def observe(self, lists: Indices, rewards: Array, gaps: Indices, offered: Mask, still: Mask) -> None:
         people, places = np.nonzero(~np.isnan(rewards))
         self._remember(people, lists[people, places], rewards[people, places])
         self.model.observe(self._judged)
@@ -113,7 +113,7 @@ class DiverseBandit(Bandit):
         super().__init__(cache, applicants, capacity, **values)
         self._weight, self._similar = weight, similar_rewards(job_embedding(cache).numpy())
 
-    def propose(self, open_jobs: Array, size: int, left: int) -> Indices:
+    def propose(self, open_jobs: Mask, size: int, left: int) -> Indices:
         free, chosen = open_jobs.copy(), []
         rows = np.arange(len(free))
         repeated = np.zeros(free.shape)
@@ -151,10 +151,10 @@ class SequentialAgents(Bandit):
         """How people are believed to change, and their present state."""
         return self.changes.dynamics()
 
-    def propose(self, open_jobs: Array, size: int, left: int) -> Indices:
+    def propose(self, open_jobs: Mask, size: int, left: int) -> Indices:
         return self.planner.lists(self.base, self.dynamics(), open_jobs, size, left)
 
-    def observe(self, lists: Indices, rewards: Array, gaps: Indices, offered: Array, still: Array) -> None:
+    def observe(self, lists: Indices, rewards: Array, gaps: Indices, offered: Mask, still: Mask) -> None:
         expected, rows = self.base, np.arange(len(lists))
         for jobs, told in zip(lists.T, rewards.T, strict=True):
             self.changes.look(jobs, expected[rows, jobs], told)
@@ -182,7 +182,7 @@ class Oracle(SequentialAgents):
         return self._true_people.dynamics()
 
 
-def best_open(values: Array, open_jobs: Array, size: int) -> Indices:
+def best_open(values: Array, open_jobs: Mask, size: int) -> Indices:
     """The `size` open jobs of the highest values, `[people, size]`, NO_JOB where too few are open; ties by place."""
     masked = np.where(open_jobs, values, -np.inf)
     best = np.argsort(-masked, axis=1, kind="stable")[:, :size]

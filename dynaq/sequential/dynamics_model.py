@@ -26,7 +26,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from dynaq.sequential.people import FLOOR, NO_JOB, Array, Dynamics, Indices, similar_rewards, squared_distances
+from dynaq.sequential.people import FLOOR, NO_JOB, Array, Dynamics, Indices, Mask, similar_rewards, squared_distances
 
 RECOVERIES = (0.3, 0.5, 0.7, 0.85, 0.95)  # per day
 DRIFTS = (0.0, 0.03, 0.06, 0.1, 0.15, 0.25)  # the first: no drift
@@ -73,7 +73,7 @@ class LearnedDynamics:
         self._keep[:, who] *= 1.0 - moved
         self._drift[:, who] += moved[..., None] * (self.similar[at] - self._drift[:, who])
 
-    def end_session(self, gaps: Indices, offered: Array, still: Array) -> None:
+    def end_session(self, gaps: Indices, offered: Mask, still: Mask) -> None:
         """Days passed, `[people]`; of the jobs `[people, n_jobs]` that were on offer before, some still are."""
         self._satiation *= np.array(RECOVERIES)[:, None, None] ** gaps[:, None]
         self._days.append(float(gaps.mean()))
@@ -175,7 +175,7 @@ def _fitted(products: Array, columns: list[int], target: Array) -> tuple[Array, 
     products: inner products of all columns.
     """
     inner, cross = products[np.ix_(columns, columns)], products[columns] @ target
-    weights = np.linalg.solve(inner + 1e-6 * np.eye(len(columns)), cross)
+    weights: Array = np.linalg.solve(inner + 1e-6 * np.eye(len(columns)), cross)
     return weights, float(target @ products @ target - 2.0 * weights @ cross + weights @ inner @ weights)
 
 

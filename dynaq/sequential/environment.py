@@ -44,9 +44,11 @@ class SequentialJobMarketEnv(JobMarketEnv):
         list_size: jobs of a session.
         history: events of the observation.
         families: `[n_jobs]`, the family of each job; None: by similarity.
-        world_seed: of the days on which postings close; None: each episode draws its own.
+        world_seed: of the person and the days on which postings close; None: each episode draws its own.
+        sessions: after which an episode ends; None: only with the budget.
 
-    An episode ends with the budget, or when nothing is left to offer. Raises InputError as v0 does.
+    An episode ends with the budget or the last session, or when nothing is left to offer. Raises InputError as v0
+    does, but a slate may be the whole catalogue.
     """
 
     def __init__(
@@ -61,12 +63,18 @@ class SequentialJobMarketEnv(JobMarketEnv):
         history: int = 10,
         families: Indices | None = None,
         world_seed: int | None = None,
+        sessions: int | None = None,
     ) -> None:
-        super().__init__(cache, applicants, source, budget, slate_size)
-        if list_size < 1 or history < 0:
-            raise InputError("the environment needs a list_size of at least 1 and a history of at least 0")
+        # A budget of 1: slates may shrink here, so that the catalogue need not hold more jobs than one of them.
+        super().__init__(cache, applicants, source, 1, slate_size)
+        self._budget = budget
+        if min(budget, list_size, 1 if sessions is None else sessions) < 1 or history < 0:
+            raise InputError(
+                "the environment needs budget, list_size and sessions of at least 1, and history from 0 on"
+            )
         self._person = person or PersonConfig()
         self._list_size, self._history, self._world_seed = list_size, history, world_seed
+        self._sessions, self._sessions_done = sessions, 0
         embedding = job_embedding(cache).numpy()
         self._families = families_of(embedding) if families is None else np.asarray(families, np.int64)
         if len(self._families) != cache.n_jobs:
@@ -79,7 +87,7 @@ class SequentialJobMarketEnv(JobMarketEnv):
             self.observation_space = gymnasium.spaces.Box(-1.0, 1.0, (width,), np.float32)
 
     def _new_people(self, seed: int) -> People:
-        self._in_list = 0
+        self._in_list = self._sessions_done = 0
         return People(self._person, [self._applicant], self._families, self._similar, seed)
 
     def reset(
@@ -99,7 +107,11 @@ class SequentialJobMarketEnv(JobMarketEnv):
         if self._slate:
             action = np.int64(int(action) % len(self._slate))
         observation, reward, terminated, truncated, info = super().step(action)
-        return observation, reward, terminated or not self._slate, truncated, info
+        return observation, reward, terminated or self._over, truncated, info
+
+    @property
+    def _over(self) -> bool:
+        return not self._slate or self._sessions_done == self._sessions
 
     def next_state(self, state: FloatArray, job: int, judgement: Judgement | None) -> FloatArray:
         """The profile stays; what changes is the person. A list that is at its end is followed by some days."""
@@ -107,6 +119,7 @@ class SequentialJobMarketEnv(JobMarketEnv):
         if self._in_list == self._list_size or not self._people.looking[0]:
             self._people.end_session()
             self._in_list = 0
+            self._sessions_done += 1
         return super().next_state(state, job, judgement)
 
     def _judge(self, job: int) -> tuple[float, Judgement | None]:

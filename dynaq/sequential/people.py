@@ -37,6 +37,7 @@ from dynaq.judging.judgement import LABEL_VALUES, LABELS, Judgement, judgement_f
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 FLOOR = min(LABEL_VALUES.values())
 POOR = 0.25  # a reward below it is a poor job: nearer to a click than to a save
@@ -102,7 +103,8 @@ def families_of(embedding: npt.NDArray[np.floating], distance: float = 0.7) -> I
 def squared_distances(embedding: npt.NDArray[np.floating]) -> Array:
     """Of every pair of rows, `[n, n]`."""
     norms = np.square(embedding).sum(1)
-    return np.maximum(norms[:, None] + norms - 2.0 * embedding @ embedding.T, 0.0).astype(np.float64)
+    squared: Array = np.maximum(norms[:, None] + norms - 2.0 * embedding @ embedding.T, 0.0).astype(np.float64)
+    return squared
 
 
 def similar_rewards(embedding: npt.NDArray[np.floating]) -> Array:
@@ -142,7 +144,8 @@ class Dynamics:
         """Reward of every job now, `[people, n_jobs]`, given the rewards without history."""
         interest = self.keep[:, None] * base + self.drift
         tired = interest - self.satiates[:, None] * self.satiation[:, families]
-        return np.maximum(tired, np.minimum(interest, FLOOR))
+        rewards: Array = np.maximum(tired, np.minimum(interest, FLOOR))
+        return rewards
 
 
 class People:
@@ -185,9 +188,10 @@ class People:
             self.closes = 1.0 + np.floor(np.log1p(-chance) / np.log1p(-self.hazards))  # geometric; infinite at rate 0
 
     @property
-    def open(self) -> npt.NDArray[np.bool_]:
+    def open(self) -> Mask:
         """Jobs that can be offered to each person today, `[people, n_jobs]`."""
-        return (self.closes > self.day[:, None]) & ~self.seen
+        still: Mask = (self.closes > self.day[:, None]) & ~self.seen
+        return still
 
     def rewards(self, base: Array) -> Array:
         """Reward of every job now, `[people, n_jobs]`, given the judge's."""

@@ -26,7 +26,7 @@ import torch
 
 from dynaq.agent.stacked_mlp import StackedMLP
 from dynaq.errors import InputError
-from dynaq.sequential.people import FLOOR, NO_JOB, Array, Dynamics, Indices
+from dynaq.sequential.people import FLOOR, NO_JOB, Array, Dynamics, Indices, Mask
 
 FEATURES = 7
 PULLED = 16  # most promising jobs toward which a job may pull interest
@@ -77,7 +77,7 @@ class Imagined:
     keep: Array
     drift: Array
     satiation: Array
-    open: Array
+    open: Mask
     satiates: Array
     drifts: Array
 
@@ -106,7 +106,7 @@ class Planner:
         self._memory: list[tuple[torch.Tensor, torch.Tensor]] = []  # features [people, candidates, width], targets
         self.updates = 0
 
-    def lists(self, base: Array, dynamics: Dynamics, open_jobs: Array, size: int, left: int) -> Indices:
+    def lists(self, base: Array, dynamics: Dynamics, open_jobs: Mask, size: int, left: int) -> Indices:
         """Lists of `size` jobs, `[people, size]`, NO_JOB where too few are open, after `updates` planning updates.
 
         base: `[people, n_jobs]`, the reward without history. open_jobs: `[people, n_jobs]`. left: sessions to come
@@ -128,7 +128,7 @@ class Planner:
             self._show(state, best, reward)
         return np.stack(chosen, axis=1)
 
-    def _shortlisted(self, base: Array, dynamics: Dynamics, open_jobs: Array) -> Imagined:
+    def _shortlisted(self, base: Array, dynamics: Dynamics, open_jobs: Mask) -> Imagined:
         interest = dynamics.keep[:, None] * base + dynamics.drift
         order = np.where(open_jobs, np.maximum(base, interest), CLOSED)
         size = min(self.config.shortlist, base.shape[1])

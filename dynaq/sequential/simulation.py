@@ -8,17 +8,17 @@ from typing import Protocol
 import numpy as np
 
 from dynaq.evaluation.ranking import dcg
-from dynaq.sequential.people import NO_JOB, Array, Indices, People
+from dynaq.sequential.people import NO_JOB, Array, Indices, Mask, People
 
 
 class ListAgent(Protocol):
     """Shows a list per person and session, and is told what came of it; see `dynaq.sequential.agents.Cosine`."""
 
-    def propose(self, open_jobs: Array, size: int, left: int) -> Indices:
+    def propose(self, open_jobs: Mask, size: int, left: int) -> Indices:
         """Lists of `size` jobs, `[people, size]`."""
         ...
 
-    def observe(self, lists: Indices, rewards: Array, gaps: Indices, offered: Array, still: Array) -> None:
+    def observe(self, lists: Indices, rewards: Array, gaps: Indices, offered: Mask, still: Mask) -> None:
         """What came of the lists."""
         ...
 
@@ -72,13 +72,15 @@ def _distance(unit: Array, lists: Indices) -> Array:
     n = (lists != NO_JOB).sum(1)
     cosines = np.einsum("aid,ajd->a", shown, shown) - n
     pairs = n * (n - 1)
-    return 1.0 - np.divide(cosines, pairs, out=np.ones(len(lists)), where=pairs > 0)
+    distance: Array = 1.0 - np.divide(cosines, pairs, out=np.ones(len(lists)), where=pairs > 0)
+    return distance
 
 
-def _ndcg(now: Array, offered: Array, lists: Indices) -> Array:
+def _ndcg(now: Array, offered: Mask, lists: Indices) -> Array:
     gains = np.where(offered, np.maximum(now, 0.0), 0.0)
     best = -np.sort(-gains, axis=1)[:, : lists.shape[1]]
     shown = np.take_along_axis(gains, np.maximum(lists, 0), 1) * (lists != NO_JOB)
     ideal = np.array([dcg(row) for row in best])
     reached = np.array([dcg(row) for row in shown])
-    return np.divide(reached, ideal, out=np.full(len(lists), np.nan), where=ideal > 0)
+    ndcg: Array = np.divide(reached, ideal, out=np.full(len(lists), np.nan), where=ideal > 0)
+    return ndcg

@@ -92,6 +92,21 @@ def test_days_pass_after_a_list_and_when_patience_ends(market: ToyMarket) -> Non
     assert [step for step in range(1, 13) if days[step] != days[step - 1]] == [2, 4, 6, 8, 10, 12]
 
 
+def test_a_learner_can_act_over_the_whole_catalogue(market: ToyMarket) -> None:
+    jobs = len(market.cache.job_ids)
+    env = make(market, slate_size=jobs, budget=jobs, person=PersonConfig())
+    _, info = env.reset(seed=0)
+    expected = info["job_ids"][-1]
+    observation, _, _, _, info = env.step(np.int64(jobs - 1))
+    assert info["job_id"] == expected
+    assert len(info["job_ids"]) == jobs - 1
+    assert env.observation_space.contains(observation)
+
+
+def test_an_episode_can_be_a_number_of_sessions(market: ToyMarket) -> None:
+    assert len(played(make(market, budget=30, list_size=3, sessions=4, person=PersonConfig()), 0)) == 1 + 12
+
+
 def test_closed_postings_are_not_offered_and_an_empty_market_ends_the_episode(market: ToyMarket) -> None:
     steps = played(make(market, budget=40, list_size=1, person=PersonConfig(depletion=0.5), world_seed=3), 0)
     assert len(steps) < 41
@@ -115,7 +130,9 @@ def test_many_of_it_run_as_a_vector(market: ToyMarket) -> None:
     assert rewards.shape == (3,)
 
 
-@pytest.mark.parametrize("values", [{"list_size": 0}, {"history": -1}, {"families": np.zeros(2, np.int64)}])
+@pytest.mark.parametrize(
+    "values", [{"list_size": 0}, {"sessions": 0}, {"history": -1}, {"families": np.zeros(2, np.int64)}]
+)
 def test_a_setting_that_cannot_be_is_refused(market: ToyMarket, values: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         make(market, **values)

@@ -1,7 +1,7 @@
 """Whether planning ahead pays when people change with what they see: `dynaq/JobMarket-v1`, on ESCO.
 
     python -m bench.sequence [--applicants 32] [--seeds 3] [--sessions 20] [--out FOLDER]
-                             [--parts table,dose,wrong,curve]
+                             [--parts table,again,dose,wrong,curve]
 
 A market of 91 occupations with ten postings each (seed 0) and its first applicants. The judge does not err: relevance
 3, 2, 1, 0 is APPLY, SAVE, CLICK, IGNORE. Each person is shown 20 lists of five jobs, some days apart, and changes with
@@ -13,9 +13,10 @@ Differences are paired over applicants and seeds, with 95 % intervals (Student's
 Return is the sum of rewards of the jobs that were looked at, over all sessions. Seconds are CPU seconds of the agent
 alone, on one thread.
 
-Parts: `table`; `dose` multiplies all strengths; `wrong` gives the agents a wrong model: families guessed from the
-texts, people who differ twice as much, and satiation that is all but gone by the next session, faster than any rate
-that the agents can believe; `curve` varies the planning updates before each list.
+Parts: `table`; `again` is all dynamics together with as many other applicants and five other seeds; `dose` multiplies
+all strengths; `wrong` gives the agents a wrong model: families guessed from the texts, then also people who differ
+twice as much and satiation that is all but gone by the next session, faster than any rate that the agents can believe;
+`curve` varies the planning updates before each list.
 
 Developed on another market (seed 1), its applicants 48 to 64, with world seed 0.
 """
@@ -25,7 +26,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -50,14 +51,15 @@ from dynaq.sequential.simulation import ListAgent, Outcome, simulate
 from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 
-POSTINGS, LIST_SIZE = 10, 5
+POSTINGS_EACH, LIST_SIZE = 10, 5
+AGAIN = 5  # seeds of the repetition
 PEOPLE = PersonConfig(satiation=0.3, recovery=0.8, drift=0.1, depletion=0.02, patience=2)
 SETTINGS = {"none": PEOPLE.only(), **{name: PEOPLE.only(name) for name in DYNAMICS}, "together": PEOPLE}
 DOSES = (0.0, 0.5, 1.0, 2.0)
 PLANNING_UPDATES = (0, 1, 5, 10)
 MMR_WEIGHT = 0.5  # of 0.5, 0.7, 0.8 and 0.9, the best with all dynamics on the development market
 GUESSED_DISTANCE = 1.0  # of guessed families
-NAMES = {
+AGENT_NAMES = {
     "cosine": "cosine",
     "bandit": "bandit",
     "mmr": "bandit with MMR",
@@ -66,7 +68,7 @@ NAMES = {
     "oracle": "oracle of the dynamics",
     "truth": "oracle of dynamics and rewards",
 }
-FIELDS = ("returns", "distance", "ndcg", "judgements")
+OUTCOME_FIELDS = ("returns", "distance", "ndcg", "judgements")
 
 
 @dataclass
@@ -83,7 +85,7 @@ class Market:
 
 def load(folder: Path, seed: int, applicants: slice) -> Market:
     """The market of a seed; embedded on the first run only."""
-    market = esco_market(applicants=91, postings=POSTINGS, seed=seed)
+    market = esco_market(applicants=91, postings=POSTINGS_EACH, seed=seed)
     with open_store(str(folder), create=True) as store:
         ingest_market(store, market, encoder=Encoder(), layout="extended")
         cache = TensorCache.copy_from_database(store, text=True)
@@ -151,7 +153,7 @@ def measure(
     market: Market,
     person: PersonConfig,
     names: Sequence[str],
-    seeds: int,
+    seeds: Iterable[int],
     sessions: int,
     plan: PlanConfig | None = None,
     families: Indices | None = None,
@@ -162,13 +164,13 @@ def measure(
     for name in names:
         outcomes: list[Outcome] = []
         seconds = []
-        for seed in range(seeds):
+        for seed in seeds:
             people = People(person, market.applicants, market.families, market.similar, seed)
             own = market.families if families is None else families
             agent = Timed(agents(market, people, sessions, seed, plan, own)[name]())
             outcomes.append(simulate(people, market.base, market.embedding, agent, sessions=sessions, size=LIST_SIZE))
             seconds.append(agent.seconds)
-        found[name] = {field: np.stack([getattr(o, field) for o in outcomes], axis=1) for field in FIELDS}
+        found[name] = {field: np.stack([getattr(o, field) for o in outcomes], axis=1) for field in OUTCOME_FIELDS}
         found[name]["seconds"] = np.array(seconds)
         print(f"  {name:<10} return {totals(found[name]).mean():7.2f}  {np.sum(seconds):6.1f} s", flush=True)
     return found
@@ -208,7 +210,7 @@ def summary(tables: dict[str, Table]) -> dict[str, Any]:
     return record
 
 
-def dose(market: Market, seeds: int, sessions: int, table: dict[str, Any]) -> dict[str, Any]:
+def dose(market: Market, seeds: range, sessions: int, table: dict[str, Any]) -> dict[str, Any]:
     """Strengths of 0 and 1 are those of the table."""
     found = {}
     for times in DOSES:
@@ -223,7 +225,7 @@ def dose(market: Market, seeds: int, sessions: int, table: dict[str, Any]) -> di
     return found
 
 
-def wrong_model(market: Market, seeds: int, sessions: int) -> dict[str, Any]:
+def wrong_model(market: Market, seeds: range, sessions: int) -> dict[str, Any]:
     person = replace(PEOPLE, spread=2 * PEOPLE.spread, recovery=0.15)
     guessed = families_of(market.embedding, GUESSED_DISTANCE)
     print(f"wrong model: {guessed.max() + 1} families for {market.families.max() + 1}", flush=True)
@@ -233,7 +235,7 @@ def wrong_model(market: Market, seeds: int, sessions: int) -> dict[str, Any]:
     return {name: summary(tables) for name, tables in rows.items()}
 
 
-def curve(market: Market, seeds: int, sessions: int) -> dict[str, Any]:
+def curve(market: Market, seeds: range, sessions: int) -> dict[str, Any]:
     """Planning updates against judgements (Sutton 1990): return so far by the judgements so far."""
     tables: dict[str, Table] = {}
     for updates in PLANNING_UPDATES:
@@ -270,11 +272,13 @@ def markdown(found: dict[str, Any]) -> str:
         for setting, record in found["table"].items():
             for name, a in record["agents"].items():
                 lines.append(
-                    f"| {setting} | {NAMES[name]} | {shown(a['return'], '')} | {a['per session']:.2f} | "
+                    f"| {setting} | {AGENT_NAMES[name]} | {shown(a['return'], '')} | {a['per session']:.2f} | "
                     f"{a['first five']:.2f} | {a['distance']:.2f} | {a['ndcg']:.2f} | {a['judgements']:.0f} | "
                     f"{a['ms per judgement']:.2f} |"
                 )
         lines += ["", *differences(found["table"], "dynamics")]
+    if "again" in found:
+        lines += ["", *differences(found["again"], "other applicants and seeds")]
     if "dose" in found:
         lines += ["", *differences(found["dose"], "strength")]
     if "wrong" in found:
@@ -311,7 +315,7 @@ def plot(found: dict[str, Any], path: Path) -> None:
     figure, axes = pyplot.subplots(1, 3, figsize=(15, 4.2))
     if "table" in found:
         for name, a in found["table"]["together"]["agents"].items():
-            axes[0].plot(range(1, 1 + len(a["cumulative"])), a["cumulative"], label=NAMES[name])
+            axes[0].plot(range(1, 1 + len(a["cumulative"])), a["cumulative"], label=AGENT_NAMES[name])
         axes[0].set(title="all dynamics together", xlabel="session", ylabel="return so far")
     if "dose" in found:
         doses = [float(dose) for dose in found["dose"]]
@@ -339,13 +343,13 @@ def main() -> None:
     parser.add_argument("--applicants", type=int, default=32)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sessions", type=int, default=20)
-    parser.add_argument("--parts", default="table,dose,wrong,curve")
+    parser.add_argument("--parts", default="table,again,dose,wrong,curve")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-sequence"))
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     market = load(args.store, 0, slice(args.applicants))
-    size = (args.seeds, args.sessions)
+    size = (range(args.seeds), args.sessions)
     report = args.out / "sequence.json"
     found: dict[str, Any] = json.loads(report.read_text()) if report.is_file() else {}
     found["settings"] = {"people": asdict(PEOPLE), "plan": asdict(PlanConfig())} | {
@@ -362,8 +366,13 @@ def main() -> None:
         table = {}
         for name, person in SETTINGS.items():
             print(name, flush=True)
-            table[name] = summary(measure(market, person, tuple(NAMES), *size))
+            table[name] = summary(measure(market, person, tuple(AGENT_NAMES), *size))
             keep("table", table)
+    if "again" in parts:
+        others = load(args.store, 0, slice(args.applicants, 2 * args.applicants))
+        seeds = range(args.seeds, args.seeds + AGAIN)
+        names = ("bandit", "mmr", "history", "planning")
+        keep("again", {"together": summary(measure(others, PEOPLE, names, seeds, args.sessions))})
     if "dose" in parts:
         keep("dose", dose(market, *size, found.get("table", {})))
     if "wrong" in parts:

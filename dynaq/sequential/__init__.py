@@ -5,6 +5,6 @@ Importing this room registers `dynaq/JobMarket-v1`. `dynaq.env` does not: Gymnas
 
 import gymnasium
 
-ID = "dynaq/JobMarket-v1"
+SEQUENTIAL_ID = "dynaq/JobMarket-v1"
 
-gymnasium.register(ID, entry_point="dynaq.sequential.environment:SequentialJobMarketEnv")
+gymnasium.register(SEQUENTIAL_ID, entry_point="dynaq.sequential.environment:SequentialJobMarketEnv")

@@ -28,7 +28,7 @@ from dynaq.agent.stacked_mlp import StackedMLP
 from dynaq.errors import InputError
 from dynaq.sequential.people import FLOOR, NO_JOB, Array, Dynamics, Indices, Mask
 
-FEATURES = 7
+VALUE_FEATURES = 7
 PULLED = 16  # most promising jobs toward which a job may pull interest
 CLOSED = -1e3  # reward of what cannot be shown
 
@@ -102,7 +102,9 @@ class Planner:
         self.config, self._families, self._similar = config, families, similar.astype(np.float32)
         self._rng = np.random.default_rng([seed, 3])
         generator = torch.Generator().manual_seed(seed)
-        self._network = StackedMLP(torch.zeros(1, 1, 0), [FEATURES, *config.hidden], [generator], config.learning_rate)
+        self._network = StackedMLP(
+            torch.zeros(1, 1, 0), [VALUE_FEATURES, *config.hidden], [generator], config.learning_rate
+        )
         self._memory: list[tuple[torch.Tensor, torch.Tensor]] = []  # features [people, candidates, width], targets
         self.updates = 0
 
@@ -167,12 +169,12 @@ class Planner:
         rewards = state.rewards()
         if not (self.config.gamma and left and self._memory):
             return rewards
-        features = torch.from_numpy(self._features(state, rewards, left).reshape(1, -1, FEATURES))
+        features = torch.from_numpy(self._features(state, rewards, left).reshape(1, -1, VALUE_FEATURES))
         later: Array = self._network.predict(features).numpy().reshape(rewards.shape)
         return rewards + later
 
     def _features(self, state: Imagined, rewards: Array, left: int) -> Array:
-        """What the network sees of each job, `[people, shortlist, FEATURES]`."""
+        """What the network sees of each job, `[people, shortlist, VALUE_FEATURES]`."""
         interest = state.keep[:, None] * state.base + state.drift
         worth = np.where(state.open, np.maximum(interest, 0.0), 0.0)
         supply = np.einsum("abc,ac->ab", self._same, worth) - worth
@@ -229,7 +231,7 @@ class Planner:
         for _ in range(self.config.steps):
             drawn = [self._memory[int(i)] for i in self._rng.integers(len(self._memory), size=2)]
             for features, target in drawn:
-                value = self._network.forward(features.reshape(1, -1, FEATURES)).view(target.shape)
+                value = self._network.forward(features.reshape(1, -1, VALUE_FEATURES)).view(target.shape)
                 error = (value - value.mean(1, keepdim=True)) - target
                 self._network.descend((2.0 * error / error.numel()).reshape(1, -1))
 

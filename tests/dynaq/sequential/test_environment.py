@@ -10,7 +10,7 @@ from gymnasium.utils.env_checker import check_env
 
 import dynaq.env
 from dynaq.errors import InputError
-from dynaq.sequential import ID
+from dynaq.sequential import SEQUENTIAL_ID
 from dynaq.sequential.people import PersonConfig
 from tests.support.toy_market import GradeSource, ToyMarket
 
@@ -18,7 +18,7 @@ ON = PersonConfig(satiation=0.3, drift=0.2, depletion=0.05, patience=2)
 
 
 def make(market: ToyMarket, **values: Any) -> gymnasium.Env[Any, Any]:
-    return gymnasium.make(ID, cache=market.cache, **{"budget": 12, "slate_size": 5, "person": ON} | values)
+    return gymnasium.make(SEQUENTIAL_ID, cache=market.cache, **{"budget": 12, "slate_size": 5, "person": ON} | values)
 
 
 def played(env: gymnasium.Env[Any, Any], seed: int) -> list[Any]:
@@ -47,7 +47,7 @@ def test_with_every_dynamic_off_it_is_v0_to_the_bit(market: ToyMarket, judged: b
         source = GradeSource(market.grades) if judged else None
         return gymnasium.make(name, cache=market.cache, source=source, budget=12, slate_size=5, **values)
 
-    before, now = make_of(dynaq.env.ID), make_of(ID, history=0, person=PersonConfig())
+    before, now = make_of(dynaq.env.ID), make_of(SEQUENTIAL_ID, history=0, person=PersonConfig())
     assert before.observation_space == now.observation_space
     assert before.action_space == now.action_space
     for seed in range(3):
@@ -123,7 +123,7 @@ def test_the_same_seed_is_the_same_episode_and_another_is_not(market: ToyMarket)
 
 
 def test_many_of_it_run_as_a_vector(market: ToyMarket) -> None:
-    envs = gymnasium.make_vec(ID, num_envs=3, cache=market.cache, person=ON, budget=6, slate_size=4)
+    envs = gymnasium.make_vec(SEQUENTIAL_ID, num_envs=3, cache=market.cache, person=ON, budget=6, slate_size=4)
     observations, _ = envs.reset(seed=0)
     assert observations.shape[0] == 3
     observations, rewards, *_ = envs.step(np.array([0, 1, 2]))

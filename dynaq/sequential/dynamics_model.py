@@ -22,8 +22,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.linalg import solve_triangular
 
 from dynaq.sequential.people import FLOOR, NO_JOB, Array, Dynamics, Indices, Mask, similar_rewards, squared_distances
@@ -45,7 +47,7 @@ class LearnedDynamics:
     """
 
     def __init__(self, prior: Array, families: Indices, embedding: Array) -> None:
-        self._families, self._prior = families, prior
+        self._families, self.prior = families, prior
         self.similar = similar_rewards(embedding)
         near = np.exp(squared_distances(embedding) / (-2.0 * TASTE_LENGTH**2))
         self._covariance = TASTE_VARIANCE * near + FAMILY_VARIANCE * (families[:, None] == families)
@@ -73,9 +75,13 @@ class LearnedDynamics:
         self._keep[:, who] *= 1.0 - moved
         self._drift[:, who] += moved[..., None] * (self.similar[at] - self._drift[:, who])
 
+    def rest(self, days: npt.NDArray[Any]) -> None:
+        """Days passed for each person, `[people]`, and nobody looked at postings."""
+        self._satiation *= np.array(RECOVERIES)[:, None, None] ** days[:, None]
+
     def end_session(self, gaps: Indices, offered: Mask, still: Mask) -> None:
         """Days passed, `[people]`; of the jobs `[people, n_jobs]` that were on offer before, some still are."""
-        self._satiation *= np.array(RECOVERIES)[:, None, None] ** gaps[:, None]
+        self.rest(gaps)
         self._days.append(float(gaps.mean()))
         # A posting that was open for one person's gap and not afterwards has closed within these days.
         closed = (offered & ~still).sum(0)
@@ -97,7 +103,7 @@ class LearnedDynamics:
             near = self.similar[np.ix_(jobs[events], jobs[events])]
             np.fill_diagonal(near, 0.0)
             liked[events] = near @ np.maximum(reward[events], 0.0)
-        prior = keep * self._prior[who, jobs][:, None]
+        prior = keep * self.prior[who, jobs][:, None]
         columns = _whitened(factors, np.column_stack([np.ones(len(rows)), liked, prior, drift, satiation]))
         told = reward.copy()
         for step in range(FLOORED_STEPS):
@@ -175,7 +181,7 @@ def _fitted(products: Array, columns: list[int], target: Array) -> tuple[Array, 
     products: inner products of all columns.
     """
     inner, cross = products[np.ix_(columns, columns)], products[columns] @ target
-    weights: Array = np.linalg.solve(inner + 1e-6 * np.eye(len(columns)), cross)
+    weights = np.linalg.solve(inner + 1e-6 * np.eye(len(columns)), cross).astype(np.float64)
     return weights, float(target @ products @ target - 2.0 * weights @ cross + weights @ inner @ weights)
 
 

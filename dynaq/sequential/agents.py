@@ -128,8 +128,7 @@ class DiverseBandit(Bandit):
 class SequentialAgents(Bandit):
     """The bandit's reward model, what the block learned of how people change, and lists by planning with both.
 
-    families: `[n_jobs]`. plan: γ = 0 plans for the present session only. believes: whether the learned changes are
-    used for the reward; without, planning only knows the reward model.
+    families: `[n_jobs]`. plan: with γ = 0, for the present session only.
     """
 
     def __init__(

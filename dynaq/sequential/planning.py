@@ -106,7 +106,6 @@ class Planner:
             torch.zeros(1, 1, 0), [VALUE_FEATURES, *config.hidden], [generator], config.learning_rate
         )
         self._memory: list[tuple[torch.Tensor, torch.Tensor]] = []  # features [people, candidates, width], targets
-        self.updates = 0
 
     def lists(self, base: Array, dynamics: Dynamics, open_jobs: Mask, size: int, left: int) -> Indices:
         """Lists of `size` jobs, `[people, size]`, NO_JOB where too few are open, after `updates` planning updates.
@@ -227,7 +226,6 @@ class Planner:
 
     def _learn(self) -> None:
         """Steps of Adam on remembered rollouts, each on those of two updates."""
-        self.updates += 1
         for _ in range(self.config.steps):
             drawn = [self._memory[int(i)] for i in self._rng.integers(len(self._memory), size=2)]
             for features, target in drawn:

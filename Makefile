@@ -4,7 +4,8 @@ STAMP := .venv/.installed
 # Where it is set, each of the many processes of a run would compile the project again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo docs pictures lint test-fast test build mongo bench-quality bench-trust bench-compare setup constraints clean
+.PHONY: demo docs pictures lint test-fast test build mongo bench-quality bench-trust bench-compare bench-sequence setup \
+  constraints clean
 
 demo: setup
 	$(BIN)/dynaq demo
@@ -55,6 +56,10 @@ bench-quality: setup
 bench-trust: setup
 	@test -n "$(ONET)" || { echo "bench-trust: name the folder of O*NET tables: make bench-trust ONET=FOLDER" >&2; exit 2; }
 	$(BIN)/python -m bench.trust --onet $(ONET)
+
+# Whether planning ahead pays where people change, on ESCO, into runs/bench-sequence. Ten minutes on one core.
+bench-sequence: setup
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m bench.sequence
 
 # cosine, llm, hybrid and RLlib's DQN on O*NET over three seeds, with intervals and a report in runs/onet. A few minutes.
 bench-compare: setup

@@ -19,7 +19,7 @@ from recommend_service.problems import Problem
 from recommend_service.rights import served_folders
 from recommend_service.view_schemas import LearningCurve, LearningPoint, RunShown
 
-BY_SIMILARITY = "similarity"  # in place of a run's id: the ranking without an agent
+SIMILARITY_RUN = "similarity"  # in place of a run's id: the ranking without an agent
 OPEN = 4  # runs whose rankers are kept
 CACHED = 16  # rankings kept of each
 
@@ -36,18 +36,18 @@ class RunViews:
         """The runs there are to look at. serves: id of the one that serves."""
         found = [_shown(run_id, uri, run_id == serves) for run_id, uri in self._known().items()]
         similar = RunShown(
-            run_id=BY_SIMILARITY, name=BY_SIMILARITY, strategy=None, judge=None, started=None, serves=not serves
+            run_id=SIMILARITY_RUN, name=SIMILARITY_RUN, strategy=None, judge=None, started=None, serves=not serves
         )
         return [*sorted(found, key=lambda run: not run.serves), similar]
 
     def ranker(self, run_id: str, catalogue: Catalogue, serving: Ranker) -> Ranker:
         """Ranks by a run. serving: the ranker in use. Raises Problem for an unknown run or one that cannot be read."""
-        if serving.catalogue is catalogue and run_id == (serving.run.run_id if serving.run else BY_SIMILARITY):
+        if serving.catalogue is catalogue and run_id == (serving.run.run_id if serving.run else SIMILARITY_RUN):
             return serving
         with self._lock:
             key = (run_id, catalogue.digest)
             if key not in self._rankers:
-                run = None if run_id == BY_SIMILARITY else self.open(run_id)
+                run = None if run_id == SIMILARITY_RUN else self.open(run_id)
                 try:
                     self._rankers[key] = Ranker(catalogue, run, CACHED)
                 except DynaqError as error:

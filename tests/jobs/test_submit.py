@@ -123,7 +123,7 @@ def test_ctrl_c_ends_the_view_and_the_job_only_when_asked(dashboard: str, tmp_pa
     job = next(line.split()[1] for line in view.stdout if line.startswith("job "))
     client = JobSubmissionClient(dashboard)
     _until(lambda: client.get_job_status(job) == JobStatus.RUNNING)
-    time.sleep(1.0)  # until the command follows the output
+    next(view.stdout)  # of the job: the command follows its output
     view.send_signal(signal.SIGINT)
     said = view.communicate(timeout=60)[0]
     assert view.returncode == 130

@@ -221,6 +221,7 @@ def test_every_figure_names_the_command_that_makes_it(page: str) -> None:
         assert made, f"{page}: say below {figure['file']} which command makes it"
 
 
+@pytest.mark.slow
 def test_the_tasks_of_the_howto_are_done_by_its_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

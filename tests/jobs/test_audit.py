@@ -24,6 +24,8 @@ from tests.support.embedders import HashEmbedder
 from tests.support.toy_market import ToyMarket, toy_market
 from tests.support.trained_run import trained_run
 
+pytestmark = pytest.mark.slow
+
 APPLICANTS, SAMPLE, PAIRS = 16, 6, 4
 SMALL = ("--sample", str(SAMPLE), "--pairs", str(PAIRS))
 

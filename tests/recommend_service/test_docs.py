@@ -26,6 +26,7 @@ from tests.support.recommend_market import config, make_job, make_market, make_r
 LAST = "X DELETE|httpx.delete"  # erases the applicant whom the others know
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", ["curl", "python"])
 def test_every_example_is_run_as_it_stands(
     language: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

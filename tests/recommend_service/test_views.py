@@ -18,6 +18,8 @@ from tests.recommend_service.test_api import answer, listed, problem, send, unti
 from tests.recommend_service.test_rights import KEY, READER, bearer, keyed
 from tests.support.recommend_market import JOB_IDS, config, make_job, make_market, make_run, prefers, serving
 
+pytestmark = pytest.mark.slow
+
 PLACES = {
     "j00": {"Location": "Bergen", "contract": "permanent", "Language": ["en", "no"]},
     "j09": {"location": "Bergen"},

@@ -123,6 +123,7 @@ def test_places_that_are_kept_keep_their_job(large: ToyMarket) -> None:
     assert len(set(pool.candidates[0])) == 64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "values",
     [FEW, FEW | {"world_model": "bayes"}, FEW | {"world_model": "mlp"}, FEW | {"preset": "reference", "batch_size": 8}],

@@ -56,6 +56,7 @@ def is_overload(node: Definition) -> bool:
     return any(isinstance(decorator, ast.Name) and decorator.id == "overload" for decorator in node.decorator_list)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_public_definition_has_a_docstring(package: str) -> None:
     files = sorted((ROOT / package).rglob("*.py"))

@@ -98,6 +98,7 @@ def test_a_circle_is_found_however_long() -> None:
     assert circular({"a": {"b", "c"}, "b": {"c"}}) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["dynaq", "dynaq.runs.reading", "dynaq.evaluation.comparison"])
 def test_reading_a_run_needs_no_cluster_no_engine_and_no_http(module: str) -> None:
     heavy = ("ray", "vllm", "fastapi", "httpx")

@@ -153,6 +153,7 @@ def test_a_bad_job_is_rejected_with_its_line_and_its_neighbours_are_kept(
     assert report.rejections[0].line == 2
 
 
+@pytest.mark.slow
 def test_everything_that_is_accepted_fits_both_stores(store: Store, tmp_path: Path) -> None:
     path = write_jsonl(
         tmp_path / "jobs.jsonl",

@@ -53,6 +53,7 @@ from dynaq.tensor_cache import TensorCache
 
 POSTINGS_EACH, LIST_SIZE = 10, 5
 AGAIN = 5  # seeds of the repetition
+LEARNING_AGENTS = ("bandit", "mmr", "history", "planning")  # in all parts but the table and the curve
 PEOPLE = PersonConfig(satiation=0.3, recovery=0.8, drift=0.1, depletion=0.02, patience=2)
 SETTINGS = {"none": PEOPLE.only(), **{name: PEOPLE.only(name) for name in DYNAMICS}, "together": PEOPLE}
 DOSES = (0.0, 0.5, 1.0, 2.0)
@@ -220,8 +221,7 @@ def dose(market: Market, seeds: range, sessions: int, table: dict[str, Any]) -> 
         strengths = {name: times * getattr(PEOPLE, name) for name in ("satiation", "drift", "depletion")}
         person = replace(PEOPLE, **strengths, patience=PEOPLE.patience if times else 0)
         print(f"dose {times}", flush=True)
-        names = ("bandit", "mmr", "history", "planning")
-        found[str(times)] = summary(measure(market, person, names, seeds, sessions))
+        found[str(times)] = summary(measure(market, person, LEARNING_AGENTS, seeds, sessions))
     return found
 
 
@@ -229,9 +229,8 @@ def wrong_model(market: Market, seeds: range, sessions: int) -> dict[str, Any]:
     person = replace(PEOPLE, spread=2 * PEOPLE.spread, recovery=0.15)
     guessed = families_of(market.embedding, GUESSED_DISTANCE)
     print(f"wrong model: {guessed.max() + 1} families for {market.families.max() + 1}", flush=True)
-    names = ("bandit", "mmr", "history", "planning")
-    rows = {"wrong families": measure(market, PEOPLE, names, seeds, sessions, families=guessed)}
-    rows["wrong families and rates"] = measure(market, person, names, seeds, sessions, families=guessed)
+    rows = {"wrong families": measure(market, PEOPLE, LEARNING_AGENTS, seeds, sessions, families=guessed)}
+    rows["wrong families and rates"] = measure(market, person, LEARNING_AGENTS, seeds, sessions, families=guessed)
     return {name: summary(tables) for name, tables in rows.items()}
 
 
@@ -371,8 +370,7 @@ def main() -> None:
     if "again" in parts:
         others = load(args.store, 0, slice(args.applicants, 2 * args.applicants))
         seeds = range(args.seeds, args.seeds + AGAIN)
-        names = ("bandit", "mmr", "history", "planning")
-        keep("again", {"together": summary(measure(others, PEOPLE, names, seeds, args.sessions))})
+        keep("again", {"together": summary(measure(others, PEOPLE, LEARNING_AGENTS, seeds, args.sessions))})
     if "dose" in parts:
         keep("dose", dose(market, *size, found.get("table", {})))
     if "wrong" in parts:

@@ -29,7 +29,7 @@ from dynaq.audit.measure import (
     rows_of_postings,
 )
 from dynaq.audit.planted import self_test
-from dynaq.audit.record import AUDIT_FORMAT, AUDIT_RECORD, failures, finding
+from dynaq.audit.record import AUDIT_FORMAT, AUDIT_RECORD, failures
 from dynaq.errors import DynaqError, InputError
 from dynaq.ingest.embedding import encoder_for
 from dynaq.personal.redaction import keeps_personal_data
@@ -182,9 +182,8 @@ class _Study:
         with open_store(subject.store_uri, read_only=True) as store:
             self._encode = encoder_for(store, encoder).encode_queries
             self.redacted = not keeps_personal_data(store.meta())
-        self._base = base_texts(profiles)
-        self.jobs = list(slates_of(self._cache(self._base), pairs, seed).values())
-        with open_store(subject.store_uri, read_only=True) as store:
+            self._base = base_texts(profiles)
+            self.jobs = list(slates_of(self._cache(self._base), pairs, seed).values())
             wanted = sorted({job_id for own in self.jobs for job_id in own})
             self._records = {job.id: job for job in store.records("job", wanted)}
 
@@ -215,7 +214,7 @@ class _Study:
             with step(f"Lists, {name}"):
                 measured = measure(contrasts, Sample(rows, answers), rankers, deciding * (1 + len(rankers)))
             served = redacted == self.redacted
-            cells = [contrast_json(one) | {"finding": finding(contrast_json(one))} for one in measured]
+            cells = [contrast_json(one) for one in measured]
             found.append({"name": name, "redacted": redacted, "served": served, "contrasts": cells})
         return found
 
@@ -226,7 +225,7 @@ class _Study:
         rows = rows_of_postings(self._base, postings)
         answers = self._judged(backend, [row for own in rows.values() for row in own], folder, "gendered postings")
         measured = measure(TITLE_CONTRASTS, Sample({GENDERED_TITLES.name: rows}, answers), {}, 2 * len(TITLE_CONTRASTS))
-        return [contrast_json(one) | {"finding": finding(contrast_json(one))} for one in measured]
+        return [contrast_json(one) for one in measured]
 
     def _judged(self, backend: JudgeBackend | None, rows: Sequence[Any], folder: RunFolder, what: str) -> Answers:
         if backend is None:

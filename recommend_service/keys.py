@@ -50,7 +50,12 @@ class Caller:
     def check_owns(self, applicant_id: str, *, writing: bool) -> None:
         """Raises Problem unless the caller may act for the applicant, or see all that is held about them."""
         self.check_reads(applicant_id)
-        if self.scope == "reader" or (writing and self.read_only):
+        if writing or self.scope == "reader":
+            self.check_writes()
+
+    def check_writes(self) -> None:
+        """Raises Problem for a key or token that only reads."""
+        if self.scope == "reader" or self.read_only:
             raise Problem(403, "forbidden", "this key or token only reads")
 
 

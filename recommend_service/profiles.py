@@ -49,8 +49,7 @@ class Profiles:
 
         repeatable: the same profile that is there already is the result of an earlier attempt, not a conflict.
         """
-        applicant, blocks = await self._prepared(applicant, layout)
-        hash_ = content_hash(candidate_texts(applicant), layout)
+        applicant, blocks, hash_ = await self._prepared(applicant, layout)
 
         def write() -> Candidate | None:
             with open_store(self._uri) as store:
@@ -63,8 +62,7 @@ class Profiles:
 
     async def change(self, applicant: Candidate, layout: Layout) -> Applicant:
         """Embed a profile and store it in place of the one that is there. Raises Problem."""
-        applicant, blocks = await self._prepared(applicant, layout)
-        hash_ = content_hash(candidate_texts(applicant), layout)
+        applicant, blocks, hash_ = await self._prepared(applicant, layout)
 
         def write() -> bool:
             with open_store(self._uri) as store:
@@ -93,16 +91,17 @@ class Profiles:
         ]
         return DocumentRead.model_validate(fields | {"notes": found.notes, "removed": sorted(found.personal)})
 
-    async def _prepared(self, applicant: Candidate, layout: Layout) -> tuple[Candidate, dict[str, FloatArray]]:
-        """The profile without personal data, unless the store keeps it, and its vectors. Raises Problem."""
+    async def _prepared(self, applicant: Candidate, layout: Layout) -> tuple[Candidate, dict[str, FloatArray], str]:
+        """The profile without personal data, unless the store keeps it, its vectors and their hash. Raises Problem."""
         if not keeps_personal_data(await self._read(self._store.meta)):
             applicant, _ = without_personal_data(applicant)
             if not says_something(applicant):
                 raise Problem(422, "invalid-request", "without personal data, bio, skills and experience are all empty")
         try:
-            return applicant, await self._texts.profile(applicant, layout)
+            blocks = await self._texts.profile(applicant, layout)
         except InputError as error:
             raise Problem(409, "no-encoder", f"this service cannot embed profiles: {error}") from error
+        return applicant, blocks, content_hash(candidate_texts(applicant), layout)
 
     async def _written(self, write: Callable[[], T]) -> T:
         try:

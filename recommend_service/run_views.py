@@ -65,7 +65,7 @@ class RunViews:
             raise Problem(409, "unusable-run", str(error)) from error
 
     def forget(self) -> None:
-        """Drop the rankings in memory, after an applicant was erased."""
+        """Drop the rankings in memory, with the catalogues that they are of."""
         with self._lock:
             self._rankers.clear()
 

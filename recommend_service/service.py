@@ -38,6 +38,7 @@ from recommend_service.profiles import Profiles
 from recommend_service.rate_limit import RateLimits, What
 from recommend_service.recorder import Overloaded, Recorder
 from recommend_service.rights import Rights
+from recommend_service.run_views import RunViews
 from recommend_service.run_watch import RunWatch, group_of
 from recommend_service.schemas import (
     Erasure,
@@ -77,6 +78,7 @@ class Recommender:
         self._ranking = ThreadPoolExecutor(2, "ranking")
         self._looking = ThreadPoolExecutor(LOOKUPS, "lookup")  # for stores that replicas share: they are thread-safe
         self._limits = RateLimits(self.config)
+        self.run_views = RunViews(self.config)
         self._ledgers: TTLCache[str, dict[str, dict[str, float]]] = TTLCache(LEDGERS_KEPT, LEDGER_SECONDS)
         self._store_problem: str | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -396,6 +398,7 @@ class Recommender:
         self.rights.decisions.forget(applicant_id)
         self._ledgers.pop(applicant_id, None)
         self.ranker.forget(applicant_id)
+        self.run_views.forget()
 
     async def _expire(self) -> None:
         self._standing = await self.rights.expire() or self._standing
@@ -453,6 +456,7 @@ class Recommender:
         ranker = await self.read(lambda: self._watch.ranker(catalogue, self.ranker))
         if ranker is not self.ranker:
             self.ranker = ranker
+            self.run_views.forget()  # their rankers hold the catalogue before
             self.metrics.show_run(self.run_id)
 
     def observe(self) -> None:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 
 from dynaq.feedback.events import MAX_TEXT
 from recommend_service.callers import ApplicantId, caller_of, take
-from recommend_service.problems import Problem, documented
+from recommend_service.problems import documented
 from recommend_service.profiles import candidate
 from recommend_service.schemas import ApplicantList, ProfileIn
 from recommend_service.service import Recommender
@@ -79,9 +79,7 @@ def view_routes(service: Recommender) -> APIRouter:
         name: Annotated[str, Query(min_length=1, max_length=MAX_TEXT, description="of the file, e.g. cv.pdf")],
     ) -> DocumentRead:
         """Find the fields of a profile in a document (PDF, Word, HTML or text), sent as the body. Nothing is stored."""
-        caller = caller_of(request)
-        if caller.scope == "reader" or caller.read_only:
-            raise Problem(403, "forbidden", "this key or token only reads")
+        caller_of(request).check_writes()
         await take(service, "profiles", request, 1)
         return await service.profiles.read_document(name, await request.body())
 

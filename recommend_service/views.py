@@ -18,7 +18,7 @@ from dynaq.records import Candidate
 from recommend_service.catalogue import Catalogue, searched
 from recommend_service.facets import FACETS
 from recommend_service.oversight import set_aside
-from recommend_service.run_views import RunViews, learning_curve
+from recommend_service.run_views import learning_curve
 from recommend_service.schemas import ApplicantList, ApplicantShown, Position
 from recommend_service.service import Recommender
 from recommend_service.slates import choose
@@ -45,8 +45,7 @@ class Views:
     """Reads for the pages of one service."""
 
     def __init__(self, service: Recommender) -> None:
-        self._service = service
-        self._runs = RunViews(service.config)
+        self._service, self._runs = service, service.run_views
 
     @property
     def _catalogue(self) -> Catalogue:

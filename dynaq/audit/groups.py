@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from fairlearn.metrics import MetricFrame, demographic_parity_ratio, selection_rate
 
-from dynaq.audit.differences import Impact, unpaired_impact
+from dynaq.audit.differences import Impact, per_profile, unpaired_impact
 from dynaq.audit.limits import SMALLEST
 from dynaq.audit.record import impact_json, interval_json, known
 from dynaq.errors import InputError
@@ -114,7 +114,7 @@ class _People:
 
     @property
     def selection(self) -> Values:
-        return _mean_by_row(self.applied)
+        return per_profile(self.applied)
 
     @property
     def above(self) -> Values:
@@ -130,12 +130,6 @@ class _People:
             (np.nan_to_num(self.applied) * weights).sum(1), total, out=np.full(len(total), np.nan), where=total > 0
         )
         return found
-
-
-def _mean_by_row(values: Values) -> Values:
-    known = (~np.isnan(values)).sum(1)
-    found: Values = np.divide(np.nansum(values, axis=1), known, out=np.full(len(known), np.nan), where=known > 0)
-    return found
 
 
 def group_rates(
@@ -203,7 +197,7 @@ def _attribute(
     kept = np.isin(labels, large)
     groups = np.array(labels)[kept]
     selection, parity = _selection(people.applied[kept], groups)
-    scoring = _rates(people.above[kept], groups)
+    scoring = _rates(people.above[kept].astype(np.int64), groups)
     exposure = people.exposure
     impacts = {
         kind: _impacts(values[kept], groups, comparisons)
@@ -212,7 +206,7 @@ def _attribute(
     found = []
     for group in large:
         own = np.array([label == group for label in labels])
-        by_rank = _mean_by_row(people.applied[own].T)
+        by_rank = per_profile(people.applied[own].T)
         found.append(
             GroupRates(
                 group,
@@ -235,23 +229,18 @@ def _selection(applied: Values, groups: Any) -> tuple[dict[str, float], float]:
     who, place = np.nonzero(~np.isnan(applied))
     predicted = applied[who, place].astype(np.int64)
     weights = 1.0 / np.bincount(who, minlength=len(applied))[who]
+    parity = demographic_parity_ratio(predicted, predicted, sensitive_features=groups[who], sample_weight=weights)
+    return _rates(predicted, groups[who], sample_weight=weights), float(parity)
+
+
+def _rates(predicted: Any, groups: Any, **sample: Any) -> dict[str, float]:
+    """fairlearn's selection rate of predictions 0 and 1 by group."""
     frame = MetricFrame(
         metrics=selection_rate,
         y_true=predicted,
         y_pred=predicted,
-        sensitive_features=pd.Series(groups[who], name="group"),
-        sample_params={"sample_weight": weights},
-    )
-    parity = demographic_parity_ratio(predicted, predicted, sensitive_features=groups[who], sample_weight=weights)
-    return {str(name): float(rate) for name, rate in frame.by_group.items()}, float(parity)
-
-
-def _rates(above: Values, groups: Any) -> dict[str, float]:
-    frame = MetricFrame(
-        metrics=selection_rate,
-        y_true=above.astype(np.int64),
-        y_pred=above.astype(np.int64),
         sensitive_features=pd.Series(groups, name="group"),
+        sample_params=sample,
     )
     return {str(name): float(rate) for name, rate in frame.by_group.items()}
 

@@ -23,7 +23,7 @@ from dynaq.audit.differences import (
 )
 from dynaq.audit.lists import Lists
 from dynaq.audit.rankings import changed, order_of, rank_biased_overlap
-from dynaq.audit.record import EXPECTED, IMPACT, REWARD, effect_json, impact_json, interval_json
+from dynaq.audit.record import EXPECTED, IMPACT, REWARD, effect_json, finding, impact_json, interval_json
 from dynaq.evaluation.intervals import Interval, Values, interval
 from dynaq.judging.judgement import LABELS, Judgement
 from dynaq.records import Candidate, Job
@@ -200,9 +200,9 @@ def _list_effect(sides: Sequence[tuple[Lists, Lists]], comparisons: int) -> List
 
 
 def contrast_json(found: Measured) -> dict[str, Any]:
-    """One contrast of a record."""
+    """One contrast of a record, with one sentence on it."""
     contrast = found.contrast
-    return {
+    record: dict[str, Any] = {
         "name": contrast.name,
         "attribute": contrast.attribute,
         "other": list(contrast.other),
@@ -217,6 +217,7 @@ def contrast_json(found: Measured) -> dict[str, Any]:
         "judge_overlap": interval_json(found.overlap),
         "lists": {kind: _list_json(one) for kind, one in found.lists.items()},
     }
+    return record | {"finding": finding(record)}
 
 
 def _list_json(found: ListEffect) -> dict[str, Any]:

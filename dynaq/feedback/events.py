@@ -1,10 +1,9 @@
 """What applicants were shown, and what they did with it.
 
 An event is a fact about one pair: the applicant applied, saved, looked, declined, was hired, or took back what they had
-said. An exposure is a list
-that was shown, with the probability that the logging policy gave to each job at its rank. Without exposures, a job that
-was never seen could not be told from a job that was not liked (Bottou et al. 2013, counterfactual reasoning and
-learning systems).
+said. An exposure is a list that was shown, with the probability that the logging policy gave to each job at its rank.
+Without exposures, a job that was never seen could not be told from a job that was not liked (Bottou et al. 2013,
+counterfactual reasoning and learning systems).
 
 Both carry an idempotency key, so that a caller who is unsure whether a write arrived can repeat it.
 """

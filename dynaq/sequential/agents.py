@@ -25,8 +25,8 @@ from dynaq.agent.replay_buffer import JudgedPairs
 from dynaq.agent.stacked_mlp import agent_generator
 from dynaq.agent.world_model import make_world_model
 from dynaq.judging.judgement import LABELS
-from dynaq.sequential.dynamics_model import LearnedDynamics, soft_labels
-from dynaq.sequential.people import NO_JOB, Array, Dynamics, Indices, Mask, People, similar_rewards
+from dynaq.sequential.dynamics_model import LearnedDynamics
+from dynaq.sequential.people import NO_JOB, Array, Dynamics, Indices, Mask, People, similar_rewards, soft_labels
 from dynaq.sequential.planning import PlanConfig, Planner
 from dynaq.tensor_cache import TensorCache
 

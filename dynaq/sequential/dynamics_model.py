@@ -21,7 +21,6 @@ change does by the Bayesian information criterion.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -188,10 +187,3 @@ def _fitted(products: Array, columns: list[int], target: Array) -> tuple[Array, 
 def _criterion(error: float, n: int, dynamics: int) -> float:
     """Bayesian information criterion of a fit, smaller is better; each dynamic counts as two parameters."""
     return n * math.log(max(error, 1e-9) / n) + 2 * dynamics * math.log(n)
-
-
-def soft_labels(rewards: Array, values: Sequence[float]) -> Array:
-    """A distribution over labels of these values `[..., labels]` whose mean is the reward: the two nearest values."""
-    order = np.argsort(values)
-    weights = np.eye(len(values))[:, order]
-    return np.stack([np.interp(rewards, np.asarray(values)[order], row) for row in weights], axis=-1)

@@ -143,9 +143,13 @@ class Dynamics:
     def rewards(self, base: Array, families: Indices) -> Array:
         """Reward of every job now, `[people, n_jobs]`, given the rewards without history."""
         interest = self.keep[:, None] * base + self.drift
-        tired = interest - self.satiates[:, None] * self.satiation[:, families]
-        rewards: Array = np.maximum(tired, np.minimum(interest, FLOOR))
-        return rewards
+        return reward_of(interest, self.satiates[:, None] * self.satiation[:, families])
+
+
+def reward_of(interest: Array, tired: Array) -> Array:
+    """Interest less what satiation costs, which lowers nothing below the floor."""
+    reward: Array = np.maximum(interest - tired, np.minimum(interest, FLOOR))
+    return reward
 
 
 class People:
@@ -215,8 +219,7 @@ class People:
             return found
         at, family = jobs[who], self.families[jobs[who]]
         interest = self.keep[who] * base[who] + self.drift[who, at]
-        tired = interest - self._satiates[who] * self.satiation[who, family]
-        reward = np.maximum(tired, np.minimum(interest, FLOOR))
+        reward = reward_of(interest, self._satiates[who] * self.satiation[who, family])
         found[who] = reward
         self.seen[who, at] = True
         self.satiation[who, family] += 1.0
@@ -255,7 +258,12 @@ def changed(judgement: Judgement, reward: float) -> Judgement:
 
 def judgement_of_reward(applicant_id: str, job_id: str, reward: float, judge: str) -> Judgement:
     """A judgement whose expected reward is `reward`, between the labels of the nearest values."""
-    values = np.array([LABEL_VALUES[label] for label in LABELS])
+    weights = soft_labels(np.array(reward), [LABEL_VALUES[label] for label in LABELS])
+    return judgement_from_probabilities(applicant_id, job_id, weights.tolist(), judge=judge)
+
+
+def soft_labels(rewards: Array, values: Sequence[float]) -> Array:
+    """A distribution over labels of these values `[..., labels]` whose mean is the reward: the two nearest values."""
     order = np.argsort(values)
-    weights = [np.interp(reward, values[order], row) for row in np.eye(len(LABELS))[:, order]]
-    return judgement_from_probabilities(applicant_id, job_id, weights, judge=judge)
+    weights = np.eye(len(values))[:, order]
+    return np.stack([np.interp(rewards, np.asarray(values)[order], row) for row in weights], axis=-1)

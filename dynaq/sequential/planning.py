@@ -26,7 +26,7 @@ import torch
 
 from dynaq.agent.stacked_mlp import StackedMLP
 from dynaq.errors import InputError
-from dynaq.sequential.people import FLOOR, NO_JOB, Array, Dynamics, Indices, Mask
+from dynaq.sequential.people import FLOOR, NO_JOB, Array, Dynamics, Indices, Mask, reward_of
 
 VALUE_FEATURES = 7
 PULLED = 16  # most promising jobs toward which a job may pull interest
@@ -88,8 +88,7 @@ class Imagined:
     def rewards(self) -> Array:
         """Of every job now, `[rows, shortlist]`; CLOSED where it cannot be shown."""
         interest = self.keep[:, None] * self.base + self.drift
-        tired = interest - self.satiates[:, None] * self.satiation
-        return np.where(self.open, np.maximum(tired, np.minimum(interest, FLOOR)), CLOSED)
+        return np.where(self.open, reward_of(interest, self.satiates[:, None] * self.satiation), CLOSED)
 
 
 class Planner:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
+import weakref
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,15 @@ from dynaq.feedback.events import OVERSEEN
 from dynaq.judging.judgement import judgement_from_probabilities
 from dynaq.rights.record import note_erasure
 from dynaq.stores import open_store
+from recommend_service.api import make_app
 from recommend_service.keys import Keys
 from recommend_service.problems import Problem
+from recommend_service.service import Recommender
 from tests.recommend_service.test_api import answer, listed, problem, send, until
+from tests.support.embedders import HashEmbedder
 from tests.support.events import event
 from tests.support.planted import PERSON, WORDS, found_in_folder, found_in_mongo
-from tests.support.recommend_market import JOB_IDS, config, make_market, make_run, prefers, serving
+from tests.support.recommend_market import BASE_URL, JOB_IDS, config, make_market, make_run, prefers, serving
 
 pytestmark = pytest.mark.slow
 
@@ -180,6 +185,17 @@ def test_erasing_somebody_leaves_nothing_in_store_run_logs_or_memory(
     with open_store(uri, read_only=True) as opened:
         assert len(opened.forgotten()) == 1
         assert opened.feedback()["applicant_id"].to_pylist() == ["a0"]
+
+
+def test_no_comparison_of_runs_keeps_the_catalogue_that_an_erased_applicant_was_in(store: str, run: Path) -> None:
+    service = Recommender(config(store, run), HashEmbedder())
+    with TestClient(make_app(service), base_url=BASE_URL, client=("127.0.0.1", 5000)) as client:
+        asked = {"left": "similarity", "right": "similarity"}
+        assert client.get("/v1/applicants/a0/comparison", params=asked).status_code == 200
+        before = weakref.ref(service.ranker.catalogue)
+        assert client.delete("/v1/applicants/a0").status_code == 200
+        gc.collect()
+        assert before() is None
 
 
 def test_who_was_erased_may_come_back_of_their_own_accord(store: str, run: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 from dynaq.agent.config import DynaQConfig
 from dynaq.agent.pair_features import job_embedding
 from dynaq.sequential.agents import Bandit, Cosine, DiverseBandit, Oracle, SequentialAgents
-from dynaq.sequential.dynamics_model import DRIFTS, LearnedDynamics, soft_labels
-from dynaq.sequential.people import NO_JOB, Dynamics, People, PersonConfig, similar_rewards
+from dynaq.sequential.dynamics_model import DRIFTS, LearnedDynamics
+from dynaq.sequential.people import NO_JOB, Dynamics, People, PersonConfig, similar_rewards, soft_labels
 from dynaq.sequential.planning import PlanConfig, Planner, greedy
 from dynaq.sequential.simulation import Outcome, simulate
 from tests.support.toy_market import ToyMarket

@@ -174,7 +174,7 @@ def _show_evaluation(found: OffPolicyEvaluation, lists: LoggedLists) -> None:
     say(f"evaluated on {found.slates} lists of {found.people} applicants, shown after the run's feedback ended")
     left_out = [
         (lists.before, "shown earlier"),
-        (lists.with_preference, "ordered by a preference or an operator"),
+        (lists.with_preference, "ordered by a preference, an operator or the applicant's history"),
         (lists.of_others, "of applicants without an agent in the run"),
     ]
     notes = [f"{count} {what}" for count, what in left_out if count]

@@ -76,18 +76,21 @@ def main(
     keep_days: Annotated[
         float | None, typer.Option(min=0.01, help="--recommend: delete feedback and exposures after so many days")
     ] = None,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="--recommend: lists take account of what the applicant has just seen")
+    ] = False,
     open_page: Annotated[bool, typer.Option("--open", help="--recommend: open the page in a browser")] = False,
     address: Address = None,
 ) -> None:
     """Serve over HTTP."""
     if not (reward or recommend):
         raise InputError("name what to serve: --reward, --recommend or both")
-    if not recommend and (run or serving or keep_days or open_page):
-        raise InputError("--run, --serving, --keep-days and --open belong to --recommend")
+    if not recommend and (run or serving or keep_days or memory or open_page):
+        raise InputError("--run, --serving, --keep-days, --memory and --open belong to --recommend")
     # Absolute, since replicas have another working directory.
     given = {"store": store, "run": run, "serving": serving}
     flags: dict[str, Any] = {name: place and absolute(place) for name, place in given.items()}
-    flags["keep_days"] = keep_days
+    flags |= {"keep_days": keep_days, "memory": memory or None}
     local = cluster_address(address) is None
     with held_port(host, port) if local else nullcontext():
         if reward and recommend:

@@ -36,6 +36,8 @@ class Ranking:
         estimated: whether the job was added after training, so that its Q is estimated from the most similar jobs.
         policy: the run's id, or WARM_START.
         whole: whether the ranking has all jobs of the catalogue, or all candidates of the agent.
+        worth: what the jobs are ordered by where the applicant's history counts (`recommend_service.memory`); None
+            where it is the score.
     """
 
     rows: Rows
@@ -43,10 +45,12 @@ class Ranking:
     estimated: npt.NDArray[np.bool_]
     policy: str
     whole: bool
+    worth: FloatArray | None = None
 
     def only(self, places: Rows) -> Ranking:
         """The jobs at some places of this ranking, in the order of `places`."""
-        return Ranking(self.rows[places], self.scores[places], self.estimated[places], self.policy, whole=False)
+        worth = None if self.worth is None else self.worth[places]
+        return Ranking(self.rows[places], self.scores[places], self.estimated[places], self.policy, False, worth)
 
 
 class Ranker:

@@ -124,6 +124,19 @@ class Catalogue:
         }
         return TensorCache.from_arrays(self._manifest, arrays)
 
+    def part(self, rows: Rows, applicants: Sequence[str] = ()) -> TensorCache:
+        """A cache of some jobs and applicants only, in this order."""
+        people = [self._applicants[one] for one in applicants]
+        arrays: dict[str, Any] = {
+            "jobs": self._arrays["jobs"][rows],
+            "job_norms": self._arrays["job_norms"][rows],
+            "applicants": self._cache.applicants[people],
+            "applicant_norms": self._arrays["applicant_norms"][people],
+            **pack((self.job_ids[row] for row in rows.tolist()), "job_id"),
+            **pack(applicants, "applicant_id"),
+        }
+        return TensorCache.from_arrays(self._manifest, arrays)
+
     def pair_similarities(self, applicant: ApplicantVectors, rows: Rows) -> FloatArray:
         """Cosine of each pair of blocks of the layout, `[len(rows), n_pairs]`, 0 where a block is missing."""
         return self._of_applicant(applicant, rows).block_similarities(applicant.id)

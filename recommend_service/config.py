@@ -39,6 +39,9 @@ class RecommendConfig(BaseModel):
         explore: draw lists around the ranking, so that feedback is informative about other rankings; off shows the
             ranking itself, and no other ranking can then be evaluated.
         sharpness: how close the lists are to the ranking (`dynaq.feedback.exposure_policy`).
+        memory: whether lists take account of what the applicant has just seen: where everybody's events show that
+            people tire of a kind of job, or that their interest moves, kinds of jobs count less or more after what the
+            applicant acted on; while events show neither, lists are those without it.
         cached_agents: agents whose ranking is kept in memory, 20 kB each; the others are read on request.
         poll_seconds: time between two checks for a new run.
         catalogue_seconds: time between two checks for changes of the store.
@@ -64,6 +67,7 @@ class RecommendConfig(BaseModel):
     shortlist: int = Field(default=200, ge=MAX_K, le=5000)
     explore: bool = True
     sharpness: float = Field(default=SHARPNESS, ge=0, le=SHARPEST)
+    memory: bool = False
     cached_agents: Positive = 1000
     poll_seconds: float = Field(default=2.0, gt=0)
     catalogue_seconds: float = Field(default=60.0, gt=0)

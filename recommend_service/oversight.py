@@ -82,11 +82,16 @@ def parts(
     *,
     wish: bool,
     explored: bool,
+    remembered: bool,
 ) -> list[Part]:
-    """Which parts of a list come from a model, a judge or a person. judge: of the run's answers, if there was one."""
+    """Which parts of a list come from a model, a judge or a person. judge: of the run's answers, if there was one.
+
+    remembered: whether the applicant's history counts.
+    """
     agent = source == "agent"
     order: list[tuple[By, str] | None] = [
         ("model", "learned by the applicant's own agent" if agent else "similarity of profile and jobs"),
+        ("model", "kinds of jobs moved by what the applicant acted on lately") if remembered else None,
         ("model", "varied a little at random, with recorded probabilities") if explored else None,
         ("judge", f"the agent learned from answers that {judge} gave in their place") if agent and judge else None,
         ("person", "the applicant's wish") if wish else None,

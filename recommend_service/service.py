@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import math
-import textwrap
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
 from cachetools import TTLCache
 
 from dynaq.encoder import Embedder, Encoder
 from dynaq.errors import DynaqError, InputError
-from dynaq.feedback.answers import HIDES, StandingEvents
-from dynaq.feedback.events import MAX_PREFERENCE, OVERSEEN, WARM_START, Event, Exposure, FeedbackEvent, events
+from dynaq.feedback.answers import StandingEvents
+from dynaq.feedback.events import (
+    MAX_PREFERENCE,
+    OVERSEEN,
+    REMEMBERED,
+    WARM_START,
+    Event,
+    Exposure,
+    FeedbackEvent,
+    events,
+)
 from dynaq.feedback.exposure_policy import POOL, rank_probabilities
 from dynaq.ingest.embedding import stored_encoder
 from dynaq.records import Candidate, Job
@@ -28,11 +34,13 @@ from dynaq.stores import Added, FloatArray, open_feedback, open_store
 from recommend_service.applicant_ranking import Ranker, Ranking
 from recommend_service.catalogue import ApplicantVectors, Catalogue
 from recommend_service.config import RecommendConfig
-from recommend_service.facets import Facet, facets_of
+from recommend_service.facets import Facet
 from recommend_service.follower import Follower
+from recommend_service.lists import described, draw
+from recommend_service.memory import Memory
 from recommend_service.metrics import Metrics
 from recommend_service.newcomers import Applicant, Newcomers
-from recommend_service.oversight import Decisions, parts, set_aside, with_pinned
+from recommend_service.oversight import Decisions, set_aside
 from recommend_service.problems import Problem
 from recommend_service.profiles import Profiles
 from recommend_service.rate_limit import RateLimits, What
@@ -40,27 +48,18 @@ from recommend_service.recorder import Overloaded, Recorder
 from recommend_service.rights import Rights
 from recommend_service.run_views import RunViews
 from recommend_service.run_watch import RunWatch, group_of
-from recommend_service.schemas import (
-    Erasure,
-    Explanation,
-    FeedbackIn,
-    Recommendation,
-    Recommendations,
-)
-from recommend_service.slates import Shown, Wish, choose, explain
+from recommend_service.schemas import Erasure, Explanation, FeedbackIn, Recommendations
+from recommend_service.slates import Shown, Wish, explain
 from recommend_service.text_encoder import Texts
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-SUMMARY = 300  # characters of a description in a list
 FUTURE = timedelta(minutes=5)  # tolerance for clocks that differ
 EXPIRY_SECONDS = 3600.0  # between two deletions of what is too old
 LEDGER_SECONDS = 60.0  # how long an applicant's judgements are cached
 LEDGERS_KEPT = 1000  # applicants whose judgements are cached
 LOOKUPS = 8  # short questions to a shared store at once
 LOOKUP_SECONDS = 1.0  # after which a list is made from what this replica knows
-NO_AGENT = "No agent has been trained for this applicant yet: ranked by similarity of profile and jobs."
-BY_AGENT = "Ranked by the applicant's own agent."
 
 
 class Recommender:
@@ -80,6 +79,7 @@ class Recommender:
         self._limits = RateLimits(self.config)
         self.run_views = RunViews(self.config)
         self._ledgers: TTLCache[str, dict[str, dict[str, float]]] = TTLCache(LEDGERS_KEPT, LEDGER_SECONDS)
+        self._memory = Memory()
         self._store_problem: str | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._meetings: set[asyncio.Task[None]] = set()
@@ -114,10 +114,13 @@ class Recommender:
         self._texts = Texts(self.config.store, self._encoder)
         self.profiles = Profiles(self.config.store, self.store, self._texts, self.read, self.rights.erased)
         self.metrics.show_run(self.run_id)
+        await self._look_back()
         self._tasks = [
             asyncio.create_task(_every(self.config.poll_seconds, self._look_for_run)),
             asyncio.create_task(_every(self.config.catalogue_seconds, self._look_at_store)),
         ]
+        if self.config.memory:
+            self._tasks.append(asyncio.create_task(_every(self.config.catalogue_seconds, self._look_back)))
         if self.config.keep_days is not None:
             await self._expire()
             self._tasks.append(asyncio.create_task(_every(EXPIRY_SECONDS, self._expire)))
@@ -186,50 +189,29 @@ class Recommender:
             wish = Wish(await self._wish(text), self.config.preference_weight, self.config.shortlist)
         standing = await self.standing_now(applicant_id)
         decided = self.rights.decisions.of_applicant(applicant_id)
-        drawn_by = set_aside(standing, decided)
-        depth = max(self.config.shortlist, POOL) + len(drawn_by)
+        depth = max(self.config.shortlist, POOL) + len(set_aside(standing, decided))
         ranking = await self.ranked(ranker, applicant, depth, filters)
+        if self.config.memory:
+            said = self._standing.dated(applicant_id)
+            ranking = await self.compute(lambda: self._memory.apply(ranking, ranker.catalogue, said, depth))
         asked = "; ".join(filter(None, [text, *(f"{facet}: {value}" for facet, value in (filters or {}).items())]))
-        draw = _generator(applicant_id, ranking.policy, text or "", datetime.now(UTC).date().isoformat())
-        shown = choose(ranking, ranker.catalogue, drawn_by, wish, k, draw, self._sharpness)
-        pinned = [one for one, action in decided.items() if action == "pin" and standing.get(one) not in HIDES]
-        pinned = [] if filters else pinned
-        shown = with_pinned(shown, ranking, ranker.catalogue, pinned, k)
+        shown = draw(
+            applicant_id, ranking, ranker.catalogue, standing, decided, k, self._sharpness,
+            wish=wish, text=text, filtered=bool(filters),
+        )  # fmt: skip
         jobs = [ranker.catalogue.job(row) for row in shown.ranking.rows.tolist()]
-        policy = OVERSEEN if decided else ranking.policy
+        policy = OVERSEEN if decided else ranking.policy if ranking.worth is None else REMEMBERED
         exposure = self._expose(applicant_id, shown, jobs, asked[:MAX_PREFERENCE] or None, policy) if recorded else None
-        agent = ranking.policy != WARM_START
         explanations: Sequence[Explanation | None] = [None] * len(jobs)
         if explained:
-            judged = await self.judged(applicant_id)
+            judged, agent = await self.judged(applicant_id), ranking.policy != WARM_START
             explanations = explain(shown, ranker.catalogue, applicant, profile, judged, agent, wish)
-        source: Literal["agent", "warm-start"] = "agent" if agent else "warm-start"
-        self.metrics.lists.labels(source).inc()
-        return Recommendations(
-            applicant_id=applicant_id,
-            source=source,
-            note=BY_AGENT if agent else NO_AGENT,
-            run_id=ranking.policy if agent else None,
-            preference=text,
-            exposure=exposure,
-            parts=parts(source, ranker.judge, standing, decided, wish=wish is not None, explored=self.config.explore),
-            recommendations=[
-                Recommendation(
-                    rank=rank,
-                    placed_by="person" if job.id in pinned else "model",
-                    exploring=exploring,
-                    job_id=job.id,
-                    title=job.title,
-                    summary=textwrap.shorten(job.description[: 2 * SUMMARY], SUMMARY, placeholder=" …"),
-                    facets={facet: ", ".join(texts) for facet, texts in facets_of(job.metadata).items()},
-                    marked="save" if standing.get(job.id) == "save" else "click" if job.id in standing else None,
-                    explanation=explanation,
-                )
-                for rank, (job, explanation, exploring) in enumerate(
-                    zip(jobs, explanations, shown.exploring, strict=True), start=1
-                )
-            ],
-        )
+        answer = described(
+            applicant_id, ranking, shown, jobs, explanations, standing, decided,
+            judge=ranker.judge, text=text, explored=self.config.explore, exposure=exposure,
+        )  # fmt: skip
+        self.metrics.lists.labels(answer.source).inc()
+        return answer
 
     @property
     def _sharpness(self) -> float:
@@ -426,6 +408,17 @@ class Recommender:
             if found is not None and applicant_id not in self._erasing:  # erased before, and created again elsewhere
                 self.rights.erased.discard(applicant_id)
 
+    async def _look_back(self) -> None:
+        """Learn how people change, if that is due."""
+        ranker = self.ranker
+        if self.config.memory and self._memory.due(ranker):
+            try:
+                events = await self.read(self.store.feedback)
+            except DynaqError as error:
+                logger.error("how people change is what it was before, since events cannot be read: %s", error)
+                return
+            await self.compute(lambda: self._memory.learn(events, ranker))
+
     async def _look_for_run(self) -> None:
         async with self._changing:
             await self._take(self.ranker.catalogue)
@@ -458,6 +451,7 @@ class Recommender:
             self.ranker = ranker
             self.run_views.forget()  # their rankers hold the catalogue before
             self.metrics.show_run(self.run_id)
+            await self._look_back()
 
     def observe(self) -> None:
         """Bring the gauges up to date."""
@@ -491,9 +485,3 @@ async def _every(seconds: float, look: Callable[[], Awaitable[None]]) -> None:
             await look()
         except Exception:  # whatever failed, the next check may succeed
             logger.exception("a background check failed")
-
-
-def _generator(*parts: str) -> np.random.Generator:
-    """A generator seeded by the parts: reloading a page gives the same list, another day or run gives another one."""
-    digest = hashlib.blake2b("\0".join(parts).encode(), digest_size=8).digest()
-    return np.random.default_rng(int.from_bytes(digest, "big"))

@@ -68,7 +68,8 @@ def choose(
         order = order[: wish.shortlist]
         similar = np.zeros(len(ranking.rows), np.float32)
         similar[order] = catalogue.text_similarities(wish.vector, ranking.rows[order])
-        order = order[np.argsort(-blend(ranking.scores[order], similar[order], wish.weight), kind="stable")]
+        worth = ranking.scores if ranking.worth is None else ranking.worth
+        order = order[np.argsort(-blend(worth[order], similar[order], wish.weight), kind="stable")]
     places = [str(place) for place in order[:POOL]]
     drawn, propensities = explore(places, k, rng, sharpness)
     chosen: Rows = np.fromiter(map(int, drawn), np.int64, len(drawn))

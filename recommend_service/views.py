@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dynaq.feedback.answers import HIDES, settle
-from dynaq.feedback.events import OVERSEEN, WARM_START, Event
+from dynaq.feedback.events import OVERSEEN, REMEMBERED, WARM_START, Event
 from dynaq.records import Candidate
 from recommend_service.catalogue import Catalogue, searched
 from recommend_service.facets import FACETS
@@ -155,7 +155,7 @@ class Views:
         ranked_by = before["policy"]
         return ListChanges(
             since=before["at"],
-            new_run=ranked_by != OVERSEEN and ranked_by != (now.run_id or WARM_START),
+            new_run=ranked_by not in (OVERSEEN, REMEMBERED, now.run_id or WARM_START),
             entered=[
                 JobNamed(job_id=one, title=title) for one, title in listed.items() if one not in before["job_ids"]
             ],
@@ -186,7 +186,7 @@ class Views:
         )
 
     async def comparison(self, applicant_id: str, left: str, right: str, k: int) -> Comparison:
-        """An applicant's lists by two runs, as the service would list them without exploring."""
+        """An applicant's lists by two runs, as the service would list them without exploring and without a memory."""
         service, serving = self._service, self._service.ranker
         catalogue = serving.catalogue
         applicant, _ = await service.applicant(applicant_id)

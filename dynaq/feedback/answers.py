@@ -72,6 +72,14 @@ def standing(before: Event | None, event: Event) -> Event | None:
     return before if event == "click" and before is not None else event
 
 
+def _standing_since(before: tuple[Event, datetime] | None, event: Event, at: datetime) -> tuple[Event, datetime] | None:
+    """As `standing`, with the time at which the event that stands began to."""
+    counts = standing(before[0] if before else None, event)
+    if counts is None:
+        return None
+    return before if before is not None and counts == before[0] else (counts, at)
+
+
 class _Dated(NamedTuple):
     """An event on some pair; events are ordered by (at, key)."""
 
@@ -105,11 +113,15 @@ class StandingEvents:
 
     def of_applicant(self, applicant_id: str) -> dict[str, Event]:
         """Job -> the applicant's standing event for it; empty for an applicant without events."""
-        found: dict[str, Event] = {}
+        return {job_id: event for job_id, (event, _) in self.dated(applicant_id).items()}
+
+    def dated(self, applicant_id: str) -> dict[str, tuple[Event, datetime]]:
+        """Job -> the applicant's standing event for it, and its time."""
+        found: dict[str, tuple[Event, datetime]] = {}
         for job_id, said in self._events.get(applicant_id, {}).items():
-            stands: Event | None = None
+            stands: tuple[Event, datetime] | None = None
             for one in said:
-                stands = standing(stands, one.event)
+                stands = _standing_since(stands, one.event, one.at)
             if stands is not None:
                 found[job_id] = stands
         return found
@@ -130,12 +142,11 @@ def settle(events: pa.Table) -> dict[tuple[str, str], tuple[Event, datetime]]:
     columns = (ordered.column(name).to_pylist() for name in ("applicant_id", "job_id", "event", "at"))
     settled: dict[tuple[str, str], tuple[Event, datetime]] = {}
     for applicant_id, job_id, event, at in zip(*columns, strict=True):
-        before = settled.get((applicant_id, job_id))
-        counts = standing(before[0] if before else None, event)
-        if counts is None:
+        stands = _standing_since(settled.get((applicant_id, job_id)), event, at)
+        if stands is None:
             settled.pop((applicant_id, job_id), None)
-        elif before is None or counts != before[0]:
-            settled[applicant_id, job_id] = counts, at
+        else:
+            settled[applicant_id, job_id] = stands
     return settled
 
 

@@ -24,6 +24,7 @@ Event = Literal["apply", "save", "click", "ignore", "hire", "undo"]
 EVENTS: tuple[Event, ...] = get_args(Event)
 WARM_START = "warm-start"  # the policy of applicants who have no agent yet
 OVERSEEN = "overseen"  # the policy of lists that an operator's decision changed, which say nothing about a ranking
+REMEMBERED = "remembered"  # the policy of lists in which the applicant's own history counts, which say nothing either
 
 MAX_TEXT = 512  # characters of an id, a key, a source or a policy
 MAX_PREFERENCE = 2000  # characters
@@ -107,7 +108,7 @@ class Exposure:
         at: when, as in FeedbackEvent.
         job_ids: in the order shown.
         propensities: probability in (0, 1] with which the logging policy shows each job at its rank.
-        policy: id of the run whose agent ranked the jobs, or WARM_START.
+        policy: id of the run whose agent ranked the jobs, WARM_START, OVERSEEN or REMEMBERED.
         preference: the free text by which the list was re-ranked, or None.
 
     Raises InputError naming the invalid field.

@@ -7,9 +7,10 @@ one that was taken back, earns 0.
 An event that stood when the list was shown is not credited again: saving or opening a job that is already saved earns
 nothing, because otherwise a list would be rewarded for repeating what an earlier one had found.
 
-Lists re-ranked by a preference, or changed by an operator's decision, are left out, because it is unknown what the new
-policy would have made of them. Jobs to which the applicant had applied, or that they had declined, when a list was
-shown are removed from the new policy's ranking as well, as the service does.
+Lists re-ranked by a preference, changed by an operator's decision, or in which the applicant's history counted, are
+left out, because it is unknown what the new policy would have made of them; what they led to is credited to no list
+before them. Jobs to which the applicant had applied, or that they had declined, when a list was shown are removed from
+the new policy's ranking as well, as the service does.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dynaq.feedback.answers import EVENT_LABELS, HIDES, standing
-from dynaq.feedback.events import OVERSEEN, Event, Exposure, exposures
+from dynaq.feedback.events import OVERSEEN, REMEMBERED, Event, Exposure, exposures
 from dynaq.feedback.exposure_policy import POOL
 from dynaq.feedback.off_policy import Numbers, SlateLog
 from dynaq.judging.judgement import Label
 
-NEWEST = 20_000  # number of lists to evaluate on; more would not narrow the interval noticeably
+NEWEST = 20_000  # number of lists to look at; more would not narrow the interval noticeably
+PLAIN = "plain"  # column: whether a list is the ranking's own
 
 Ranked = Callable[[str], Sequence[str] | None]  # applicant → all jobs, best first; None if there is no agent
 
@@ -42,8 +44,9 @@ class LoggedLists:
         exposures: the lists as logged, by time.
         hidden: for each list, the jobs that its applicant had applied to, been hired for or declined by then.
         rewards: for each list, the reward at each rank.
-        with_preference, of_others, before: number of lists left out because a preference or an operator changed them,
-            because their applicant was not requested, or because they were shown too early.
+        with_preference, of_others, before: number of lists left out because a preference, an operator or the
+            applicant's history changed them, because their applicant was not requested, or because they were shown too
+            early.
         unshown_events: number of events that no list led to.
     """
 
@@ -105,20 +108,25 @@ def logged_lists(
         after: lists shown up to this time are left out, because the new policy may have learned from their events.
     """
     ours = shown.filter(pc.is_in(shown.column("applicant_id"), pa.array(list(applicants), pa.string())))
-    decided = pc.equal(ours.column("policy"), OVERSEEN)
-    plain = ours.filter(pc.and_(pc.is_null(ours.column("preference")), pc.invert(decided)))
+    changed = pc.is_in(ours.column("policy"), pa.array([OVERSEEN, REMEMBERED]))
+    of_ranking = pc.and_(pc.is_null(ours.column("preference")), pc.invert(changed))
+    total = ours.num_rows
+    ours, plain = ours.append_column(PLAIN, of_ranking), ours.filter(of_ranking)
     recent = plain
     if after is not None:
-        recent = plain.filter(pc.greater(plain.column("at"), pa.scalar(after, plain.schema.field("at").type)))
-    newest = recent.sort_by([("at", "ascending"), ("key", "ascending")])[-NEWEST:]
-    kept = list(exposures(newest))
-    hidden, rewards, unshown = _outcomes(kept, events, values)
+        since = pa.scalar(after, plain.schema.field("at").type)
+        recent = plain.filter(pc.greater(plain.column("at"), since))
+        ours = ours.filter(pc.greater(ours.column("at"), since))
+    newest = ours.sort_by([("at", "ascending"), ("key", "ascending")])[-NEWEST:]
+    every = list(exposures(newest.drop_columns([PLAIN])))
+    kept = np.flatnonzero(newest.column(PLAIN).to_numpy()).tolist()
+    hidden, rewards, unshown = _outcomes(every, events, values)
     return LoggedLists(
-        kept,
-        hidden,
-        rewards,
-        with_preference=ours.num_rows - plain.num_rows,
-        of_others=shown.num_rows - ours.num_rows,
+        [every[row] for row in kept],
+        [hidden[row] for row in kept],
+        [rewards[row] for row in kept],
+        with_preference=total - plain.num_rows,
+        of_others=shown.num_rows - total,
         before=plain.num_rows - recent.num_rows,
         unshown_events=unshown,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
@@ -12,7 +13,15 @@ from dynaq.errors import InputError
 from dynaq.feedback.answers import EVENT_LABELS, settle
 from dynaq.judging.judgement import LABEL_VALUES
 from dynaq.sequential.dynamics_model import LearnedDynamics
-from dynaq.sequential.people import NO_JOB, Array, Indices
+from dynaq.sequential.history import Change
+from dynaq.sequential.people import (
+    NO_JOB,
+    Array,
+    Indices,
+    families_of,
+    median_squared,
+    squared_distances,
+)
 from dynaq.tensor_cache import TensorCache
 
 SECONDS_PER_DAY = 86_400.0
@@ -31,19 +40,71 @@ def learn_from_events(events: pa.Table, cache: TensorCache, families: Indices) -
 
     Raises InputError when no event is left.
     """
-    known = set(cache.applicant_ids)
-    rows = [
-        (applicant, at, cache.job_index(job), LABEL_VALUES[EVENT_LABELS[event]])
-        for (applicant, job), (event, at) in settle(events).items()
-        if applicant in known and cache.has_job(job)
-    ]
-    if not rows:
-        raise InputError("no event is of an applicant and a job of this store; there is nothing to learn from")
-    rows.sort()
-    applicants = list(dict.fromkeys(applicant for applicant, *_ in rows))
-    own = [[row[1:] for row in rows if row[0] == applicant] for applicant in applicants]
-    cosines = np.stack([cache.calculate_cosine_similarities(name) for name in applicants]).astype(np.float64)
-    learned = LearnedDynamics(_expected(cosines, own), families, job_embedding(cache).double().numpy())
+    return _learn(_Told.of(events, cache), families, job_embedding(cache).double().numpy())
+
+
+def change_in(events: pa.Table, cache: TensorCache) -> Change:
+    """What `learn_from_events` finds in the same events, for `dynaq.sequential.history.remembered`.
+
+    Families are those of `families_of`. The tables that this takes grow with the square of the cache's jobs; give it a
+    cache of the jobs that the events are about. Raises InputError when no event is left.
+    """
+    told, embedding = _Told.of(events, cache), job_embedding(cache).double().numpy()
+    learned = _learn(told, families_of(embedding), embedding)
+    now = learned.dynamics()
+    return Change(
+        cost=learned.cost,
+        recovery=now.recovery,
+        drift=float(now.drifts[0]),
+        reward_per_cosine=max(told.slope, 0.0),
+        far=median_squared(squared_distances(embedding)),
+    )
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Events by person, and the line through all of them by their cosines.
+
+    own: of each person (time, job, reward) by time. cosines: `[people, n_jobs]`. mean, centre: of rewards and cosines.
+    slope: reward per cosine.
+    """
+
+    own: list[list[tuple[datetime, int, float]]]
+    cosines: Array
+    mean: float
+    centre: float
+    slope: float
+
+    @classmethod
+    def of(cls, events: pa.Table, cache: TensorCache) -> _Told:
+        known = set(cache.applicant_ids)
+        rows = [
+            (applicant, at, cache.job_index(job), LABEL_VALUES[EVENT_LABELS[event]])
+            for (applicant, job), (event, at) in settle(events).items()
+            if applicant in known and cache.has_job(job)
+        ]
+        if not rows:
+            raise InputError("no event is of an applicant and a job of this store; there is nothing to learn from")
+        by_person: dict[str, list[tuple[datetime, int, float]]] = {}
+        for applicant, *event in sorted(rows):
+            by_person.setdefault(applicant, []).append((event[0], event[1], event[2]))
+        own = list(by_person.values())
+        cosines = np.stack([cache.calculate_cosine_similarities(name) for name in by_person]).astype(np.float64)
+        at = np.array([cosines[person, job] for person, done in enumerate(own) for _, job, _ in done])
+        rewards = np.array([reward for done in own for *_, reward in done])
+        spread = float(at.var())
+        slope = float(((at - at.mean()) * (rewards - rewards.mean())).mean()) / spread if spread > 0.0 else 0.0
+        return cls(own, cosines, float(rewards.mean()), float(at.mean()), slope)
+
+    @property
+    def expected(self) -> Array:
+        """`[people, n_jobs]`, by least squares over the events; their mean where all cosines are alike."""
+        expected: Array = self.mean + self.slope * (self.cosines - self.centre)
+        return expected
+
+
+def _learn(told: _Told, families: Indices, embedding: Array) -> LearnedDynamics:
+    own, learned = told.own, LearnedDynamics(told.expected, families, embedding)
     prior, people = learned.prior, np.arange(len(own))
     for nth in range(max(map(len, own))):
         jobs, rewards, gaps = np.full(len(own), NO_JOB), np.full(len(own), np.nan), np.zeros(len(own))
@@ -55,13 +116,3 @@ def learn_from_events(events: pa.Table, cache: TensorCache, families: Indices) -
         learned.look(jobs, prior[people, jobs], rewards)
     learned.fit()
     return learned
-
-
-def _expected(cosines: Array, own: list[list[tuple[datetime, int, float]]]) -> Array:
-    """`[people, n_jobs]`, by least squares over the events; their mean where all cosines are alike."""
-    at = np.array([cosines[person, job] for person, done in enumerate(own) for _, job, _ in done])
-    rewards = np.array([reward for done in own for *_, reward in done])
-    spread = float(at.var())
-    slope = float(((at - at.mean()) * (rewards - rewards.mean())).mean()) / spread if spread > 0.0 else 0.0
-    expected: Array = rewards.mean() + slope * (cosines - at.mean())
-    return expected

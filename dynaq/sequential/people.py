@@ -42,6 +42,7 @@ Mask = npt.NDArray[np.bool_]
 FLOOR = min(LABEL_VALUES.values())
 POOR = 0.25  # a reward below it is a poor job: nearer to a click than to a save
 NO_JOB = -1  # in a list that is shorter than others
+FAMILY_DISTANCE = 0.7  # within which jobs are of one family
 FAMILY_SPREAD = 1.0  # deviation of the logarithm of a family's closing rate
 
 
@@ -84,7 +85,7 @@ class PersonConfig:
 DYNAMICS = ("satiation", "drift", "depletion", "patience")
 
 
-def families_of(embedding: npt.NDArray[np.floating], distance: float = 0.7) -> Indices:
+def families_of(embedding: npt.NDArray[np.floating], distance: float = FAMILY_DISTANCE) -> Indices:
     """Job families by similarity: a job joins the first family whose first job is within `distance`, `[n_jobs]`.
 
     embedding: `[n_jobs, d]`, as `dynaq.agent.pair_features.job_embedding` makes it.
@@ -100,19 +101,30 @@ def families_of(embedding: npt.NDArray[np.floating], distance: float = 0.7) -> I
     return found
 
 
-def squared_distances(embedding: npt.NDArray[np.floating]) -> Array:
-    """Of every pair of rows, `[n, n]`."""
-    norms = np.square(embedding).sum(1)
-    squared: Array = np.maximum(norms[:, None] + norms - 2.0 * embedding @ embedding.T, 0.0).astype(np.float64)
+def squared_distances(rows: npt.NDArray[np.floating], columns: npt.NDArray[np.floating] | None = None) -> Array:
+    """Of every pair of a row with a column `[rows, columns]`; without columns, of every pair of rows."""
+    others = rows if columns is None else columns
+    norms, other_norms = np.square(rows).sum(1), np.square(others).sum(1)
+    squared: Array = np.maximum(norms[:, None] + other_norms - 2.0 * rows @ others.T, 0.0).astype(np.float64)
     return squared
 
 
+def median_squared(squared: Array) -> float:
+    """Squared distance of the median pair of a catalogue; 1 where all jobs are alike. squared: `[n_jobs, n_jobs]`."""
+    return float(np.median(squared)) or 1.0
+
+
+def rewards_at(squared: Array, far: float) -> Array:
+    """What a job is worth to somebody whose interest is another job, by their squared distance: 1 at none, and FLOOR
+    from `far` on, which is the median pair of the catalogue."""
+    worth: Array = FLOOR + (1.0 - FLOOR) * np.maximum(1.0 - squared / far, 0.0)
+    return worth
+
+
 def similar_rewards(embedding: npt.NDArray[np.floating]) -> Array:
-    """What a job is worth to somebody whose interest is another job, `[n_jobs, n_jobs]`: 1 for itself, and falling with
-    their squared distance to FLOOR for two jobs that are no nearer than the median pair of the catalogue."""
+    """`rewards_at` for every pair of jobs of a catalogue, `[n_jobs, n_jobs]`, 1 for a job itself."""
     squared = squared_distances(embedding)
-    far = float(np.median(squared)) or 1.0
-    similar: Array = FLOOR + (1.0 - FLOOR) * np.maximum(1.0 - squared / far, 0.0)
+    similar = rewards_at(squared, median_squared(squared))
     np.fill_diagonal(similar, 1.0)
     return similar
 

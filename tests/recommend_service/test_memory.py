@@ -1,0 +1,236 @@
+"""Lists that take account of what the applicant has just seen, over HTTP: in the test's process, and on Ray Serve."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from bench.recommend import served
+from dynaq.encoder import Encoder
+from dynaq.feedback.events import REMEMBERED, FeedbackEvent, exposures
+from dynaq.feedback.exposure_policy import rank_probabilities
+from dynaq.layout import BLOCK_DIM, EXTENDED
+from dynaq.records import Candidate, Job
+from dynaq.stores import open_feedback, open_store
+from recommend_service import memory
+from recommend_service.catalogue import Catalogue
+from tests.support.recommend_market import config, make_run, serving
+
+FAMILIES, EACH, PEOPLE = 6, 8, 16
+JOB_IDS = tuple(f"j{job:02d}" for job in range(FAMILIES * EACH))
+NAMES = tuple(f"p{person:02d}" for person in range(PEOPLE))
+START = datetime.now(UTC) - timedelta(days=400)
+BEST = 2  # the family that agents prefer; the next one follows it
+
+
+def family(job_id: str) -> int:
+    return int(job_id[1:]) // EACH
+
+
+def make_store(uri: Path) -> str:
+    """Six kinds of jobs, and people who resemble all of them."""
+    rng = np.random.default_rng(0)
+    kinds = rng.standard_normal((FAMILIES, BLOCK_DIM)) / BLOCK_DIM**0.5
+
+    def near(centres: np.ndarray) -> np.ndarray:
+        return (centres + 0.1 * rng.standard_normal(centres.shape) / BLOCK_DIM**0.5).astype(np.float32)
+
+    encoder = Encoder()
+    with open_store(uri, create=True) as store:
+        store.put_meta(layout="extended", encoder=encoder.name, encoder_revision=encoder.revision)
+        store.put_records("job", (Job(id=job, title=f"Job {job}", description="What is done.") for job in JOB_IDS))
+        store.put_records("candidate", (Candidate(id=name, bio=f"I am {name}") for name in NAMES))
+        of = kinds[[family(job) for job in JOB_IDS]]
+        store.put_vectors("job", JOB_IDS, {block: near(of) for block in EXTENDED.action}, JOB_IDS)
+        alike = np.repeat((kinds * np.linspace(1.0, 0.5, FAMILIES)[:, None]).sum(0)[None], PEOPLE, axis=0)
+        store.put_vectors("candidate", NAMES, {block: near(alike) for block in EXTENDED.state}, NAMES)
+    return str(uri)
+
+
+def make_agents(path: Path) -> str:
+    """Of the first people: all jobs of a family are worth about the same, and the families differ by a tenth."""
+    order = [(family(job) - BEST) % FAMILIES for job in JOB_IDS]
+    q = 5.0 - np.array(order) / 10 - np.arange(len(JOB_IDS)) / 1000
+    return make_run(path, dict.fromkeys(NAMES[:4], q.astype(np.float32)), JOB_IDS)
+
+
+def told(tires: bool) -> list[dict[str, Any]]:
+    """All but the first two people look at each family in turn, in bouts of four jobs on every tenth day.
+
+    Who tires wants only the first two of a bout.
+    """
+    return [
+        {
+            "applicant_id": name,
+            "job_id": JOB_IDS[(bout % FAMILIES) * EACH + (bout // FAMILIES) * 4 + nth],
+            "event": "ignore" if tires and nth >= 2 else "apply",
+            "at": (START + timedelta(days=10 * bout, minutes=nth + person)).isoformat(),
+        }
+        for person, name in enumerate(NAMES[2:])
+        for bout in range(2 * FAMILIES)
+        for nth in range(4)
+    ]
+
+
+def tell(store: str, tires: bool) -> None:
+    with open_feedback(store) as opened:
+        opened.add_feedback(
+            FeedbackEvent(**one | {"at": datetime.fromisoformat(one["at"]), "source": "", "key": str(key)})
+            for key, one in enumerate(told(tires))
+        )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    return make_store(tmp_path / "store")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    make_agents(tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def client(store: str, run: Path) -> Iterator[TestClient]:
+    tell(store, tires=True)
+    with serving(config(store, run, memory=True)) as client:
+        yield client
+
+
+def answer(client: Any, applicant: str = "p00", **query: Any) -> dict[str, Any]:
+    response = client.get(f"/v1/applicants/{applicant}/recommendations", params=query)
+    assert response.status_code == 200, response.text
+    found: dict[str, Any] = response.json()
+    return found
+
+
+def families(client: Any, applicant: str = "p00", **query: Any) -> list[int]:
+    return [family(one["job_id"]) for one in answer(client, applicant, **query)["recommendations"]]
+
+
+def say(client: Any, job: str, event: str, applicant: str = "p00") -> None:
+    sent = client.post("/v1/feedback", json={"applicant_id": applicant, "job_id": job, "event": event})
+    assert sent.status_code == 201, sent.text
+
+
+def without_key(body: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if name != "exposure"}
+
+
+def test_after_not_for_me_the_jobs_of_its_family_fall_and_undo_brings_them_back(client: TestClient) -> None:
+    before = answer(client, k=20)
+    assert families(client, k=EACH) == [BEST] * EACH
+    say(client, before["recommendations"][0]["job_id"], "ignore")
+    assert BEST not in families(client, k=EACH)
+    assert BEST in families(client, k=len(JOB_IDS))  # they fall, and are not hidden
+    said = {part["how"] for part in answer(client)["parts"]}
+    assert "kinds of jobs moved by what the applicant acted on lately" in said
+    say(client, before["recommendations"][0]["job_id"], "undo")
+    assert without_key(answer(client, k=20)) == without_key(before)
+
+
+def test_someone_without_an_agent_gets_lists_by_their_history_too(client: TestClient) -> None:
+    client.post("/v1/applicants", json={"id": "new", "bio": "I am new."})
+    first = families(client, "new", k=1)[0]
+    say(client, answer(client, "new", k=1)["recommendations"][0]["job_id"], "ignore", "new")
+    assert first not in families(client, "new", k=EACH)
+
+
+def test_what_was_seen_long_ago_no_longer_counts(client: TestClient) -> None:
+    before, old = answer(client, k=20), {"at": (START + timedelta(days=1)).isoformat()}
+    job = before["recommendations"][-1]["job_id"]
+    sent = client.post("/v1/feedback", json={"applicant_id": "p00", "job_id": job, "event": "save"} | old)
+    assert sent.status_code == 201
+    after = answer(client, k=20)["recommendations"]
+    assert [one["job_id"] for one in after] == [one["job_id"] for one in before["recommendations"]]
+
+
+def test_while_events_show_no_change_lists_are_those_without_a_memory(store: str, run: Path) -> None:
+    tell(store, tires=False)
+    found = []
+    for on in (False, True):
+        with serving(config(store, run, memory=on, explore=True)) as client:
+            found.append([without_key(answer(client, name, k=20, explain=True)) for name in NAMES])
+    assert found[0] == found[1]
+    with open_store(store, read_only=True) as opened:
+        kept = list(exposures(opened.exposures()))
+    half = len(kept) // 2
+    assert [one.propensities for one in kept[:half]] == [one.propensities for one in kept[half:]]
+    assert REMEMBERED not in {one.policy for one in kept}
+
+
+def test_exposures_have_the_probabilities_of_the_order_by_history_and_say_so(store: str, run: Path) -> None:
+    tell(store, tires=True)
+    with serving(config(store, run, memory=True)) as client:
+        job = answer(client, k=1)["recommendations"][0]["job_id"]
+        say(client, job, "ignore")
+        order = [one["job_id"] for one in answer(client, k=100)["recommendations"]]
+    with serving(config(store, run, memory=True, explore=True)) as client:
+        shown = answer(client, k=10, explain=True)
+        again = answer(client, k=10, explain=True)
+    assert again["recommendations"] == shown["recommendations"]
+    with open_store(store, read_only=True) as opened:
+        kept = {one.key: one for one in exposures(opened.exposures())}[shown["exposure"]]
+    assert kept.policy == REMEMBERED
+    chances = rank_probabilities(len(order))
+    assert kept.propensities == tuple(chances[order.index(one), rank] for rank, one in enumerate(kept.job_ids))
+    assert {one["job_id"]: one["explanation"]["q"] for one in shown["recommendations"]} == {
+        one: pytest.approx(5.0 - ((family(one) - BEST) % FAMILIES) / 10 - JOB_IDS.index(one) / 1000, abs=1e-5)
+        for one in kept.job_ids
+    }
+
+
+def test_what_is_learned_from_and_ranked_anew_is_bounded(
+    store: str, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell(store, tires=True)
+    parts: list[tuple[int, int]] = []
+    part = Catalogue.part
+
+    def counted(catalogue: Catalogue, rows: np.ndarray, applicants: tuple[str, ...] = ()) -> Any:
+        parts.append((len(rows), len(applicants)))
+        return part(catalogue, rows, applicants)
+
+    monkeypatch.setattr(Catalogue, "part", counted)
+    for name, most in (("LEARNED_JOBS", 20), ("LEARNED_PEOPLE", 12), ("OWN_EVENTS", 15)):
+        monkeypatch.setattr(memory, name, most)
+    with serving(config(store, run, memory=True)) as client:
+        answer(client, NAMES[2])
+    assert parts[0] == (20, 12)
+    assert parts[1:] == [(len(JOB_IDS) + 15, 0)]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_service_learns_from_its_own_feedback_that_people_tire_and_shows_other_families(tmp_path: Path) -> None:
+    make_store(tmp_path / "store")
+    make_agents(tmp_path / "run")
+    with (
+        served(tmp_path, memory=True, explore=False, poll_seconds=0.2) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        first = answer(client, k=EACH)
+        assert {family(one["job_id"]) for one in first["recommendations"]} == {BEST}
+        assert client.post("/v1/feedback", json={"events": told(tires=True)}).status_code == 201
+        next_run = make_agents(tmp_path / "run")  # the run that it picks up next is when it learns
+        until(lambda: client.get("/readyz").json()["run_id"] == next_run)
+        say(client, first["recommendations"][0]["job_id"], "ignore")
+        until(lambda: BEST not in families(client, k=EACH))
+        say(client, first["recommendations"][0]["job_id"], "undo")
+        assert families(client, k=EACH) == [BEST] * EACH

@@ -42,11 +42,13 @@ LEAST_EVENTS = 20  # before any change is believed
 class LearnedDynamics:
     """Learned from what a block of people did, over jobs of `families` `[n_jobs]`.
 
-    prior: `[people, n_jobs]`, rewards expected before the first answer. embedding: `[n_jobs, d]`.
+    prior: `[people, n_jobs]`, rewards expected before the first answer. embedding: `[n_jobs, d]`. likes_raise: whether
+    the slope on what a person liked otherwise is left out where it is negative: in a family of near-duplicates, all
+    others' rewards together are a job's own with the sign changed, and would explain everything.
     """
 
-    def __init__(self, prior: Array, families: Indices, embedding: Array) -> None:
-        self._families, self.prior = families, prior
+    def __init__(self, prior: Array, families: Indices, embedding: Array, *, likes_raise: bool = False) -> None:
+        self._families, self.prior, self._likes_raise = families, prior, likes_raise
         self.similar = similar_rewards(embedding)
         near = np.exp(squared_distances(embedding) / (-2.0 * TASTE_LENGTH**2))
         self._covariance = TASTE_VARIANCE * near + FAMILY_VARIANCE * (families[:, None] == families)
@@ -131,6 +133,8 @@ class LearnedDynamics:
             target = np.zeros(every.shape[1])
             target[[-1, 2 + kinds + d]] = 1.0, -1.0
             own = [0, 1, 2 + d]
+            if self._likes_raise and _fitted(products, own, target)[0][1] < 0.0:
+                own.remove(1)
             fits.append((_criterion(_fitted(products, own, target)[1], n, int(d > 0)), 0, d, 0.0))
             for r in range(len(RECOVERIES)):
                 weights, error = _fitted(products, [*own, 2 + 2 * kinds + r], target)

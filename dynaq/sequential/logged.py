@@ -104,7 +104,7 @@ class _Told:
 
 
 def _learn(told: _Told, families: Indices, embedding: Array) -> LearnedDynamics:
-    own, learned = told.own, LearnedDynamics(told.expected, families, embedding)
+    own, learned = told.own, LearnedDynamics(told.expected, families, embedding, likes_raise=True)
     prior, people = learned.prior, np.arange(len(own))
     for nth in range(max(map(len, own))):
         jobs, rewards, gaps = np.full(len(own), NO_JOB), np.full(len(own), np.nan), np.zeros(len(own))

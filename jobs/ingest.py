@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -15,17 +15,21 @@ from dynaq.encoder import Encoder
 from dynaq.errors import InputError
 from dynaq.ingest import (
     Counts,
+    EventReport,
     IngestReport,
     InputOptions,
     NothingAccepted,
+    ingest_events,
     ingest_files,
     ingest_market,
     parse_mappings,
     require_records,
 )
 from dynaq.ingest.documents import is_document
+from dynaq.ingest.event_logs import NoEventAccepted
+from dynaq.ingest.report import RejectionGroup
 from dynaq.markets import Market, onet_market
-from dynaq.stores import Store, open_store
+from dynaq.stores import Store, open_feedback, open_store
 from dynaq.stores.segments import STORE_FILE
 from jobs.cli import run_verb
 from jobs.steps.embed import change_encoder, embedding_with, language_lines
@@ -52,6 +56,10 @@ def main(
     candidates: Annotated[
         list[str] | None,
         typer.Option(help="files as for --jobs; folders or files of .pdf, .docx, .txt, .html, one person each"),
+    ] = None,
+    events: Annotated[
+        list[str] | None,
+        typer.Option(help="logs of what applicants did (applicant, job, event, time): files as for --jobs, alone"),
     ] = None,
     map_: Annotated[
         list[str] | None,
@@ -96,13 +104,19 @@ def main(
             raise InputError("--resume-endpoint reads documents, and --candidates names none")
         check_url(resume_endpoint)
     if re_embed:
-        if jobs or candidates or onet or dry_run:
+        if jobs or candidates or events or onet or dry_run:
             raise InputError(
                 "--re-embed changes the vectors of what the store holds; ingest files in a run of their own"
             )
         change_encoder(store, encoder, layout, keep_personal)
         return
     there = _is_there(store)
+    if events:
+        if jobs or candidates or onet:
+            raise InputError("--events is about applicants and jobs of the store; ingest these in a run before it")
+        mappings = parse_mappings(map_ or [], events=True)
+        _ingest_events(store, events, InputOptions(mappings, encoding, delimiter, sheet, limit=limit), dry_run)
+        return
     if not (jobs or candidates or onet or there):
         raise InputError("nothing to ingest; name files with --jobs or --candidates, or O*NET's tables with --onet")
     if onet and (jobs or candidates):
@@ -159,6 +173,45 @@ def _ingest(
     if market is not None:
         say(market.attribution)
     say(f"store: {shown}")
+
+
+def _ingest_events(store: str, files: list[str], options: InputOptions, dry_run: bool) -> None:
+    """Add logs of events to the store's feedback, and print the outcome."""
+    with open_store(store, read_only=True) as opened:
+        applicants, jobs = set(opened.ids("candidate")), set(opened.ids("job"))
+    try:
+        with nullcontext() if dry_run else open_feedback(store) as feedback:
+            report = ingest_events(feedback, files, applicants, jobs, options)
+    except NoEventAccepted as error:
+        _say_events(error.report)
+        raise
+    _say_events(report, dry_run)
+    if dry_run:
+        say("nothing was written")
+
+
+def _say_events(report: EventReport, dry_run: bool = False) -> None:
+    for note in report.notes:
+        say(note)
+    if report.first is not None and report.last is not None:
+        new = "" if dry_run else f" ({report.new} new, {report.accepted - report.new} there already or twice)"
+        say(
+            f"events: {report.accepted} accepted{new}, {report.rejected} rejected; of {report.applicants} applicants, "
+            f"{report.first.isoformat(timespec='seconds')} to {report.last.isoformat(timespec='seconds')}"
+        )
+    _say_groups(report.groups)
+    for path in report.rejected_files:
+        say(f"rejected records are listed in {path}")
+
+
+def _say_groups(groups: Sequence[RejectionGroup]) -> None:
+    """Why records were rejected, the most frequent reasons first."""
+    for group in groups[:SHOWN_GROUPS]:
+        first = group.example
+        say(f"  rejected: {group.count} × {first.reason} (first: {first.file.name} line {first.line})")
+    if len(groups) > SHOWN_GROUPS:
+        rest = sum(group.count for group in groups[SHOWN_GROUPS:])
+        say(f"  rejected: {rest} more for {len(groups) - SHOWN_GROUPS} other reasons")
 
 
 @contextmanager
@@ -248,12 +301,7 @@ def _say(report: IngestReport) -> None:
     if report.alike:
         pairs = ", ".join(f"{one} as {first}" for one, first in report.alike)
         say(f"  for example {pairs}; candidates' records have no place for a link")
-    for group in report.groups[:SHOWN_GROUPS]:
-        first = group.example
-        say(f"  rejected: {group.count} × {first.reason} (first: {first.file.name} line {first.line})")
-    if len(report.groups) > SHOWN_GROUPS:
-        rest = sum(group.count for group in report.groups[SHOWN_GROUPS:])
-        say(f"  rejected: {rest} more for {len(report.groups) - SHOWN_GROUPS} other reasons")
+    _say_groups(report.groups)
     for line in report.advice:
         say(line)
     for path in report.rejected_files:

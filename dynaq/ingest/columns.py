@@ -16,11 +16,12 @@ from dynaq.errors import InputError
 from dynaq.field_names import normalise
 from dynaq.layout import CANDIDATE_BLOCKS, JOB_BLOCKS
 
-RecordKind = Literal["jobs", "candidates"]
+RecordKind = Literal["jobs", "candidates", "events"]
 
 FIELDS: dict[str, tuple[str, ...]] = {
     "jobs": ("id", "title", "description", "technical_skills", "soft_skills", "experience_requirements", "metadata"),
     "candidates": ("id", "bio", "hard_skills", "skills", "soft_skills", "experience"),
+    "events": ("applicant_id", "job_id", "event", "at"),
 }
 VECTOR_FIELDS: dict[str, frozenset[str]] = {
     "jobs": frozenset(JOB_BLOCKS.values()),
@@ -74,6 +75,13 @@ _ALIASES: dict[str, dict[str, str]] = {
         "последняя нынешняя должность, последняя/нынешняя должность, желаемая должность, "
         "ищет работу на должность, berufserfahrung, position actuelle, expérience, experiencia, puesto, 职位",
     },
+    "events": {
+        "applicant_id": "applicant, candidate_id, candidate, user_id, user, person_id, person, member_id, resume_id, "
+        "visitor_id, bewerber_id, id соискателя",
+        "job_id": "job, posting_id, vacancy_id, position_id, item_id, item, ad_id, stellen_id, id вакансии",
+        "event": "event_type, type, action, interaction, interaction_type, activity, behavior, ereignis, событие",
+        "at": "time, timestamp, event_time, occurred_at, created_at, date, datetime, ts, zeit, время",
+    },
 }
 # Text that is appended to a field's main column, or makes up the field where there is no main column.
 _ADDED: dict[str, dict[str, str]] = {
@@ -85,6 +93,7 @@ _ADDED: dict[str, dict[str, str]] = {
         "bio": "education, projects, certifications, certificates, languages, образование, образование и вуз, "
         "ausbildung, formation, educación, educacion",
     },
+    "events": {},
 }  # fmt: skip
 
 
@@ -242,26 +251,31 @@ def shown(columns: Sequence[str], limit: int = 30) -> str:
     return names + (f" and {len(columns) - limit} more" if len(columns) > limit else "")
 
 
-def parse_mappings(options: Sequence[str], *, jobs: bool, candidates: bool) -> dict[RecordKind, ColumnMapping]:
+def parse_mappings(
+    options: Sequence[str], *, jobs: bool = False, candidates: bool = False, events: bool = False
+) -> dict[RecordKind, ColumnMapping]:
     """Parse `title=job_title,description=text` and `candidates.bio=about` into one mapping per kind.
 
     Args:
         options: values of `--map`. A field that is named twice is joined from both columns.
         jobs: whether files of jobs are read.
         candidates: whether files of candidates are read.
+        events: whether logs of events are read.
 
     Raises InputError on an unknown field, and on one that both kinds have while files of both are read.
     """
-    given: list[RecordKind] = [*(["jobs"] if jobs else []), *(["candidates"] if candidates else [])]  # type: ignore[list-item]
+    kinds: dict[RecordKind, bool] = {"jobs": jobs, "candidates": candidates, "events": events}
+    given = [kind for kind, read in kinds.items() if read]
     fields = sorted({field for kind in FIELDS for field in FIELDS[kind]})
-    start = re.compile(rf"(?:^|,)\s*((?:jobs\.|candidates\.)?(?:{'|'.join(fields)}))\s*=")
+    start = re.compile(rf"(?:^|,)\s*((?:jobs\.|candidates\.|events\.)?(?:{'|'.join(fields)}))\s*=")
     found: dict[str, dict[str, tuple[str, ...]]] = {kind: {} for kind in given}
     for option in options:
         starts = list(start.finditer(option))
         if not starts or starts[0].start() != 0:
             raise InputError(
                 f"--map {option!r} is not field=column[,field=column…]; the fields of a job are "
-                f"{', '.join(FIELDS['jobs'])}, those of a candidate {', '.join(FIELDS['candidates'])}"
+                f"{', '.join(FIELDS['jobs'])}, those of a candidate {', '.join(FIELDS['candidates'])}, "
+                f"those of an event {', '.join(FIELDS['events'])}"
             )
         for match, following in zip(starts, [*starts[1:], None], strict=True):
             column = option[match.end() : following.start() if following else None].strip()

@@ -18,6 +18,7 @@ from dynaq.ingest.columns import FIELDS, RecordKind, shown
 logger = logging.getLogger(__name__)
 
 SHOWN_REJECTIONS = 20
+LISTED_REJECTIONS = 100_000
 _VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
 
 
@@ -102,7 +103,10 @@ class NothingAccepted(InputError):
 
 @dataclass
 class RejectedRecords:
-    """Rejections by reason, and `rejected.jsonl` beside each input that has any, replaced atomically at the end."""
+    """Rejections by reason, and `rejected.jsonl` beside each input that has any, replaced atomically at the end.
+
+    The first LISTED_REJECTIONS of a folder are listed there, and all are counted.
+    """
 
     first: list[Rejection] = field(default_factory=list)
     written: set[Path] = field(default_factory=set)
@@ -121,7 +125,8 @@ class RejectedRecords:
         entry: dict[str, Any] = {"file": path.name, "line": line, "reason": reason}
         if isinstance(id_, (str, int)):
             entry["id"] = id_ if isinstance(id_, int) else id_[:200]
-        self._lines[path.parent].append(json.dumps(entry))
+        if len(self._lines[path.parent]) < LISTED_REJECTIONS:
+            self._lines[path.parent].append(json.dumps(entry))
 
     def groups(self) -> tuple[RejectionGroup, ...]:
         """Rejections by reason, the most frequent first."""

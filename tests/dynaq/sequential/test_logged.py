@@ -10,8 +10,10 @@ from dynaq.errors import InputError
 from dynaq.feedback.events import FEEDBACK_SCHEMA
 from dynaq.sequential.dynamics_model import LearnedDynamics
 from dynaq.sequential.logged import learn_from_events
+from dynaq.sequential.people import People, PersonConfig, similar_rewards
 from tests.support.toy_market import ToyMarket
 
+NAMES = [f"p{i}" for i in range(16)]
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -44,6 +46,30 @@ def told(market: ToyMarket, tires: bool) -> LearnedDynamics:
 def test_people_who_ignore_what_they_have_just_seen_are_found_to_tire(market: ToyMarket) -> None:
     assert told(market, tires=True).cost > 0.1
     assert told(market, tires=False).cost == 0.0
+
+
+def test_near_duplicates_do_not_hide_that_people_tire() -> None:
+    """All others of a family together are a job's own reward with its sign changed, which must not explain it."""
+    jobs, rng = 24, np.random.default_rng(0)
+    families = np.arange(jobs) // 4
+    embedding = np.eye(6, 8)[families] + 0.01 * rng.standard_normal((jobs, 8))
+    people = People(PersonConfig(satiation=0.4), NAMES, families, similar_rewards(embedding), 0)
+    base = np.where(rng.random((len(NAMES), 6)) < 0.5, 0.9, 0.1)[:, families]
+    costs = []
+    learners = [LearnedDynamics(np.full(base.shape, 0.4), families, embedding, likes_raise=on) for on in (False, True)]
+    for _ in range(4):
+        for _ in range(5):
+            seen = np.array([rng.choice(np.flatnonzero(row)) for row in people.open])
+            rewards = people.look(seen, base[np.arange(len(NAMES)), seen])
+            for learner in learners:
+                learner.look(seen, np.full(len(NAMES), 0.4), rewards)
+        gaps = people.end_session()
+        for learner in learners:
+            learner.rest(gaps)
+    for learner in learners:
+        learner.fit()
+        costs.append(learner.cost)
+    assert costs[0] < 0.1 < 0.25 < costs[1]
 
 
 def test_events_of_nobody_known_are_an_error_for_people(market: ToyMarket) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow as pa
 from dynaq.feedback.events import (
     EXPOSURE_SCHEMA,
     FEEDBACK_SCHEMA,
+    REMEMBERED,
     Event,
     Exposure,
     FeedbackEvent,
@@ -121,6 +123,13 @@ def test_left_out_are_lists_by_preference_of_others_and_from_before() -> None:
     assert (found.with_preference, found.of_others, found.before) == (1, 1, 2)
     assert [one.applicant_id for one in found.exposures] == ["bob"]
     assert found.rewards == [[1.0]]
+
+
+def test_what_a_list_led_to_that_is_left_out_is_credited_to_no_list_before_it() -> None:
+    by_history = replace(shown(10, "a", "b"), policy=REMEMBERED)
+    found = logged([shown(0, "a", "b"), by_history], [did(5, "click", "b"), did(11, "apply", "a")])
+    assert (len(found), found.with_preference, found.rewards) == (1, 1, [[0.0, 0.0]])
+    assert found.unshown_events == 0
 
 
 def test_someone_without_an_agent_has_no_ranking_and_no_lists_are_no_log() -> None:

@@ -61,7 +61,7 @@ class AnswerList(BaseModel):
 
 
 class ExposureShown(BaseModel):
-    """A list that an applicant was shown. policy: the run that ranked it, `warm-start` or `overseen`."""
+    """A list that an applicant was shown. policy: the run that ranked it, `warm-start`, `overseen` or `remembered`."""
 
     key: str
     at: datetime

@@ -86,15 +86,15 @@ class _Told:
         if not rows:
             raise InputError("no event is of an applicant and a job of this store; there is nothing to learn from")
         by_person: dict[str, list[tuple[datetime, int, float]]] = {}
-        for applicant, *event in sorted(rows):
-            by_person.setdefault(applicant, []).append((event[0], event[1], event[2]))
+        for applicant, at, job, reward in sorted(rows):
+            by_person.setdefault(applicant, []).append((at, job, reward))
         own = list(by_person.values())
         cosines = np.stack([cache.calculate_cosine_similarities(name) for name in by_person]).astype(np.float64)
-        at = np.array([cosines[person, job] for person, done in enumerate(own) for _, job, _ in done])
-        rewards = np.array([reward for done in own for *_, reward in done])
-        spread = float(at.var())
-        slope = float(((at - at.mean()) * (rewards - rewards.mean())).mean()) / spread if spread > 0.0 else 0.0
-        return cls(own, cosines, float(rewards.mean()), float(at.mean()), slope)
+        x = np.array([cosines[person, job] for person, done in enumerate(own) for _, job, _ in done])
+        y = np.array([reward for done in own for *_, reward in done])
+        spread = float(x.var())
+        slope = float(((x - x.mean()) * (y - y.mean())).mean()) / spread if spread > 0.0 else 0.0
+        return cls(own, cosines, float(y.mean()), float(x.mean()), slope)
 
     @property
     def expected(self) -> Array:

@@ -1,8 +1,9 @@
 """Which agents know best what a person does next: the next job that they act on positively, split by time.
 
-    python -m bench.next_item [--applicants 32] [--sessions 12] [--from 4] [--dynamics satiation,none,together]
+    python -m bench.next_item [--jobs 0] [--applicants 32] [--sessions 12] [--from 4] [--dynamics none,satiation]
 
-Simulated people (`dynaq.sequential.people`) on ESCO with postings, as in `bench.sequence`, visit a service that draws
+Simulated people (`dynaq.sequential.people`) on ESCO with postings, as in `bench.sequence`, or with `--jobs N` on N jobs
+of N / 10 kinds made of random vectors, which takes no embedding, visit a service that draws
 five jobs of the cosine's ranking (`dynaq.feedback.exposure_policy`), and the log holds one event per job that they
 looked at: apply, save, click or ignore, whichever is worth what is nearest to their reward. No agent chooses what is in
 the log. From session `--from` on, before each session, every agent has learned from the sessions before it and ranks
@@ -16,23 +17,61 @@ The agents are those of `bench.sequence`; what a service does with `memory: true
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from bench.sequence import AGENT_NAMES, LIST_SIZE, PEOPLE, Market, agents, load
+from dynaq.agent.pair_features import job_embedding
 from dynaq.evaluation.intervals import interval, paired_difference
 from dynaq.feedback.exposure_policy import explore
 from dynaq.judging.judgement import LABEL_VALUES
-from dynaq.sequential.people import DYNAMICS, NO_JOB, Array, Indices, Mask, People, PersonConfig
+from dynaq.layout import BLOCK_DIM, EXTENDED
+from dynaq.records import Candidate, Job
+from dynaq.sequential.people import DYNAMICS, NO_JOB, Array, Indices, Mask, People, PersonConfig, similar_rewards
 from dynaq.sequential.planning import PlanConfig
+from dynaq.stores import FloatArray, open_store
+from dynaq.tensor_cache import TensorCache
 
 COMPARED_AGENTS = ("cosine", "bandit", "history", "planning")
 PAIRS = (("bandit", "cosine"), ("history", "bandit"), ("planning", "history"))
 POSITIVE = LABEL_VALUES["SAVE"]
 RANKED = 10
 LOG_SHARPNESS = 0.7
+SPREAD = 0.3  # of a job around its kind's centre, and of a person around theirs
+
+
+def synthetic(folder: Path, jobs: int, applicants: int, seed: int = 0) -> Market:
+    """Kinds of ten nearly equal jobs, and people who look like three kinds that they want and three that they do not.
+
+    Of those that they want, they would apply to one and save two, and they ignore the others.
+    """
+    rng, kinds = np.random.default_rng(seed), jobs // 10
+    families = np.arange(jobs) % kinds
+    centres = rng.standard_normal((kinds, BLOCK_DIM)) / BLOCK_DIM**0.5
+    drawn = np.stack([rng.choice(kinds, 6, replace=False) for _ in range(applicants)])
+    worth = np.full((applicants, kinds), LABEL_VALUES["IGNORE"])
+    np.put_along_axis(worth, drawn[:, :3], [LABEL_VALUES[label] for label in ("APPLY", "SAVE", "SAVE")], 1)
+
+    def near(of: Array) -> FloatArray:
+        return (of + SPREAD * rng.standard_normal(of.shape) / BLOCK_DIM**0.5).astype(np.float32)
+
+    job_ids, names = [f"j{i}" for i in range(jobs)], [f"p{i}" for i in range(applicants)]
+    with open_store(folder, create=True) as store:
+        store.put_meta(layout="extended")
+        store.put_records("job", (Job(id=id_, title=id_) for id_ in job_ids))
+        store.put_records("candidate", (Candidate(id=id_, bio=id_) for id_ in names))
+        store.put_vectors("job", job_ids, {block: near(centres[families]) for block in EXTENDED.action}, job_ids)
+        mixed = centres[drawn].sum(1)
+        store.put_vectors("candidate", names, {block: near(mixed) for block in EXTENDED.state}, names)
+        cache = TensorCache.copy_from_database(store)
+    embedding = job_embedding(cache).double().numpy()
+    order = [cache.job_index(id_) for id_ in job_ids]
+    of_rows = np.empty(jobs, np.int64)
+    of_rows[order] = families
+    return Market(cache, names, worth[:, of_rows], embedding, similar_rewards(embedding), of_rows)
 
 
 def next_items(market: Market, person: PersonConfig, sessions: int, start: int, seed: int = 0) -> dict[str, Array]:
@@ -114,12 +153,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", type=Path, default=Path("data/esco-sequence"), help="where the market is kept")
+    parser.add_argument("--jobs", type=int, default=0, help="of a synthetic market; 0 is ESCO")
     parser.add_argument("--applicants", type=int, default=32)
     parser.add_argument("--sessions", type=int, default=12)
     parser.add_argument("--from", type=int, default=4, dest="start", help="first session that is ranked for")
     parser.add_argument("--dynamics", default="none,satiation,drift,together")
     args = parser.parse_args(arguments)
-    market = load(args.store, 0, slice(args.applicants))
+    with tempfile.TemporaryDirectory() as folder:
+        if args.jobs:
+            market = synthetic(Path(folder) / "store", args.jobs, args.applicants)
+        else:
+            market = load(args.store, 0, slice(args.applicants))
     results = {}
     for dynamic in args.dynamics.split(","):
         which = {"none": (), "together": DYNAMICS}.get(dynamic, (dynamic,))

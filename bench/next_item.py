@@ -11,7 +11,9 @@ the jobs that the person has not acted on; its nDCG@10 has one relevant job, the
 applied to or saved. Sessions without one do not count. An applicant's value is their mean over sessions, and
 differences are paired over applicants, with 95 % intervals.
 
-The agents are those of `bench.sequence`; what a service does with `memory: true` is nearest to *history, γ = 0*.
+The agents are those of `bench.sequence`. *history* ranks by what is expected of each job now, as a service does with
+`memory: true`; *its list* is the same agent's list of ten, where each job lowers the next of its kind; planning gives
+lists, too.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import argparse
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,13 +33,15 @@ from dynaq.feedback.exposure_policy import explore
 from dynaq.judging.judgement import LABEL_VALUES
 from dynaq.layout import BLOCK_DIM, EXTENDED
 from dynaq.records import Candidate, Job
+from dynaq.sequential.agents import best_open
 from dynaq.sequential.people import DYNAMICS, NO_JOB, Array, Indices, Mask, People, PersonConfig, similar_rewards
 from dynaq.sequential.planning import PlanConfig
 from dynaq.stores import FloatArray, open_store
 from dynaq.tensor_cache import TensorCache
 
 COMPARED_AGENTS = ("cosine", "bandit", "history", "planning")
-PAIRS = (("bandit", "cosine"), ("history", "bandit"), ("planning", "history"))
+RANKINGS = ("cosine", "bandit", "history", "its list", "planning")
+RANKING_PAIRS = (("bandit", "cosine"), ("history", "bandit"), ("its list", "history"), ("planning", "its list"))
 POSITIVE = LABEL_VALUES["SAVE"]
 RANKED = 10
 LOG_SHARPNESS = 0.7
@@ -75,13 +80,13 @@ def synthetic(folder: Path, jobs: int, applicants: int, seed: int = 0) -> Market
 
 
 def next_items(market: Market, person: PersonConfig, sessions: int, start: int, seed: int = 0) -> dict[str, Array]:
-    """nDCG@10 of the next positive job, `[applicants]` for each of COMPARED_AGENTS, NaN for whom there is none."""
+    """nDCG@10 of the next positive job, `[applicants]` for each of RANKINGS, NaN for whom there is none."""
     people = People(person, market.applicants, market.families, market.similar, seed)
     made = agents(market, people, sessions, seed, PlanConfig(), market.families)
     compared = {name: made[name]() for name in COMPARED_AGENTS}
     cosines = np.stack([market.cache.calculate_cosine_similarities(name) for name in market.applicants])
     rng, rows = np.random.default_rng([seed, 7]), np.arange(len(market.applicants))
-    found = {name: np.full((len(rows), sessions), np.nan) for name in COMPARED_AGENTS}
+    found = {name: np.full((len(rows), sessions), np.nan) for name in RANKINGS}
     for session in range(sessions):
         offered = people.open
         lists = logged_lists(cosines, offered, rng)
@@ -89,9 +94,12 @@ def next_items(market: Market, person: PersonConfig, sessions: int, start: int, 
         told = nearest_event(rewards)
         if session >= start:
             after = first_positive(lists, told)
-            for name, agent in compared.items():
-                ranked = agent.propose(offered, RANKED, sessions - session - 1)
-                found[name][:, session] = np.where(after == NO_JOB, np.nan, gains(ranked, after))
+            left = sessions - session - 1
+            ranked = {name: agent.propose(offered, RANKED, left) for name, agent in compared.items()}
+            ranked["its list"] = ranked["history"]
+            ranked["history"] = by_reward_now(compared["history"], market.families, offered)
+            for name, jobs in ranked.items():
+                found[name][:, session] = np.where(after == NO_JOB, np.nan, gains(jobs, after))
         unseen = people.open
         gaps = people.end_session()
         for agent in compared.values():
@@ -102,6 +110,11 @@ def next_items(market: Market, person: PersonConfig, sessions: int, start: int, 
         total, count = np.where(known, values, 0.0).sum(1), known.sum(1)
         means[name] = np.divide(total, count, out=np.full(len(rows), np.nan), where=count > 0)
     return means
+
+
+def by_reward_now(agent: Any, families: Indices, offered: Mask) -> Indices:
+    """The RANKED open jobs of which a `SequentialAgents` expects most now, `[people, RANKED]`."""
+    return best_open(agent.dynamics().rewards(agent.base, families), offered, RANKED)
 
 
 def logged_lists(cosines: Array, offered: Mask, rng: np.random.Generator) -> Indices:
@@ -137,12 +150,15 @@ def gains(ranked: Indices, after: Indices) -> Array:
 
 def table(results: dict[str, dict[str, Array]]) -> str:
     """The figures as Markdown. results: of each dynamic, what `next_items` gives."""
-    names = [AGENT_NAMES[name] for name in COMPARED_AGENTS]
-    differences = [f"{a} - {b}" for a, b in PAIRS]
-    lines = [f"| dynamics | {' | '.join([*names, *differences])} |", "|---|" + "--:|" * (len(names) + len(PAIRS))]
+    names = [AGENT_NAMES.get(name, name) for name in RANKINGS]
+    differences = [f"{a} - {b}" for a, b in RANKING_PAIRS]
+    lines = [
+        f"| dynamics | {' | '.join([*names, *differences])} |",
+        "|---|" + "--:|" * (len(names) + len(RANKING_PAIRS)),
+    ]
     for dynamic, found in results.items():
-        cells = [f"{interval(found[name]).mean:.3f}" for name in COMPARED_AGENTS]
-        for a, b in PAIRS:
+        cells = [f"{interval(found[name]).mean:.3f}" for name in RANKINGS]
+        for a, b in RANKING_PAIRS:
             apart = paired_difference(found[a], found[b]).interval
             cells.append(f"{apart.mean:+.3f} [{apart.low:+.3f}, {apart.high:+.3f}]")
         lines.append(f"| {dynamic} | {' | '.join(cells)} |")

@@ -31,7 +31,7 @@ from dynaq.feedback.off_policy import Numbers, SlateLog
 from dynaq.judging.judgement import Label
 
 NEWEST = 20_000  # number of lists to look at; more would not narrow the interval noticeably
-PLAIN = "plain"  # column: whether a list is the ranking's own
+OF_RANKING = "plain"  # column: whether a list is the ranking's own
 
 Ranked = Callable[[str], Sequence[str] | None]  # applicant → all jobs, best first; None if there is no agent
 
@@ -111,15 +111,15 @@ def logged_lists(
     changed = pc.is_in(ours.column("policy"), pa.array([OVERSEEN, REMEMBERED]))
     of_ranking = pc.and_(pc.is_null(ours.column("preference")), pc.invert(changed))
     total = ours.num_rows
-    ours, plain = ours.append_column(PLAIN, of_ranking), ours.filter(of_ranking)
+    ours, plain = ours.append_column(OF_RANKING, of_ranking), ours.filter(of_ranking)
     recent = plain
     if after is not None:
         since = pa.scalar(after, plain.schema.field("at").type)
         recent = plain.filter(pc.greater(plain.column("at"), since))
         ours = ours.filter(pc.greater(ours.column("at"), since))
     newest = ours.sort_by([("at", "ascending"), ("key", "ascending")])[-NEWEST:]
-    every = list(exposures(newest.drop_columns([PLAIN])))
-    kept = np.flatnonzero(newest.column(PLAIN).to_numpy()).tolist()
+    every = list(exposures(newest.drop_columns([OF_RANKING])))
+    kept = np.flatnonzero(newest.column(OF_RANKING).to_numpy()).tolist()
     hidden, rewards, unshown = _outcomes(every, events, values)
     return LoggedLists(
         [every[row] for row in kept],

@@ -27,10 +27,10 @@ from dynaq.ingest.tables import ReadOptions, Unreadable
 from dynaq.stores import FeedbackStore
 
 IMPORTED = "import"  # source of these events
-WRITTEN_AT_ONCE = 5000
+EVENTS_AT_ONCE = 5000
 CLOCKS = dt.timedelta(minutes=5)  # by which a log's clock may be ahead
 MILLISECONDS_FROM = 1e11  # Unix times from here on are in milliseconds: as seconds they would be after the year 5000
-NAMES: Mapping[Event, str] = {
+EVENT_NAMES: Mapping[Event, str] = {
     "apply": "applied, application, submit, submitted",
     "save": "saved, bookmark, bookmarked, favourite, favorite, shortlist",
     "click": "clicked, view, viewed, open, opened, detail",
@@ -38,7 +38,7 @@ NAMES: Mapping[Event, str] = {
     "hire": "hired",
     "undo": "undone",
 }
-_EVENT_OF = {normalise(name): event for event, names in NAMES.items() for name in (event, *names.split(", "))}
+_EVENT_OF = {normalise(name): event for event, names in EVENT_NAMES.items() for name in (event, *names.split(", "))}
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def ingest_events(
             log.report(0),
         )
     events, new = itertools.chain([first], found), 0
-    while batch := list(itertools.islice(events, WRITTEN_AT_ONCE)):
+    while batch := list(itertools.islice(events, EVENTS_AT_ONCE)):
         if store is not None:
             new += store.add_feedback(batch)
     if store is not None:

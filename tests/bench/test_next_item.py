@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
-from bench.next_item import COMPARED_AGENTS, first_positive, gains, nearest_event, table
-from dynaq.sequential.people import NO_JOB
+from bench.next_item import RANKINGS, first_positive, gains, nearest_event, next_items, synthetic, table
+from dynaq.sequential.people import NO_JOB, PersonConfig
 
 LISTS = np.array([[4, 2, 7], [1, 5, 0], [3, 6, 8]])
 
@@ -20,5 +22,12 @@ def test_a_ranking_gains_by_the_place_of_the_next_item() -> None:
 
 
 def test_the_table_compares_the_same_applicants() -> None:
-    found = {name: np.linspace(0.0, 1.0, 8) + 0.1 * place for place, name in enumerate(COMPARED_AGENTS)}
-    assert "| none | 0.500 | 0.600 | 0.700 | 0.800 | +0.100 [+0.100, +0.100] |" in table({"none": found})
+    found = {name: np.linspace(0.0, 1.0, 8) + 0.1 * place for place, name in enumerate(RANKINGS)}
+    assert "| none | 0.500 | 0.600 | 0.700 | 0.800 | 0.900 | +0.100 [+0.100, +0.100] |" in table({"none": found})
+
+
+def test_where_nobody_changes_the_history_ranks_like_the_bandit(tmp_path: Path) -> None:
+    found = next_items(synthetic(tmp_path / "store", 60, 8), PersonConfig(), sessions=4, start=2)
+    assert set(found) == set(RANKINGS)
+    np.testing.assert_array_equal(found["history"], found["bandit"])
+    assert 0.0 < np.nanmean(found["bandit"]) < 1.0

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dynaq.sequential.people import FAMILY_DISTANCE, Array, families_of, rewards_at, squared_distances
+from dynaq.sequential.people import FAMILY_DISTANCE, Array, rewards_at, squared_distances
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,13 @@ def remembered(
             drift += moved * (near - drift)
         worth = keep * worth + drift
     if change.cost > 0.0:
-        families = families_of(seen_embedding)
+        alike = squared_distances(seen_embedding) <= FAMILY_DISTANCE**2
+        leaders: list[int] = []  # as in `families_of`, which would copy all of them for every job
+        for job, near_to in enumerate(alike):
+            if not near_to[leaders].any():
+                leaders.append(job)
         fresh = change.recovery ** np.array([event.days for event in seen])
-        satiation = np.bincount(families, fresh)
-        leaders = np.unique(families, return_index=True)[1]
+        satiation = np.bincount(alike[:, leaders].argmax(1), fresh)
         within = squared[leaders] <= FAMILY_DISTANCE**2  # [families, n]
         worth -= change.cost * np.where(within.any(0), satiation[within.argmax(0)], 0.0)
     return worth

@@ -61,7 +61,8 @@ def synthetic(folder: Path, jobs: int, applicants: int, seed: int = 0) -> Market
     np.put_along_axis(worth, drawn[:, :3], [LABEL_VALUES[label] for label in ("APPLY", "SAVE", "SAVE")], 1)
 
     def near(of: Array) -> FloatArray:
-        return (of + SPREAD * rng.standard_normal(of.shape) / BLOCK_DIM**0.5).astype(np.float32)
+        spread: FloatArray = (of + SPREAD * rng.standard_normal(of.shape) / BLOCK_DIM**0.5).astype(np.float32)
+        return spread
 
     job_ids, names = [f"j{i}" for i in range(jobs)], [f"p{i}" for i in range(applicants)]
     with open_store(folder, create=True) as store:
@@ -84,7 +85,9 @@ def next_items(market: Market, person: PersonConfig, sessions: int, start: int, 
     people = People(person, market.applicants, market.families, market.similar, seed)
     made = agents(market, people, sessions, seed, PlanConfig(), market.families)
     compared = {name: made[name]() for name in COMPARED_AGENTS}
-    cosines = np.stack([market.cache.calculate_cosine_similarities(name) for name in market.applicants])
+    cosines = np.stack([market.cache.calculate_cosine_similarities(name) for name in market.applicants]).astype(
+        np.float64
+    )
     rng, rows = np.random.default_rng([seed, 7]), np.arange(len(market.applicants))
     found = {name: np.full((len(rows), sessions), np.nan) for name in RANKINGS}
     for session in range(sessions):

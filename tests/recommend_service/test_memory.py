@@ -225,14 +225,14 @@ def test_what_is_learned_from_and_ranked_anew_is_bounded(
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not condition():
         assert time.monotonic() < deadline, "it never came"
         time.sleep(0.1)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_service_learns_from_its_own_feedback_that_people_tire_and_shows_other_families(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", Encoder())
     make_agents(tmp_path / "run")

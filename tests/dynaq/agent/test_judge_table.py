@@ -94,14 +94,6 @@ def test_a_taste_that_other_similarities_follow_does_not_validate_itself(seed: i
     assert converged(Answers(phi, np.eye(4)[labels], pairs.agent, pairs.job, pairs.known)).trust < 0.5
 
 
-@pytest.mark.parametrize("seed", [3, 4, 5])
-def test_a_judge_who_favours_what_resembles_the_profile_does_not_make_more_jobs_fit(seed: int) -> None:
-    pairs, truth = pairs_of(noisy(0.2), rows=600, seed=seed)
-    rng = np.random.default_rng(seed)
-    pairs.answers[(pairs.phi[:, 0] > 1.0) & (truth == 3) & (rng.random(600) < 0.5)] = [1.0, 0.0, 0.0, 0.0]
-    assert converged(pairs).share_fits < (truth < 3).mean() + 0.08
-
-
 def test_a_judge_that_contradicts_the_texts_is_neither_believed_nor_inverted() -> None:
     against = np.array([[0.05, 0.1, 0.1, 0.75]] * 3 + [[0.7, 0.1, 0.1, 0.1]])
     table = converged(pairs_of(against)[0])

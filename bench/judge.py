@@ -22,6 +22,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import cycle
 from typing import Any
@@ -294,8 +295,11 @@ def main() -> None:
 
     config = JudgeConfig(model=arguments.model, method="likelihood", gpu_memory_utilization=GPU_SHARE)
     print(f"{config.model_name}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}", flush=True)
-    with ray_session():
-        bare, one_by_one = Peer(BareVllm, arguments.model), Peer(Transformers, arguments.model)
+    with (
+        ray_session(),
+        closing(Peer(BareVllm, arguments.model)) as bare,  # on an error, too, or this process would wait for them
+        closing(Peer(Transformers, arguments.model)) as one_by_one,
+    ):
         url = start_service(config, port=PORT)
         judge = running_judge()
         assert judge is not None

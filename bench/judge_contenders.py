@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from itertools import cycle
 from multiprocessing import get_context
 from typing import Any
@@ -160,8 +161,10 @@ class Peer:
         return {self._process.pid or 0, *(child.pid for child in psutil.Process(self._process.pid).children(True))}
 
     def close(self) -> None:
-        """End it; its engine ends with it."""
-        self._pipe.send(None)
+        """End it, and its engine with it; nothing if that was done before."""
+        with suppress(OSError):
+            self._pipe.send(None)
+        self._pipe.close()
         self._process.join()
 
 

@@ -31,7 +31,7 @@ import httpx
 import psutil
 from scipy.stats import binom
 
-from bench.judge_contenders import GPU_SHARE, BareVllm, Pairs, Peer, Transformers, marked, the_pairs
+from bench.judge_contenders import SHARED_GPU, BareVllm, Pairs, Peer, Transformers, marked, the_pairs
 from cluster.session import ray_session
 from dynaq.records import Candidate, Job
 from reward_service.client import HttpJudge, RewardClient, ServeJudge
@@ -39,7 +39,7 @@ from reward_service.config import JudgeConfig
 
 METHODS = ("likelihood", "choice")
 FEWEST_PAIRS, MOST_PAIRS = 6, 768  # in a round
-ROUNDS = 6  # the fewest whose range is a 95 % interval of the median
+COMPARED_ROUNDS = 6  # the fewest whose range is a 95 % interval of the median
 ROUND_SECONDS = 5.0
 TRANSFORMERS_PAIRS = 3  # in a round
 WARM_APPLICANTS, WARM_JOBS = 4, 4
@@ -57,7 +57,7 @@ PARTS = {  # by a word in a process's name or title; the first that fits
 }
 CALLER, ONE_BY_ONE, BARE = "the caller", "transformers, one pair at a time", "bare vLLM"
 PEERS = (ONE_BY_ONE, BARE)
-SERVICE, KNOWN = "the service", "the service, every job met before"
+SERVED, KNOWN = "the service", "the service, every job met before"
 
 
 @dataclass
@@ -95,10 +95,10 @@ class Bench:
         self._loop = asyncio.Runner()
 
     def rounds(self, method: str) -> dict[str, Rounds]:
-        """ROUNDS rounds of each contender; those of bare vLLM and the service alternate in who is first."""
+        """COMPARED_ROUNDS rounds of each contender; those of bare vLLM and the service alternate in who is first."""
         judge = self._judges[method]
         found = {name: Rounds(name.__eq__) for name in PEERS}
-        served = (SERVICE, KNOWN) if method == "likelihood" else (SERVICE,)
+        served = (SERVED, KNOWN) if method == "likelihood" else (SERVED,)
         found |= {name: Rounds(lambda part: part not in (*PEERS, CALLER)) for name in served}
         warm = marked(self._pairs, f"{method} warm", FEWEST_PAIRS)
         self._bare.seconds(method, warm)
@@ -107,11 +107,11 @@ class Bench:
         again = marked(self._pairs, f"{method} again", FEWEST_PAIRS)
         fitting = int(FEWEST_PAIRS * ROUND_SECONDS / self._seconds(judge, again))
         count = min(MOST_PAIRS, max(FEWEST_PAIRS, fitting))
-        for i in range(ROUNDS):
+        for i in range(COMPARED_ROUNDS):
             pairs = marked(self._pairs, f"{method} {i}", count)
             turns: dict[str, Callable[[], float]] = {
                 BARE: lambda pairs=pairs: self._bare.seconds(method, pairs),
-                SERVICE: lambda pairs=pairs: self._seconds(judge, pairs),
+                SERVED: lambda pairs=pairs: self._seconds(judge, pairs),
             }
             for name in turns if i % 2 else reversed(turns):
                 self._measure(found[name], pairs, turns[name])
@@ -254,8 +254,8 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
 
 def report(method: str, found: dict[str, Rounds]) -> None:
     """The table of one method, with the aims beside it."""
-    served, bare, alone = found[SERVICE], found[BARE], found[ONE_BY_ONE]
-    print(f"\n{method}: {ROUNDS} rounds of {served.pairs[0]} pairs; median (95 % interval)\n")
+    served, bare, alone = found[SERVED], found[BARE], found[ONE_BY_ONE]
+    print(f"\n{method}: {COMPARED_ROUNDS} rounds of {served.pairs[0]} pairs; median (95 % interval)\n")
 
     def row(name: str, values: Sequence[float], digits: int) -> None:
         middle, low, high = (f"{value:.{digits}f}" for value in median_interval(values))
@@ -293,7 +293,7 @@ def main() -> None:
     arguments = parser.parse_args()
     from reward_service.app import running_judge, start_service, stop_judge
 
-    config = JudgeConfig(model=arguments.model, method="likelihood", gpu_memory_utilization=GPU_SHARE)
+    config = JudgeConfig(model=arguments.model, method="likelihood", gpu_memory_utilization=SHARED_GPU)
     print(f"{config.model_name}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}", flush=True)
     with (
         ray_session(),

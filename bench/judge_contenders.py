@@ -15,7 +15,7 @@ from dynaq.records import Candidate, Job
 from reward_service.config import JudgeConfig
 
 APPLICANTS, JOBS_EACH = 8, 12
-GPU_SHARE = 0.4  # of a GPU's memory, for bare vLLM and for the service beside it
+SHARED_GPU = 0.4  # of a GPU's memory, for bare vLLM and for the service beside it
 
 Pairs = list[tuple[Candidate, list[Job]]]
 
@@ -114,7 +114,7 @@ class BareVllm:
             resolve_model(model_name),
             dtype=compute_dtype(config),
             distributed_executor_backend=executor(config),
-            gpu_memory_utilization=GPU_SHARE,
+            gpu_memory_utilization=SHARED_GPU,
             max_model_len=config.max_model_len,
             max_num_seqs=config.max_ongoing_requests,
             block_size=BLOCK_SIZE,

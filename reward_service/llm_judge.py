@@ -28,7 +28,7 @@ from reward_service.prompts import (
 Probabilities = tuple[float, float, float, float]
 
 UNCONDITIONAL_KEPT = 200_000  # jobs whose likelihood without a profile is cached: about 70 MB
-TEXTS_KEPT = 10_000  # profiles and jobs whose texts are cached: about 30 MB of postings
+CUT_TEXTS_KEPT = 10_000  # profiles and jobs whose texts are cached: about 30 MB of postings
 
 
 def label_probabilities(score: float, cut: Thresholds) -> Probabilities:
@@ -54,7 +54,7 @@ class LLMJudge:
         self.fingerprint = config.fingerprint
         self._uncalibrated = "" if config.calibrated else "thresholds not fitted for this judge"
         self._unconditional: FIFOCache[str, asyncio.Task[array[float]]] = FIFOCache(UNCONDITIONAL_KEPT)
-        self._texts: LRUCache[Hashable, Text] = LRUCache(TEXTS_KEPT)
+        self._texts: LRUCache[Hashable, Text] = LRUCache(CUT_TEXTS_KEPT)
 
     async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
         """One judgement per job, in order; an abstention for a pair that cannot be answered.

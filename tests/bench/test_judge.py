@@ -11,7 +11,18 @@ import numpy as np
 import pytest
 
 from bench import judge
-from bench.judge import BARE, CALLER, KNOWN, ONE_BY_ONE, ROUNDS, SERVICE, Bench, median_interval, report, report_single
+from bench.judge import (
+    BARE,
+    CALLER,
+    COMPARED_ROUNDS,
+    KNOWN,
+    ONE_BY_ONE,
+    SERVED,
+    Bench,
+    median_interval,
+    report,
+    report_single,
+)
 from bench.judge_contenders import Pairs, marked
 from dynaq.records import Candidate, Job
 
@@ -64,15 +75,15 @@ def test_bare_vllm_and_the_service_get_the_same_new_pairs_in_turn(
     monkeypatch.setattr(judge, "cpu_seconds", lambda peers: Counter({part: next(ticks) / 8 for part in parts}))
     monkeypatch.setattr(judge, "MOST_PAIRS", judge.FEWEST_PAIRS)
     log = list[tuple[str, Pairs]]()
-    bench: Any = Bench(*(Asked(log, name) for name in (SERVICE, SERVICE, BARE, ONE_BY_ONE)))  # type: ignore[arg-type]
+    bench: Any = Bench(*(Asked(log, name) for name in (SERVED, SERVED, BARE, ONE_BY_ONE)))  # type: ignore[arg-type]
     for method, known in (("likelihood", True), ("choice", False)):
         log.clear()
         found = bench.rounds(method)
         assert (KNOWN in found) == known
-        for i in range(ROUNDS):
+        for i in range(COMPARED_ROUNDS):
             mine = [(name, pairs) for name, pairs in log if pairs[0][1][0].title.startswith(f"{method} {i}.")]
             (first, one), (second, two) = mine[:2]
-            assert {first, second} == {BARE, SERVICE}
+            assert {first, second} == {BARE, SERVED}
             assert (first == BARE) == (i % 2 == 1)
             assert one == two
             assert len(one[0][1]) == judge.FEWEST_PAIRS

@@ -68,12 +68,18 @@ class Tokens:
     """Turns prompts into token ids such that untrusted text never becomes a special token.
 
     Untrusted text goes to a copy of the tokenizer's Rust part that knows no special tokens: transformers' call around
-    it takes several times as long for a short text.
+    it takes several times as long for a short text. Raises InputError for a tokenizer without that part.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._splitter = copy.deepcopy(tokenizer.backend_tokenizer)
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise InputError(
+                f"the model's tokenizer, {type(tokenizer).__name__}, does not say where in a text its tokens are; use "
+                "a model that has a tokenizer.json, or serve this one and give its URL to --judge (docs/judges.md)"
+            )
+        self._splitter = copy.deepcopy(backend)
         self._splitter.encode_special_tokens = True  # as characters
         self._splitter.no_truncation()
         self._splitter.no_padding()

@@ -8,6 +8,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from bench.injection_attacks import ATTACKS, Attack, pairs
+from dynaq.errors import InputError
 from dynaq.judging.judgement import LABELS
 from dynaq.records import Candidate, Experience, Job
 from reward_service.engine import Tokens
@@ -107,6 +108,11 @@ def test_untrusted_text_has_the_ids_and_places_that_the_models_tokenizer_gives_i
     own = tokens._tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
     assert list(tokens.untrusted(text)) == own["input_ids"]
     assert [tuple(place) for place in tokens.offsets(text)] == [tuple(place) for place in own["offset_mapping"]]
+
+
+def test_a_tokenizer_that_does_not_place_its_tokens_is_refused() -> None:
+    with pytest.raises(InputError, match=r"object, does not say where.*tokenizer\.json"):
+        Tokens(object())
 
 
 def test_there_are_at_least_sixty_attacks_of_every_kind() -> None:

@@ -1,4 +1,4 @@
-"""The judge beside what it is built on: `python -m bench.judge` (five minutes on two slow cores).
+"""The judge beside what it is built on: `python -m bench.judge` (made for five minutes on two slow cores).
 
 New pairs of ESCO's market go, in alternating rounds, to transformers one pair at a time, to bare vLLM (`LLM.generate`
 with the service's arithmetic, executor and prefix cache) and to the service, over HTTP by `likelihood` and through a

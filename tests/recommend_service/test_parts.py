@@ -5,13 +5,15 @@ from __future__ import annotations
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pymongo
 import pytest
 
 from dynaq.errors import InputError
 from dynaq.runs.q_table import ServedRun
-from dynaq.stores import open_store
+from dynaq.stores import Kind, mongo_version, open_store
 from recommend_service.applicant_ranking import Ranker
 from recommend_service.catalogue import Catalogue
 from recommend_service.config import RecommendConfig
@@ -138,6 +140,31 @@ def test_an_unchanged_store_is_not_read(catalogue: Catalogue, tmp_path: Path, mo
     with open_store(str(tmp_path / "store"), read_only=True) as store:
         monkeypatch.setattr(store, "hashes", read)
         assert Catalogue.load(store, catalogue) is catalogue
+
+
+def test_a_database_is_read_only_when_something_was_written(mongo_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mongo_version, "SETTLED_SECONDS", 0.0)
+    market.make_market(mongo_uri)
+    reads: list[Kind] = []
+    with open_store(mongo_uri, read_only=True) as store:
+        hashes = store.hashes
+
+        def counted(kind: Kind) -> dict[str, str | None]:
+            reads.append(kind)
+            return hashes(kind)
+
+        monkeypatch.setattr(store, "hashes", counted)
+        first = Catalogue.load(store)
+        reads.clear()
+        assert Catalogue.load(store, first) is first
+        assert not reads
+        database: Any = pymongo.MongoClient(mongo_uri).get_default_database()
+        database.jobs_text.delete_one({"_id": first.job_ids[0]})  # by hand
+        second = Catalogue.load(store, first)
+        assert second.job_ids == first.job_ids[1:]
+        reads.clear()
+        assert Catalogue.load(store, second) is second
+        assert not reads
 
 
 def test_a_store_made_anew_is_read_again(catalogue: Catalogue, tmp_path: Path) -> None:

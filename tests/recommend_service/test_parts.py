@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import textwrap
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from recommend_service.applicant_ranking import Ranker
 from recommend_service.catalogue import Catalogue
 from recommend_service.config import RecommendConfig
 from recommend_service.rate_limit import CALLERS, TokenBuckets
-from recommend_service.slates import blend
+from recommend_service.slates import SUMMARY, blend, summary
 from tests.support import recommend_market as market
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -221,3 +222,15 @@ def test_the_key_comes_from_the_environment_and_is_not_shown(monkeypatch: pytest
     config = RecommendConfig(store="s", run="r").with_secrets()
     assert config.api_key == "s3cret"
     assert "s3cret" not in repr(config)
+
+
+def test_a_summary_is_whole_words_and_never_too_long() -> None:
+    assert summary(" Sells\n\tbread.  ") == "Sells bread."
+    assert summary("") == ""
+    exact = "ab " * (SUMMARY // 3 - 1) + "abc"
+    assert len(exact) == SUMMARY
+    assert summary(exact) == exact
+    assert summary(exact + "d") == exact.rpartition(" ")[0] + " …"
+    words = "Bakes and sells bread. " * 30
+    assert summary(words) == textwrap.shorten(words, SUMMARY, placeholder=" …")
+    assert summary("x" * 1000) == "x" * (SUMMARY - 2) + " …"

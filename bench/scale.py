@@ -103,7 +103,7 @@ class PeakMemory(threading.Thread):
                 try:
                     if " ".join(process.cmdline()).startswith(self._command):
                         self.peak = max(self.peak, self._held(process))
-                except (psutil.Error, OSError):
+                except (psutil.Error, OSError, StopIteration):  # it has just ended
                     continue
 
     def stop(self) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal
@@ -18,9 +17,8 @@ from recommend_service.catalogue import Catalogue
 from recommend_service.facets import facets_of
 from recommend_service.oversight import parts, set_aside, with_pinned
 from recommend_service.schemas import Explanation, Recommendation, Recommendations
-from recommend_service.slates import Shown, Wish, choose
+from recommend_service.slates import Shown, Wish, choose, summary
 
-SUMMARY = 300  # characters of a description in a list
 NO_AGENT = "No agent has been trained for this applicant yet: ranked by similarity of profile and jobs."
 BY_AGENT = "Ranked by the applicant's own agent."
 
@@ -113,7 +111,7 @@ def described(
                 exploring=exploring,
                 job_id=job.id,
                 title=job.title,
-                summary=textwrap.shorten(job.description[: 2 * SUMMARY], SUMMARY, placeholder=" …"),
+                summary=summary(job.description),
                 facets={facet: ", ".join(texts) for facet, texts in facets_of(job.metadata).items()},
                 marked="save" if standing.get(job.id) == "save" else "click" if job.id in standing else None,
                 explanation=explanation,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
-from cachetools import FIFOCache
+from cachetools import FIFOCache, LRUCache
 
 from dynaq.judging.judgement import LABELS, Judgement, abstention, judgement_from_probabilities
 from dynaq.records import Candidate, Job
@@ -28,6 +28,7 @@ from reward_service.prompts import (
 Probabilities = tuple[float, float, float, float]
 
 UNCONDITIONAL_KEPT = 200_000  # jobs whose likelihood without a profile is cached: about 70 MB
+CUT_TEXTS_KEPT = 10_000  # profiles and jobs whose texts are cached: about 30 MB of postings
 
 
 def label_probabilities(score: float, cut: Thresholds) -> Probabilities:
@@ -53,24 +54,25 @@ class LLMJudge:
         self.fingerprint = config.fingerprint
         self._uncalibrated = "" if config.calibrated else "thresholds not fitted for this judge"
         self._unconditional: FIFOCache[str, asyncio.Task[array[float]]] = FIFOCache(UNCONDITIONAL_KEPT)
+        self._texts: LRUCache[Hashable, Text] = LRUCache(CUT_TEXTS_KEPT)
 
     async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
         """One judgement per job, in order; an abstention for a pair that cannot be answered.
 
         Raises JudgeError, JudgeUnavailable when the engine fails, and then for the whole call.
         """
-        profile = profile_text(applicant, self.config.profile_limit, self.engine.offsets)
+        profile = self._profile(applicant)
         return await wait_for_all([self._pair(applicant, profile, job) for job in jobs])
 
     async def scores(self, applicant: Candidate, jobs: Sequence[Job]) -> list[float]:
         """The raw `likelihood` scores on which thresholds are fitted; NaN for a pair that cannot be scored."""
-        profile = profile_text(applicant, self.config.profile_limit, self.engine.offsets)
+        profile = self._profile(applicant)
         texts = [self._job_text(job) for job in jobs]
         return await wait_for_all([self._score_or_nan(profile, text) for text in texts])
 
     async def orders(self, applicant: Candidate, jobs: Sequence[Job]) -> list[list[tuple[float, ...]]]:
         """Per job, the `choice` distribution over LABELS under each of the four orders of the options."""
-        profile = profile_text(applicant, self.config.profile_limit, self.engine.offsets)
+        profile = self._profile(applicant)
         prompts = [[self._prompt(profile, self._job_text(job), r) for r in range(len(LABELS))] for job in jobs]
         answers = await wait_for_all([self.engine.letters(prompt) for group in prompts for prompt in group])
         pairs = zip([prompt for group in prompts for prompt in group], answers, strict=True)
@@ -105,10 +107,22 @@ class LLMJudge:
             note=self._note(profile, text),
         )
 
+    def _profile(self, applicant: Candidate) -> Text:
+        limit, offsets = self.config.profile_limit, self.engine.offsets
+        read = (applicant.bio, applicant.hard_skills, applicant.soft_skills, applicant.experience)
+        return self._kept(read, lambda: profile_text(applicant, limit, offsets))
+
     def _job_text(self, job: Job) -> Text:
         prose = self.config.method_name == "choice"  # on prose, `likelihood` would measure style rather than fit
-        limit, offsets = self.config.job_limit, self.engine.offsets
-        return job_text(job, limit, offsets, description=prose, condense=self.config.condense)
+        limit, offsets, condense = self.config.job_limit, self.engine.offsets, self.config.condense
+        read = (job.title, job.technical_skills, job.soft_skills, job.experience_requirements, job.description)
+        return self._kept(read, lambda: job_text(job, limit, offsets, description=prose, condense=condense))
+
+    def _kept(self, read: Hashable, text: Callable[[], Text]) -> Text:
+        """A text that was made before of the same fields, else a new one: cutting takes longer than a warm call may."""
+        if read not in self._texts:
+            self._texts[read] = text()
+        return self._texts[read]
 
     def _note(self, profile: Text, job: Text) -> str:
         notes = [self._uncalibrated] if self._uncalibrated else []

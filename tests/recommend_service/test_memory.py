@@ -61,9 +61,12 @@ def make_store(uri: Path, embedder: Embedder) -> str:
     return str(uri)
 
 
-def make_agents(path: Path) -> str:
-    """Of the first person: all jobs of a family are worth about the same, and the families differ by a tenth."""
-    return make_run(path, {"p00": np.array([worth(job) for job in JOB_IDS], np.float32)}, JOB_IDS)
+def make_agents(path: Path, more: float = 0.0) -> str:
+    """Of the first person: all jobs of a family are worth about the same, and the families differ by a tenth.
+
+    more: what all jobs are worth beyond that, which makes it another run.
+    """
+    return make_run(path, {"p00": np.array([worth(job) + more for job in JOB_IDS], np.float32)}, JOB_IDS)
 
 
 def worth(job_id: str) -> float:
@@ -244,7 +247,7 @@ def test_a_service_learns_from_its_own_feedback_that_people_tire_and_shows_other
         first = answer(client, k=EACH)
         assert {family(one["job_id"]) for one in first["recommendations"]} == {BEST}
         assert client.post("/v1/feedback", json={"events": events}).status_code == 201
-        next_run = make_agents(tmp_path / "run")  # the run that it picks up next is when it learns
+        next_run = make_agents(tmp_path / "run", more=1.0)  # the run that it picks up next is when it learns
         until(lambda: client.get("/readyz").json()["run_id"] == next_run)
         say(client, first["recommendations"][0]["job_id"], "ignore")
         until(lambda: BEST not in families(client, k=EACH))

@@ -247,7 +247,7 @@ class JudgeConfig(BaseModel):
 
     @property
     def scorer(self) -> str:
-        """Identifies what gives raw scores or distributions, as the fingerprint does, which adds how they become labels.
+        """Identifies what gives raw scores or distributions: the fingerprint without what makes labels of them.
 
         Memory is no part of it: thresholds are fitted on pairs without a history.
         """

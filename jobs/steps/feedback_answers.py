@@ -1,4 +1,4 @@
-"""The applicants' feedback: the store's events as answers that a run learns from, and as what a judge is told before."""
+"""The applicants' feedback: the store's events as answers to learn from, and as what a judge is told."""
 
 from __future__ import annotations
 

@@ -32,11 +32,12 @@ def answers_of(store: Store, judge: str | None) -> tuple[pa.Table, str | None]:
         path = Path(judge.removeprefix(LEDGER)).resolve()
         judge, ledger = f"{LEDGER}{path}", read_ledger(path)
     else:
-        ledger = store.judgements(judge=judge if judge and not memory_of(judge) else None)
+        ledger = store.judgements(judge=None if judge and memory_of(judge) else judge)
         if judge is None and ledger.num_rows:
             # Labels of different judges are not comparable.
             judge = Counter(map(judge_of, ledger.column("judge").to_pylist())).most_common(1)[0][0]
-        if judge:
+            ledger = ledger if memory_of(judge) else ledger.filter(pc.equal(ledger.column("judge"), judge))
+        if judge and memory_of(judge):
             ledger = newest_answers(ledger, judge)
     if not ledger.num_rows:
         raise InputError(

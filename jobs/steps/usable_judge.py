@@ -25,7 +25,7 @@ from jobs.terminal.console import say, step
 from reward_service.calibration import PAIRS, fit_judge
 from reward_service.config import JudgeConfig
 
-META = "judges"  # store meta: fingerprint of a judge without memory -> the fields that calibration replaced in its configuration
+META = "judges"  # store meta: fingerprint without memory -> the fields that calibration replaced in the configuration
 LONG_PROSE = 400  # characters of a posting's text, beyond which most of it does not fit into a `likelihood` prompt
 
 

@@ -1,10 +1,10 @@
 """What does the packaged judge make of a history? `python -m bench.judge_memory`
 
-ESCO's applicants, with the prompts of a judge with `memory: 5` and transformers in float32 in place of the engine. Four
-histories of five events each, "this week": what an applicant would apply for, applied for and called not for them, and
-what is nothing for them, likewise. Of each the AUC of relevant jobs against others, which are other jobs than those in
-the history; then, one event at a time, by how much the answer on a job moves when the applicant has applied for, or
-called not for them, another posting of the same occupation, or of an unrelated one. Intervals are 95 % over applicants.
+ESCO's applicants, with the prompts of a judge with `memory: 5` and transformers in float32 in place of the engine. Two
+histories of five events of "this week": jobs that fit an applicant, applied for, and the same jobs called not for them.
+Of each the AUC of relevant jobs against others, none of which is in the history; then, one event at a time, by how much
+the answer on a job moves when the applicant has applied for another posting of the same occupation, has called it not
+for them, or has applied for an unrelated one. Intervals are 95 % over applicants.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from reward_service.prompts import (
 Values = npt.NDArray[np.float64]
 
 HISTORY_EVENTS = 5
-EACH = 8  # relevant jobs that an applicant is asked about; of others twice as many
+EACH = 4  # relevant jobs that an applicant is asked about; of others twice as many
 
 
 class Judges:
@@ -57,12 +57,20 @@ class Judges:
         self._baseline: dict[str, float] = {}
         self.tokens = 0
 
+    def _rows(self, jobs: Sequence[Job]) -> list[str]:
+        limit, offsets = self.configs["likelihood"].job_limit, self._tokens.offsets
+        return [likelihood_suffix(job_text(job, limit, offsets, description=False)) for job in jobs]
+
+    def know(self, jobs: Sequence[Job]) -> None:
+        """Compute how likely the jobs' texts are without a profile, once for all applicants."""
+        new = [row for row in self._rows(jobs) if row not in self._baseline]
+        if new:
+            self._baseline |= dict(zip(new, self._means(CONTENT_FREE, new), strict=True))
+
     def likelihood(self, applicant: Candidate, jobs: Sequence[Job]) -> Values:
         """Rewards `[jobs]`."""
-        config, offsets = self.configs["likelihood"], self._tokens.offsets
-        rows = [likelihood_suffix(job_text(job, config.job_limit, offsets, description=False)) for job in jobs]
-        new = [row for row in rows if row not in self._baseline]
-        self._baseline |= dict(zip(new, self._means(CONTENT_FREE, new), strict=True)) if new else {}
+        self.know(jobs)
+        config, rows = self.configs["likelihood"], self._rows(jobs)
         prefix = likelihood_prefix(self._texts["likelihood"].applicant_text(applicant))
         self.tokens = len(self._tokens.untrusted(prefix))
         gains = [mean - self._baseline[row] for mean, row in zip(self._means(prefix, rows), rows, strict=True)]
@@ -121,14 +129,8 @@ def ranking(judges: Judges, market: Market, applicants: Sequence[Candidate]) -> 
         told, asked = fits[:HISTORY_EVENTS], fits[HISTORY_EVENTS : HISTORY_EVENTS + EACH]
         jobs = [*asked, *others[HISTORY_EVENTS : HISTORY_EVENTS + 2 * EACH]]
         pairs += len(jobs)
-        judges.likelihood(applicant, jobs)  # what a job's text is worth without a profile is known from here on
-        histories = {
-            "none": (),
-            "applied for what fits": did("apply", told),
-            "what fits is not for me": did("ignore", told),
-            "applied for what does not fit": did("apply", others[:HISTORY_EVENTS]),
-            "what does not fit is not for me": did("ignore", others[:HISTORY_EVENTS]),
-        }
+        judges.know(jobs)
+        histories = {"none": (), "applied for": did("apply", told), "not for me": did("ignore", told)}
         for name, history in histories.items():
             began = time.process_time()
             rewards = judges.likelihood(with_history(applicant, history, {}), jobs)
@@ -161,11 +163,14 @@ def moves(judges: Judges, market: Market, applicants: Sequence[Candidate], metho
         unrelated = elsewhere[int(rng.integers(len(elsewhere)))]
         before = dict(zip(target, ask(applicant, list(target.values())), strict=True))
         for what, job in target.items():
-            for where, other in (("a similar one", twins[what]), ("an unrelated one", unrelated)):
-                for event, words in (("apply", "applied for"), ("ignore", "not for me:")):
-                    told = with_history(applicant, did(cast(Did, event), [other]), {})
-                    after = ask(told, [job])[0]
-                    found.setdefault(f"{what}, {words} {where}", []).append(after - before[what])
+            histories = {
+                "applied for a similar one": did("apply", [twins[what]]),
+                "a similar one is not for me": did("ignore", [twins[what]]),
+                "applied for an unrelated one": did("apply", [unrelated]),
+            }
+            for words, history in histories.items():
+                after = ask(with_history(applicant, history, {}), [job])[0]
+                found.setdefault(f"{what}: {words}", []).append(after - before[what])
     print(f"\n{method}: change of the reward by one event, {len(applicants)} applicants")
     for name, values in found.items():
         print(f"  {name:62}{shown(np.array(values)):>26}", flush=True)
@@ -180,8 +185,9 @@ def shown(values: Values) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--applicants", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(args.threads)
     market = esco_market(applicants=args.applicants)
     judges, applicants = Judges(), market.applicants
     ranking(judges, market, applicants)

@@ -9,7 +9,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from bench.injection_attacks import ATTACKS, Attack, pairs
-from dynaq.judging.history import MAX_HISTORY, PastEvent
+from dynaq.judging.history import MAX_HISTORY, PastEvent, history_of, with_history
 from dynaq.judging.judgement import LABELS
 from dynaq.records import Candidate, Experience, Job
 from reward_service.config import EVENT_TOKENS
@@ -39,9 +39,10 @@ def tokens() -> Tokens:
 
 def remembering(tokens: Tokens, *titles: str, limit: int = 64) -> Text:
     """The profile of an applicant who applied for jobs with these titles this week."""
-    history = [PastEvent(event="apply", job_id=title, ago="this week", title=title) for title in titles]
-    profile = profile_text(APPLICANT, 96, tokens.offsets)
-    return replace(profile, history=history_text(tuple(history), limit, tokens.offsets)) if history else profile
+    history = tuple(PastEvent(event="apply", job_id=str(i), ago="this week") for i in range(len(titles)))
+    told = with_history(APPLICANT, history, {str(i): Job(id=str(i), title=title) for i, title in enumerate(titles)})
+    text = history_text(history_of(told), limit, tokens.offsets)
+    return replace(profile_text(APPLICANT, 96, tokens.offsets), history=text)
 
 
 def chat(
@@ -148,7 +149,7 @@ def test_a_history_is_bounded_in_tokens(tokens: Tokens) -> None:
 def test_no_attack_leaves_the_title_of_a_past_job(tokens: Tokens, attack: Attack) -> None:
     """As for postings: exactly the clean prompt's special tokens, delimiters and lines."""
     special = set(tokens._tokenizer.all_special_ids)
-    clean, attacked = remembering(tokens, "cook", "driver"), remembering(tokens, attack.text, "driver")
+    clean, attacked = remembering(tokens, "cook", "driver"), remembering(tokens, f"cook {attack.text}", "driver")
     prompts = [chat(tokens, APPLICANT, JOB, profile=profile) for profile in (attacked, clean)]
     attacked_ids, clean_ids = ([i for i in tokens.chat(prompt) if i in special] for prompt in prompts)
     assert attacked_ids == clean_ids

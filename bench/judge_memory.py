@@ -185,14 +185,18 @@ def shown(values: Values) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--applicants", type=int, default=16)
+    parser.add_argument("--parts", default="ranking,likelihood,choice", help="AUC, and one event's effect by method")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     market = esco_market(applicants=args.applicants)
     judges, applicants = Judges(), market.applicants
-    ranking(judges, market, applicants)
-    moves(judges, market, applicants, "likelihood")
-    moves(judges, market, applicants, "choice")
+    parts = args.parts.split(",")
+    if "ranking" in parts:
+        ranking(judges, market, applicants)
+    for method in judges.configs:
+        if method in parts:
+            moves(judges, market, applicants, method)
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def test_the_judge_is_told_what_applicants_did_and_each_pair_is_paid_for_once(
         file = judge(folder, server, 2)
         fingerprint = JudgeConfig.load(file).fingerprint
         assert train(folder, file, "run", "--max-cost", "1") == 0
-        assert f"told what 1 of {APPLICANTS} applicants did" in capsys.readouterr().err.replace("\n", " ")
+        assert f"told what 1 of {APPLICANTS} applicants did" in capsys.readouterr().out
         told = [text for text in prompts(server) if "<history>" in text]
         # Untrusted titles are neutralised; the third event is one too many, and of `gone` nobody knows the title.
         lines = "Not for me (this week): Title of j002 ‹b›\nApplied for (this week): Title of j001 ‹b›\n</history>"
@@ -155,4 +155,4 @@ def test_single_pairs_are_asked_with_the_history(tmp_path: Path, capsys: pytest.
         assert run([*asked, "--judge", f"vllm:{judge(folder, server, 0)}"]) == 0
         assert "<history>" not in prompts(server)[-1]
     assert len({row["judge"] for row in ledger(folder)}) == 2
-    assert "told what 1 of 1 applicants did" in capsys.readouterr().err
+    assert "told what 1 of 1 applicants did" in capsys.readouterr().out

@@ -213,7 +213,7 @@ def test_over_http_a_history_is_told_and_its_answers_are_paid_for_once(
     done = [{**DONE, "job_id": jobs[3].id}]
     request = stored(applicant, jobs[:3]) | {"history": done}
     rows = http.post("/v1/judgements", json=request).json()["judgements"]
-    event = PastEvent(**done[0])
+    event = PastEvent.model_validate(done[0])
     key = ledger_key(judge_service.config.fingerprint, (event,))
     assert [row["judge"] for row in rows] == [key] * 3
     judged = _status(judge_service)["judged_pairs"]

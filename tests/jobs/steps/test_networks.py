@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dynaq.errors import InputError
-from dynaq.judging.history import PastEvent, ledger_key, remembering
+from dynaq.judging.history import AGO, PastEvent, ledger_key, remembering
 from dynaq.judging.judgement import judgement_from_probabilities
 from dynaq.stores import open_store
 from jobs.steps.networks import answers_of
@@ -20,8 +20,8 @@ APPLY, IGNORE = [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]
 def test_the_answers_of_a_judge_are_one_per_pair_whatever_it_was_told(tmp_path: Path) -> None:
     with open_store(str(tmp_path / "store"), create=True) as store:
         store.add_judgements([judgement_from_probabilities("ann", f"j{i}", APPLY, judge=PLAIN) for i in range(2)])
-        for day in ("today", "this week"):
-            key = ledger_key(MEMORY, (PastEvent(event="apply", job_id="j9", ago=day),))
+        for ago in AGO[:2]:
+            key = ledger_key(MEMORY, (PastEvent(event="apply", job_id="j9", ago=ago),))
             store.add_judgements([judgement_from_probabilities("ann", f"j{i}", IGNORE, judge=key) for i in range(1, 4)])
         found, judge = answers_of(store, None)
         assert judge == MEMORY

@@ -68,8 +68,9 @@ def told(
     size = memory_of(backend.fingerprint)
     if not size:
         return backend
-    before = folder.read_yaml(CONFIG).get("told_until") if folder is not None and folder.exists(CONFIG) else None
-    limit = parse_time(before or until) if before or until else datetime.now(UTC)
+    if folder is not None and folder.exists(CONFIG):
+        until = folder.read_yaml(CONFIG).get("told_until") or until
+    limit = parse_time(until) if until else datetime.now(UTC)
     with open_store(store_uri, read_only=True) as store:
         known = histories(store.feedback(list(applicants)), applicants, store.ids("job"), size, limit)
     say(f"judge: told what {len(known)} of {len(applicants)} applicants did before {limit:%Y-%m-%d %H:%M} UTC")

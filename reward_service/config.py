@@ -86,7 +86,7 @@ class JudgeConfig(BaseModel):
             jobs of a call share.
         memory: how many of an applicant's latest events the judge is told (jobs that they applied for, saved, opened or
             called not for them, with coarse times), from the store's feedback; 0 is none. Told nothing, a judge says
-            what it says without memory. Not for the packaged model, which takes a refusal for interest (docs/judges.md).
+            what it says without memory. Not for the packaged model (docs/judges.md).
         history_tokens: longest history in tokens; None means 64 for `likelihood`, 256 for `choice`.
         halves: score a job's title and the rest apart with `likelihood`, so that three words of title count beside
             thirty of skills: AUC 0.83 instead of 0.77 on O*NET, 0.93 with both on ESCO (docs/judges.md). Off by

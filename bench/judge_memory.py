@@ -41,7 +41,7 @@ from reward_service.prompts import (
 
 Values = npt.NDArray[np.float64]
 
-HISTORY_EVENTS = 5
+TOLD_EVENTS = 5
 EACH = 4  # relevant jobs that an applicant is asked about; of others twice as many
 
 
@@ -51,7 +51,7 @@ class Judges:
     def __init__(self) -> None:
         self._scorer = Scorer(resolve_model(None), "cpu")
         self._tokens = Tokens(self._scorer.tokenizer)
-        self.configs = {name: JudgeConfig(method=name, memory=HISTORY_EVENTS) for name in ("likelihood", "choice")}
+        self.configs = {name: JudgeConfig(method=name, memory=TOLD_EVENTS) for name in ("likelihood", "choice")}
         # Only what it makes of texts is used, which needs no engine but offsets.
         self._texts = {name: LLMJudge(config, self._tokens) for name, config in self.configs.items()}  # type: ignore[arg-type]
         self._baseline: dict[str, float] = {}
@@ -126,8 +126,8 @@ def ranking(judges: Judges, market: Market, applicants: Sequence[Candidate]) -> 
         shuffled = [market.jobs[i] for i in rng.permutation(len(market.jobs))]
         fits = [job for job in shuffled if grades.get(job.id, 0) > 0]
         others = [job for job in shuffled if not grades.get(job.id)]
-        told, asked = fits[:HISTORY_EVENTS], fits[HISTORY_EVENTS : HISTORY_EVENTS + EACH]
-        jobs = [*asked, *others[HISTORY_EVENTS : HISTORY_EVENTS + 2 * EACH]]
+        told, asked = fits[:TOLD_EVENTS], fits[TOLD_EVENTS : TOLD_EVENTS + EACH]
+        jobs = [*asked, *others[TOLD_EVENTS : TOLD_EVENTS + 2 * EACH]]
         pairs += len(jobs)
         judges.know(jobs)
         histories = {"none": (), "applied for": did("apply", told), "not for me": did("ignore", told)}
@@ -138,7 +138,7 @@ def ranking(judges: Judges, market: Market, applicants: Sequence[Candidate]) -> 
             found.setdefault(name, []).append(auc(rewards[: len(asked)], rewards[len(asked) :]))
             tokens.setdefault(name, []).append(judges.tokens)
     print(f"likelihood, {pairs} pairs of {len(applicants)} applicants")
-    print(f"{'history of ' + str(HISTORY_EVENTS):34}{'AUC':>7}{'change':>26}{'tokens':>9}{'CPU s/pair':>12}")
+    print(f"{'history of ' + str(TOLD_EVENTS):34}{'AUC':>7}{'change':>26}{'tokens':>9}{'CPU s/pair':>12}")
     for name, values in found.items():
         change = shown(np.array(values) - np.array(found["none"])) if name != "none" else ""
         print(

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from cluster.broker import PatientStore
 from dynaq.feedback.events import FeedbackEvent
 from dynaq.judging.history import PastEvent, judge_of, ledger_key, without_memory
 from dynaq.stores import open_store
@@ -129,8 +130,10 @@ def test_a_resumed_run_tells_what_it_told_and_a_time_bounds_it(tmp_path: Path) -
         file = judge(folder, server, 2)
         assert train(folder, file, "run", "--max-cost", "0.004") == 1
         told_until = yaml.safe_load((folder / "run/config.yaml").read_text())["told_until"]
-        with open_store(str(folder / "store")) as store:
-            store.add_feedback([event(applicant="a000", job="j005", what="apply", at=datetime.now(UTC))])
+        later = event(applicant="a000", job="j005", what="apply", at=datetime.now(UTC))
+        patient = PatientStore(str(folder / "store"), read_only=False)  # the run's broker may hold it a moment longer
+        patient._patiently(lambda store: store.add_feedback([later]))
+        patient.close()
         assert train(folder, file, "run", "--resume", "--max-cost", "1") == 0
         assert yaml.safe_load((folder / "run/config.yaml").read_text())["told_until"] == told_until
         pairs = [(row["applicant_id"], row["job_id"]) for row in ledger(folder)]

@@ -146,9 +146,9 @@ def memory(cache: TensorCache, applicants: Sequence[str], qrels: PaddedRelevance
     print(f"  own memory {before:.0f} MiB before the block, {peak:.0f} MiB at most after a round")
 
 
-def anonymous() -> float:
-    """What this process holds for itself in MiB, without mapped files: those it alone maps would count in USS."""
-    status = Path("/proc/self/status").read_text().splitlines()
+def anonymous(process: int | str = "self") -> float:
+    """What a process holds for itself in MiB, without mapped files: those it alone maps would count in USS."""
+    status = Path(f"/proc/{process}/status").read_text().splitlines()
     return int(next(line for line in status if line.startswith("RssAnon")).split()[1]) / 1024
 
 

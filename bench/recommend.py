@@ -195,17 +195,33 @@ def latency(folder: Path, jobs: int, agents: int, rate: float, seconds: float, c
         replica = psutil.Process(status["process"])
         # The first round warms up the encoder, the connections and the page cache.
         asyncio.run(measure_latency(url, agents, rate, min(10.0, seconds)))
-        before = replica.memory_info().rss / MIB
+        proxies = [one for one in psutil.Process().children(recursive=True) if _is_proxy(one)]
+        before, spent = replica.memory_info().rss / MIB, [_processor_ms(one) for one in (replica, *proxies)]
         took = asyncio.run(measure_latency(url, agents, rate, seconds))
         after = replica.memory_info().rss / MIB
+        spent = [_processor_ms(one) - used for one, used in zip((replica, *proxies), spent, strict=True)]
         shown = _cache_metrics(url)
     everything = [x for times in took.values() for x in times]
     for kind, times in {"all": everything, **took}.items():
         p50, p99 = np.percentile(times, [50, 99])
         print(f"  {kind:10} {len(times):6} requests: p50 {p50:6.1f} ms, p99 {p99:6.1f} ms, max {max(times):6.1f} ms")
+    each = [ms / len(everything) for ms in spent]
+    print(f"  processor, per request: {each[0]:.1f} ms of the replica, {sum(each[1:]):.1f} ms of Serve's proxy")
     print(f"  memory of the replica: {before:.0f} MiB before, {after:.0f} MiB after; {shown}")
     p50, p99 = np.percentile(everything, [50, 99])
     print("  within the bound" if p50 <= DUE["p50"] and p99 <= DUE["p99"] else f"  ABOVE the bound {DUE}")
+
+
+def _is_proxy(process: psutil.Process) -> bool:
+    try:
+        return process.name().startswith("ray::ProxyActor")
+    except psutil.Error:
+        return False
+
+
+def _processor_ms(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return 1000 * float(times.user + times.system)
 
 
 def _cache_metrics(url: str) -> str:

@@ -13,20 +13,23 @@ the first round, which do not grow, plus seconds per applicant.
 seconds from the start of the actors to the last table, and their ratio to the default's.
 
 `cohort` runs the command `dynaq train` on cohorts of growing size, with all tables, checkpoints and the report, hybrid
-from a recorded ledger that has every pair of a small catalogue. Memory of the driver and of the broker is their largest
-USS; seconds are of training, from the first actor to the last table, and of the whole command.
+from a recorded ledger that has every pair of a small catalogue. Memory of the driver and of the broker is the most that
+they held for themselves (RssAnon), which leaves the object store out; seconds are of training, from the first actor to
+the last table, of the whole command, and of the processor in all processes together. The line is through the
+processor's seconds, which the machine's other load changes least.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +39,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
+from bench.candidates import anonymous
 from cluster.block_actor import TrainingJob
 from cluster.broker import JudgeBackend, start_broker
 from cluster.cache import put_cache
@@ -74,13 +78,23 @@ class InstantJudge:
         ]
 
 
-class PeakMemory(threading.Thread):
-    """Largest USS of any process below this one while it runs, in MiB, whose command line starts with a text."""
+def unique(process: psutil.Process) -> float:
+    """USS of a process in MiB."""
+    return float(process.memory_full_info().uss) / MIB
 
-    def __init__(self, command: str = "ray::BlockActor.train", seconds: float = 0.25) -> None:
+
+class PeakMemory(threading.Thread):
+    """Most memory of any process below this one while it runs, in MiB, whose command line starts with a text."""
+
+    def __init__(
+        self,
+        command: str = "ray::BlockActor.train",
+        seconds: float = 0.25,
+        held: Callable[[psutil.Process], float] = unique,
+    ) -> None:
         super().__init__(daemon=True)
         self.peak = 0.0
-        self._command, self._seconds = command, seconds
+        self._command, self._seconds, self._held = command, seconds, held
         self._ended = threading.Event()
 
     def run(self) -> None:
@@ -88,14 +102,35 @@ class PeakMemory(threading.Thread):
             for process in psutil.Process().children(recursive=True):
                 try:
                     if " ".join(process.cmdline()).startswith(self._command):
-                        self.peak = max(self.peak, process.memory_full_info().uss / MIB)
-                except psutil.Error:
+                        self.peak = max(self.peak, self._held(process))
+                except (psutil.Error, OSError, StopIteration):  # it has just ended
                     continue
 
     def stop(self) -> float:
         self._ended.set()
         self.join()
         return self.peak
+
+
+class ProcessorSeconds(threading.Thread):
+    """Seconds of the processor in all processes below this one that begin while it runs."""
+
+    def __init__(self, every: float = 1.0) -> None:
+        super().__init__(daemon=True)
+        self._every, self._spent = every, dict[int, float]()
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        while not self._ended.wait(self._every):
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    times = process.cpu_times()
+                    self._spent[process.pid] = times.user + times.system
+
+    def stop(self) -> float:
+        self._ended.set()
+        self.join()
+        return sum(self._spent.values())
 
 
 def fill_store(uri: str, applicants: int, jobs: int = JOBS) -> None:
@@ -188,12 +223,18 @@ def compare_actors() -> None:
 
 @dataclass(frozen=True)
 class CohortRun:
-    """training, command: seconds. driver, broker: MiB."""
+    """training, command: seconds; processor: its seconds in all processes. driver, broker: MiB."""
 
     training: float
     command: float
+    processor: float
     driver: float
     broker: float
+
+
+def own(process: psutil.Process) -> float:
+    """RssAnon of a process in MiB."""
+    return anonymous(process.pid)
 
 
 def train_cohort(folder: Path, strategy: str, arguments: argparse.Namespace) -> CohortRun:
@@ -201,21 +242,22 @@ def train_cohort(folder: Path, strategy: str, arguments: argparse.Namespace) -> 
     command = [sys.executable, "-m", "jobs.train", "--store", str(folder / "store"), "--out", str(folder / strategy)]
     command += ["--strategy", strategy, "--budget", str(arguments.budget), "--actors", str(arguments.actors), "--json"]
     command += ["--judge", f"ledger:{folder / 'ledger.parquet'}"]
-    watched = [PeakMemory(" ".join(command[:3]), 1.0), PeakMemory("ray::JudgeBroker", 1.0)]
-    for memory in watched:
-        memory.start()
+    watched = [PeakMemory(name, 1.0, own) for name in (" ".join(command[:3]), "ray::JudgeBroker")]
+    processor = ProcessorSeconds()
+    for thread in (*watched, processor):
+        thread.start()
     began = time.monotonic()
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     seconds = time.monotonic() - began
     driver, broker = (memory.stop() for memory in watched)
-    return CohortRun(json.loads(done.stdout)["seconds"], seconds, driver, broker)
+    return CohortRun(json.loads(done.stdout)["seconds"], seconds, processor.stop(), driver, broker)
 
 
 def cohorts(arguments: argparse.Namespace) -> None:
     """Growing cohorts, each strategy on the same store and ledger; then a line through the seconds."""
     sizes = arguments.sizes or GROWING_COHORTS
     print(f"{arguments.jobs} jobs, {arguments.budget} judgements each, {arguments.actors} actors")
-    print("strategy  applicants  training s  per applicant ms  command s  driver MiB  broker MiB")
+    print("strategy  applicants  training s  command s  processor s  per applicant ms  driver MiB  broker MiB")
     took: dict[str, list[float]] = {strategy: [] for strategy in arguments.strategies}
     for applicants in sizes:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
@@ -224,12 +266,10 @@ def cohorts(arguments: argparse.Namespace) -> None:
             fill_ledger(folder / "ledger.parquet", applicants, arguments.jobs)
             for strategy, seconds in took.items():
                 run = train_cohort(folder, strategy, arguments)
-                seconds.append(run.training)
-                print(
-                    f"{strategy:8} {applicants:11,} {run.training:11.1f} {1000 * run.training / applicants:17.1f}",
-                    end="",
-                )
-                print(f" {run.command:10.1f} {run.driver:11.0f} {run.broker:11.0f}", flush=True)
+                seconds.append(run.processor)
+                print(f"{strategy:8} {applicants:11,} {run.training:11.1f} {run.command:10.1f}", end="")
+                print(f" {run.processor:12.1f} {1000 * run.processor / applicants:17.1f}", end="")
+                print(f" {run.driver:11.0f} {run.broker:11.0f}", flush=True)
     for strategy, seconds in took.items():
         if len(sizes) > 2:
             fixed, each, off = line(sizes, seconds)

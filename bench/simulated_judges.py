@@ -9,6 +9,7 @@ and deviation 1:
     echo      no error: the cosine stands in the grade's place, and the judge has no opinion of its own
     popular   a liking for a random tenth of the catalogue, the same for everybody
     title     words that the job's title has in common with the applicant's titles and skills
+    keywords  the share of the job's skills that the applicant's profile names, word for word
 
 All kinds err at random as well, the systematic ones half as strongly as systematically. The AUC asked for is that over
 all pairs of the cohort; at 0.5 there is no signal at all. The cosine of an echo is standardised per applicant and
@@ -33,7 +34,7 @@ from dynaq.tensor_cache import TensorCache
 
 Array = npt.NDArray[np.float64]
 
-KINDS = ("random", "family", "length", "echo", "popular", "title")
+KINDS = ("random", "family", "length", "echo", "popular", "title", "keywords")
 GROUP = 0.1  # of the catalogue: a family, or what is pushed
 ALSO_RANDOM = 0.5
 # Without noise, an echo answers IGNORE to all but its top pairs, of which there are ECHO_SHARE times as many as
@@ -51,6 +52,7 @@ class CohortPairs:
     family: Array
     length: Array
     titles: Array
+    keywords: Array
 
     @classmethod
     def of(cls, cache: TensorCache, qrels: Qrels, applicants: Sequence[str], seed: int) -> CohortPairs:
@@ -67,12 +69,15 @@ class CohortPairs:
         texts = [cache.job_text(j) for j in range(len(cache.job_ids))]
         lengths = np.log1p([len(job.description) for job in texts])
         words = [_words(job.title) for job in texts]
-        titles = np.zeros(grades.shape)
+        asked = [[skill.lower() for skill in (*job.technical_skills, *job.soft_skills)] for job in texts]
+        titles, keywords = np.zeros(grades.shape), np.zeros(grades.shape)
         for i, applicant in enumerate(applicants):
             own = cache.applicant_text(cache.applicant_index(applicant))
             known = _words(" ".join([*(e.title for e in own.experience), *own.hard_skills]))
             titles[i] = [len(known & title) / max(1, len(title)) for title in words]
-        return cls(tuple(applicants), grades, cosines, family, lengths, titles)
+            says = " ".join([own.bio, *(e.title for e in own.experience), *own.hard_skills]).lower()
+            keywords[i] = [sum(skill in says for skill in skills) / max(1, len(skills)) for skills in asked]
+        return cls(tuple(applicants), grades, cosines, family, lengths, titles, keywords)
 
 
 def _words(text: str) -> frozenset[str]:
@@ -93,7 +98,8 @@ class SimulatedJudge(LabelJudge):
         rng = np.random.default_rng([seed, KINDS.index(kind)])
         noise = rng.standard_normal(pairs.grades.shape)
         pushed = (rng.random(pairs.grades.shape[1]) < GROUP).astype(np.float64)
-        tastes = {"family": pairs.family, "length": pairs.length, "popular": pushed, "title": pairs.titles}
+        tastes = {"family": pairs.family, "length": pairs.length, "popular": pushed}
+        tastes |= {"title": pairs.titles, "keywords": pairs.keywords}
         error = _standard(tastes[kind]) + ALSO_RANDOM * noise if kind in tastes else noise
         signal = pairs.grades
         if kind == "echo":

@@ -39,7 +39,7 @@ from dynaq.runs.q_table import write_serving
 TRIAL_CPUS = 0.01  # of a Tune trial's own process, which only waits
 MANY_BLOCKS = 1000  # from here on blocks report and callers hear every few seconds, not every round
 REPORT_SECONDS = 5.0
-PARTITIONED_ABOVE = 20_000  # applicants, above which the tables of a run folder are written in parts
+PARTITIONED_ABOVE = 5_000  # applicants, above which tables are in parts, so that reports need not hold all of them
 PART_BLOCKS = 256  # whose rows are in memory at once when parts are written
 DEATHS_ALLOWED = 5  # actor deaths in the same round of a block; more are an error rather than bad luck
 ACTOR_DEATHS = (

@@ -39,7 +39,7 @@ from jobs.terminal.console import console, say, step
 from jobs.terminal.method_checks import BELIEFS, check_table, say_quality_curve, say_trust
 from jobs.terminal.tables import number
 from reward_service.calibration import PAIRS, fit_judge
-from reward_service.check import METHODS, check_method, draw_samples, recommend
+from reward_service.check import check_method, draw_samples, recommend, way_of, ways
 from reward_service.config import SECRETS, JudgeConfig
 from reward_service.costs import Costs, costs_line
 from reward_service.errors import MethodUnsupported
@@ -191,16 +191,16 @@ def _check(store_uri: str | None, qrels: str | None, config: JudgeConfig, addres
         with step("Starting the judge"):
             judge = start_judge(config)
         checks = []
-        for method in METHODS:
+        for method in ways(config):
             try:
                 with step(f"Method {method}"):
                     checks.append(asyncio.run(check_method(judge, config, method, samples)))
-            except MethodUnsupported as error:
-                if method == config.method_name:
+            except (MethodUnsupported, InputError) as error:
+                if method == way_of(config):
                     raise
-                say(f"left out: {error}")
+                say(f"Method {method} is left out: {error}")
     console.print(check_table(checks))
-    for line in recommend(checks, config.method_name):
+    for line in recommend(checks, way_of(config)):
         say(line)
     try:
         cache = _vectors(store_uri)

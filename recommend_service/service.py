@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import logging
 import math
-import textwrap
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -47,12 +46,11 @@ from recommend_service.schemas import (
     Recommendation,
     Recommendations,
 )
-from recommend_service.slates import Shown, Wish, choose, explain
+from recommend_service.slates import Shown, Wish, choose, explain, summary
 from recommend_service.text_encoder import Texts
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-SUMMARY = 300  # characters of a description in a list
 FUTURE = timedelta(minutes=5)  # tolerance for clocks that differ
 EXPIRY_SECONDS = 3600.0  # between two deletions of what is too old
 LEDGER_SECONDS = 60.0  # how long an applicant's judgements are cached
@@ -220,7 +218,7 @@ class Recommender:
                     exploring=exploring,
                     job_id=job.id,
                     title=job.title,
-                    summary=textwrap.shorten(job.description[: 2 * SUMMARY], SUMMARY, placeholder=" …"),
+                    summary=summary(job.description),
                     facets={facet: ", ".join(texts) for facet, texts in facets_of(job.metadata).items()},
                     marked="save" if standing.get(job.id) == "save" else "click" if job.id in standing else None,
                     explanation=explanation,

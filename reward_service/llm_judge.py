@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 
-from cachetools import FIFOCache
+from cachetools import FIFOCache, LRUCache
 
 from dynaq.judging.history import history_of, ledger_key
 from dynaq.judging.judgement import LABELS, Judgement, abstention, judgement_from_probabilities
@@ -31,6 +31,7 @@ from reward_service.prompts import (
 Probabilities = tuple[float, float, float, float]
 
 UNCONDITIONAL_KEPT = 200_000  # jobs whose likelihood without a profile is cached: about 70 MB
+CUT_TEXTS_KEPT = 10_000  # profiles and jobs whose texts are cached: about 30 MB of postings
 
 
 def label_probabilities(score: float, cut: Thresholds) -> Probabilities:
@@ -56,6 +57,7 @@ class LLMJudge:
         self.fingerprint = config.fingerprint
         self._uncalibrated = "" if config.calibrated else "thresholds not fitted for this judge"
         self._unconditional: FIFOCache[str, asyncio.Task[array[float]]] = FIFOCache(UNCONDITIONAL_KEPT)
+        self._texts: LRUCache[Hashable, Text] = LRUCache(CUT_TEXTS_KEPT)
 
     async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
         """One judgement per job, in order; an abstention for a pair that cannot be answered.
@@ -83,12 +85,11 @@ class LLMJudge:
 
     def applicant_text(self, applicant: Candidate) -> Text:
         """What a prompt shows of an applicant. Raises InputError for a history that this judge does not read."""
-        limit, offsets, history = self.config.profile_limit, self.engine.offsets, history_of(applicant)
-        profile = profile_text(applicant, limit, offsets)
+        profile, history = self._profile(applicant), history_of(applicant)
         if not history:
             return profile
         ledger_key(self.fingerprint, history)  # checks it
-        return replace(profile, history=history_text(history, self.config.history_limit, offsets))
+        return replace(profile, history=history_text(history, self.config.history_limit, self.engine.offsets))
 
     async def _score_or_nan(self, profile: Text, job: Text) -> float:
         try:
@@ -119,10 +120,22 @@ class LLMJudge:
             note=self._note(profile, text),
         )
 
+    def _profile(self, applicant: Candidate) -> Text:
+        limit, offsets = self.config.profile_limit, self.engine.offsets
+        read = (applicant.bio, applicant.hard_skills, applicant.soft_skills, applicant.experience)
+        return self._kept(read, lambda: profile_text(applicant, limit, offsets))
+
     def _job_text(self, job: Job) -> Text:
         prose = self.config.method_name == "choice"  # on prose, `likelihood` would measure style rather than fit
-        limit, offsets = self.config.job_limit, self.engine.offsets
-        return job_text(job, limit, offsets, description=prose, condense=self.config.condense)
+        limit, offsets, condense = self.config.job_limit, self.engine.offsets, self.config.condense
+        read = (job.title, job.technical_skills, job.soft_skills, job.experience_requirements, job.description)
+        return self._kept(read, lambda: job_text(job, limit, offsets, description=prose, condense=condense))
+
+    def _kept(self, read: Hashable, text: Callable[[], Text]) -> Text:
+        """A text that was made before of the same fields, else a new one: cutting takes longer than a warm call may."""
+        if read not in self._texts:
+            self._texts[read] = text()
+        return self._texts[read]
 
     def _note(self, profile: Text, job: Text) -> str:
         notes = [self._uncalibrated] if self._uncalibrated else []

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 # The part of a tokenizer that cutting needs: (start, end) of each token in the text.
 Offsets = Callable[[str], Sequence[tuple[int, int]]]
@@ -27,13 +28,17 @@ def neutralise(text: str) -> str:
     private and unassigned characters are removed, and so are variation selectors and tags, which can carry hidden text.
     """
     folded = unicodedata.normalize("NFKC", text)
-    visible = "".join(" " if _is_space(c) else c for c in folded if _is_space(c) or _is_visible(c))
+    visible = "".join(map(_shown, folded))
     plain = _BRACKET_MARKERS.sub(r"(\1)", visible.translate(_ANGLES))
     return _SPACE.sub(" ", _RULES.sub(r"\1", plain)).strip()
 
 
-def _is_space(char: str) -> bool:
-    return char in "\t\n\r\v\f" or unicodedata.category(char) in ("Zs", "Zl", "Zp")
+@lru_cache(maxsize=8192)  # a text has few different characters, and looking one up costs ten times as much
+def _shown(char: str) -> str:
+    """What remains of a character: a blank of white space, nothing of an invisible one."""
+    if char in "\t\n\r\v\f" or unicodedata.category(char) in ("Zs", "Zl", "Zp"):
+        return " "
+    return char if _is_visible(char) else ""
 
 
 def _is_visible(char: str) -> bool:

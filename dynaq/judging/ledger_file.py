@@ -31,7 +31,8 @@ Key = tuple[str, str]
 
 def ledger_fingerprint(path: str | Path) -> str:
     """`ledger-` and 12 hex digits of the SHA-256 of the file."""
-    return f"ledger-{hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]}"
+    with Path(path).open("rb") as file:
+        return f"ledger-{hashlib.file_digest(file, 'sha256').hexdigest()[:12]}"
 
 
 def read_ledger(path: str | Path, applicants: Sequence[str] | None = None) -> pa.Table:

@@ -54,6 +54,7 @@ from dynaq.stores.mongo_documents import FROM_DOCUMENT, TO_DOCUMENT, id_forms, v
 from dynaq.stores.mongo_group import MongoGroup
 from dynaq.stores.mongo_indexes import DUPLICATE_KEY, EVENT_COLLECTIONS, create_indexes
 from dynaq.stores.mongo_uri import mask_uri, scrub, selection_timeout
+from dynaq.stores.mongo_version import MongoVersion
 from dynaq.stores.raw_bson import CODEC_OPTIONS, read_reply
 
 DATABASE = "rl_jobsdb"
@@ -77,6 +78,7 @@ class MongoStore(Store):
             raise InputError(f"store {self.uri}: not a usable MongoDB URI ({scrub(str(error), uri)})") from None
         self._database = self._client.get_database(name, codec_options=CODEC_OPTIONS)
         self._claims = MongoClaims(self._database)
+        self._version = MongoVersion(self._database)
         try:
             present = set(self._database.list_collection_names())
         except PyMongoError as error:
@@ -308,7 +310,8 @@ class MongoStore(Store):
             return {str(d.get(names.reference)): d.get("content_hash") for d in found}
 
     def catalogue_version(self) -> str | None:
-        return None
+        with self._errors():
+            return self._version.settled()
 
     # Ledger, relevance, meta
 

@@ -33,11 +33,11 @@ def check_table(checks: Sequence[MethodCheck]) -> Table:
         "  95 % interval": [f"{c.low:.3f} to {c.high:.3f}" for c in checks],
         "nDCG@10": [number(c.ndcg) for c in checks],
         "label mass": [number(c.label_mass) for c in checks],
-        **{label: [f"{c.labels[i]:.1%}" for c in checks] for i, label in enumerate(LABELS)},
+        **{label: ["–" if c.fitted_here else f"{c.labels[i]:.1%}" for c in checks] for i, label in enumerate(LABELS)},
         "abstained": [str(c.abstained) for c in checks],
         "option order moves p by": ["–" if c.order_effect is None else number(c.order_effect) for c in checks],
         "option order changes the label": ["–" if c.order_flips is None else f"{c.order_flips:.0%}" for c in checks],
-        "judgements/s": [f"{c.per_second:.1f}" for c in checks],
+        "judgements/s": ["–" if c.per_second is None else f"{c.per_second:.1f}" for c in checks],
     }
     for name, cells in rows.items():
         table.add_row(name, *cells)

@@ -47,12 +47,12 @@ def test_a_question_is_answered_and_kept(
 
 
 @pytest.mark.slow
-def test_check_measures_both_methods_and_recommends_the_one_that_works(
+def test_check_measures_every_method_and_recommends_one_that_works(
     store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.run(["judge", "--store", store, "--check", "--qrels", str(tmp_path / "qrels.csv")]) == 0
     printed = capsys.readouterr().out
-    for word in ("AUC", "nDCG@10", "label mass", "IGNORE", "option order", "judgements/s"):
+    for word in ("AUC", "likelihood, halves", "nDCG@10", "label mass", "IGNORE", "option order", "judgements/s"):
         assert word in printed
     assert "Recommended: method likelihood" in printed
     assert "WARNING: with method choice" in printed

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import shutil
+import textwrap
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pymongo
 import pytest
 
 from dynaq.errors import InputError
 from dynaq.runs.q_table import ServedRun
-from dynaq.stores import open_store
+from dynaq.stores import Kind, mongo_version, open_store
 from recommend_service.applicant_ranking import Ranker
 from recommend_service.catalogue import Catalogue
 from recommend_service.config import RecommendConfig
 from recommend_service.rate_limit import CALLERS, TokenBuckets
-from recommend_service.slates import blend
+from recommend_service.slates import SUMMARY, blend, summary
 from tests.support import recommend_market as market
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -140,6 +143,31 @@ def test_an_unchanged_store_is_not_read(catalogue: Catalogue, tmp_path: Path, mo
         assert Catalogue.load(store, catalogue) is catalogue
 
 
+def test_a_database_is_read_only_when_something_was_written(mongo_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mongo_version, "SETTLED_SECONDS", 0.0)
+    market.make_market(mongo_uri)
+    reads: list[Kind] = []
+    with open_store(mongo_uri, read_only=True) as store:
+        hashes = store.hashes
+
+        def counted(kind: Kind) -> dict[str, str | None]:
+            reads.append(kind)
+            return hashes(kind)
+
+        monkeypatch.setattr(store, "hashes", counted)
+        first = Catalogue.load(store)
+        reads.clear()
+        assert Catalogue.load(store, first) is first
+        assert not reads
+        database: Any = pymongo.MongoClient(mongo_uri).get_default_database()
+        database.jobs_text.delete_one({"_id": first.job_ids[0]})  # by hand
+        second = Catalogue.load(store, first)
+        assert second.job_ids == first.job_ids[1:]
+        reads.clear()
+        assert Catalogue.load(store, second) is second
+        assert not reads
+
+
 def test_a_store_made_anew_is_read_again(catalogue: Catalogue, tmp_path: Path) -> None:
     shutil.move(tmp_path / "store", tmp_path / "old")
     market.make_market(str(tmp_path / "store"))
@@ -194,3 +222,15 @@ def test_the_key_comes_from_the_environment_and_is_not_shown(monkeypatch: pytest
     config = RecommendConfig(store="s", run="r").with_secrets()
     assert config.api_key == "s3cret"
     assert "s3cret" not in repr(config)
+
+
+def test_a_summary_is_whole_words_and_never_too_long() -> None:
+    assert summary(" Sells\n\tbread.  ") == "Sells bread."
+    assert summary("") == ""
+    exact = "ab " * (SUMMARY // 3 - 1) + "abc"
+    assert len(exact) == SUMMARY
+    assert summary(exact) == exact
+    assert summary(exact + "d") == exact.rpartition(" ")[0] + " …"
+    words = "Bakes and sells bread. " * 30
+    assert summary(words) == textwrap.shorten(words, SUMMARY, placeholder=" …")
+    assert summary("x" * 1000) == "x" * (SUMMARY - 2) + " …"

@@ -30,8 +30,10 @@ class KnownEngine:
     def __init__(self, given: dict[str, float] | None = None, letters: dict[str, float] | None = None) -> None:
         self.given, self._letters, self.asked = given or {}, letters or {}, Counter[tuple[str, str]]()
         self.failure: dict[str, Exception] = {}
+        self.cut: list[str] = []
 
     def offsets(self, text: str) -> Sequence[tuple[int, int]]:
+        self.cut.append(text)
         return [(i, i + 1) for i in range(0, len(text), 40)]
 
     async def continuation(self, prefix: str, text: str) -> list[float]:
@@ -103,6 +105,20 @@ def test_a_jobs_baseline_is_computed_once_for_all_applicants() -> None:
 
     asyncio.run(many())
     assert [n for (prefix, _), n in engine.asked.items() if prefix == CONTENT_FREE] == [1, 1, 1]
+
+
+def test_texts_that_were_met_are_not_cut_again_and_others_are_under_the_same_ids() -> None:
+    engine = KnownEngine({"nurse": 1.0, "cook": 1.0, "pilot": 1.0})
+    shared = judge(engine)
+    first = asyncio.run(shared.judge_async(APPLICANT, JOBS))
+    engine.cut.clear()
+    again = asyncio.run(shared.judge_async(APPLICANT, JOBS))
+    assert [a.probabilities for a in again] == [a.probabilities for a in first]
+    assert engine.cut == []
+    other = [job.model_copy(update={"technical_skills": ("y",)}) for job in JOBS]
+    asyncio.run(shared.judge_async(APPLICANT.model_copy(update={"bio": "Welder."}), other))
+    assert engine.cut.count("Welder.") == 1
+    assert engine.cut.count("y") == 3
 
 
 class HalvesEngine(KnownEngine):

@@ -25,7 +25,7 @@ from dynaq.judging.judgement import JUDGEMENT_SCHEMA, Judgement, abstention, jud
 from dynaq.layout import EXTENDED
 from dynaq.qrels import Qrels
 from dynaq.records import Candidate, Job
-from dynaq.stores import Kind, Store, open_feedback, open_store
+from dynaq.stores import Kind, Store, mongo_version, open_feedback, open_store
 from tests.support.events import START, event
 
 rng = np.random.default_rng(0)
@@ -119,10 +119,11 @@ def test_writing_again_replaces_and_repeating_changes_nothing(store: Store) -> N
 
 
 @both_kinds
-def test_a_version_changes_with_every_record_and_vector(store: Store, kind: Kind) -> None:
+def test_a_version_changes_with_every_record_and_vector(
+    store: Store, kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mongo_version, "SETTLED_SECONDS", 0.0)
     seen = [store.catalogue_version()]
-    if seen == [None]:
-        return  # a store that has none is read
     store.put_records(kind, [record(kind, "a"), record(kind, "b")])
     seen.append(store.catalogue_version())
     store.put_vectors(kind, ["a"], vectors(1, BLOCKS[kind]), ["h"])

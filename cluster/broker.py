@@ -16,7 +16,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, Protocol, TypeVar, overload, runtime_checkable
 
@@ -29,6 +29,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.metrics import BrokerMetrics
 from cluster.session import real_cores
 from dynaq.errors import DynaqError, InputError
+from dynaq.judging.history import History
 from dynaq.judging.judgement import AsyncJudge, Judgement, Slate
 from dynaq.judging.ledger_first import APPLICANTS_KEPT, LedgerFirst, Pair
 from dynaq.records import Candidate, Job
@@ -54,6 +55,8 @@ class JudgeBackend:
         cpus: CPUs that the judge takes once it has started; training actors leave them free.
         divisible: whether several brokers may each start one; not for a judge that counts costs in its own process.
         model: name of its model, for people; None if it is not known.
+        histories: applicant -> what a judge with memory is told that they did before.
+        told_until: ISO time before which that was; None for a judge without memory.
     """
 
     fingerprint: str
@@ -62,6 +65,8 @@ class JudgeBackend:
     cpus: float = 0.0
     divisible: bool = False
     model: str | None = None
+    histories: Mapping[str, History] = field(default_factory=dict)
+    told_until: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,7 @@ class JudgeBroker:
     def __init__(self, store_uri: str, backend: JudgeBackend, others: int = 0) -> None:
         self._others: list[ActorHandle[Any]] = _start_others(store_uri, backend, others) if others else []
         self._judge = LazyJudge(backend.start)
+        self._histories = backend.histories
         self._ledger_first = LedgerFirst(
             PatientStore(store_uri, read_only=not backend.keep),
             self._judge,
@@ -105,6 +111,8 @@ class JudgeBroker:
     async def fetch(self, slates: Sequence[Slate], payer: str = "") -> list[list[Judgement]]:
         """One judgement per job of each slate, in order. A new pair is billed to the first `payer` who asks for it.
 
+        The judge is told the backend's histories, if it has any, in place of those of the slates.
+
         Raises JudgeError, in every caller that waits for the pair, when the judge cannot answer.
         """
         for slate in slates:
@@ -113,6 +121,8 @@ class JudgeBroker:
         def bill(pairs: int) -> None:
             self._paid[payer] += pairs
 
+        if self._histories:
+            slates = [replace(slate, history=self._histories.get(slate.applicant_id, ())) for slate in slates]
         return await self._ledger_first.fetch(slates, bill)
 
     async def warm_up(self) -> None:

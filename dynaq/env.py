@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynaq.errors import InputError, JudgeError
+from dynaq.judging.history import History
 from dynaq.judging.judgement import Judgement, JudgementSource, Slate
 from dynaq.tensor_cache import TensorCache
 
@@ -116,12 +117,16 @@ class JobMarketEnv(gymnasium.Env[FloatArray, np.int64]):
         if self._source is None:
             return float(self._cosines[job] + 1.0) / 2.0, None
         job_id = self._cache.job_ids[job]
-        ((judgement,),) = self._source.fetch([Slate(self._applicant, (job_id,))])
+        ((judgement,),) = self._source.fetch([Slate(self._applicant, (job_id,), self._told())])
         if judgement.reward is None:
             self._asked.append(job)
             self._draw_slate()
             raise JudgeError(f"the judge abstained on {self._applicant!r} and {job_id!r}: {judgement.note}")
         return judgement.reward, judgement
+
+    def _told(self) -> History:
+        """What the judge is told that the applicant did before."""
+        return ()
 
     def _draw_slate(self) -> None:
         self._slate = self._cache.sample_jobs(self._slate_size, self.np_random, self._asked).tolist()

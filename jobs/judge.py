@@ -31,6 +31,7 @@ from dynaq.stores import open_store
 from dynaq.tensor_cache import TensorCache
 from jobs.cli import run_verb
 from jobs.steps.cohort import relevance
+from jobs.steps.feedback_answers import told
 from jobs.steps.judge_ahead import judge_ahead
 from jobs.steps.judge_backend import engine_config, judge_backend
 from jobs.steps.options import Address, MaxCost, PriceIn, PriceOut, Samples
@@ -124,6 +125,7 @@ def _ask(store_uri: str, applicant: str, job_ids: list[str], backend: JudgeBacke
         unknown = [job_id for job_id in job_ids if job_id not in titles]
         if unknown:
             raise InputError(f"job {unknown[0]!r} is not in store {opened.uri}")
+    backend = told(backend, store_uri, [applicant])
     with ray_session(address):
         broker = start_broker(store_uri, backend)
         [answers] = BrokerClient(broker).fetch([Slate(applicant, tuple(job_ids))])

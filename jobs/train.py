@@ -117,7 +117,8 @@ def main(
     refuse_other_run(folder, resume=resume)
     terms = {"samples": judge_samples, "price_in": price_in, "price_out": price_out, "max_cost": max_cost}
     asks = needs_judge and judge != NO_JUDGE
-    backend = quoted_backend(judge, folder, prepared, settings.budget * len(prepared.cohort), terms) if asks else None
+    most = settings.budget * len(prepared.cohort)
+    backend = quoted_backend(judge, folder, prepared, most, terms, feedback_until) if asks else None
     networks = _pretrained(pretrained)
     recorded = offline_ledger(judge, strategy) if offline or (needs_judge and judge == NO_JUDGE) else None
     labels, digest = read_gold(gold)
@@ -145,6 +146,7 @@ def main(
         shown |= {
             "judge_fingerprint": backend.fingerprint if backend else None,
             "judge_model": backend.model if backend else None,
+            "told_until": backend.told_until if backend else None,
         }
         open_run(folder, shown, resume=resume)
         keep_gold(folder, labels, prepared)

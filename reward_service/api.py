@@ -19,6 +19,7 @@ from ray.serve.handle import DeploymentHandle
 from cluster.serve import key_matches, refuse_open_address, served_host
 from dynaq.errors import DynaqError, InputError, JudgeError
 from dynaq.ingest.parse_records import Rejected, parse_candidate, parse_job
+from dynaq.judging.history import MAX_HISTORY, PastEvent, ledger_key, with_history
 from dynaq.judging.judgement import AsyncJudge, Judgement, Label
 from dynaq.judging.ledger_first import LedgerFirst
 from dynaq.records import Candidate, Job
@@ -37,12 +38,17 @@ _bearer = HTTPBearer(auto_error=False)
 
 
 class JudgementRequest(BaseModel):
-    """One applicant and the jobs to show them: records as in the input files, or `{"id": …}` for one of the store."""
+    """One applicant and the jobs to show them: records as in the input files, or `{"id": …}` for one of the store.
+
+    history: what the applicant did before, newest first, each job once, for a judge with memory. Without a title, the
+    store's is taken.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     applicant: dict[str, Any]
     jobs: list[dict[str, Any]] = Field(min_length=1)
+    history: tuple[PastEvent, ...] = Field(default=(), max_length=MAX_HISTORY)
 
 
 class JudgementAnswer(BaseModel):
@@ -218,12 +224,15 @@ class JudgeApi:
         names = [job["id"] if list(job) == ["id"] else None for job in body.jobs]
         wanted = [str(name) for name in names if name is not None]
         applicant_id = str(body.applicant["id"]) if list(body.applicant) == ["id"] else None
+        ledger_key(self._config.fingerprint, body.history)  # checks it
+        untitled = [event.job_id for event in body.history if not event.title]
+        needed = list(dict.fromkeys([*wanted, *untitled]))
         applicant, stored = None, dict[str, Job]()
-        if wanted or applicant_id is not None:
+        if needed or applicant_id is not None:
             if self._ledger is None:
                 raise InputError("a record is named by id only, and this service has no store; send the whole record")
-            applicant, stored = await self._ledger.records(applicant_id, wanted)
-            _check_found(applicant_id, applicant, wanted, stored)
+            applicant, stored = await self._ledger.records(applicant_id, needed)
+            _check_found(applicant_id, applicant, needed, stored)
         jobs = [
             stored[str(name)] if name is not None else _job(raw, i)
             for i, (name, raw) in enumerate(zip(names, body.jobs, strict=True))
@@ -232,7 +241,7 @@ class JudgeApi:
         if len(set(ids)) < len(ids):
             raise InputError(f"job {next(i for i in ids if ids.count(i) > 1)!r} is there twice; send each once")
         return (
-            applicant or _applicant(body.applicant),
+            with_history(applicant or _applicant(body.applicant), body.history, stored),
             jobs,
-            applicant is not None and len(wanted) == len(jobs),
+            applicant is not None and len(wanted) == len(jobs) and len(untitled) == len(body.history),
         )

@@ -20,6 +20,7 @@ from ray.serve.handle import DeploymentHandle
 
 from cluster.serve import refuse_open_address, refuse_running, shown_address, start_serve, startup_failure
 from dynaq.errors import JudgeError
+from dynaq.judging.history import without_memory
 from dynaq.judging.judgement import Judgement
 from dynaq.records import Candidate, Job
 from reward_service.api import JudgeApi
@@ -171,12 +172,13 @@ def build(args: dict[str, Any]) -> serve.Application:
 def start_judge(config: JudgeConfig, *, name: str = "judge") -> ServeJudge:
     """Start the judge, without HTTP, on the Ray cluster of this process; returns when it can answer.
 
-    A judge that already runs under this name with the same fingerprint is reused. On CPU an engine takes about 45 s to
-    start, most of it imports. Raises JudgeError when it does not start.
+    A judge that already runs under this name with the same fingerprint is reused, and so is the same judge with memory,
+    which says the same when it is told no history. On CPU an engine takes about 45 s to start, most of it imports.
+    Raises JudgeError when it does not start.
     """
     running = running_judge(name)
-    if running is not None and running.fingerprint == config.fingerprint:
-        return running
+    if running is not None and config.fingerprint in (running.fingerprint, without_memory(running.fingerprint)):
+        return ServeJudge(serve.get_deployment_handle("judge", name), config.fingerprint)
     start_serve(HTTPOptions(location=ProxyLocation.Disabled))
     _deploy(config, judge_deployment(config), name, route_prefix=None)
     return ServeJudge(serve.get_deployment_handle("judge", name), config.fingerprint)

@@ -22,6 +22,7 @@ from weakref import WeakKeyDictionary
 import httpx
 
 from dynaq.errors import JudgeError
+from dynaq.judging.history import history_of
 from dynaq.judging.judgement import Judgement, check_answers
 from dynaq.records import Candidate, Job
 from reward_service.config import JudgeConfig
@@ -181,7 +182,10 @@ class HttpJudge(RewardClient):
         return self._fingerprint
 
     async def _ask(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
-        body = {"applicant": applicant.model_dump(mode="json"), "jobs": [job.model_dump(mode="json") for job in jobs]}
+        plain = applicant.model_dump(mode="json", exclude={"history"})
+        body: dict[str, Any] = {"applicant": plain, "jobs": [job.model_dump(mode="json") for job in jobs]}
+        if history := history_of(applicant):
+            body["history"] = [event.model_dump(mode="json") for event in history]
         answer = await self._request("POST", "/v1/judgements", body)
         judgements = [_judgement(applicant.id, item) for item in answer["judgements"]]
         check_answers(judgements, applicant.id, [job.id for job in jobs], f"the judge at {self.url}")

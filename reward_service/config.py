@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from dynaq.judging.history import MAX_HISTORY, remembering
 from dynaq.judging.judgement import LABEL_VALUES, LABELS, Label, fingerprint
 from dynaq.settings import load_settings
 from dynaq.stores import mask_uri
@@ -16,7 +17,9 @@ from reward_service.model import DEFAULT_MODEL, model_identity
 SECRETS = {"api_key": "DYNAQ_API_KEY", "endpoint_key": "DYNAQ_ENDPOINT_KEY"}  # field -> environment variable
 ENDPOINT_FIELDS = ("request", "samples", "price_in", "price_out", "max_cost")  # meaningless for our own engine
 PROMPT_VERSION = 1  # increment with every change of prompts.py or untrusted_text.py that changes judgements
+MEMORY_VERSION = 1  # the same for how a prompt shows a history, which changes only what judges with `memory` say of one
 CONDENSING_VERSION = 1  # the same for condensing.py, which changes only the judgements of judges with `condense`
+EVENT_TOKENS = 12  # at most, of what stands before a title in a history
 
 INSTRUCTION = (
     "You play a job seeker. You are shown your own profile and one job posting, and you say what you would do with "
@@ -81,6 +84,10 @@ class JudgeConfig(BaseModel):
             for `choice`. Longer texts are cut, and the judgement says so. With `choice` the one with the larger limit
             comes first in the prompt, where prefix caching saves most; with equal limits it is the profile, which all
             jobs of a call share.
+        memory: how many of an applicant's latest events the judge is told (jobs that they applied for, saved, opened or
+            called not for them, with coarse times), from the store's feedback; 0 is none. Told nothing, a judge says
+            what it says without memory. Not for the packaged model (docs/judges.md).
+        history_tokens: longest history in tokens; None means 64 for `likelihood`, 256 for `choice`.
         halves: score a job's title and the rest apart with `likelihood`, so that three words of title count beside
             thirty of skills: AUC 0.83 instead of 0.77 on O*NET, 0.93 with both on ESCO (docs/judges.md). Off by
             default, so that the answers in existing ledgers stay those of the same judge; `dynaq judge --calibrate`
@@ -123,6 +130,8 @@ class JudgeConfig(BaseModel):
     thresholds: Thresholds | None = None
     profile_tokens: Positive | None = None
     job_tokens: Positive | None = None
+    memory: int = Field(default=0, ge=0, le=MAX_HISTORY)
+    history_tokens: Positive | None = None
     halves: bool = False
     condense: bool = False
     dtype: str = "bfloat16"
@@ -155,10 +164,12 @@ class JudgeConfig(BaseModel):
         if self.endpoint is not None and not self.model:
             raise ValueError("an endpoint needs the name of the model it serves; set model")
         self._check_endpoint()
-        if self.profile_limit + self.job_limit + 256 > self.max_model_len:
+        told = self.history_limit + EVENT_TOKENS * self.memory if self.memory else 0
+        if self.profile_limit + self.job_limit + told + 256 > self.max_model_len:
+            history = f" + {told} for a history" if told else ""
             raise ValueError(
-                f"profile_tokens {self.profile_limit} + job_tokens {self.job_limit} + 256 for the prompt around them "
-                f"exceed max_model_len {self.max_model_len}; lower them or raise it"
+                f"profile_tokens {self.profile_limit} + job_tokens {self.job_limit}{history} + 256 for the prompt "
+                f"around them exceed max_model_len {self.max_model_len}; lower them or raise it"
             )
         return self
 
@@ -208,6 +219,11 @@ class JudgeConfig(BaseModel):
         return self.job_tokens or (32 if self.method_name == "likelihood" else 512)
 
     @property
+    def history_limit(self) -> int:
+        """Longest history in tokens, without the words before each title."""
+        return self.history_tokens or (64 if self.method_name == "likelihood" else 256)
+
+    @property
     def applicant_first(self) -> bool:
         """Whether the profile comes first in the `choice` prompt, as the part with the larger limit does."""
         return self.profile_limit >= self.job_limit
@@ -231,16 +247,24 @@ class JudgeConfig(BaseModel):
 
     @property
     def scorer(self) -> str:
-        """Identifies what gives raw scores or distributions: the fingerprint without label values and cut points."""
+        """Identifies what gives raw scores or distributions: the fingerprint without what makes labels of them.
+
+        Memory is no part of it: thresholds are fitted on pairs without a history.
+        """
         return fingerprint(self.method_name, **self._scorer_parts())
 
     @property
     def fingerprint(self) -> str:
-        """The judge's key in the ledger. Computing it needs the model's files but no engine."""
+        """The judge's key in the ledger. Computing it needs the model's files but no engine.
+
+        One with memory has other keys for what it says when told a history (`dynaq.judging.history`).
+        """
         parts = self._scorer_parts() | {"label_values": self.label_values}
         if self.method_name == "likelihood":
             parts["thresholds"] = self.cut_points.model_dump(exclude={"scorer"})
-        return fingerprint(self.method_name, **parts)
+        own = fingerprint(self.method_name, **parts)
+        told = {"version": MEMORY_VERSION, "tokens": self.history_limit}
+        return remembering(own, self.memory, **told) if self.memory else own
 
     def _scorer_parts(self) -> dict[str, Any]:
         model = {"name": self.model} if self.endpoint else model_identity(self.model)

@@ -6,9 +6,11 @@ import asyncio
 import math
 from array import array
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 
 from cachetools import FIFOCache, LRUCache
 
+from dynaq.judging.history import history_of, ledger_key
 from dynaq.judging.judgement import LABELS, Judgement, abstention, judgement_from_probabilities
 from dynaq.records import Candidate, Job
 from reward_service.config import JudgeConfig, Thresholds
@@ -18,6 +20,7 @@ from reward_service.prompts import (
     ChatPrompt,
     Text,
     configured_prompt,
+    history_text,
     job_text,
     likelihood_prefix,
     likelihood_suffix,
@@ -46,7 +49,7 @@ def _sigmoid(x: float) -> float:
 
 
 class LLMJudge:
-    """Judges pairs with one engine. Its answers depend only on the pair and the configuration."""
+    """Judges pairs with one engine. Its answers depend only on the pair, its history and the configuration."""
 
     def __init__(self, config: JudgeConfig, engine: Engine) -> None:
         self.config = config
@@ -59,25 +62,34 @@ class LLMJudge:
     async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
         """One judgement per job, in order; an abstention for a pair that cannot be answered.
 
-        Raises JudgeError, JudgeUnavailable when the engine fails, and then for the whole call.
+        Raises JudgeError, JudgeUnavailable when the engine fails, and then for the whole call; InputError for a history
+        that this judge does not read.
         """
-        profile = self._profile(applicant)
+        profile = self.applicant_text(applicant)
         return await wait_for_all([self._pair(applicant, profile, job) for job in jobs])
 
     async def scores(self, applicant: Candidate, jobs: Sequence[Job]) -> list[float]:
         """The raw `likelihood` scores on which thresholds are fitted; NaN for a pair that cannot be scored."""
-        profile = self._profile(applicant)
+        profile = self.applicant_text(applicant)
         texts = [self._job_text(job) for job in jobs]
         return await wait_for_all([self._score_or_nan(profile, text) for text in texts])
 
     async def orders(self, applicant: Candidate, jobs: Sequence[Job]) -> list[list[tuple[float, ...]]]:
         """Per job, the `choice` distribution over LABELS under each of the four orders of the options."""
-        profile = self._profile(applicant)
+        profile = self.applicant_text(applicant)
         prompts = [[self._prompt(profile, self._job_text(job), r) for r in range(len(LABELS))] for job in jobs]
         answers = await wait_for_all([self.engine.letters(prompt) for group in prompts for prompt in group])
         pairs = zip([prompt for group in prompts for prompt in group], answers, strict=True)
         flat = [_letters_to_labels(prompt, answer)[0] for prompt, answer in pairs]
         return [list(flat[i : i + len(LABELS)]) for i in range(0, len(flat), len(LABELS))]
+
+    def applicant_text(self, applicant: Candidate) -> Text:
+        """What a prompt shows of an applicant. Raises InputError for a history that this judge does not read."""
+        profile, history = self._profile(applicant), history_of(applicant)
+        if not history:
+            return profile
+        ledger_key(self.fingerprint, history)  # checks it
+        return replace(profile, history=history_text(history, self.config.history_limit, self.engine.offsets))
 
     async def _score_or_nan(self, profile: Text, job: Text) -> float:
         try:
@@ -87,6 +99,7 @@ class LLMJudge:
 
     async def _pair(self, applicant: Candidate, profile: Text, job: Job) -> Judgement:
         text = self._job_text(job)
+        judge = ledger_key(self.fingerprint, history_of(applicant))
         try:
             if profile.empty or text.empty:
                 raise PairError(f"the {'profile' if profile.empty else 'job'} has no readable text")
@@ -96,12 +109,12 @@ class LLMJudge:
             else:
                 p, mass = await self._choice(profile, text)
         except PairError as error:
-            return abstention(applicant.id, job.id, judge=self.fingerprint, note=str(error))
+            return abstention(applicant.id, job.id, judge=judge, note=str(error))
         return judgement_from_probabilities(
             applicant.id,
             job.id,
             p,
-            judge=self.fingerprint,
+            judge=judge,
             label_mass=mass,
             values=self.config.label_values,
             note=self._note(profile, text),
@@ -128,6 +141,8 @@ class LLMJudge:
         notes = [self._uncalibrated] if self._uncalibrated else []
         if profile.was_cut:
             notes.append(f"profile cut to {self.config.profile_limit} tokens")
+        if profile.history and profile.history.was_cut:
+            notes.append(f"history cut to {self.config.history_limit} tokens")
         if job.was_cut:
             done = "condensed" if job.was_condensed else "cut"
             notes.append(f"job {done} to {self.config.job_limit} tokens")

@@ -12,7 +12,7 @@ from reward_service.config import JudgeConfig
 from reward_service.engine import Engine
 from reward_service.llm_judge import LLMJudge
 from reward_service.openai_engine import OpenAIEngine, characters
-from reward_service.prompts import CONTENT_FREE, Text, likelihood_prefix, likelihood_suffix, profile_text
+from reward_service.prompts import CONTENT_FREE, Text, likelihood_prefix, likelihood_suffix
 
 
 class PaidJudge(LLMJudge):
@@ -27,7 +27,7 @@ class PaidJudge(LLMJudge):
 
         Raises UnfinishedJudgements with the answers of the others, or the failure itself when there are none.
         """
-        profile = profile_text(applicant, self.config.profile_limit, self.engine.offsets)
+        profile = self.applicant_text(applicant)
         found = await asyncio.gather(*(self._pair(applicant, profile, job) for job in jobs), return_exceptions=True)
         answers = [one for one in found if isinstance(one, Judgement)]
         failures = [one for one in found if isinstance(one, BaseException)]
@@ -40,9 +40,7 @@ class PaidJudge(LLMJudge):
 
     def lengths(self, applicant: Candidate, job: Job) -> list[int]:
         """Characters of each prompt that a pair needs; none for one without text."""
-        return self._lengths(
-            profile_text(applicant, self.config.profile_limit, self.engine.offsets), self._job_text(job)
-        )
+        return self._lengths(self.applicant_text(applicant), self._job_text(job))
 
     async def _pair(self, applicant: Candidate, profile: Text, job: Job) -> Judgement:
         async with self._endpoint.paying(self._lengths(profile, self._job_text(job))):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dynaq.judging.history import Did, History
 from dynaq.judging.judgement import LABELS, Label
 from dynaq.records import Candidate, Job
 from reward_service.condensing import condensed
@@ -24,6 +25,14 @@ MEANINGS: dict[Label, str] = {
     "CLICK": "open it to read more, no further",
     "IGNORE": "pass it by",
 }
+DONE: dict[Did, str] = {
+    "hire": "Hired for",
+    "apply": "Applied for",
+    "save": "Saved",
+    "click": "Looked at",
+    "ignore": "Not for me",
+}
+HISTORY_HEAD = "What you did with other postings, newest first:\n"
 LETTERS = ("A", "B", "C", "D")
 
 # An empty profile, with which `likelihood` compares so that the general frequency of a job's words cancels out.
@@ -40,11 +49,15 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Fields of one applicant or job, ready for a prompt; whether they were shortened, and if by condensing."""
+    """Fields of one applicant or job, ready for a prompt; whether they were shortened, and if by condensing.
+
+    history: of an applicant whose judge has memory, what they did before.
+    """
 
     fields: tuple[Field, ...]
     was_cut: bool
     was_condensed: bool = False
+    history: Text | None = None
 
     @property
     def empty(self) -> bool:
@@ -67,6 +80,11 @@ def profile_text(applicant: Candidate, limit: int, offsets: Offsets) -> Text:
         limit,
         offsets,
     )
+
+
+def history_text(history: History, limit: int, offsets: Offsets) -> Text:
+    """What an applicant did before, an event per field, newest first; the titles have at most `limit` tokens."""
+    return _text([Field(f"{DONE[one.event]} ({one.ago})", neutralise(one.title)) for one in history], limit, offsets)
 
 
 def job_text(job: Job, limit: int, offsets: Offsets, *, description: bool = True, condense: bool = False) -> Text:
@@ -105,7 +123,8 @@ def likelihood_prefix(profile: Text) -> str:
     """The applicant's side of the `likelihood` prompt; the job's text follows it."""
     values = {field.label: field.text for field in profile.fields}
     bio, skills, jobs = (values.get(label, "N/A") for label in ("Bio", "Skills", "Past jobs"))
-    return f"{bio}\nSkills: {skills}\nPast jobs: {jobs}\nNext job:"
+    told = "".join(f"{field.label}: {field.text}\n" for field in profile.history.fields) if profile.history else ""
+    return f"{bio}\nSkills: {skills}\nPast jobs: {jobs}\n{told}Next job:"
 
 
 def likelihood_suffix(job: Text) -> str:
@@ -132,7 +151,10 @@ def choice_prompt(
     profile: Text, job: Text, *, instruction: str, question: str, applicant_first: bool, rotation: int
 ) -> ChatPrompt:
     """The `choice` question; `rotation` shifts the labels against the letters."""
-    parts = [_section("profile", profile), _section("posting", job)]
+    applicant = _section("profile", profile)
+    if profile.history:
+        applicant += (Segment(HISTORY_HEAD), *_section("history", profile.history))
+    parts = [applicant, _section("posting", job)]
     first, second = parts if applicant_first else reversed(parts)
     order = LABELS[rotation:] + LABELS[:rotation]
     letters = dict(zip(LETTERS, order, strict=True))

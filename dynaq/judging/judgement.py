@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol, get_args
 import pyarrow as pa
 
 from dynaq.errors import InputError, JudgeError
+from dynaq.judging.history import History
 from dynaq.records import Candidate, Job
 
 Label = Literal["APPLY", "SAVE", "CLICK", "IGNORE"]
@@ -51,7 +52,7 @@ class Judgement:
         label: the likeliest label, or the drawn one in `sampled` mode; None when the judge abstained.
         reward: expected value of the distribution (the drawn label's value in `sampled` mode); None when abstained.
         label_mass: probability that the model gave to the four labels before normalising, in [0, 1].
-        judge: the judge's fingerprint.
+        judge: the judge's fingerprint; with what it was told, if that was more than the pair (`dynaq.judging.history`).
         created_at: time of the judgement, UTC.
         note: a remark for readers, e.g. that a long text was cut or why the judge abstained.
     """
@@ -171,7 +172,7 @@ def check_answers(
 
 
 class Judge(Protocol):
-    """Judges one applicant on a batch of jobs.
+    """Judges one applicant on a batch of jobs. One with memory also reads the history that comes with the applicant.
 
     Raises JudgeError when it cannot answer at all. A single pair that it cannot answer comes back as an abstention.
     """
@@ -196,10 +197,14 @@ class AsyncJudge(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Slate:
-    """Jobs proposed to one applicant in one round, by id."""
+    """Jobs proposed to one applicant in one round, by id.
+
+    history: what the judge is told that the applicant did before; empty for a judge without memory.
+    """
 
     applicant_id: str
     job_ids: tuple[str, ...]
+    history: History = ()
 
 
 class JudgementSource(Protocol):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
+from dynaq.judging.history import memory_of, newest_answers
 from dynaq.judging.judgement import JUDGEMENT_SCHEMA
 from dynaq.judging.ledger_file import LEDGER, read_ledger
 from dynaq.runs.reading import Run
@@ -17,6 +18,7 @@ Judged = Mapping[tuple[str, str], tuple[float, str]]  # (applicant, job) -> rewa
 def judgement_table(run: Run, store: Store) -> pa.Table:
     """The judgements of the run's applicants by the run's judge, with the columns of JUDGEMENT_SCHEMA.
 
+    Of a judge with memory, the newest of each pair, whatever it was told.
     Empty for a run without a judge (cosine), unless it was part of a comparison that had one.
     """
     judge, fingerprint = run.config.get("judge"), run.config.get("judge_fingerprint")
@@ -24,6 +26,8 @@ def judgement_table(run: Run, store: Store) -> pa.Table:
         return JUDGEMENT_SCHEMA.empty_table()
     if judge.startswith(LEDGER):
         return read_ledger(judge.removeprefix(LEDGER), list(run.ranked))
+    if fingerprint and memory_of(fingerprint):
+        return newest_answers(store.judgements(None, list(run.ranked)), fingerprint)
     return store.judgements(fingerprint, list(run.ranked))
 
 

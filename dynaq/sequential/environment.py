@@ -14,7 +14,7 @@ With every dynamic off and `history` 0, spaces, slates, observations and rewards
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -24,10 +24,12 @@ import numpy as np
 from dynaq.agent.pair_features import job_embedding
 from dynaq.env import FloatArray, JobMarketEnv
 from dynaq.errors import InputError
-from dynaq.judging.judgement import Judgement, JudgementSource
+from dynaq.judging.history import Did, History, PastEvent, how_long_ago
+from dynaq.judging.judgement import Judgement, JudgementSource, Label
 from dynaq.sequential.people import Indices, People, PersonConfig, changed, families_of, similar_rewards
 from dynaq.tensor_cache import TensorCache
 
+DID: Mapping[Label, Did] = {"APPLY": "apply", "SAVE": "save", "CLICK": "click", "IGNORE": "ignore"}
 MOST_DAYS = 30.0  # by which time gaps are scaled; longer ones count as this long
 MOST_COUNT = 10.0  # by which counts per family are scaled
 
@@ -46,6 +48,9 @@ class SequentialJobMarketEnv(JobMarketEnv):
         families: `[n_jobs]`, the family of each job; None: by similarity.
         world_seed: of the person and the days on which postings close; None: each episode draws its own.
         sessions: after which an episode ends; None: only with the budget.
+        memory: events of the episode that a judge with memory (`dynaq.judging.history`) is told with each question; 0
+            tells it nothing. Such a judge may tire of repetition by itself, which comes on top of the person's own
+            satiation and drift.
 
     An episode ends with the budget or the last session, or when nothing is left to offer. Raises InputError as v0
     does, but a slate may be the whole catalogue.
@@ -64,23 +69,24 @@ class SequentialJobMarketEnv(JobMarketEnv):
         families: Indices | None = None,
         world_seed: int | None = None,
         sessions: int | None = None,
+        memory: int = 0,
     ) -> None:
         # A budget of 1: slates may shrink here, so that the catalogue need not hold more jobs than one of them.
         super().__init__(cache, applicants, source, 1, slate_size)
         self._budget = budget
-        if min(budget, list_size, 1 if sessions is None else sessions) < 1 or history < 0:
+        if min(budget, list_size, 1 if sessions is None else sessions) < 1 or min(history, memory) < 0:
             raise InputError(
-                "the environment needs budget, list_size and sessions of at least 1, and history from 0 on"
+                "the environment needs budget, list_size and sessions of at least 1, and history and memory from 0 on"
             )
         self._person = person or PersonConfig()
         self._list_size, self._history, self._world_seed = list_size, history, world_seed
-        self._sessions, self._sessions_done = sessions, 0
+        self._sessions, self._sessions_done, self._memory = sessions, 0, memory
         embedding = job_embedding(cache).numpy()
         self._families = families_of(embedding) if families is None else np.asarray(families, np.int64)
         if len(self._families) != cache.n_jobs:
             raise InputError(f"{len(self._families)} families for {cache.n_jobs} jobs; name one of each job")
         self._similar = similar_rewards(embedding)
-        self._events: list[tuple[int, float, int, str | None]] = []  # job, reward, day, label
+        self._events: list[tuple[int, float, int, Label | None]] = []  # job, reward, day, label
         self._people = self._new_people(0)
         if history:
             width = (self.observation_space.shape or (0,))[0] + 2 * history + slate_size * (1 + history)
@@ -130,6 +136,14 @@ class SequentialJobMarketEnv(JobMarketEnv):
         label = judgement.label if judgement is not None else None
         self._events.append((job, reward, int(self._people.day[0]), label))
         return reward, judgement
+
+    def _told(self) -> History:
+        today, last = int(self._people.day[0]), self._events[-self._memory :] if self._memory else []
+        return tuple(
+            PastEvent(event=DID[label], job_id=self._cache.job_ids[job], ago=how_long_ago(today - day))
+            for job, _, day, label in reversed(last)
+            if label is not None
+        )
 
     def _draw_slate(self) -> None:
         shown = [job for job, *_ in self._events]

@@ -11,6 +11,7 @@ import pyarrow as pa
 from cluster.broker import JudgeBackend, LazyJudge
 from dynaq.audit.measure import Row
 from dynaq.errors import InputError
+from dynaq.judging.history import without_memory
 from dynaq.judging.judgement import JUDGEMENT_SCHEMA, Judgement, check_answers, judgement_row
 from dynaq.judging.ledger_file import judgements
 from dynaq.records import Candidate, Job
@@ -43,7 +44,7 @@ def judge_rows(
     wanted: dict[str, tuple[Candidate, dict[str, None]]] = {}
     for text, job_ids in rows:
         wanted.setdefault(text.id, (text, {}))[1].update(dict.fromkeys(job_ids))
-    known = _kept(folder, backend.fingerprint)
+    known = _kept(folder, without_memory(backend.fingerprint))  # nobody has a history in an audit
     asked = [
         (text, [jobs[job_id] for job_id in own if (text.id, job_id) not in known]) for text, own in wanted.values()
     ]

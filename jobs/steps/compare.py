@@ -106,6 +106,7 @@ def compare(
     labels, digest = read_gold(gold)
     shown = run_config(prepared, config, judge, backend.fingerprint, pretrained) | {
         "judge_model": backend.model,
+        "told_until": backend.told_until,
         "tune": plan.to_json(),
         "gold": digest,
     }

@@ -1,16 +1,21 @@
-"""The applicants' feedback that a run learns from: the store's events as answers, kept in the run folder."""
+"""The applicants' feedback: the store's events as answers to learn from, and as what a judge is told."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cluster.broker import JudgeBackend
 from dynaq.agent.config import DynaQConfig
 from dynaq.errors import InputError
 from dynaq.feedback.answers import KEPT, real_answers
+from dynaq.feedback.histories import histories
+from dynaq.judging.history import memory_of
 from dynaq.runs.folder import CONFIG, RunFolder
 from dynaq.stores import open_store
 from jobs.steps.prepare import Prepared
@@ -47,6 +52,29 @@ def learn_from_events(
     if not folder.exists(CONFIG):
         folder.write_table(FEEDBACK_FILE, found.answers)
     return found.answers, summary
+
+
+def told(
+    backend: JudgeBackend,
+    store_uri: str,
+    applicants: Sequence[str],
+    folder: RunFolder | None = None,
+    until: str | None = None,
+) -> JudgeBackend:
+    """The judge together with what the applicants did before; unchanged if it has no memory.
+
+    folder: of a run, which keeps the time from which it started when it is resumed. until: as in `learn_from_events`.
+    """
+    size = memory_of(backend.fingerprint)
+    if not size:
+        return backend
+    if folder is not None and folder.exists(CONFIG):
+        until = folder.read_yaml(CONFIG).get("told_until") or until
+    limit = parse_time(until) if until else datetime.now(UTC)
+    with open_store(store_uri, read_only=True) as store:
+        known = histories(store.feedback(list(applicants)), applicants, store.ids("job"), size, limit)
+    say(f"judge: told what {len(known)} of {len(applicants)} applicants did before {limit:%Y-%m-%d %H:%M} UTC")
+    return replace(backend, histories=known, told_until=limit.isoformat())
 
 
 def describe_feedback(summary: dict[str, Any]) -> None:

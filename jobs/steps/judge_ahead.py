@@ -17,6 +17,7 @@ from cluster.cache import put_cache
 from cluster.session import ray_session
 from dynaq.errors import DynaqError, InputError
 from dynaq.stores import open_store
+from jobs.steps.feedback_answers import told
 from jobs.steps.judge_backend import quote
 from jobs.steps.prepare import prepare
 from jobs.steps.usable_judge import usable_judge
@@ -38,6 +39,7 @@ def judge_ahead(
         raise InputError(f"--judge {judge} replays recorded answers; --import FILE puts them into the ledger at once")
     total = count_pairs(pairs) if pairs else 0
     prepared = prepare(store_uri, "all", None, None)
+    backend = told(backend, store_uri, prepared.cohort)
     total = total or min(top, len(prepared.cache.job_ids)) * len(prepared.cohort)
     if cost := quote(backend, store_uri, prepared.cohort, total):
         say(f"judge: {cost}")

@@ -13,12 +13,14 @@ import pyarrow.compute as pc
 
 from cluster.broker import JudgeBackend
 from dynaq.errors import InputError, JudgeError
+from dynaq.judging.history import with_history
 from dynaq.judging.judgement import JUDGEMENT_SCHEMA, AsyncJudge
 from dynaq.judging.ledger_file import LEDGER, ReplayJudge, check_ledger, ledger_fingerprint, read_ledger
 from dynaq.judging.ledger_first import InlineJudge
 from dynaq.personal.redaction import judged_candidates
 from dynaq.runs.folder import GOLD, RunFolder
 from dynaq.stores import mask_uri, open_store
+from jobs.steps.feedback_answers import told
 from jobs.steps.prepare import Prepared
 from jobs.terminal.console import say
 from reward_service.client import ServeJudge
@@ -69,10 +71,18 @@ def _probed(config: JudgeConfig, folder: RunFolder | None) -> Endpoint:
 
 
 def quoted_backend(
-    judge: str, folder: RunFolder, prepared: Prepared, judgements: int, terms: Mapping[str, float | None]
+    judge: str,
+    folder: RunFolder,
+    prepared: Prepared,
+    judgements: int,
+    terms: Mapping[str, float | None],
+    until: str | None = None,
 ) -> JudgeBackend:
-    """The judge of a run (see `judge_backend`). Where calls cost money, prints the most that `judgements` can cost."""
-    backend = judge_backend(judge, folder, **terms)
+    """The judge of a run (see `judge_backend`). Where calls cost money, prints the most that `judgements` can cost.
+
+    until: ISO time; a judge with memory is told only of events before it. None means now.
+    """
+    backend = told(judge_backend(judge, folder, **terms), prepared.store_uri, prepared.cohort, folder, until)
     if cost := quote(backend, prepared.store_uri, prepared.cohort, judgements):
         say(f"judge: {cost}")
     return backend
@@ -85,6 +95,10 @@ def quote(backend: JudgeBackend, store_uri: str, applicants: Sequence[str], judg
     with open_store(store_uri, read_only=True) as store:
         people = list(judged_candidates(store, list(applicants[:QUOTED])))
         jobs = list(islice(store.records("job"), len(people)))
+        own = {person.id: backend.histories.get(person.id, ()) for person in people}
+        named = list({event.job_id for history in own.values() for event in history})
+        known = {job.id: job for job in store.records("job", named)} if named else {}
+    people = [with_history(person, own[person.id], known) for person in people]
     return backend.start.quote(list(zip(people, jobs, strict=False)), judgements)
 
 

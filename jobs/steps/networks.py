@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from dynaq.agent.tensor_files import read_saved
 from dynaq.errors import InputError
+from dynaq.judging.history import judge_of, memory_of, newest_answers
 from dynaq.judging.ledger_file import LEDGER, read_ledger
 from dynaq.pretraining.fit import pretrain
 from dynaq.pretraining.prior import PRETRAINED, Pretrained
@@ -31,11 +32,13 @@ def answers_of(store: Store, judge: str | None) -> tuple[pa.Table, str | None]:
         path = Path(judge.removeprefix(LEDGER)).resolve()
         judge, ledger = f"{LEDGER}{path}", read_ledger(path)
     else:
-        ledger = store.judgements(judge=judge)
-    if judge is None and ledger.num_rows:
-        # Labels of different judges are not comparable.
-        judge = Counter(ledger.column("judge").to_pylist()).most_common(1)[0][0]
-        ledger = ledger.filter(pc.equal(ledger.column("judge"), judge))
+        ledger = store.judgements(judge=None if judge and memory_of(judge) else judge)
+        if judge is None and ledger.num_rows:
+            # Labels of different judges are not comparable.
+            judge = Counter(map(judge_of, ledger.column("judge").to_pylist())).most_common(1)[0][0]
+            ledger = ledger if memory_of(judge) else ledger.filter(pc.equal(ledger.column("judge"), judge))
+        if judge and memory_of(judge):
+            ledger = newest_answers(ledger, judge)
     if not ledger.num_rows:
         raise InputError(
             f"store {store.uri!r} has no judgements{f' of judge {judge!r}' if judge else ''} to learn from; "

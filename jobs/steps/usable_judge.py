@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from cluster.broker import JudgeBackend, LazyJudge
 from dynaq.errors import JudgeError
 from dynaq.evaluation.probe import Finding, examine, probe_slates
+from dynaq.judging.history import without_memory
 from dynaq.judging.judgement import Judgement, Slate
 from dynaq.judging.ledger_first import LedgerFirst
 from dynaq.personal.redaction import judged_candidates
@@ -23,7 +25,7 @@ from jobs.terminal.console import say, step
 from reward_service.calibration import PAIRS, fit_judge
 from reward_service.config import JudgeConfig
 
-META = "judges"  # store meta: fingerprint of a judge -> the fields that calibration replaced in its configuration
+META = "judges"  # store meta: fingerprint without memory -> the fields that calibration replaced in the configuration
 LONG_PROSE = 400  # characters of a posting's text, beyond which most of it does not fit into a `likelihood` prompt
 
 
@@ -34,14 +36,21 @@ def usable_judge(
 
     Asks about a few pairs, the ledger first. A run in `folder` that is resumed keeps its judge and asks nothing;
     neither does a judge that replays a ledger. Raises JudgeError, naming what to do, when the judge gives all pairs
-    one answer.
+    one answer. The pairs are asked about without a history, also of a judge with memory.
     """
     if not backend.keep:
         return backend
+    found = _usable(judge, backend, prepared, folder, mode)
+    return replace(found, histories=backend.histories, told_until=backend.told_until)
+
+
+def _usable(
+    judge: str, backend: JudgeBackend, prepared: Prepared, folder: RunFolder | None, mode: str | None
+) -> JudgeBackend:
     config = engine_config(judge)
     own = config if config is not None and _may_calibrate(config, mode) else None
     with open_store(prepared.store_uri, read_only=True) as store:
-        known = store.meta().get(META, {}).get(backend.fingerprint)
+        known = store.meta().get(META, {}).get(without_memory(backend.fingerprint))
     fitted = engine_backend(own, known) if own is not None and known else None
     if folder is not None and folder.exists(CONFIG):
         before = folder.read_yaml(CONFIG).get("judge_fingerprint")
@@ -89,7 +98,7 @@ def _shows_prose(prepared: Prepared, backend: JudgeBackend) -> bool:
     """Whether most postings of the probe have no skills and more prose than fits, and no answers would be lost."""
     shown = list(dict.fromkeys(job for slate in _slates(prepared) for job in slate.job_ids))
     with open_store(prepared.store_uri, read_only=True) as store:
-        if store.judgements(backend.fingerprint, list(prepared.cohort)).num_rows:
+        if store.judgements(without_memory(backend.fingerprint), list(prepared.cohort)).num_rows:
             return False
         prose = [
             not (job.technical_skills or job.soft_skills) and len(job.description) > LONG_PROSE
@@ -134,7 +143,7 @@ def _calibrate(config: JudgeConfig, backend: JudgeBackend, judge: str, prepared:
     finding = _probe(prepared, made)
     _refuse_blind(finding, made, judge, fitted, prepared)
     with open_store(prepared.store_uri) as store:
-        store.put_meta(**{META: store.meta().get(META, {}) | {backend.fingerprint: fields}})
+        store.put_meta(**{META: store.meta().get(META, {}) | {without_memory(backend.fingerprint): fields}})
     say(f"Judge {made.fingerprint} is remembered in the store and takes the place of {backend.fingerprint}.")
     return made
 

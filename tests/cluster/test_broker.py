@@ -15,6 +15,7 @@ import ray
 from cluster import broker as module
 from cluster.broker import BrokerClient, JudgeBroker, PatientStore, divided, start_broker
 from dynaq.errors import DynaqError, JudgeError
+from dynaq.judging.history import PastEvent, ledger_key, remembering
 from dynaq.judging.judgement import Slate, judgement_from_probabilities
 from dynaq.records import Candidate, Job
 from dynaq.stores import open_store
@@ -239,3 +240,15 @@ def test_brokers_on_one_database_answer_together_and_come_back_together(mongo_ur
 
 async def _fetch_and_stats(broker: JudgeBroker, slate: Slate) -> tuple[Any, Any]:
     return await broker.fetch([slate]), await broker.stats()
+
+
+def test_a_judge_with_memory_is_told_the_histories_of_its_backend(store_path: str, judge: RuleJudge) -> None:
+    memory = remembering(FINGERPRINT, 2)
+    history = (PastEvent(event="apply", job_id="j9", ago="today"),)
+    told = replace(judge.backend(), fingerprint=memory, histories={"ann": history})
+    broker = JudgeBroker(store_path, told)
+    (answers,) = in_one_loop(broker.fetch([Slate("ann", ("j1",)), Slate("bob", ("j1",))]))
+    assert [answer.judge for (answer,) in answers] == [ledger_key(memory, history), FINGERPRINT]
+    untold = JudgeBroker(store_path, judge.backend())
+    (answers,) = in_one_loop(untold.fetch([Slate("bob", ("j1",)), Slate("ann", ("j1",))]))
+    assert judge.answered == [("ann", "j1"), ("bob", "j1"), ("ann", "j1")]  # of bob the ledger knows

@@ -11,6 +11,7 @@ from ray.serve._private.build_app import build_app
 from ray.serve.schema import ServeDeploySchema
 
 from dynaq.errors import InputError
+from dynaq.judging.history import ledger_key
 from reward_service.calibration import calibrated
 from reward_service.config import JudgeConfig, Thresholds
 
@@ -36,6 +37,23 @@ def test_the_packaged_thresholds_belong_to_the_packaged_judge() -> None:
 def test_what_changes_a_judgement_changes_the_fingerprint(change: dict[str, object]) -> None:
     known = {JudgeConfig().fingerprint, JudgeConfig(method="choice").fingerprint} if len(change) > 1 else set()
     assert JudgeConfig.load(None, **change).fingerprint not in known | {JudgeConfig().fingerprint}
+
+
+def test_memory_is_in_the_fingerprint_and_told_nothing_the_key_is_that_without_it() -> None:
+    plain, remembers = JudgeConfig(), JudgeConfig(memory=5)
+    assert remembers.fingerprint.startswith(f"{plain.fingerprint}+memory5-")
+    assert ledger_key(remembers.fingerprint, ()) == plain.fingerprint
+    others = [JudgeConfig(memory=4), JudgeConfig(memory=5, history_tokens=9), JudgeConfig(memory=5, method="choice")]
+    assert len({other.fingerprint for other in [remembers, *others]}) == 4
+    assert JudgeConfig(history_tokens=9).fingerprint == plain.fingerprint  # nothing is remembered
+    assert remembers.calibrated
+
+
+def test_a_history_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(InputError, match="for a history"):
+        JudgeConfig.load(None, method="choice", memory=20, history_tokens=600)
+    with pytest.raises(InputError, match="memory"):
+        JudgeConfig.load(None, memory=21)
 
 
 def test_where_and_how_fast_it_runs_does_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import pytest
 
 from dynaq.errors import InputError, JudgeError
+from dynaq.judging.history import PastEvent, ledger_key, with_history
 from dynaq.records import Candidate, Job
 from reward_service.calibration import SHARES, fit_thresholds, random_pairs, thresholds_from_scores
 from reward_service.config import JudgeConfig, Thresholds
@@ -62,6 +63,36 @@ def test_the_score_is_the_mean_gain_in_log_probability_per_token() -> None:
     answers = asyncio.run(judge(engine).judge_async(APPLICANT, JOBS))
     assert [a.label for a in answers] == ["APPLY", "CLICK", "IGNORE"]
     assert answers[0].probabilities == pytest.approx(label_probabilities(2.5, CUT))
+
+
+NURSED = PastEvent(event="apply", job_id="0", ago="today", title="nurse")
+
+
+def test_a_judge_with_memory_reads_the_history_that_comes_with_the_applicant() -> None:
+    engine = KnownEngine({"nurse": 2.5, "cook": 0.5, "pilot": -1.0})
+    remembers = judge(engine, memory=1)
+    [told] = asyncio.run(remembers.judge_async(with_history(APPLICANT, (NURSED,), {}), JOBS[1:2]))
+    assert any("Applied for (today): nurse\nNext job:" in prefix for prefix, _ in engine.asked)
+    assert told.judge == ledger_key(remembers.fingerprint, (NURSED,))
+    [plain] = asyncio.run(judge(engine).judge_async(APPLICANT, JOBS[1:2]))
+    engine.asked.clear()
+    [untold] = asyncio.run(judge(engine, memory=1).judge_async(APPLICANT, JOBS[1:2]))
+    assert (untold.judge, untold.probabilities, untold.note) == (plain.judge, plain.probabilities, plain.note)
+    assert not any("Applied" in prefix for prefix, _ in engine.asked)
+
+
+def test_a_long_history_is_cut_and_the_judgement_says_so() -> None:
+    history = (NURSED.model_copy(update={"title": "nurse of everything " * 10}),)
+    engine = KnownEngine({"cook": 0.5})
+    [told] = asyncio.run(
+        judge(engine, memory=1, history_tokens=2).judge_async(with_history(APPLICANT, history, {}), JOBS[1:2])
+    )
+    assert "history cut to 2 tokens" in told.note
+
+
+def test_a_judge_without_memory_refuses_a_history() -> None:
+    with pytest.raises(InputError, match="has no memory"):
+        asyncio.run(judge(KnownEngine({"cook": 0.5})).judge_async(with_history(APPLICANT, (NURSED,), {}), JOBS[1:2]))
 
 
 def test_a_jobs_baseline_is_computed_once_for_all_applicants() -> None:

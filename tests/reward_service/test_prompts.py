@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from transformers import PreTrainedTokenizerFast
 
 from bench.injection_attacks import ATTACKS, Attack, pairs
 from dynaq.errors import InputError
+from dynaq.judging.history import MAX_HISTORY, PastEvent, history_of, with_history
 from dynaq.judging.judgement import LABELS
 from dynaq.records import Candidate, Experience, Job
+from reward_service.config import EVENT_TOKENS
 from reward_service.engine import Tokens
 from reward_service.model import default_model_path
 from reward_service.prompts import (
     ChatPrompt,
+    Text,
     choice_prompt,
+    history_text,
     job_text,
     likelihood_prefix,
     likelihood_suffix,
@@ -33,11 +38,25 @@ def tokens() -> Tokens:
     return Tokens(PreTrainedTokenizerFast.from_pretrained(default_model_path()))
 
 
+def remembering(tokens: Tokens, *titles: str, limit: int = 64) -> Text:
+    """The profile of an applicant who applied for jobs with these titles this week."""
+    history = tuple(PastEvent(event="apply", job_id=str(i), ago="this week") for i in range(len(titles)))
+    told = with_history(APPLICANT, history, {str(i): Job(id=str(i), title=title) for i, title in enumerate(titles)})
+    text = history_text(history_of(told), limit, tokens.offsets)
+    return replace(profile_text(APPLICANT, 96, tokens.offsets), history=text)
+
+
 def chat(
-    tokens: Tokens, applicant: Candidate, job: Job, *, applicant_first: bool = True, rotation: int = 0
+    tokens: Tokens,
+    applicant: Candidate,
+    job: Job,
+    *,
+    applicant_first: bool = True,
+    rotation: int = 0,
+    profile: Text | None = None,
 ) -> ChatPrompt:
     return choice_prompt(
-        profile_text(applicant, 384, tokens.offsets),
+        profile or profile_text(applicant, 384, tokens.offsets),
         job_text(job, 512, tokens.offsets),
         instruction="Judge.",
         question="Which?",
@@ -94,6 +113,53 @@ def test_no_attack_leaves_its_field(tokens: Tokens, attack: Attack, job: Job) ->
     suffix = likelihood_suffix(job_text(job, 32, tokens.offsets, description=False))
     assert not special & set(tokens.untrusted(suffix))
     assert suffix.count("\n") == 2
+
+
+def test_a_history_stands_before_the_job_and_is_all_that_it_adds(tokens: Tokens) -> None:
+    profile = profile_text(APPLICANT, 96, tokens.offsets)
+    done = [
+        PastEvent(event="apply", job_id="1", ago="today", title="cook"),
+        PastEvent(event="ignore", job_id="2", ago="earlier", title="driver"),
+    ]
+    told = replace(profile, history=history_text(tuple(done), 64, tokens.offsets))
+    lines = "Applied for (today): cook\nNot for me (earlier): driver\n"
+    plain = likelihood_prefix(profile)
+    assert likelihood_prefix(told) == plain.removesuffix("Next job:") + lines + "Next job:"
+    before, after = (
+        "".join(segment.text for segment in chat(tokens, APPLICANT, JOB, profile=one).user) for one in (profile, told)
+    )
+    section = f"What you did with other postings, newest first:\n<history>\n{lines}</history>\n"
+    assert after.replace(section, "") == before
+    assert after.index("</profile>") < after.index(section) < after.index("<posting>")
+
+
+def test_a_history_is_bounded_in_tokens(tokens: Tokens) -> None:
+    longest = " ".join(["senior principal engineer of everything"] * 60)
+    titles = [f"{i} {longest}" for i in range(MAX_HISTORY)]
+    text = remembering(tokens, *titles, limit=64).history
+    assert text is not None
+    assert text.was_cut
+    assert sum(len(tokens.offsets(field.text)) for field in text.fields) <= 64
+    labels = [len(tokens.untrusted(f"{field.label}: \n")) for field in text.fields]
+    assert max(labels) <= EVENT_TOKENS
+    prefix = tokens.untrusted(likelihood_prefix(remembering(tokens, *titles, limit=64)))
+    assert len(prefix) <= 96 + 64 + EVENT_TOKENS * MAX_HISTORY + 16
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.kind)
+def test_no_attack_leaves_the_title_of_a_past_job(tokens: Tokens, attack: Attack) -> None:
+    """As for postings: exactly the clean prompt's special tokens, delimiters and lines."""
+    special = set(tokens._tokenizer.all_special_ids)
+    clean, attacked = remembering(tokens, "cook", "driver"), remembering(tokens, f"cook {attack.text}", "driver")
+    prompts = [chat(tokens, APPLICANT, JOB, profile=profile) for profile in (attacked, clean)]
+    attacked_ids, clean_ids = ([i for i in tokens.chat(prompt) if i in special] for prompt in prompts)
+    assert attacked_ids == clean_ids
+    text, clean_text = ("".join(segment.text for segment in prompt.user) for prompt in prompts)
+    for mark in (r"</?profile>", r"</?history>", r"</?posting>", r"(?m)^[A-D]\) ", r"(?m)^Which\?", r"\n"):
+        assert len(re.findall(mark, text)) == len(re.findall(mark, clean_text))
+    prefix = likelihood_prefix(attacked)
+    assert not special & set(tokens.untrusted(prefix))
+    assert prefix.count("\n") == likelihood_prefix(clean).count("\n")
 
 
 def test_a_marker_handed_to_the_tokenizer_stays_text(tokens: Tokens) -> None:

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from dynaq.errors import JudgeError
+from dynaq.judging.history import PastEvent, ledger_key, with_history, without_memory
 from dynaq.records import Candidate, Job
 from dynaq.stores import open_store
 from reward_service.app import start_judge
@@ -50,7 +51,7 @@ def test_jobs_of_the_own_occupation_earn_more_than_unrelated_ones(judge_service:
         own, other = graded(judge_service, applicant)
         judgements = judge_service.judge.judge(applicant, [*own, *other])
         assert [j.job_id for j in judgements] == [job.id for job in [*own, *other]]
-        assert all(j.judge == judge_service.config.fingerprint and not j.abstained for j in judgements)
+        assert all(j.judge == JudgeConfig().fingerprint and not j.abstained for j in judgements)
         rewards = [j.reward or 0.0 for j in judgements]
         pairs = [(a, b) for a in rewards[: len(own)] for b in rewards[len(own) :]]
         wins += sum(a > b for a, b in pairs)
@@ -185,8 +186,66 @@ def test_records_named_by_id_are_kept_in_the_ledger_and_judged_once(
         answers = list(pool.map(lambda _: http.post("/v1/judgements", json=request).json(), range(4)))
     assert all(answer == answers[0] for answer in answers)
     with open_store(judge_service.store_uri, read_only=True) as store:
-        rows = store.judgements(judge_service.config.fingerprint, [applicant.id]).to_pylist()
+        rows = store.judgements(JudgeConfig().fingerprint, [applicant.id]).to_pylist()
     assert sorted(row["job_id"] for row in rows) == sorted(job["id"] for job in jobs)
+
+
+DONE = {"event": "ignore", "ago": "this week"}
+
+
+@pytest.mark.parametrize("method", ["likelihood", "choice"])
+def test_a_history_moves_an_answer_and_has_a_key_of_its_own(judge_service: JudgeService, method: str) -> None:
+    judge = judge_service.judge.variant(judge_service.config, method=method)
+    applicant = judge_service.market.applicants[0]
+    own, other = graded(judge_service, applicant)
+    history = tuple(PastEvent(event="ignore", job_id=job.id, ago="today") for job in own[1:])
+    told = with_history(applicant, history, {job.id: job for job in own})
+    [before, after] = [judge.judge(who, [own[0], other[0]]) for who in (applicant, told)]
+    assert [one.judge for one in before] == [without_memory(judge.fingerprint)] * 2
+    assert [one.judge for one in after] == [ledger_key(judge.fingerprint, history)] * 2
+    assert before[0].probabilities != pytest.approx(after[0].probabilities, abs=1e-4)
+
+
+def test_over_http_a_history_is_told_and_its_answers_are_paid_for_once(
+    judge_service: JudgeService, http: httpx.Client
+) -> None:
+    applicant, jobs = judge_service.market.applicants[3], judge_service.market.jobs[:4]
+    done = [{**DONE, "job_id": jobs[3].id}]
+    request = stored(applicant, jobs[:3]) | {"history": done}
+    rows = http.post("/v1/judgements", json=request).json()["judgements"]
+    event = PastEvent.model_validate(done[0])
+    key = ledger_key(judge_service.config.fingerprint, (event,))
+    assert [row["judge"] for row in rows] == [key] * 3
+    judged = _status(judge_service)["judged_pairs"]
+    assert http.post("/v1/judgements", json=request).json()["judgements"] == rows
+    assert _status(judge_service)["judged_pairs"] == judged
+    with open_store(judge_service.store_uri, read_only=True) as store:
+        assert store.judgements(key, [applicant.id]).num_rows == 3
+    client = HttpJudge(judge_service.url, api_key=judge_service.api_key)
+    told = with_history(applicant, (event,), {jobs[3].id: jobs[3]})  # with the whole records
+    for answer, row in zip(client.judge(told, jobs[:3]), rows, strict=True):
+        assert answer.judge == key
+        assert answer.reward == pytest.approx(row["reward"], abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("history", "reason"),
+    [
+        ([{**DONE, "job_id": f"job-00{i}-1"} for i in range(4)], "reads 3"),
+        ([{**DONE, "job_id": "x", "title": "t"}] * 2, "twice"),
+        ([{**DONE, "job_id": "no such job"}], "not in the store"),
+        ([{**DONE, "job_id": "x", "event": "love"}], "history"),
+        ([{**DONE, "job_id": "x", "title": "t" * 301}], "300"),
+        ([{**DONE, "job_id": f"x{i}", "title": "t"} for i in range(21)], "20"),
+    ],
+)
+def test_a_bad_history_is_refused(
+    judge_service: JudgeService, http: httpx.Client, history: list[dict[str, Any]], reason: str
+) -> None:
+    request = body(judge_service.market.applicants[0], judge_service.market.jobs[:1]) | {"history": history}
+    answer = http.post("/v1/judgements", json=request)
+    assert answer.status_code == 422
+    assert reason in answer.text
 
 
 def test_past_its_limit_the_judge_says_429_and_a_client_waits(judge_service: JudgeService, http: httpx.Client) -> None:
@@ -227,7 +286,7 @@ def test_a_client_that_goes_away_cancels_its_work(judge_service: JudgeService) -
 def test_start_judge_uses_the_one_that_runs(judge_service: JudgeService) -> None:
     process = _status(judge_service)["process"]
     again = start_judge(JudgeConfig())
-    assert again.fingerprint == judge_service.judge.fingerprint
+    assert again.fingerprint == JudgeConfig().fingerprint == without_memory(judge_service.judge.fingerprint)
     assert again._run(_remote_status(again))["process"] == process
 
 
@@ -235,7 +294,7 @@ def test_choice_on_the_same_engine_reports_the_mass_on_the_letters(judge_service
     choice = judge_service.judge.variant(judge_service.config, method="choice", rotations=4)
     applicant = judge_service.market.applicants[0]
     judgements = choice.judge(applicant, judge_service.market.jobs[:3])
-    assert all(j.judge == choice.fingerprint and j.judge.startswith("choice-") for j in judgements)
+    assert all(j.judge == without_memory(choice.fingerprint) and j.judge.startswith("choice-") for j in judgements)
     assert all(0.0 < j.label_mass <= 1.0 for j in judgements)
     orders = choice._run(choice.orders(applicant, judge_service.market.jobs[:2]))
     for judgement, distributions in zip(judgements, orders, strict=False):
@@ -313,7 +372,7 @@ def stored(applicant: Candidate, jobs: list[Job]) -> dict[str, Any]:
 def _written(service: JudgeService, applicant: Candidate) -> list[str]:
     """Job ids of the applicant's judgements in the ledger, repetitions included."""
     with open_store(service.store_uri, read_only=True) as store:
-        rows = store.judgements(service.config.fingerprint, [applicant.id])
+        rows = store.judgements(JudgeConfig().fingerprint, [applicant.id])
     return sorted(rows.column("job_id").to_pylist())
 
 

@@ -38,7 +38,8 @@ def running_judge_service(folder: Path) -> Iterator[JudgeService]:
         store.put_records("job", market.jobs)
         store.put_records("candidate", market.applicants)
         store.put_qrels(market.qrels)
-    config = JudgeConfig(api_key=API_KEY, store=store_uri, max_pending_pairs=96)
+    # With memory: told no history, it answers as the judge without does, which most tests ask for.
+    config = JudgeConfig(api_key=API_KEY, store=store_uri, max_pending_pairs=96, memory=3)
     url = start_service(config, port=free_port())
     judge = running_judge()
     assert judge is not None

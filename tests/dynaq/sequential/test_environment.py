@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -10,6 +11,8 @@ from gymnasium.utils.env_checker import check_env
 
 import dynaq.env
 from dynaq.errors import InputError
+from dynaq.judging.history import History
+from dynaq.judging.judgement import Judgement, Slate
 from dynaq.sequential import SEQUENTIAL_ID
 from dynaq.sequential.people import PersonConfig
 from tests.support.toy_market import GradeSource, ToyMarket
@@ -81,6 +84,35 @@ def test_a_family_seen_again_is_worth_less_and_its_label_follows(market: ToyMark
     assert {a[-1]["label"] for a in fresh[1:]} - {b[-1]["label"] for b in tired[6:]}
 
 
+class TellingSource(GradeSource):
+    """Keeps what it was told with each question."""
+
+    def __init__(self, market: ToyMarket) -> None:
+        super().__init__(market.grades)
+        self.told: list[History] = []
+
+    def fetch(self, slates: Sequence[Slate]) -> list[list[Judgement]]:
+        self.told += [slate.history for slate in slates]
+        return super().fetch(slates)
+
+
+def test_a_judge_with_memory_is_told_the_last_events_newest_first(market: ToyMarket) -> None:
+    plain, told = TellingSource(market), TellingSource(market)
+    off = {"person": PersonConfig(), "list_size": 3}
+    before = played(make(market, source=plain, **off), 0)
+    after = played(make(market, source=told, **off, memory=2), 0)
+    assert [step[1] for step in before[1:]] == [step[1] for step in after[1:]]  # grades do not depend on what is told
+    assert set(plain.told) == {()}
+    assert [len(history) for history in told.told] == [0, 1, *[2] * 10]
+    asked = [step[-1]["job_id"] for step in after[1:]]
+    assert [[event.job_id for event in history] for history in told.told[2:]] == [
+        [asked[i + 1], asked[i]] for i in range(10)
+    ]
+    did = {"APPLY": "apply", "SAVE": "save", "CLICK": "click", "IGNORE": "ignore"}
+    assert [history[0].event for history in told.told[1:]] == [did[step[-1]["label"]] for step in after[1:-1]]
+    assert {event.ago for history in told.told for event in history} > {"today"}
+
+
 def test_days_pass_after_a_list_and_when_patience_ends(market: ToyMarket) -> None:
     steady = played(make(market, list_size=4, person=PersonConfig()), 0)
     days = [step[-1]["day"] for step in steady]
@@ -131,7 +163,7 @@ def test_many_of_it_run_as_a_vector(market: ToyMarket) -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{"list_size": 0}, {"sessions": 0}, {"history": -1}, {"families": np.zeros(2, np.int64)}]
+    "values", [{"list_size": 0}, {"sessions": 0}, {"history": -1}, {"memory": -1}, {"families": np.zeros(2, np.int64)}]
 )
 def test_a_setting_that_cannot_be_is_refused(market: ToyMarket, values: dict[str, Any]) -> None:
     with pytest.raises(InputError):

@@ -195,6 +195,7 @@ def test_commands_are_found_wherever_a_page_has_them() -> None:
 def test_the_configurations_that_pages_show_are_valid(tmp_path: Path) -> None:
     readers = {
         "judge.yaml": JudgeConfig.load,
+        "remembers.yaml": JudgeConfig.load,
         "endpoint.yaml": JudgeConfig.load,
         "agents.yaml": DynaQConfig.load,
         "space.yaml": lambda path: read_space(str(path), DynaQConfig()),

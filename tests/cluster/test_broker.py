@@ -249,6 +249,7 @@ def test_a_judge_with_memory_is_told_the_histories_of_its_backend(store_path: st
     broker = JudgeBroker(store_path, told)
     (answers,) = in_one_loop(broker.fetch([Slate("ann", ("j1",)), Slate("bob", ("j1",))]))
     assert [answer.judge for (answer,) in answers] == [ledger_key(memory, history), FINGERPRINT]
+    in_one_loop(broker.close())  # a folder has one writer
     untold = JudgeBroker(store_path, judge.backend())
     (answers,) = in_one_loop(untold.fetch([Slate("bob", ("j1",)), Slate("ann", ("j1",))]))
     assert judge.answered == [("ann", "j1"), ("bob", "j1"), ("ann", "j1")]  # of bob the ledger knows

@@ -181,13 +181,18 @@ def measure(onet: Path, store: Path, seeds: int, with_gold: bool, work: tuple[st
 
 
 def markdown(records: Sequence[dict[str, Any]]) -> str:
-    """The table of bench/trust.md. A target that the kind cannot reach repeats the judge of the one before: one row."""
-    lines = ["| " + " | ".join(["market", "error", "AUC", *COLUMNS]) + " |", "|---|---|--:|" + "--:|" * len(COLUMNS)]
+    """The table of bench/trust.md, without the columns of gold if nothing was measured with gold.
+
+    A target that the kind cannot reach repeats the judge of the one before: one row.
+    """
+    gold = any("gold" in name for record in records for name in record)
+    columns = {heading: name for heading, name in COLUMNS.items() if gold or "gold" not in name}
+    lines = ["| " + " | ".join(["market", "error", "AUC", *columns]) + " |", "|---|---|--:|" + "--:|" * len(columns)]
     last: dict[str, Any] = {}
     for record in records:
         if record | {"target": None} != last:
             cells = [record["market"], record["kind"], f"{record['auc']:.2f}"]
-            cells += [_cell(record.get(name)) for name in COLUMNS.values()]
+            cells += [_cell(record.get(name)) for name in columns.values()]
             lines.append("| " + " | ".join(cells) + " |")
         last = record | {"target": None}
     return "\n".join(lines) + "\n"

@@ -162,15 +162,19 @@ class Peer:
 
     def close(self) -> None:
         """End it, and its engine with it; nothing if that was done before."""
-        with suppress(OSError):
-            self._pipe.send(None)
         self._pipe.close()
+        if self._process.is_alive():
+            # Left to itself it waits at its end for vLLM's engine, which nobody has told to end.
+            with suppress(psutil.NoSuchProcess):
+                for child in psutil.Process(self._process.pid).children(True):
+                    child.kill()
+            self._process.kill()
         self._process.join()
 
 
 def _answer(pipe: Any, kind: type, model_name: str | None) -> None:
     peer = kind(model_name)
     pipe.send("ready")
-    while (call := pipe.recv()) is not None:
-        method, pairs, options = call
+    while True:
+        method, pairs, options = pipe.recv()
         pipe.send(peer.seconds(method, pairs, **options))

@@ -136,6 +136,10 @@ def families(client: Any, applicant: str = "p00", **query: Any) -> list[int]:
     return [family(one["job_id"]) for one in answer(client, applicant, **query)["recommendations"]]
 
 
+def listed(client: Any, **query: Any) -> list[str]:
+    return [one["job_id"] for one in answer(client, **query)["recommendations"]]
+
+
 def say(client: Any, job: str, event: str, applicant: str = "p00") -> None:
     sent = client.post("/v1/feedback", json={"applicant_id": applicant, "job_id": job, "event": event})
     assert sent.status_code == 201, sent.text
@@ -155,6 +159,32 @@ def test_after_not_for_me_the_jobs_of_its_family_fall_and_undo_brings_them_back(
     assert "kinds of jobs moved by what the applicant acted on lately" in said
     say(client, before["recommendations"][0]["job_id"], "undo")
     assert without_key(answer(client, k=20)) == without_key(before)
+
+
+def test_a_pinned_job_stays_first_and_a_blocked_one_away_when_their_family_falls(client: TestClient) -> None:
+    declined, pinned, blocked = listed(client, k=3)
+    for job, action in ((pinned, "pin"), (blocked, "block")):
+        decision = {"job_id": job, "action": action, "operator": "op"}
+        assert client.post("/v1/applicants/p00/decisions", json=decision).status_code == 201
+    say(client, declined, "ignore")
+    shown = listed(client, k=EACH)
+    assert shown[0] == pinned
+    assert BEST not in {family(job) for job in shown[1:]}
+    assert not {declined, blocked} & set(listed(client, k=len(JOB_IDS)))
+
+
+def test_a_wish_orders_what_the_history_leaves(client: TestClient) -> None:
+    """Both count: the declined job's family falls, and yet the order is not the one without the wish."""
+    wished = {"k": len(JOB_IDS), "preference": "something with people"}
+
+    def places() -> list[int]:
+        return [place for place, job in enumerate(listed(client, **wished)) if family(job) == BEST]
+
+    before = places()
+    say(client, listed(client, k=1)[0], "ignore")
+    after = places()
+    assert np.mean(after) > np.mean(before) + EACH / 2
+    assert listed(client, k=len(JOB_IDS)) != listed(client, **wished)
 
 
 def test_someone_without_an_agent_gets_lists_by_their_history_too(client: TestClient) -> None:

@@ -135,7 +135,7 @@ def test_a_large_cohort_has_the_same_result_in_parts_and_is_told_less_often(
     for name, value in large.items():
         monkeypatch.setattr(trainer, name, value)
     seen: list[CohortProgress] = []
-    result = train(store, tmp_path, RuleJudge(tmp_path / "log"), actors=1, on_progress=seen.append)
+    result = train(store, tmp_path, RuleJudge(tmp_path / "log"), on_progress=seen.append)
     assert result.recommendations == undisturbed
     assert len(list((tmp_path / "run" / RECOMMENDATIONS).iterdir())) == 2
     assert result.metrics.num_rows == 10 * APPLICANTS
@@ -197,7 +197,7 @@ def test_a_block_goes_on_from_its_checkpoint_with_the_same_result(
 @pytest.mark.usefixtures("ray_session_fixture")
 def test_a_judge_that_fails_on_one_block_is_reported_and_the_others_are_trained(store: str, tmp_path: Path) -> None:
     judge = RuleJudge(tmp_path / "asked.log", failing_applicants=("a001",))
-    result = train(store, tmp_path, judge, actors=1)
+    result = train(store, tmp_path, judge)
     assert set(result.failures) == {"a000", "a001"}
     assert "a001" in result.failures["a000"]
     assert set(result.recommendations.column("applicant_id").to_pylist()) == set(COHORT[2:])

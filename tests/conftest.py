@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import joblib
 import pytest
+import torch
 from playwright.sync_api import Browser
 
 from cluster.session import ray_session
@@ -22,7 +24,8 @@ MARKED_BY_FIXTURE = {"judge_service": "engine", "browser": "browser", "ray_sessi
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test that uses the judge's engine, the browser or Ray, also through other fixtures.
 
-    The tests of one engine, and those of one Ray without it, stay in one process each (`--dist loadgroup`).
+    The tests of one engine, and those of one Ray without it, stay in one process each (`--dist loadgroup`), and so do
+    those of a file that share a fixture, which would be made in each process otherwise.
     """
     for item in items:
         marks = {MARKED_BY_FIXTURE[name] for name in getattr(item, "fixturenames", ()) if name in MARKED_BY_FIXTURE}
@@ -30,6 +33,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(mark)
         if group := marks & {"engine", "cluster"}:
             item.add_marker(pytest.mark.xdist_group("engine" if "engine" in group else "cluster"))
+        elif shares_fixture_of_module(item):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
+def shares_fixture_of_module(item: pytest.Item) -> bool:
+    """Whether a test uses a fixture that is made once for its file."""
+    known = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009
+    return any(known[name][-1].scope == "module" for name in getattr(item, "fixturenames", ()) if name in known)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """As in the actors: on small networks, threads that wait for each other cost more than they bring."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +74,11 @@ def ray_session_fixture() -> Iterator[None]:
     patch.setenv("RAY_metrics_report_interval_ms", "2000")  # the default is 10 s, for which a test would wait
     # Ray's workers are at niceness 15, where the tests of another process leave an engine next to nothing.
     patch.setenv("RAY_worker_niceness", "0")
+    # Each training actor is a process that loads torch (5 s): a run has one, unless its test asks for more of them.
+    cpu_count = joblib.cpu_count
+    patch.setattr(joblib, "cpu_count", lambda: 1)
     with ray_session(num_cpus=8, object_store_gib=0.5):
+        patch.setattr(joblib, "cpu_count", cpu_count)
         yield
     patch.undo()
 
@@ -98,6 +119,16 @@ def browser() -> Iterator[Browser]:
     """A headless Chromium (tests/support/browser.py), or a skip where there is none.
 
     One per test, a second each: the driver keeps an event loop in this thread, in which `asyncio.run` would then fail.
+    """
+    with running_browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def shared_browser() -> Iterator[Browser]:
+    """A headless Chromium for a whole file, none of whose tests may call `asyncio.run`: see `browser`.
+
+    Such a file has a `browser` of its own, which closes the pages of a test after it.
     """
     with running_browser() as browser:
         yield browser

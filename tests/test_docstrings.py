@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +24,12 @@ def documented_members(sources: Iterable[str]) -> dict[str, set[str]]:
         for one in classes:
             own[one.name] |= set().union(*(own.get(base, set()) for base in base_names(one)))
     return own
+
+
+@functools.cache
+def documented_in_project() -> dict[str, set[str]]:
+    """`documented_members` of all packages."""
+    return documented_members(file.read_text() for one in PACKAGES for file in (ROOT / one).rglob("*.py"))
 
 
 def base_names(node: ast.ClassDef) -> list[str]:
@@ -61,7 +68,7 @@ def is_overload(node: Definition) -> bool:
 def test_every_public_definition_has_a_docstring(package: str) -> None:
     files = sorted((ROOT / package).rglob("*.py"))
     assert files
-    inherited = documented_members(file.read_text() for one in PACKAGES for file in (ROOT / one).rglob("*.py"))
+    inherited = documented_in_project()
     found = [f"{f.relative_to(ROOT)}:{name}" for f in files for name in undocumented(f.read_text(), inherited)]
     assert not found, "\n".join(["say what these are:", *found])
 

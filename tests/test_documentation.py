@@ -211,8 +211,6 @@ def test_the_configurations_that_pages_show_are_valid(tmp_path: Path) -> None:
     assert seen == set(readers)
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("ray_session_fixture")
 @pytest.mark.parametrize("page", PAGES)
 def test_every_figure_names_the_command_that_makes_it(page: str) -> None:
     text = (ROOT / page).read_text()
@@ -223,6 +221,7 @@ def test_every_figure_names_the_command_that_makes_it(page: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_session_fixture")
 def test_the_tasks_of_the_howto_are_done_by_its_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -166,6 +166,10 @@ class ReplayJudge:
         """Raises JudgeError naming the first pair that the ledger lacks."""
         return [self._lookup(applicant.id, job.id) for job in jobs]
 
+    async def judge_async(self, applicant: Candidate, jobs: Sequence[Job]) -> list[Judgement]:
+        """`judge` for a broker. Raises as `judge`."""
+        return self.judge(applicant, jobs)
+
     def fetch(self, slates: Sequence[Slate]) -> list[list[Judgement]]:
         """`judge` by ids, since a ledger needs no texts. Raises as `judge`."""
         return [[self._lookup(slate.applicant_id, job_id) for job_id in slate.job_ids] for slate in slates]

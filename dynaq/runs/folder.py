@@ -20,15 +20,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import yaml
 from pyarrow import fs
 
 from dynaq.errors import DynaqError, InputError
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 CONFIG = "config.yaml"
 METRICS = "metrics.parquet"
@@ -171,6 +173,8 @@ class RunFolder:
 
     def dataset(self, name: str) -> ds.Dataset:
         """A table, in parts or not, to read some of its rows or columns. Its rows are in the order of the parts."""
+        import pyarrow.dataset as ds  # brings pandas, half a second at the start of each training actor
+
         filesystem, path = self._place
         place: str | list[str] = f"{path}/{name}"
         if self.in_parts(name):  # without what an interruption left beside them

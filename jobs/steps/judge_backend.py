@@ -16,7 +16,6 @@ from dynaq.errors import InputError, JudgeError
 from dynaq.judging.history import with_history
 from dynaq.judging.judgement import JUDGEMENT_SCHEMA, AsyncJudge
 from dynaq.judging.ledger_file import LEDGER, ReplayJudge, check_ledger, ledger_fingerprint, read_ledger
-from dynaq.judging.ledger_first import InlineJudge
 from dynaq.personal.redaction import judged_candidates
 from dynaq.runs.folder import GOLD, RunFolder
 from dynaq.stores import mask_uri, open_store
@@ -51,16 +50,13 @@ def judge_backend(judge: str, folder: RunFolder | None = None, **terms: float | 
             raise InputError(f"{', '.join(given)}: a recorded ledger costs nothing; leave it out")
         replay = str(Path(path).resolve())
         check_ledger(replay)  # an error in it is found before anything starts
-        return JudgeBackend(ledger_fingerprint(replay), partial(_replay, replay), keep=False)
+        # A class that is light to import: the broker's process would load torch for a function of this module.
+        return JudgeBackend(ledger_fingerprint(replay), partial(ReplayJudge, replay), keep=False)
     if kind in ("http", "https"):
         fingerprint, start = judge_at(judge, folder, **given)
         model = start.config.model_name if isinstance(start, Endpoint) else None
         return JudgeBackend(fingerprint, start, model=model)
     raise InputError(f"judge {judge!r} does not exist; use vllm, vllm:CONFIG.yaml, ledger:PATH or a URL")
-
-
-def _replay(path: str) -> AsyncJudge:
-    return InlineJudge(ReplayJudge(path))
 
 
 def _probed(config: JudgeConfig, folder: RunFolder | None) -> Endpoint:

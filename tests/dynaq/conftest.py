@@ -1,15 +1,8 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from tests.support.toy_market import ToyMarket, toy_market
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    """As in the actors: on small networks, threads that wait for each other cost more than they bring."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

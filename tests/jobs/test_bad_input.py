@@ -118,9 +118,11 @@ def test_input_files_that_are_not_there(capsys: pytest.CaptureFixture[str], tmp_
 @pytest.mark.slow
 def test_the_console_script_prints_no_traceback_unless_asked(tmp_path: Path) -> None:
     script = Path(sys.executable).with_name("dynaq")
-    command = [str(script), "report", "--run", str(tmp_path)]
-    plain = subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=120)
-    debug = subprocess.run([*command, "--debug"], capture_output=True, text=True, env=os.environ, timeout=120)
+    command, sent = [str(script), "submit", "--address", "http://127.0.0.1:1"], ["--", "report", "--run", str(tmp_path)]
+    plain = subprocess.run([*command, *sent], capture_output=True, text=True, env=os.environ, timeout=120)
+    debug = subprocess.run([*command, "--debug", *sent], capture_output=True, text=True, env=os.environ, timeout=120)
     assert plain.returncode == 2
     assert "Traceback" not in plain.stderr
+    assert "no Ray dashboard answers" in plain.stderr
+    assert "Traceback" in debug.stderr
     assert "InputError" in debug.stderr

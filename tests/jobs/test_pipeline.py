@@ -32,7 +32,7 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(market: Path, ray_session_fixture: None) -> Path:
     out = market / "run"
-    assert run([*train(market), "--strategy", "llm", "--out", str(out)]) == 0
+    assert run([*train(market), "--strategy", "llm", "--actors", "2", "--out", str(out)]) == 0
     return out
 
 

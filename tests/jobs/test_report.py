@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,14 @@ JOBS, APPLICANTS = 40, 6
 JOB_IDS = [f"j{i:03d}" for i in range(JOBS)]
 PEOPLE = [f"a{i:03d}" for i in range(APPLICANTS)]
 HOSTILE = '<script>document.title = "taken"</script><img src=x onerror="document.title=1">"\'&'
+
+
+@pytest.fixture
+def browser(shared_browser: Browser) -> Iterator[Browser]:
+    """The file's browser, without pages, cookies and cache of other tests."""
+    yield shared_browser
+    for context in shared_browser.contexts:
+        context.close()
 
 
 @pytest.fixture(scope="module")

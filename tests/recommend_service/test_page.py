@@ -29,6 +29,14 @@ from tests.support.recommend_market import config, make_job, make_market, make_r
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture
+def browser(shared_browser: Browser) -> Iterator[Browser]:
+    """The file's browser, without pages, cookies and cache of other tests."""
+    yield shared_browser
+    for context in shared_browser.contexts:
+        context.close()
+
+
 @dataclass(frozen=True)
 class Site:
     url: str

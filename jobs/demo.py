@@ -6,7 +6,9 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,21 +26,26 @@ from dynaq.markets import esco_market
 from dynaq.runs.folder import CONFIG, REPORT, RunFolder
 from dynaq.runs.reading import open_run_store, read_runs
 from dynaq.stores import open_store
+from jobs import train
 from jobs.cli import run_verb
 from jobs.reporting.page import write_report
 from jobs.reporting.story import story
 from jobs.steps.compare import compare
-from jobs.steps.judge_backend import judge_backend
+from jobs.steps.judge_backend import NO_JUDGE, judge_backend
 from jobs.steps.options import LayoutName
 from jobs.steps.prepare import Prepared, prepare, report_failures
 from jobs.steps.titles import titled
+from jobs.steps.visits import shown_jobs, taught, taught_words, visit
 from jobs.terminal.comparison_table import report_failed_trials, show_comparison
 from jobs.terminal.console import Bars, console, say, saying_what_is_awaited, step
 from jobs.terminal.tables import recommendation_table
+from recommend_service.simulation import Behaviour
 
 STORE = "data/esco"
 OUT = "runs/demo"
-APPLICANTS = 16
+APPLICANTS = 16  # of the comparison, which the judge's speed bounds
+PEOPLE = 91  # in the market: everyone's occupation is another one
+TAUGHT = "runs/demo-people"
 BUDGET = 30
 SERVICE = "http://127.0.0.1:8000"  # where `dynaq serve` listens unless it is told otherwise
 
@@ -55,10 +62,13 @@ def main(
     folder.remove("")
     config = DynaQConfig.load(None, {"budget": BUDGET, "block_size": APPLICANTS})
     with ray_session():
-        prepared, broker, starting = _prepare_market(store, layout, backend)
+        everyone, broker, starting = _prepare_market(store, layout, backend)
+        first = {one.id for one in esco_market(applicants=APPLICANTS).applicants}
+        prepared = replace(everyone, cohort=tuple(one for one in everyone.cohort if one in first))
         with step("Training: cosine, llm and hybrid as three Ray Tune trials"), _awaiting_the_judge(starting, backend):
             size = ActorSize(actors=1, reserved_cpus=backend.cpus)
             result = compare(Plan(STRATEGIES), prepared, config, folder, "vllm", backend, size=size, broker=broker)
+        lesson = _taught_by_people(everyone, set(everyone.cohort) - first)
     console.print()
     show_comparison(result)
     _show_one_applicant(prepared)
@@ -66,6 +76,7 @@ def main(
     say("\nWhat happened here:", "bold")
     for sentence in story(result.statistics, folder.read_yaml(CONFIG)):
         say(sentence)
+    say(lesson)
     say(f"\nReport: {OUT}/{REPORT}   ({time.monotonic() - began:.0f} s in all)")
     report_failed_trials(result.results)
     report_failures(result.failures)
@@ -76,6 +87,20 @@ def main(
     say(f"The page on it:       {_command()} serve {' '.join(_serving(store))} --open")
     say(f"Next, your own files: {_command()} ingest --store data/mine --jobs jobs.csv --candidates people.csv")
     say(f"                      {_command()} train --store data/mine --out runs/mine")
+
+
+def _taught_by_people(everyone: Prepared, people: Collection[str]) -> str:
+    """Train on what the others do with their lists, without a judge. Returns what came of it, in words."""
+    assert everyone.qrels is not None
+    cohort = [one for one in everyone.cohort if one in people]
+    with step(f"What people do: {len(cohort)} others look through their lists, and agents learn from it alone"):
+        shown = shown_jobs(everyone.cache, cohort)
+        events = visit(everyone.store_uri, shown, everyone.qrels, Behaviour())
+        RunFolder.at(TAUGHT).remove("")
+        train.main(everyone.store_uri, TAUGHT, ",".join(cohort), "llm", judge=NO_JUDGE, feedback=True)
+        (run,) = read_runs(TAUGHT)
+        ranked = {one: [job for job, _ in jobs] for one, jobs in run.ranked.items()}
+        return taught_words(taught(ranked, everyone.cache, everyone.qrels, shown), len(cohort), events)
 
 
 def _serving(store: str) -> list[str]:
@@ -95,7 +120,7 @@ def _prepare_market(store_uri: str, layout: str, backend: JudgeBackend) -> tuple
     Returns the broker too, and a reference that is ready when the judge has started, or None.
     """
     with step("Data: ESCO's ICT occupations as a job market"), open_store(store_uri, create=True) as store:
-        market = esco_market(applicants=APPLICANTS)
+        market = esco_market(applicants=PEOPLE)
         answers = store.judgements(backend.fingerprint).num_rows
         say(f"  {len(market.jobs)} postings, {len(market.applicants)} applicants, {answers} judgements in the ledger")
         broker = start_broker(store_uri, backend)

@@ -13,12 +13,12 @@ import httpx
 import numpy as np
 
 from dynaq.errors import DynaqError, InputError
-from dynaq.feedback.events import WARM_START
+from dynaq.feedback.events import WARM_START, Event
 from dynaq.judging.judgement import Judgement, JudgementSource, Label, Slate
 from dynaq.judging.sampled import chance, draw
 from recommend_service.client import Api
 
-EVENT_OF_LABEL: Mapping[Label, str] = {"APPLY": "apply", "SAVE": "save", "CLICK": "click", "IGNORE": "ignore"}
+EVENT_OF_LABEL: Mapping[Label, Event] = {"APPLY": "apply", "SAVE": "save", "CLICK": "click", "IGNORE": "ignore"}
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Behaviour:
     k: int = 10
     declines: float = 0.3
 
-    def event(self, answer: Judgement) -> str | None:
+    def event(self, answer: Judgement) -> Event | None:
         """The event sent for a drawn answer, None for none."""
         if answer.label is None:
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os.path import isfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -27,7 +28,7 @@ def read_cohort(cohort: str, store: Store) -> list[str]:
     known = store.ids("candidate")
     if cohort == "all":
         wanted = known
-    elif Path(cohort).is_file():
+    elif isfile(cohort):  # not Path's, which raises when a long list of ids cannot be a name
         wanted = _ids_in_file(Path(cohort))
     elif cohort.endswith((".csv", ".parquet", ".jsonl", ".txt")):
         raise InputError(f"cohort file {cohort} does not exist")

@@ -1,6 +1,6 @@
 """RLlib's DQN and PPO on `dynaq/JobMarket-v1`, with the people and the market of `bench.sequence`.
 
-    python -m bench.sequence_rllib [--algorithms dqn,ppo] [--seeds 1] [--episodes 10] [--out FOLDER]
+    python -m bench.sequence_rllib [--algorithms dqn,ppo] [--seeds 3] [--episodes 10] [--tune] [--out FOLDER]
 
 Each algorithm trains on ten episodes of 20 sessions with every person, ten times the interactions of the agents of
 `bench.sequence`, who live through one. Then one more episode is played greedily with the people and closing days of
@@ -8,11 +8,15 @@ the table's seeds. Two more things favour it: it sees each answer before it choo
 given the history as sums, what of each job's family and likeness was shown and how much that was liked, most recent
 first. A slate of 100 random open jobs stands for the catalogue. One network for all people, the same weights for every
 job of the slate, as in `cluster.rllib`.
+
+`--tune` tries the learning rates and discounts of GRID on as many other people with another seed, and prints the return
+of each: TUNED are the best of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import time
@@ -44,6 +48,10 @@ from dynaq.sequential import SEQUENTIAL_ID
 SEQUENTIAL_ENV_NAME = "dynaq/SequentialCohort-v0"
 HISTORY_EVENTS, SLATE_SIZE, BUDGET = 10, 100, 100
 HIDDEN = (64, 32)
+Setting = tuple[float, float]  # learning rate, gamma
+GRID: tuple[Setting, ...] = tuple(itertools.product((3e-4, 1e-3, 3e-3), (0.0, 0.9, 0.95)))
+TUNED: dict[str, Setting] = {"dqn": (1e-3, 0.95), "ppo": (1e-3, 0.95)}
+TUNING_SEED = 10
 
 
 class HistoryFeatures(nn.Module):
@@ -115,7 +123,7 @@ def environment(
     )
 
 
-def build(name: str, market: Market, sessions: int, episodes: int, seed: int) -> Algorithm:
+def build(name: str, market: Market, sessions: int, episodes: int, seed: int, setting: Setting) -> Algorithm:
     """The algorithm over one environment per person; each `train()` is five steps of all of them, or 50 for PPO."""
     makers = [partial(environment, market, applicant, sessions) for applicant in market.applicants]
     envs = gymnasium.vector.SyncVectorEnv(makers)
@@ -124,12 +132,13 @@ def build(name: str, market: Market, sessions: int, episodes: int, seed: int) ->
     gymnasium.register(SEQUENTIAL_ENV_NAME, vector_entry_point=made)
     width = len(market.cache.layout.state) * len(market.cache.layout.action)
     people = len(makers)
+    lr, gamma = setting
     config: Any
     if name == "dqn":
         model = {"hidden": HIDDEN, "width": width, "double_q": True, "epsilon": [[0, 0.3], [200 * people, 0.02]]}
         config = DQNConfig().training(  # type: ignore[no-untyped-call]
-            lr=1e-3,
-            gamma=0.95,
+            lr=lr,
+            gamma=gamma,
             double_q=True,
             dueling=False,
             train_batch_size=64,
@@ -144,8 +153,8 @@ def build(name: str, market: Market, sessions: int, episodes: int, seed: int) ->
         model = {"width": width}
         steps = BUDGET * people // 2
         config = PPOConfig().training(  # type: ignore[no-untyped-call]
-            lr=1e-3,
-            gamma=0.95,
+            lr=lr,
+            gamma=gamma,
             train_batch_size=steps,
             minibatch_size=min(256, steps),
             num_epochs=10,
@@ -194,40 +203,58 @@ def played(algorithm: Algorithm, market: Market, sessions: int, seed: int) -> li
     return found
 
 
+def trained(
+    name: str, market: Market, sessions: int, episodes: int, seed: int, setting: Setting
+) -> tuple[list[float], int]:
+    """Return of each person's greedy episode after training, and the number of interactions."""
+    algorithm = build(name, market, sessions, episodes, seed, setting)
+    sampled, goal = 0, BUDGET * len(market.applicants) * episodes
+    while sampled < goal:
+        sampled = algorithm.train()["num_env_steps_sampled_lifetime"]  # type: ignore[no-untyped-call]
+    found = played(algorithm, market, sessions, seed)
+    algorithm.stop()  # type: ignore[no-untyped-call]
+    return found, sampled
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", type=Path, default=Path("data/esco-sequence"), help="where the market is kept")
     parser.add_argument("--algorithms", default="dqn,ppo")
     parser.add_argument("--applicants", type=int, default=32)
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sessions", type=int, default=20)
     parser.add_argument("--episodes", type=int, default=10)
+    parser.add_argument("--tune", action="store_true", help="try the settings of GRID on other people")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-sequence"))
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
-    market = load(args.store, 0, slice(args.applicants))
-    found: dict[str, Any] = {}
+    people = slice(args.applicants, 2 * args.applicants) if args.tune else slice(args.applicants)
+    seeds = [TUNING_SEED] if args.tune else list(range(args.seeds))
+    market = load(args.store, 0, people)
+    found: list[dict[str, Any]] = []
     with ray_session(num_cpus=2, object_store_gib=0.25):
         logging.getLogger("ray").setLevel(logging.ERROR)
         for name in args.algorithms.split(","):
-            returns, began, steps = [], time.process_time(), 0
-            for seed in range(args.seeds):
-                algorithm = build(name, market, args.sessions, args.episodes, seed)
-                goal = BUDGET * args.applicants * args.episodes
-                sampled = 0
-                while sampled < goal:
-                    sampled = algorithm.train()["num_env_steps_sampled_lifetime"]  # type: ignore[no-untyped-call]
-                steps += sampled
-                returns.append(played(algorithm, market, args.sessions, seed))
-                algorithm.stop()  # type: ignore[no-untyped-call]
-            mean = interval(np.array(returns).T)
-            seconds = time.process_time() - began
-            found[name] = {"return": [mean.mean, mean.low, mean.high], "interactions": steps, "seconds": seconds}
-            print(
-                f"{name}: return {shown(found[name]['return'], '')}, {steps} interactions, {seconds:.0f} s", flush=True
-            )
-            (args.out / "rllib.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+            for setting in GRID if args.tune else (TUNED[name],):
+                began = time.process_time()
+                runs = [trained(name, market, args.sessions, args.episodes, seed, setting) for seed in seeds]
+                mean = interval(np.array([returns for returns, _ in runs]).T)
+                record = {
+                    "algorithm": name,
+                    "setting": setting,
+                    "return": [mean.mean, mean.low, mean.high],
+                    "interactions": sum(steps for _, steps in runs),
+                    "seconds": time.process_time() - began,
+                }
+                found.append(record)
+                print(
+                    f"{name}, lr {setting[0]:g}, γ {setting[1]:g}: return {shown(record['return'], '')}, "
+                    f"{record['interactions']} interactions, {record['seconds']:.0f} s",
+                    flush=True,
+                )
+                out = args.out / ("rllib-tuning.json" if args.tune else "rllib.json")
+                out.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

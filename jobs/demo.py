@@ -26,16 +26,15 @@ from dynaq.markets import esco_market
 from dynaq.runs.folder import CONFIG, REPORT, RunFolder
 from dynaq.runs.reading import open_run_store, read_runs
 from dynaq.stores import open_store
-from jobs import train
 from jobs.cli import run_verb
 from jobs.reporting.page import write_report
 from jobs.reporting.story import story
 from jobs.steps.compare import compare
-from jobs.steps.judge_backend import NO_JUDGE, judge_backend
+from jobs.steps.judge_backend import judge_backend
 from jobs.steps.options import LayoutName
 from jobs.steps.prepare import Prepared, prepare, report_failures
 from jobs.steps.titles import titled
-from jobs.steps.visits import shown_jobs, taught, taught_words, visit
+from jobs.steps.visits import learn, shown_jobs, taught, taught_words, visit
 from jobs.terminal.comparison_table import report_failed_trials, show_comparison
 from jobs.terminal.console import Bars, console, say, saying_what_is_awaited, step
 from jobs.terminal.tables import recommendation_table
@@ -44,7 +43,7 @@ from recommend_service.simulation import Behaviour
 STORE = "data/esco"
 OUT = "runs/demo"
 APPLICANTS = 16  # of the comparison, which the judge's speed bounds
-PEOPLE = 91  # in the market: everyone's occupation is another one
+MARKET_APPLICANTS = 91  # everyone's occupation is another one
 TAUGHT = "runs/demo-people"
 BUDGET = 30
 SERVICE = "http://127.0.0.1:8000"  # where `dynaq serve` listens unless it is told otherwise
@@ -96,9 +95,10 @@ def _taught_by_people(everyone: Prepared, people: Collection[str]) -> str:
     with step(f"What people do: {len(cohort)} others look through their lists, and agents learn from it alone"):
         shown = shown_jobs(everyone.cache, cohort)
         events = visit(everyone.store_uri, shown, everyone.qrels, Behaviour())
-        RunFolder.at(TAUGHT).remove("")
-        train.main(everyone.store_uri, TAUGHT, ",".join(cohort), "llm", judge=NO_JUDGE, feedback=True)
-        (run,) = read_runs(TAUGHT)
+        folder = RunFolder.at(TAUGHT)
+        folder.remove("")
+        run = learn(replace(everyone, cohort=tuple(cohort)), folder)
+        write_report(folder, everyone.store_uri)
         ranked = {one: [job for job, _ in jobs] for one, jobs in run.ranked.items()}
         return taught_words(taught(ranked, everyone.cache, everyone.qrels, shown), len(cohort), events)
 
@@ -120,7 +120,7 @@ def _prepare_market(store_uri: str, layout: str, backend: JudgeBackend) -> tuple
     Returns the broker too, and a reference that is ready when the judge has started, or None.
     """
     with step("Data: ESCO's ICT occupations as a job market"), open_store(store_uri, create=True) as store:
-        market = esco_market(applicants=PEOPLE)
+        market = esco_market(applicants=MARKET_APPLICANTS)
         answers = store.judgements(backend.fingerprint).num_rows
         say(f"  {len(market.jobs)} postings, {len(market.applicants)} applicants, {answers} judgements in the ledger")
         broker = start_broker(store_uri, backend)

@@ -13,6 +13,10 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from cluster.block_actor import TrainingJob
+from cluster.cache import put_cache
+from cluster.trainer import CohortTrainer
+from dynaq.agent.config import DynaQConfig
 from dynaq.evaluation.intervals import Difference, paired_difference
 from dynaq.evaluation.ranking import ndcg_at_k
 from dynaq.evaluation.run_quality import K
@@ -20,12 +24,17 @@ from dynaq.feedback.events import WARM_START, Exposure, FeedbackEvent
 from dynaq.judging.judgement import judgement_from_probabilities
 from dynaq.judging.sampled import draw
 from dynaq.qrels import Qrels
+from dynaq.runs.folder import RunFolder
+from dynaq.runs.reading import Run, read_runs
 from dynaq.stores import open_feedback
 from dynaq.tensor_cache import TensorCache
+from jobs.steps.feedback_answers import learn_from_events
+from jobs.steps.judge_backend import NO_JUDGE, offline_ledger
+from jobs.steps.prepare import Prepared, open_run, report_failures, run_config
 from jobs.terminal.tables import interval_words, number
 from recommend_service.simulation import Behaviour
 
-SHOWN = 30  # jobs that each applicant looks through: three pages of ten
+VISITED = 30  # jobs that each applicant looks through: three pages of ten
 # Grade -> chances of APPLY, SAVE, CLICK and IGNORE: about one answer in five is not what the grade suggests.
 ACTS: Mapping[int, tuple[float, ...]] = {
     3: (0.75, 0.15, 0.05, 0.05),
@@ -52,8 +61,8 @@ class Taught:
 
 
 def shown_jobs(cache: TensorCache, people: Sequence[str]) -> dict[str, list[str]]:
-    """Applicant -> the SHOWN jobs that are nearest by cosine."""
-    return {one: [cache.job_ids[job] for job in cache.top_k(one, SHOWN)[0].tolist()] for one in people}
+    """Applicant -> the VISITED jobs that are nearest by cosine."""
+    return {one: [cache.job_ids[job] for job in cache.top_k(one, VISITED)[0].tolist()] for one in people}
 
 
 def visit(store_uri: str, shown: Mapping[str, Sequence[str]], qrels: Qrels, behaviour: Behaviour) -> int:
@@ -79,19 +88,35 @@ def visit(store_uri: str, shown: Mapping[str, Sequence[str]], qrels: Qrels, beha
     return len(events)
 
 
+def learn(prepared: Prepared, folder: RunFolder) -> Run:
+    """Train the cohort's agents on its events alone, as `dynaq train --judge none --feedback` does. Ray is connected.
+
+    Raises DynaqError when an agent could not be trained.
+    """
+    config = DynaQConfig()
+    answers, summary = learn_from_events(folder, prepared, config)
+    settings = {"strategy": "llm", **run_config(prepared, config, None, None), "feedback": summary}
+    open_run(folder, settings | {"offline": False, "gold": None}, resume=False)
+    nothing = offline_ledger(NO_JUDGE, "llm")
+    job = TrainingJob(put_cache(prepared.cache), "llm", config, None, folder, offline=nothing, feedback=answers)
+    report_failures(CohortTrainer(job, prepared.cohort, qrels=prepared.qrels).run().failures)
+    (run,) = read_runs(folder.uri)
+    return run
+
+
 def taught(
     ranked: Mapping[str, Sequence[str]], cache: TensorCache, qrels: Qrels, shown: Mapping[str, Sequence[str]]
 ) -> Taught:
     """What agents and the cosine make of the jobs that were not shown.
 
-    ranked: applicant -> the first SHOWN + K jobs or more by their agent.
+    ranked: applicant -> the first VISITED + K jobs or more by their agent.
     """
     agents: list[float] = []
     cosine: list[float] = []
     for one, jobs in shown.items():
         seen = set(jobs)
         left = {job: grade for job, grade in qrels.grades(one).items() if job not in seen}
-        by_cosine = [cache.job_ids[job] for job in cache.top_k(one, SHOWN + K)[0].tolist()]
+        by_cosine = [cache.job_ids[job] for job in cache.top_k(one, VISITED + K)[0].tolist()]
         for jobs_of, scores in ((ranked[one], agents), (by_cosine, cosine)):
             scores.append(ndcg_at_k([job for job in jobs_of if job not in seen], left, K))
     return Taught(
@@ -114,5 +139,5 @@ def taught_words(found: Taught, people: int, events: int) -> str:
     }[found.difference.better]
     return (
         f"What people did: {people} other applicants, simulated from that relevance with errors, looked through their "
-        f"first {SHOWN} jobs by cosine and acted {events} times. {verdict}"
+        f"first {VISITED} jobs by cosine and acted {events} times. {verdict}"
     )

@@ -9,7 +9,7 @@ from dynaq.feedback.events import events, exposures
 from dynaq.qrels import Qrels
 from dynaq.stores import open_store
 from jobs.steps import visits
-from jobs.steps.visits import SHOWN, Taught, shown_jobs, taught, taught_words, visit
+from jobs.steps.visits import VISITED, Taught, shown_jobs, taught, taught_words, visit
 from recommend_service.simulation import Behaviour
 from tests.support.toy_market import ToyMarket, toy_market
 
@@ -42,7 +42,7 @@ def test_only_jobs_that_were_not_shown_count(market: ToyMarket, qrels: Qrels) ->
     people = market.cache.applicant_ids
     shown = {one: jobs[:4] for one, jobs in shown_jobs(market.cache, people).items()}
     ideal = {one: sorted(market.grades[one], key=lambda job: -market.grades[one][job]) for one in people}
-    by_cosine = {one: [market.cache.job_ids[j] for j in market.cache.top_k(one, SHOWN + 10)[0]] for one in people}
+    by_cosine = {one: [market.cache.job_ids[j] for j in market.cache.top_k(one, VISITED + 10)[0]] for one in people}
     # The shown jobs in front of each list: they are known, and must not make it better or worse.
     best = taught({one: shown[one] + ideal[one] for one in people}, market.cache, qrels, shown)
     assert best.agents == pytest.approx(1.0)
@@ -64,4 +64,4 @@ def test_the_words_say_no_more_than_the_interval(agents: list[float], words: str
     found = Taught(4, sum(agents) / 4, sum(cosine) / 4, paired_difference(agents, cosine))
     said = taught_words(found, 4, 30)
     assert words in said
-    assert f"their first {visits.SHOWN} jobs by cosine and acted 30 times" in said
+    assert f"their first {visits.VISITED} jobs by cosine and acted 30 times" in said

@@ -244,7 +244,7 @@ def main() -> None:
                     "algorithm": name,
                     "setting": setting,
                     "return": [mean.mean, mean.low, mean.high],
-                    "interactions": sum(steps for _, steps in runs),
+                    "interactions": int(sum(steps for _, steps in runs)),
                     "seconds": time.process_time() - began,
                 }
                 found.append(record)

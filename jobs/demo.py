@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -61,13 +60,11 @@ def main(
     folder.remove("")
     config = DynaQConfig.load(None, {"budget": BUDGET, "block_size": APPLICANTS})
     with ray_session():
-        everyone, broker, starting = _prepare_market(store, layout, backend)
-        first = {one.id for one in esco_market(applicants=APPLICANTS).applicants}
-        prepared = replace(everyone, cohort=tuple(one for one in everyone.cohort if one in first))
+        prepared, others, broker, starting = _prepare_market(store, layout, backend)
         with step("Training: cosine, llm and hybrid as three Ray Tune trials"), _awaiting_the_judge(starting, backend):
             size = ActorSize(actors=1, reserved_cpus=backend.cpus)
             result = compare(Plan(STRATEGIES), prepared, config, folder, "vllm", backend, size=size, broker=broker)
-        lesson = _taught_by_people(everyone, set(everyone.cohort) - first)
+        lesson = _taught_by_people(others)
     console.print()
     show_comparison(result)
     _show_one_applicant(prepared)
@@ -88,19 +85,18 @@ def main(
     say(f"                      {_command()} train --store data/mine --out runs/mine")
 
 
-def _taught_by_people(everyone: Prepared, people: Collection[str]) -> str:
-    """Train on what the others do with their lists, without a judge. Returns what came of it, in words."""
-    assert everyone.qrels is not None
-    cohort = [one for one in everyone.cohort if one in people]
-    with step(f"What people do: {len(cohort)} others look through their lists, and agents learn from it alone"):
-        shown = shown_jobs(everyone.cache, cohort)
-        events = visit(everyone.store_uri, shown, everyone.qrels, Behaviour())
+def _taught_by_people(people: Prepared) -> str:
+    """Train on what the cohort does with its lists, without a judge. Returns what came of it, in words."""
+    assert people.qrels is not None
+    with step(f"What people do: {len(people.cohort)} others look through their lists, and agents learn from it alone"):
+        shown = shown_jobs(people.cache, people.cohort)
+        events = visit(people.store_uri, shown, people.qrels, Behaviour())
         folder = RunFolder.at(TAUGHT)
         folder.remove("")
-        run = learn(replace(everyone, cohort=tuple(cohort)), folder)
-        write_report(folder, everyone.store_uri)
+        run = learn(people, folder)
+        write_report(folder, people.store_uri)
         ranked = {one: [job for job, _ in jobs] for one, jobs in run.ranked.items()}
-        return taught_words(taught(ranked, everyone.cache, everyone.qrels, shown), len(cohort), events)
+        return taught_words(taught(ranked, people.cache, people.qrels, shown), len(people.cohort), events)
 
 
 def _serving(store: str) -> list[str]:
@@ -114,10 +110,11 @@ def _command() -> str:
     return "dynaq" if found and Path(found).resolve() == here.resolve() else os.path.relpath(here)
 
 
-def _prepare_market(store_uri: str, layout: str, backend: JudgeBackend) -> tuple[Prepared, Any, Any]:
+def _prepare_market(store_uri: str, layout: str, backend: JudgeBackend) -> tuple[Prepared, Prepared, Any, Any]:
     """Write and embed the market and load it; meanwhile the judge starts, unless the ledger has its answers.
 
-    Returns the broker too, and a reference that is ready when the judge has started, or None.
+    Returns it with the applicants of the comparison, and with the others; the broker; and a reference that is ready
+    when the judge has started, or None.
     """
     with step("Data: ESCO's ICT occupations as a job market"), open_store(store_uri, create=True) as store:
         market = esco_market(applicants=MARKET_APPLICANTS)
@@ -130,7 +127,10 @@ def _prepare_market(store_uri: str, layout: str, backend: JudgeBackend) -> tuple
             starting = broker.warm_up.remote()
         with Bars() as bars:
             ingest_market(store, market, layout=layout, progress=bars.update)
-    return prepare(store_uri, "all", layout, None), broker, starting
+    everyone = prepare(store_uri, "all", layout, None)
+    compared = {one.id for one in market.applicants[:APPLICANTS]}
+    first, others = (tuple(one for one in everyone.cohort if (one in compared) is chosen) for chosen in (True, False))
+    return replace(everyone, cohort=first), replace(everyone, cohort=others), broker, starting
 
 
 def _awaiting_the_judge(starting: Any, backend: JudgeBackend) -> AbstractContextManager[None]:

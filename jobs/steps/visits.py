@@ -49,12 +49,10 @@ class Taught:
     """nDCG@10 over the jobs that applicants were not shown.
 
     Args:
-        people: number of applicants who have a relevant job left there.
-        agents, cosine: their mean nDCG@10.
+        agents, cosine: means over the applicants who have a relevant job left there.
         difference: agents - cosine, paired.
     """
 
-    people: int
     agents: float
     cosine: float
     difference: Difference
@@ -62,7 +60,11 @@ class Taught:
 
 def shown_jobs(cache: TensorCache, people: Sequence[str]) -> dict[str, list[str]]:
     """Applicant -> the VISITED jobs that are nearest by cosine."""
-    return {one: [cache.job_ids[job] for job in cache.top_k(one, VISITED)[0].tolist()] for one in people}
+    return {one: _nearest(cache, one, VISITED) for one in people}
+
+
+def _nearest(cache: TensorCache, applicant_id: str, k: int) -> list[str]:
+    return [cache.job_ids[job] for job in cache.top_k(applicant_id, k)[0].tolist()]
 
 
 def visit(store_uri: str, shown: Mapping[str, Sequence[str]], qrels: Qrels, behaviour: Behaviour) -> int:
@@ -116,11 +118,9 @@ def taught(
     for one, jobs in shown.items():
         seen = set(jobs)
         left = {job: grade for job, grade in qrels.grades(one).items() if job not in seen}
-        by_cosine = [cache.job_ids[job] for job in cache.top_k(one, VISITED + K)[0].tolist()]
-        for jobs_of, scores in ((ranked[one], agents), (by_cosine, cosine)):
+        for jobs_of, scores in ((ranked[one], agents), (_nearest(cache, one, VISITED + K), cosine)):
             scores.append(ndcg_at_k([job for job in jobs_of if job not in seen], left, K))
     return Taught(
-        int(np.isfinite(agents).sum()),
         float(np.nanmean(agents)),
         float(np.nanmean(cosine)),
         paired_difference(agents, cosine),

@@ -61,7 +61,7 @@ def test_only_jobs_that_were_not_shown_count(market: ToyMarket, qrels: Qrels) ->
 )
 def test_the_words_say_no_more_than_the_interval(agents: list[float], words: str) -> None:
     cosine = [0.3, 0.2, 0.4, 0.3]
-    found = Taught(4, sum(agents) / 4, sum(cosine) / 4, paired_difference(agents, cosine))
+    found = Taught(sum(agents) / 4, sum(cosine) / 4, paired_difference(agents, cosine))
     said = taught_words(found, 4, 30)
     assert words in said
     assert f"their first {visits.VISITED} jobs by cosine and acted 30 times" in said
